@@ -1,0 +1,68 @@
+"""What a result depends on besides the code: machine, processor, threads, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors", "fastapi", "uvicorn", "httpx", "numpy")
+
+
+def describe_environment(torch_threads: int) -> dict[str, Any]:
+    cpuinfo = _read(Path("/proc/cpuinfo"))
+    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    flags = set(cpuinfo.split())
+    return {
+        "machine": platform.platform(),
+        "processor": model[1] if model else platform.processor(),
+        "processor_features": [feature for feature in FEATURES if feature in flags],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "python": platform.python_version(),
+        "torch_threads": torch_threads,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def torch_threads() -> int:
+    """As a server on this machine has them. Imports torch, so it belongs into a process of its own."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `+` when it has uncommitted changes; None outside of a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

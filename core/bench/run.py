@@ -1,0 +1,93 @@
+"""All trials of an experiment, in interleaved rounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import ModelReferenceError, TrialFailed
+from ..models import checkpoint
+from ..models.references import resolve
+from .environment import describe_environment, torch_threads
+from .experiment import Plan
+from .records import SCHEMA, Records
+from .trial import Trial, run_trial
+
+
+class Progress(Protocol):
+    """Told how far a run is."""
+
+    def trial_started(self, number: int, label: str) -> None:
+        """`number` is that of the round, from 0."""
+
+    def request_done(self) -> None: ...
+
+    def trial_ended(self, failure: str | None) -> None: ...
+
+
+def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
+    """(checkpoint directories, SHA-256 of each, environment), by model id.
+
+    What may import torch runs in a process of its own: this one must not map the libraries whose
+    pages it charges to a server. Raises ModelReferenceError.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        checkpoints = {}
+        for model_id, reference in models.items():
+            try:
+                checkpoints[model_id] = apart.submit(resolve, reference).result()
+            except ModelReferenceError as error:
+                raise ModelReferenceError(f"Model '{model_id}': {error}") from error
+        digests = {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
+        environment = describe_environment(apart.submit(torch_threads).result())
+    return checkpoints, digests, environment
+
+
+def run_trials(
+    plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], records: Records, progress: Progress
+) -> None:
+    """Run every trial in every round and append what it measures; a failed trial is a record, too."""
+    records.append("run", **_describe(plan, digests))
+    for number in range(plan.experiment.repeats):
+        order = list(plan.trials)
+        random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
+        for spec in order:
+            progress.trial_started(number, spec.label)
+            failure = None
+            try:
+                run_trial(Trial(plan, spec, checkpoints, number), records, progress.request_done)
+            except TrialFailed as error:
+                failure = str(error)
+                records.append("failure", round=number, trial=spec.label, reason=failure)
+            progress.trial_ended(failure)
+
+
+def _describe(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
+    """All that a report needs to know of the run, so that the samples speak for themselves."""
+    experiment = plan.experiment
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment.name,
+        "question": plan.question,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": experiment.repeats,
+        "models": {
+            model_id: {"reference": reference, "sha256": digests[model_id]}
+            for model_id, reference in experiment.models.items()
+        },
+        "trials": [
+            {
+                "label": trial.label,
+                "strategy": trial.choice.strategy,
+                "options": trial.choice.options,
+                "loader": trial.choice.loader.name,
+                "dtype": trial.dtype,
+            }
+            for trial in plan.trials
+        ],
+    }

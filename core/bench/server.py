@@ -1,0 +1,104 @@
+"""A server process of its own for one trial: started, awaited, and gone at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from ..errors import TrialFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.01
+LOG_TAIL = 8192  # bytes
+GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL
+
+
+class ServerProcess:
+    """A running server; `started` is when it was executed (`time.perf_counter`)."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: IO[bytes], started: float) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.started = started
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_until_ready(self, client: httpx.Client, timeout: float) -> float:
+        """Seconds from exec to the first 200 of /readyz. Raises TrialFailed."""
+        while time.perf_counter() - self.started < timeout:
+            if self.process.poll() is not None:
+                raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
+            try:
+                if client.get("/readyz").status_code == httpx.codes.OK:
+                    return time.perf_counter() - self.started
+            except httpx.TransportError:
+                pass  # it does not listen yet
+            time.sleep(POLL_SECONDS)
+        raise TrialFailed(f"the server was not ready within {timeout:g} s: {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of what the server wrote to its log."""
+        end = os.fstat(self._log.fileno()).st_size
+        # pread, because a seek would move the place where the server goes on writing.
+        tail = os.pread(self._log.fileno(), LOG_TAIL, max(0, end - LOG_TAIL))
+        lines = tail.decode("utf-8", "replace").strip().splitlines()
+        return " | ".join(lines[-3:]) or "it wrote nothing"
+
+
+@contextmanager
+def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
+    """Run `uvicorn core.app:app` with `settings` on a free loopback port; on leaving it is ended.
+
+    Variables that configure a served app are kept away from it: an experiment says all there is.
+    """
+    keep = {"RESIDENCY_CACHE"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
+    with tempfile.TemporaryDirectory(prefix="residency-") as folder, tempfile.TemporaryFile() as log:
+        config = Path(folder) / "settings.yaml"
+        config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+        port = _free_port()
+        command = [sys.executable, "-m", "uvicorn", "core.app:app", "--app-dir", str(ROOT)]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            env=environment | {"RESIDENCY_CONFIG": str(config)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; we end the server ourselves
+        )
+        try:
+            yield ServerProcess(process, port, log, started)
+        finally:
+            _end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

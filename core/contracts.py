@@ -1,0 +1,89 @@
+"""The whole contract of a plugin author.
+
+A *loader* decides how a checkpoint becomes a model; a *strategy* decides when a model is in memory.
+These are protocols: a plugin needs no import from here, it only has to have the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+Reason = Literal["request", "capacity", "budget", "expired", "manual", "shutdown"]
+"""Why a model left memory: its one request was answered, room was needed (number of models or
+bytes), its time was up, an operator said so, or the server ended."""
+
+
+class Prediction(NamedTuple):
+    """One text's most probable label, and its probability (softmax in float32; 0 to 1)."""
+
+    label: str
+    score: float
+
+
+class Model(Protocol):
+    """A checkpoint in memory. `predict` may be called from any thread, until `close`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and buffers."""
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """Where the load's time went: seconds by phase, such as `tokenizer` and `weights`."""
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction for each text, in order. Texts over the model's limit are truncated."""
+
+    def close(self, reason: Reason) -> None:
+        """Give the memory back. The model answers no more; a second call does nothing."""
+
+
+class Loader(Protocol):
+    """How a checkpoint becomes a model. Its options are the keyword-only parameters of `__init__`."""
+
+    name: ClassVar[str]
+
+    def size(self, checkpoint: Path) -> int:
+        """Bytes of parameters and buffers in this loader's dtype, from the file's header alone."""
+
+    def load(self, checkpoint: Path) -> Model:
+        """Called from many threads at a time; a loader that is not thread-safe serialises itself."""
+
+
+class Load(Protocol):
+    """What a strategy is handed: loads a model by its id, timed and counted by the host.
+
+    Two calls give two models; to load a model once for many callers is the strategy's work.
+    """
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Every model that this server may be asked for."""
+
+    def size(self, model_id: str) -> int:
+        """`Loader.size` of the model: the unit of every budget."""
+
+    def __call__(self, model_id: str) -> Model:
+        """Raises `core.errors.LoadFailed`, whose message a caller may see."""
+
+
+class LoadingStrategy(Protocol):
+    """Who owns a model between requests? Mounted as `POST /predict-<name>`.
+
+    A class is constructed as `cls(load, **options)`; its options are the keyword-only parameters of
+    `__init__`, each with a type and a default. It may also have `start()`, which is called before the
+    first request, and `close()`, which is called after the last; neither is required.
+    """
+
+    name: ClassVar[str]
+    shares: ClassVar[bool]
+    """Whether requests that are answered together may use one acquire. `True` when left out."""
+
+    def acquire(self, model_id: str) -> AbstractContextManager[Model]:
+        """Lend the model out: what stands before `yield` is loading policy, after it freeing policy.
+
+        Called from worker threads, many at a time; it may block.
+        """

@@ -1,0 +1,96 @@
+"""A run's answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Trial = Mapping[str, Any]
+
+
+def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
+    """Sentences, the answer first, then what casts doubt on it."""
+    trials = [trial for trial in summary["trials"] if trial["latency_ms"]["p50"] is not None]
+    sentences = list(_comparison(trials))
+    for trial in trials:
+        sentences += _partly_cold(trial)
+    sentences += _doubts(summary)
+    return sentences
+
+
+def _comparison(trials: list[Trial]) -> Iterator[str]:
+    """Loading on demand against keeping: what it costs, what it saves, where its time goes."""
+    kept = next((trial for trial in trials if trial["strategy"] == "persistent"), None)
+    loaded = next((trial for trial in trials if trial["strategy"] == "on-demand"), None)
+    if kept and loaded:
+        slow, quick = loaded["latency_ms"]["p50"], kept["latency_ms"]["p50"]
+        yield (
+            f"{_name(loaded)} answers {_ratio(slow / quick)} than {_name(kept)}: half of its requests take"
+            f" more than {_ms(slow)}, against {_ms(quick)}."
+        )
+        yield from _held(kept, loaded)
+    if loaded:
+        yield from _where_it_goes(loaded)
+
+
+def _held(kept: Trial, loaded: Trial) -> Iterator[str]:
+    ours, theirs = kept["memory_mib"]["idle_pss"], loaded["memory_mib"]["idle_pss"]
+    if ours is None or theirs is None:
+        yield "What memory that saves is not known: this system has no /proc."
+    elif ours - theirs >= 1:
+        yield (
+            f"For that, {_name(kept)} holds {ours - theirs:.0f} MiB more between requests"
+            f" (PSS {ours:.0f} against {theirs:.0f} MiB)."
+        )
+    else:
+        yield f"{_name(kept)} holds no more memory between requests (PSS {ours:.0f} against {theirs:.0f} MiB)."
+
+
+def _where_it_goes(trial: Trial) -> Iterator[str]:
+    phases = dict(trial["cold"]["phases_ms"])
+    if not phases.get("load"):
+        return
+    parts = {name.removeprefix("load-"): ms for name, ms in phases.items() if name.startswith("load-")}
+    split = ", ".join(f"{name} {_ms(ms)}" for name, ms in parts.items())
+    yield (
+        f"Of a median {_ms(phases['answer'])} with loading, the load takes {_ms(phases['load'])}"
+        f"{f' ({split})' if split else ''} and the forward after it {_ms(phases['inference'])}."
+    )
+
+
+def _partly_cold(trial: Trial) -> Iterator[str]:
+    share = trial["cold"]["share"]
+    if share and 0 < share < 1:
+        yield (
+            f"Under {_name(trial)}, {share:.0%} of the requests waited for a load and took a median"
+            f" {_ms(trial['cold']['phases_ms']['answer'])}."
+        )
+
+
+def _doubts(summary: Mapping[str, Any]) -> Iterator[str]:
+    for sentence in summary["disagreements"]:
+        yield f"Warning: the answers differ: {sentence}"
+    for failure in summary["failures"]:
+        yield f"Warning: {failure['trial']} failed in round {failure['round'] + 1}: {failure['reason']}"
+    for trial in summary["trials"]:
+        if trial["errors"]:
+            yield f"Warning: {_name(trial)} answered {trial['errors']} requests with an error; see samples.jsonl."
+        missing = summary["rounds_planned"] - trial["rounds"]
+        failed = sum(failure["trial"] == trial["label"] for failure in summary["failures"])
+        if missing > failed:
+            unfinished = f"{missing - failed} of {summary['rounds_planned']} rounds of {_name(trial)}"
+            yield f"Warning: {unfinished} did not run to the end."
+
+
+def _name(trial: Trial) -> str:
+    return str(trial["label"])
+
+
+def _ratio(value: float) -> str:
+    if value >= 1.05:
+        return f"{value:.1f} times slower"
+    return "no slower"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f} ms" if value >= 20 else f"{value:.1f} ms"

@@ -1,0 +1,59 @@
+"""One class per failure. The message is a sentence for the user, with a remedy where there is one."""
+
+from __future__ import annotations
+
+
+class ResidencyError(Exception):
+    """Base of everything that Residency refuses or fails at; print it, not its traceback."""
+
+
+class YamlError(ResidencyError):
+    """A YAML file is unreadable or breaks the schema; names file, line, column and key."""
+
+
+class SettingsError(ResidencyError):
+    """The served app's settings (environment or YAML) are wrong."""
+
+
+class PluginError(ResidencyError):
+    """A plugin cannot be used, or two plugins claim one name."""
+
+
+class OptionError(ResidencyError):
+    """A strategy or a loader was given an option that it does not take."""
+
+    def __init__(self, sentence: str, option: str) -> None:
+        super().__init__(sentence)
+        self.option = option
+
+
+class ModelReferenceError(ResidencyError):
+    """A model reference does not lead to a usable checkpoint."""
+
+
+class UnknownModel(ResidencyError):
+    """A request names a model id that this server does not have."""
+
+
+class TooManyTexts(ResidencyError):
+    """A request holds more texts than the server takes at a time."""
+
+
+class NotReady(ResidencyError):
+    """The server has not finished its start-up loads."""
+
+
+class LoadFailed(ResidencyError):
+    """A checkpoint could not become a model. The message holds no path."""
+
+
+class StartupFailed(ResidencyError):
+    """A strategy or a model reference refused while the server started."""
+
+
+class TrialFailed(ResidencyError):
+    """One trial of an experiment could not be measured; the other trials go on."""
+
+
+class ResultsError(ResidencyError):
+    """A folder of results is missing, incomplete or not ours."""

@@ -1,0 +1,1 @@
+"""How bytes become a model: references, checkpoints, and one file per loader."""

@@ -1,0 +1,61 @@
+"""The user's cache of checkpoints that are written once: atomically, and by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ModelReferenceError
+
+HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this program
+
+
+def cache_directory() -> Path:
+    """`RESIDENCY_CACHE`, or `residency` in the user's cache folder."""
+    if named := os.environ.get("RESIDENCY_CACHE"):
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residency"
+
+
+def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
+    """The directory `name` in the cache, made by `write(directory)` if it is not there yet.
+
+    `nbytes` is about what `write` needs on disk; it is checked first. Readers see a whole directory
+    or none. The lock is an `flock`, which the kernel releases when its holder dies.
+    Raises ModelReferenceError when the cache cannot be written.
+    """
+    target = cache_directory() / name
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (target.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.is_dir():
+                _write(target, nbytes, write)
+    except OSError as error:
+        raise ModelReferenceError(
+            f"Cannot write '{name}' to the cache {target.parent}: {error.strerror or error}."
+            " Point RESIDENCY_CACHE at a folder that can be written."
+        ) from error
+    return target
+
+
+def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    free = shutil.disk_usage(target.parent).free
+    if free < nbytes + HEADROOM:
+        raise ModelReferenceError(
+            f"'{target.name}' needs {nbytes >> 20} MiB in the cache {target.parent}, but only {free >> 20} MiB are"
+            " free. Free some, or point RESIDENCY_CACHE at another disk."
+        )
+    partial.mkdir()
+    try:
+        write(partial)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""The classifier that ships with Residency, materialised once in single precision."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from . import checkpoint
+from .cache import cached
+
+SHIPPED = Path(__file__).with_name("embedded")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def embedded() -> Path:
+    """The checkpoint directory in float32, so that a load maps it instead of converting it."""
+    nbytes = 2 * (SHIPPED / "model.safetensors").stat().st_size
+    return cached(f"embedded-{checkpoint.sha256(SHIPPED)[:12]}", nbytes, _widen)
+
+
+def _widen(directory: Path) -> None:
+    tensors = load_file(SHIPPED / "model.safetensors")
+    wide = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    save_file(wide, directory / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((SHIPPED / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    copy_tokenizer(directory)
+
+
+def copy_tokenizer(directory: Path) -> None:
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(SHIPPED / name, directory / name)

@@ -1,0 +1,87 @@
+"""A model reference leads to a checkpoint directory.
+
+References: `embedded`; `synthetic:<architecture>`, optionally with `#<copy>`; a local directory; a hub
+id such as `org/name`, optionally with `@<revision>`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import ModelReferenceError
+from . import checkpoint
+from .embedded import embedded
+from .synthetic import ARCHITECTURES, synthetic
+
+HUB_ID = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,200}))?")
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+HUB_SECONDS = 4.0  # until a hub that does not answer is given up
+OFFLINE = (
+    f"Offline there are embedded, {', '.join(f'synthetic:{name}' for name in ARCHITECTURES)} and local directories"
+)
+
+
+def anchor(reference: str, folder: Path) -> str:
+    """Make a relative local directory absolute, as seen from the `folder` of the file that names it."""
+    if reference == "embedded" or reference.startswith("synthetic:"):
+        return reference
+    path = folder / Path(reference).expanduser()
+    looks_local = reference.startswith(("/", "./", "../", "~")) or reference in (".", "..")
+    if looks_local or path.is_dir():
+        return str(path.resolve())
+    return reference
+
+
+def resolve(reference: str) -> Path:
+    """The checkpoint directory that `reference` leads to, written or downloaded if it has to be.
+
+    Raises ModelReferenceError, a sentence with what to do instead.
+    """
+    directory = _find(anchor(reference, Path.cwd()))
+    checkpoint.check(directory)
+    return directory
+
+
+def _find(reference: str) -> Path:
+    if reference == "embedded":
+        return embedded()
+    if reference.startswith("synthetic:"):
+        return synthetic(reference.removeprefix("synthetic:"))
+    if Path(reference).is_absolute():
+        return Path(reference)
+    if match := HUB_ID.fullmatch(reference):
+        return _download(match["repo"], match["revision"])
+    raise ModelReferenceError(
+        f"'{reference}' is no model reference: no such directory, and no hub id (org/name or org/name@revision)."
+        f" {OFFLINE}."
+    )
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """From the hub, or from its cache on this machine when the hub does not answer."""
+    import httpx
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline:
+            # Asked first, because the hub's own client retries for minutes.
+            httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except httpx.HTTPError:
+        offline = True
+    try:
+        found = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
+        return Path(found)
+    except GatedRepoError as error:
+        raise ModelReferenceError(
+            f"The hub gives {named} to approved users only; log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelReferenceError(f"The hub has no {named}; check the spelling, or log in if it is private.") from error
+    except Exception as error:  # whatever the network layers raise; the user needs the way out
+        raise ModelReferenceError(
+            f"The hub cannot be reached for {named}, and no copy of it is on this machine. {OFFLINE}."
+        ) from error

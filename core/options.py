@@ -1,0 +1,91 @@
+"""Options of strategies and loaders: the keyword-only parameters of a class, as a strict model."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from .errors import OptionError, PluginError
+
+STRICT = ConfigDict(strict=True, extra="forbid", validate_default=True, frozen=True)
+
+
+def options_model(cls: type[Any], takes: int) -> type[BaseModel]:
+    """The pydantic model of what stands behind the `*` in `cls.__init__`.
+
+    `takes` is the number of positional parameters that the class is constructed with: 1 for a
+    strategy (`load`), 0 for a loader. Raises PluginError for a signature that cannot be a contract.
+    """
+    parameters = list(inspect.signature(cls).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) != takes or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        head = "self, load" if takes else "self"
+        raise PluginError(
+            f"{cls.__name__}.__init__ must have the form ({head}, *, option: type = default, …): options are"
+            " keyword-only and named one by one, so that a misspelt one can be refused."
+        )
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (_annotation(cls, parameter), default)
+    return create_model(cls.__name__, __config__=STRICT, __doc__=cls.__doc__, **fields)
+
+
+def _annotation(cls: type[Any], parameter: inspect.Parameter) -> Any:
+    """Resolve one annotation by itself: `load`'s may name a type that exists for type checkers only."""
+    if parameter.annotation is parameter.empty:
+        raise PluginError(f"Option '{parameter.name}' of {cls.__name__} has no type; annotate it.")
+    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    names = getattr(inspect.unwrap(cls.__init__), "__globals__", {})
+    try:
+        return typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name]
+    except NameError as error:
+        raise PluginError(
+            f"The type of option '{parameter.name}' of {cls.__name__} cannot be resolved at run time ({error});"
+            " import it outside of `if TYPE_CHECKING`."
+        ) from error
+
+
+def validate_options(model: type[BaseModel], options: dict[str, Any], owner: str) -> dict[str, Any]:
+    """`options` as constructor arguments. Raises OptionError, whose sentence starts with `owner`."""
+    try:
+        # Defaults are left to the constructor, as Python would have it.
+        return {name: value for name, value in model(**options) if name in options}
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        name = str(detail["loc"][0])
+        raise OptionError(f"{owner}: {_sentence(name, detail, model)}.", name) from error
+
+
+def _sentence(name: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"there is no option '{name}'; allowed: {', '.join(model.model_fields) or 'none'}"
+    if detail["type"] == "missing":
+        return f"option '{name}' is required"
+    return f"option '{name}': {detail['msg'][0].lower()}{detail['msg'][1:]} (got {detail['input']!r})"
+
+
+def describe_options(model: type[BaseModel]) -> list[tuple[str, str, str]]:
+    """(name, type, default) of each option, as a person writes them."""
+    return [
+        (name, _type_name(field.annotation), "required" if field.is_required() else str(field.default))
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type_name(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    return "None" if annotation is type(None) else inspect.formatannotation(annotation).removeprefix("pydantic.types.")

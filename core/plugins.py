@@ -1,0 +1,235 @@
+"""Builds the plugin manager: the one choke point for the names, the order and the conflicts of plugins."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel
+
+from . import hookspecs
+from .errors import PluginError
+from .options import options_model, validate_options
+
+log = logging.getLogger("residency")
+
+BUILT_IN = (
+    "strategies.persistent",
+    "strategies.on_demand",
+    "strategies.lru_cached",
+    "core.models.transformers_loader",
+    "core.serving.load_log",
+)
+KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A strategy or a loader, with where it came from and what it takes."""
+
+    cls: type[Any]
+    kind: str
+    source: str
+    options: type[BaseModel]
+
+    @property
+    def name(self) -> str:
+        return str(self.cls.name)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the class's docstring."""
+        return (self.cls.__doc__ or "").strip().partition("\n")[0]
+
+    def validate(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Raises OptionError."""
+        return validate_options(self.options, options, f"{self.kind} '{self.name}'")
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Everything that plugins provide, by name, in order of registration."""
+
+    manager: pluggy.PluginManager
+    strategies: dict[str, Registered] = field(default_factory=dict)
+    loaders: dict[str, Registered] = field(default_factory=dict)
+
+    def strategy(self, name: str) -> Registered:
+        """Raises PluginError, which lists the known names."""
+        return _get(self.strategies, name, "strategy")
+
+    def loader(self, name: str) -> Registered:
+        """Raises PluginError, which lists the known names."""
+        return _get(self.loaders, name, "loader")
+
+
+def load_plugins(requested: Sequence[str] = (), *, relative_to: Path | None = None) -> Plugins:
+    """Built-in plugins, then installed ones (entry points), then `requested` modules and `.py` files.
+
+    Raises PluginError for a name that two plugins claim, and for a requested plugin that is broken.
+    An installed plugin that is broken is left out with a warning.
+    """
+    plugins = Plugins(pluggy.PluginManager(hookspecs.PROJECT))
+    plugins.manager.add_hookspecs(hookspecs)
+    for name in BUILT_IN:
+        _add(plugins, importlib.import_module(name), "built in")
+    for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
+        _add_installed(plugins, point)
+    for name in requested:
+        module, source = _import_requested(name, relative_to or Path.cwd())
+        if not plugins.manager.is_registered(module):
+            _add(plugins, module, source)
+    return plugins
+
+
+def _add_installed(plugins: Plugins, point: EntryPoint) -> None:
+    source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    try:
+        module = point.load()
+    except Exception as error:  # a third party's import can fail in any way
+        log.warning("Plugin '%s' (%s) is left out: %s: %s", point.name, source, type(error).__name__, error)
+        return
+    try:
+        _add(plugins, module, source)
+    except _Conflict:
+        raise
+    except PluginError as error:
+        log.warning("Plugin '%s' is left out: %s", point.name, error)
+
+
+def _import_requested(name: str, folder: Path) -> tuple[ModuleType, str]:
+    path = (folder / Path(name).expanduser()).resolve()
+    try:
+        if not name.endswith(".py"):
+            module = importlib.import_module(name)
+            print(f"Running the code of plugin {name}: {module.__file__}", file=sys.stderr)
+            return module, name
+        if not path.is_file():
+            raise PluginError(f"Plugin '{name}' was asked for, but there is no file {path}.")
+        print(f"Running the code of plugin {path}", file=sys.stderr)
+        return _import_file(path), str(path)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"Plugin '{name}' was asked for, but importing it failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a single file once under a name of its own, which no installed module can have."""
+    name = f"residency_plugin:{path}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+class _Conflict(PluginError):
+    """Two plugins claim one name; never survivable, whoever asked for them."""
+
+
+def _add(plugins: Plugins, module: Any, source: str) -> None:
+    """Register one plugin and what it provides, or nothing of it."""
+    manager = plugins.manager
+    try:
+        manager.register(module)
+        _check_hooks(manager, module, source)
+        strategies = _provided(manager, "register_strategies", module, source, _strategy)
+        loaders = _provided(manager, "register_loaders", module, source, _loader)
+        for known, new in ((plugins.strategies, strategies), (plugins.loaders, loaders)):
+            _check_conflicts(known, new)
+    except (PluginError, pluggy.PluginValidationError) as error:
+        if manager.is_registered(module):
+            manager.unregister(module)
+        if isinstance(error, PluginError):
+            raise
+        raise PluginError(f"Plugin {source}: {error}") from error
+    plugins.strategies.update((entry.name, entry) for entry in strategies)
+    plugins.loaders.update((entry.name, entry) for entry in loaders)
+
+
+def _check_hooks(manager: pluggy.PluginManager, module: Any, source: str) -> None:
+    known = sorted(name for name in vars(hookspecs) if name.startswith(("register_", "after_")))
+    callers = manager.get_hookcallers(module)
+    if not callers:
+        raise PluginError(
+            f"Plugin {source} has no hook: mark a function with pluggy.HookimplMarker('{hookspecs.PROJECT}')."
+            f" The hooks are {', '.join(known)}."
+        )
+    for caller in callers:
+        if not caller.has_spec():
+            raise PluginError(f"Plugin {source}: there is no hook '{caller.name}'. The hooks are {', '.join(known)}.")
+
+
+def _provided(
+    manager: pluggy.PluginManager, hook: str, module: Any, source: str, check: Callable[[type[Any], str], Registered]
+) -> list[Registered]:
+    found: list[Registered] = []
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        if implementation.plugin is not module:
+            continue
+        try:
+            classes = list(implementation.function())
+        except Exception as error:  # a third party's code can fail in any way
+            raise PluginError(f"Plugin {source}: {hook}() failed: {type(error).__name__}: {error}") from error
+        for cls in classes:
+            entry = check(cls, source)
+            _check_conflicts({other.name: other for other in found}, [entry])
+            found.append(entry)
+    return found
+
+
+def _strategy(cls: type[Any], source: str) -> Registered:
+    return _registered(cls, "strategy", source, methods=("acquire",), takes=1)
+
+
+def _loader(cls: type[Any], source: str) -> Registered:
+    return _registered(cls, "loader", source, methods=("size", "load"), takes=0)
+
+
+def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str], takes: int) -> Registered:
+    name = getattr(cls, "name", None)
+    if not isinstance(cls, type):
+        raise PluginError(f"Plugin {source} must return {kind} classes, but returned {cls!r}.")
+    if not isinstance(name, str) or not KEBAB.fullmatch(name):
+        raise PluginError(f"Plugin {source}: {cls.__name__}.name must be in kebab-case, such as 'my-{kind}'.")
+    lacking = [method for method in methods if not callable(getattr(cls, method, None))]
+    if lacking:
+        raise PluginError(f"Plugin {source}: {kind} '{name}' has no method {' and no method '.join(lacking)}.")
+    try:
+        return Registered(cls, kind, source, options_model(cls, takes))
+    except PluginError as error:
+        raise PluginError(f"Plugin {source}: {error}") from error
+
+
+def _check_conflicts(known: dict[str, Registered], new: Sequence[Registered]) -> None:
+    for entry in new:
+        if other := known.get(entry.name):
+            raise _Conflict(
+                f"Two plugins provide a {entry.kind} named '{entry.name}': {other.source} and {entry.source}."
+                " Rename one, or uninstall one."
+            )
+
+
+def _get(known: dict[str, Registered], name: str, kind: str) -> Registered:
+    if name not in known:
+        raise PluginError(f"There is no {kind} '{name}'. Known: {', '.join(known)}.")
+    return known[name]

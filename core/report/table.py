@@ -1,0 +1,74 @@
+"""The table of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+Trial = Mapping[str, Any]
+MISSING = "n/a"
+
+
+def table(summary: Mapping[str, Any], style: str) -> str:
+    """One row for each trial; `style` is tabulate's, `pipe` for Markdown."""
+    fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
+    rows = [[column(trial, fastest) for column in COLUMNS.values()] for trial in summary["trials"]]
+    separator = " " if style == "pipe" else "\n"
+    headers = [name.replace("|", separator) for name in COLUMNS]
+    align = ("left", *("right" for _ in headers[1:]))
+    return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
+
+
+def footnotes(summary: Mapping[str, Any]) -> list[str]:
+    """Why figures are missing, and how those that are there were made."""
+    how = (
+        "Latencies are of the steady state, after the first request; mean ± 95 % interval over rounds"
+        " (a round is a server process of its own). PSS counts mapped weights, private memory does not."
+    )
+    notes = [how]
+    for trial in summary["trials"]:
+        because = trial["latency_ms"]["null_because"]
+        shown = {key: reason for key, reason in because.items() if key != "p99"}
+        notes += [f"{trial['label']}: {key} {reason}." for key, reason in shown.items()]
+    return notes
+
+
+def _number(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return _number(value, 1 if value is not None and value < 100 else 0)
+
+
+def _mean(trial: Trial) -> str:
+    latency = trial["latency_ms"]
+    if latency["mean_ci95"] is None:
+        return _milliseconds(latency["mean"])
+    low, high = latency["mean_ci95"]
+    return f"{_milliseconds(latency['mean'])} ± {_milliseconds((high - low) / 2)}"
+
+
+def _times_fastest(trial: Trial, fastest: float | None) -> str:
+    p50 = trial["latency_ms"]["p50"]
+    return MISSING if p50 is None or fastest is None else f"{p50 / fastest:.1f}"
+
+
+COLUMNS: dict[str, Callable[[Trial, float | None], str]] = {  # | is a line break where there is room
+    "strategy": lambda trial, _: str(trial["label"]),
+    "exec →|ready (s)": lambda trial, _: _number(trial["ready_s"], 2),
+    "exec → first|answer (s)": lambda trial, _: _number(trial["first_answer_s"], 2),
+    "first|request (ms)": lambda trial, _: _milliseconds(trial["first_request_ms"]),
+    "p50|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p50"]),
+    "p95|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p95"]),
+    "mean ± 95 %|(ms)": lambda trial, _: _mean(trial),
+    "× the|fastest": _times_fastest,
+    "requests/s": lambda trial, _: _number(trial["throughput_rps"], 1),
+    "idle PSS|(MiB)": lambda trial, _: _number(trial["memory_mib"]["idle_pss"], 0),
+    "idle private|(MiB)": lambda trial, _: _number(trial["memory_mib"]["idle_private"], 0),
+    "peak RSS|(MiB)": lambda trial, _: _number(trial["memory_mib"]["peak_rss"], 0),
+    "loads": lambda trial, _: str(trial["loads"]),
+    "errors": lambda trial, _: str(trial["errors"]),
+}

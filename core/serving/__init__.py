@@ -1,0 +1,1 @@
+"""Between a route and a strategy: who counts the loads, and which thread runs what."""

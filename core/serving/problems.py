@@ -1,0 +1,60 @@
+"""Errors on the wire: RFC 9457 problems, which never hold a path or a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ..errors import LoadFailed, NotReady, TooManyTexts, UnknownModel
+from ..schemas import Problem
+
+RETRY = {"Retry-After": "1"}
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    # Text that is no valid Unicode may come back to us in a detail; it must not break the answer.
+    content = {key: _printable(value) for key, value in body.model_dump().items()}
+    return JSONResponse(content, status, headers, "application/problem+json")
+
+
+def _printable(value: object) -> object:
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    @app.exception_handler(UnknownModel)
+    async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
+        return problem(404, str(error))
+
+    @app.exception_handler(TooManyTexts)
+    async def too_many(request: Request, error: TooManyTexts) -> JSONResponse:
+        return problem(422, str(error))
+
+    @app.exception_handler(NotReady)
+    @app.exception_handler(LoadFailed)
+    async def unavailable(request: Request, error: NotReady | LoadFailed) -> JSONResponse:
+        return problem(503, str(error), RETRY)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        sentences = []
+        for detail in error.errors():
+            where = ".".join(str(part) for part in detail["loc"] if part != "body") or "body"
+            sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
+        return problem(422, "; ".join(sentences[:5]))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 413:
+            return problem(413, f"The body is over the limit of {app.max_body_size} bytes.")
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, "The server failed at this request; its log holds the reason.")

@@ -1,0 +1,131 @@
+"""The mounted strategies of one process: chosen, started in the background, closed at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Semaphore
+from typing import Any
+
+from ..choices import LoaderChoice, StrategyChoice
+from ..contracts import LoadingStrategy
+from ..errors import NotReady, ResidencyError, SettingsError, StartupFailed, TooManyTexts, UnknownModel
+from ..models.references import resolve
+from ..plugins import Plugins, Registered
+from ..settings import Settings
+from .dispatcher import Answer, Dispatcher
+from .host import Host
+
+log = logging.getLogger("residency")
+
+COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
+LOAD_SLOTS = 4  # loads mostly wait for memory and disk, but a thousand at once must not
+
+
+class Mounted:
+    """A strategy with its route; `start` gives it life."""
+
+    def __init__(self, choice: StrategyChoice, registered: Registered, loader: Registered) -> None:
+        self.registered = registered
+        self.loader = loader
+        self.options = registered.validate(choice.options)
+        self.loader_options = loader.validate(choice.loader.options)
+        self.name = registered.name
+        self.route = "/predict" if self.name == "persistent" else f"/predict-{self.name}"
+        self.host: Host | None = None
+        self.dispatcher: Dispatcher | None = None
+        self._strategy: LoadingStrategy | None = None
+
+    def start(
+        self, checkpoints: dict[str, Path], plugins: Plugins, slots: Semaphore, compute: ThreadPoolExecutor
+    ) -> None:
+        """Raises StartupFailed in the strategy's or the loader's own words."""
+        try:
+            loader = self.loader.cls(**self.loader_options)
+            self.host = Host(self.name, loader, checkpoints, plugins.manager.hook, slots)
+            self._strategy = self.registered.cls(self.host, **self.options)
+            getattr(self._strategy, "start", lambda: None)()
+        except Exception as error:
+            raise StartupFailed(f"Strategy '{self.name}' cannot start: {error}") from error
+        self.dispatcher = Dispatcher(self._strategy, self.host, compute)
+
+    def close(self) -> None:
+        strategy, self._strategy = self._strategy, None
+        try:
+            getattr(strategy, "close", lambda: None)()
+        except Exception:
+            log.exception("Closing strategy '%s' failed", self.name)
+
+
+class Service:
+    """Everything behind the routes."""
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        """Raises PluginError, OptionError or SettingsError for what a person got wrong."""
+        self._settings = settings
+        self._plugins = plugins
+        choices = settings.strategies
+        if choices is None:
+            choices = [StrategyChoice(strategy=name) for name in plugins.strategies]
+        self.mounted = [self._mount(choice) for choice in choices]
+        names = [mounted.name for mounted in self.mounted]
+        for name in names:
+            if names.count(name) > 1:
+                raise SettingsError(f"The strategy '{name}' is chosen twice; an app mounts each strategy once.")
+        self.ready = False
+        self._compute = ThreadPoolExecutor(COMPUTE_SLOTS, thread_name_prefix="compute")
+
+    def _mount(self, choice: StrategyChoice) -> Mounted:
+        loader: LoaderChoice = choice.loader
+        return Mounted(choice, self._plugins.strategy(choice.strategy), self._plugins.loader(loader.name))
+
+    def start(self) -> None:
+        """Find the checkpoints and start the strategies; blocks. Raises ResidencyError."""
+        checkpoints = {}
+        for model_id, reference in self._settings.models.items():
+            try:
+                checkpoints[model_id] = resolve(reference)
+            except ResidencyError as error:
+                raise StartupFailed(f"Model '{model_id}': {error}") from error
+        slots = Semaphore(LOAD_SLOTS)
+        for mounted in self.mounted:
+            mounted.start(checkpoints, self._plugins, slots, self._compute)
+        self.ready = True
+
+    def close(self) -> None:
+        """Close every strategy, whichever fails."""
+        self.ready = False
+        for mounted in self.mounted:
+            mounted.close()
+        self._compute.shutdown(wait=False, cancel_futures=True)
+
+    async def predict(self, mounted: Mounted, model: str | None, texts: Sequence[str]) -> tuple[str, Answer]:
+        """The model's id and the answer. Raises TooManyTexts, UnknownModel, NotReady, or LoadFailed."""
+        limit = self._settings.max_texts
+        if len(texts) > limit:
+            raise TooManyTexts(f"texts: {len(texts)} texts are over the limit of {limit}; send them in parts.")
+        models = self._settings.models
+        model_id = next(iter(models)) if model is None else model
+        if model_id not in models:
+            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
+        if not self.ready or mounted.dispatcher is None:
+            raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
+        return model_id, await mounted.dispatcher.predict(model_id, texts)
+
+    def status(self, mounted: Mounted) -> dict[str, Any]:
+        """The strategy as `core.schemas.StrategyStatus`."""
+        host = mounted.host
+        return {
+            "name": mounted.name,
+            "route": mounted.route,
+            "loader": mounted.loader.name,
+            "options": mounted.options,
+            "loads": host.loads if host else 0,
+            "unloads": host.unloads if host else 0,
+            "resident": [
+                {"model": model.model_id, "bytes": model.nbytes, "since": model.since}
+                for model in (host.resident() if host else [])
+            ],
+        }

@@ -1,0 +1,95 @@
+"""Configuration of a served app: `RESIDENCY_*` variables over the YAML file that `RESIDENCY_CONFIG` names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from .choices import ModelId, Reference, StrategyChoice
+from .errors import SettingsError, YamlError
+from .models.references import anchor
+from .strict_yaml import Document, parse, read
+
+PREFIX = "RESIDENCY_"
+ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
+
+
+class Settings(BaseSettings):
+    """What to serve, and the limits of a request."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
+    models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
+    plugins: Annotated[list[str], NoDecode] = []
+    max_body: ByteSize = ByteSize(2 << 20)
+    max_texts: Annotated[int, Field(ge=1)] = 256
+
+    @field_validator("strategies", "models", "plugins", mode="before")
+    @classmethod
+    def _from_variable(cls, value: Any) -> Any:
+        """In a variable these are written as YAML; a plain word, or several with commas, is a list."""
+        if not isinstance(value, str):
+            return value
+        parsed = parse(value, Path("the variable")).value
+        return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+
+
+def settings_from_environment() -> Settings:
+    """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
+    known = {name.upper() for name in Settings.model_fields} | ELSEWHERE
+    for name in os.environ:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
+            allowed = ", ".join(PREFIX + suffix for suffix in sorted(known))
+            raise SettingsError(f"The variable {name} means nothing here; allowed: {allowed}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        variable = PREFIX + field.upper()
+        if variable not in os.environ and (document := _file()):
+            raise document.invalid(detail, Settings) from error
+        raise SettingsError(f"{variable}: {detail['msg']} (got {detail['input']!r}).") from error
+
+
+def _file() -> Document | None:
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    return read(Path(named).expanduser()) if named else None
+
+
+def _file_values() -> dict[str, Any]:
+    """The file's values, its relative paths made absolute as seen from its folder."""
+    document = _file()
+    if document is None or document.value is None:
+        return {}
+    values = document.value
+    if not isinstance(values, dict):
+        raise YamlError(f"{document.path}: must be a mapping with the keys {', '.join(Settings.model_fields)}.")
+    folder = document.path.resolve().parent
+    if isinstance(models := values.get("models"), dict):
+        values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
+    if isinstance(plugins := values.get("plugins"), list):
+        values["plugins"] = [str(folder / p) if isinstance(p, str) and p.endswith(".py") else p for p in plugins]
+    return values

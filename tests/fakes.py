@@ -1,0 +1,72 @@
+"""A plugin for tests: a loader that keeps the contract without a neural network.
+
+What a load does is told by files in the checkpoint directory: `broken` makes it fail, and it waits
+until the FIFO `gate` is opened for writing, as a load from a disk that hangs would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+import pluggy
+
+SIZE = 1000
+
+
+class FakeModel:
+    """Finds a text POSITIVE when it says `good`."""
+
+    nbytes = SIZE
+    phases: Mapping[str, float] = {}
+
+    def __init__(self, loader: FakeLoader) -> None:
+        self._loader = loader
+        self._closed = False
+
+    def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        if self._closed:
+            raise RuntimeError("predict after close")
+        return [("POSITIVE" if "good" in text else "NEGATIVE", 0.75) for text in texts]
+
+    def close(self, reason: str) -> None:
+        assert not self._closed, "closed twice"
+        self._closed = True
+        self._loader.count(-SIZE)
+
+
+class FakeLoader:
+    """Counts the bytes that its models hold, and the most that they ever held."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.held = 0
+        self.most = 0
+        self.loads = 0
+
+    def size(self, checkpoint: Path) -> int:
+        return SIZE
+
+    def load(self, checkpoint: Path) -> FakeModel:
+        with self._lock:
+            self.loads += 1
+        with suppress(FileNotFoundError):
+            (checkpoint / "gate").read_bytes()
+        if (checkpoint / "broken").exists():
+            raise OSError(f"cannot read {checkpoint}/model.safetensors: disk error")
+        self.count(SIZE)
+        return FakeModel(self)
+
+    def count(self, nbytes: int) -> None:
+        with self._lock:
+            self.held += nbytes
+            self.most = max(self.most, self.held)
+
+
+@pluggy.HookimplMarker("residency")
+def register_loaders() -> list[type[FakeLoader]]:
+    return [FakeLoader]

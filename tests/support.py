@@ -1,0 +1,129 @@
+"""What several tests need: checkpoint directories, hosts, and real server processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Semaphore
+from typing import Any, TypeVar
+
+import httpx
+
+from core.bench.client import connect
+from core.bench.server import ServerProcess, serve
+from core.models.embedded import embedded
+from core.plugins import load_plugins
+from core.serving.host import Host
+
+ROOT = Path(__file__).resolve().parents[1]
+FAKES = str(Path(__file__).with_name("fakes.py"))
+SECONDS = 60.0  # until a test that waits for another thread or process gives up
+Result = TypeVar("Result")
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """A checkpoint directory of its own, for tests that put things into it."""
+    folder.mkdir(parents=True)
+    for file in embedded().iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def host_of(loader: Any, *directories: Path, strategy: str = "test") -> Host:
+    """A host whose model ids are the directories' names."""
+    hooks = load_plugins([FAKES]).manager.hook
+    return Host(strategy, loader, {path.name: path for path in directories}, hooks, Semaphore(64))
+
+
+class Gate:
+    """A FIFO in a checkpoint directory, at which the fake loader's loads hang until it is opened."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._path = checkpoint / "gate"
+        self._handle: int | None = None
+        os.mkfifo(self._path)
+
+    def wait_for_load(self) -> None:
+        """Return once a load hangs here."""
+        wait_for(self._someone_reads)
+
+    def _someone_reads(self) -> bool:
+        try:
+            self._handle = self._handle or os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # no reader yet
+            return False
+        return True
+
+    def open(self) -> None:
+        """Let every load through, now and later."""
+        handle = self._handle or os.open(self._path, os.O_RDWR)
+        self._path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def gated(checkpoint: Path) -> Iterator[Gate]:
+    """Loads of the checkpoint hang until the gate is opened, which happens at the latest at the end."""
+    gate = Gate(checkpoint)
+    try:
+        yield gate
+    finally:
+        if (checkpoint / "gate").exists():
+            gate.open()
+
+
+@contextmanager
+def running(settings: Mapping[str, Any], *, ready: bool = True) -> Iterator[tuple[ServerProcess, httpx.Client]]:
+    """A real server process with a client."""
+    with serve(settings) as server, connect(server.url, SECONDS) as client:
+        if ready:
+            server.wait_until_ready(client, SECONDS)
+        else:
+            wait_for(lambda: _answers(client))
+        yield server, client
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Poll what only another process can change; fails after `SECONDS`."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """`work(0)` to `work(count - 1)`, all at a time; the first exception is raised."""
+    with ThreadPoolExecutor(count) as pool:
+        futures: list[Future[Result]] = [pool.submit(work, i) for i in range(count)]
+        return [future.result(SECONDS) for future in futures]
+
+
+def run_python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user would, to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=4 * SECONDS,
+        check=False,
+    )
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from core.bench.experiment import Overrides, Plan, load_experiment
+from core.errors import ResidencyError
+from tests.support import ROOT
+
+GOOD = """# What is it?
+name: good
+models: {one: embedded}
+strategies:
+  - persistent
+  - {strategy: lru-cached, options: {capacity: 2}, label: two}
+texts:
+  - A good day.
+  - No
+repetitions: 3
+"""
+
+
+def load(folder: Path, text: str, overrides: Overrides | None = None) -> Plan:
+    path = folder / "bad.yaml"
+    path.write_text(text)
+    return load_experiment(path, overrides)
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    plan = load(tmp_path, GOOD)
+    assert plan.question == "What is it?"
+    assert plan.texts == ("A good day.", "No")  # text stays text, also where YAML 1.1 sees a boolean
+    assert [trial.label for trial in plan.trials] == ["persistent", "two"]
+    assert (plan.requests, plan.experiment.repeats) == (6, 3)
+
+
+BAD = {
+    "a misspelt key": (("repetitions:", "repetition:"), "bad.yaml:10:1: repetition: is no key here; allowed: name, "),
+    "a misspelt option": (("capacity", "capacitty"), "6:38: strategies[1].options.capacitty: strategy 'lru-cached'"),
+    "a wrong type": (("repetitions: 3", "repetitions: three"), "10:1: repetitions: input should be a valid integer"),
+    "a number that is text": (("repetitions: 3", 'repetitions: "3"'), "10:1: repetitions: "),
+    "a fraction": (("repetitions: 3", "repetitions: 1.5"), "10:1: repetitions: "),
+    "nothing to repeat": (("repetitions: 3", "repetitions: 0"), "greater than or equal to 1"),
+    "a trillion repetitions": (("repetitions: 3", "repetitions: 1000000000000"), "less than or equal to 1000000"),
+    "too many requests": (("repetitions: 3", "repetitions: 900000"), "over the limit of 1000000 requests"),
+    "an unknown strategy": (
+        ("- persistent", "- persistant"),
+        "5:5: strategies[0].strategy: There is no strategy 'persi",
+    ),
+    "an unknown loader": (
+        ("- persistent", "- {strategy: persistent, loader: x}"),
+        "strategies[0].loader: There is no lo",
+    ),
+    "a loader's option": (
+        ("- persistent", "- {strategy: persistent, loader: {name: transformers, dtype: int3}}"),
+        "option 'dtype': input should be 'float32' or 'bfloat16' (got 'int3')",
+    ),
+    "a label twice": (("label: two", "label: persistent"), "'persistent' is there already"),
+    "no name": (("name: good\n", ""), "bad.yaml:2:1: name: is required."),
+    "a name that leads out": (("name: good", "name: ../../etc"), "2:1: name: "),
+    "a model id that leads out": (("{one:", "{../one:"), "models"),
+    "no texts": (("texts:\n  - A good day.\n  - No", "texts: []"), "at least 1 item"),
+    "a text that is a number": (("- No", "- 12"), "9:5: texts[1]: input should be a valid string"),
+    "texts of a shape of their own": (
+        ("texts:\n  - A good day.\n  - No", "texts: {files: x}"),
+        "must be a list of texts",
+    ),
+    "a file of texts that is not there": (
+        ("texts:\n  - A good day.\n  - No", "texts: {file: none.txt}"),
+        "cannot be read",
+    ),
+    "a key twice": (
+        ("repetitions: 3", "repetitions: 3\nname: again"),
+        "11:1: the key 'name' is there already, in line 2",
+    ),
+    "an anchor": (("{one: embedded}", "&a {one: embedded}"), "3:9: anchors and aliases are not supported"),
+    "a tag": (("name: good", "name: !!python/object/apply:os.system [id]"), "tag"),
+    "a list for a mapping": ((GOOD, "- a\n- b\n"), "must be a mapping with the keys name, models"),
+    "nothing": ((GOOD, ""), "1:1: name: is required."),
+    "two documents": (("repetitions: 3", "---\nname: other"), "more than one document"),
+    "no YAML": (("name: good", "name: [good"), "is no valid YAML"),
+    "a key that is a list": (("name: good", "? [a]\n: b"), "a key must be plain text"),
+    "a plugin that is not there": (("repetitions: 3", "plugins: [./none.py]"), "10:1: plugins: Plugin '"),
+    "a tab": (("  - persistent", "\t- persistent"), "is no valid YAML"),
+    "a control character": (("A good", "A \x07 good"), "is no valid YAML"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_one_names_the_place_and_the_remedy(tmp_path: Path, kind: str) -> None:
+    (old, new), sentence = BAD[kind]
+    assert old in GOOD
+    with pytest.raises(ResidencyError) as failure:
+        load(tmp_path, GOOD.replace(old, new))
+    assert str(failure.value).startswith(str(tmp_path / "bad.yaml"))
+    assert sentence in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+HOSTILE = {
+    "aliases": "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 9)),
+    "nesting in flow": "name: " + "[" * 100_000,
+    "nesting in blocks": "".join(" " * i + "a:\n" for i in range(1000)),
+    "nesting in keys": "{" * 50_000,
+    "ten megabytes": "texts:\n" + "  - x\n" * 1_800_000,
+    "many values": "texts: [" + "1," * 400_000 + "]",
+    "one long scalar": "name: " + "x" * 900_000,
+    "a long number": "repetitions: " + "9" * 500_000,
+    "many keys": "".join(f"k{i}: 1\n" for i in range(80_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_one_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """Generous on a loaded machine; the promise of a second is measured by the runner's own command."""
+    tracemalloc.start()
+    started = time.process_time()
+    with pytest.raises(ResidencyError) as failure:
+        load(tmp_path, HOSTILE[kind])
+    seconds, memory = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(str(failure.value)) < 1000
+    assert memory < 100 << 20
+    assert seconds < 10
+
+
+def test_a_binary_file_and_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ResidencyError, match="not UTF-8"):
+        load_experiment(tmp_path / "binary.yaml")
+    with pytest.raises(ResidencyError, match="cannot be read: No such file"):
+        load_experiment(tmp_path / "none.yaml")
+    with pytest.raises(ResidencyError, match="cannot be read: Is a directory"):
+        load_experiment(tmp_path)
+
+
+def test_texts_from_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("One.\n\nTwo.\n")
+    plan = load(tmp_path, GOOD.replace("texts:\n  - A good day.\n  - No", "texts: {file: texts.txt}"))
+    assert plan.texts == ("One.", "Two.")
+
+
+def test_a_local_model_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    plan = load(tmp_path, GOOD.replace("{one: embedded}", "{one: mine, two: org/name@main}"))
+    assert plan.experiment.models == {"one": str(tmp_path / "mine"), "two": "org/name@main"}
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    overrides = Overrides(repetitions=1, repeats=7, strategies=["lru-cached"], models={"one": "synthetic:bert-base"})
+    plan = load(tmp_path, GOOD, overrides)
+    assert (plan.requests, plan.experiment.repeats) == (2, 7)
+    assert [trial.label for trial in plan.trials] == ["two"]
+    assert plan.experiment.models == {"one": "synthetic:bert-base"}
+    with pytest.raises(ResidencyError, match=r"has no 'three'. It has: persistent, two"):
+        load(tmp_path, GOOD, Overrides(strategies=["three"]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_asks_a_question_and_is_named_after_its_file(path: Path) -> None:
+    plan = load_experiment(path)
+    assert plan.question.endswith("?")
+    assert plan.experiment.name == path.stem

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ByteSize
+
+from core.errors import LoadFailed
+from strategies.lru_cached import LruCached
+from tests.fakes import SIZE, FakeLoader
+from tests.support import SECONDS, gated, host_of, in_threads, wait_for
+
+
+def cache_of(directories: list[Path], **options: Any) -> tuple[LruCached, FakeLoader]:
+    loader = FakeLoader()
+    return LruCached(host_of(loader, *directories), **options), loader
+
+
+def resident(cache: LruCached) -> list[str]:
+    return list(cache._entries)
+
+
+def use(cache: LruCached, *model_ids: str) -> None:
+    for model_id in model_ids:
+        with cache.acquire(model_id) as model:
+            assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+
+
+def test_evicts_the_least_recently_used(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=2)
+    use(cache, "a", "b", "a", "c")
+    assert resident(cache) == ["a", "c"]
+    assert (loader.loads, loader.most) == (3, 2 * SIZE)
+
+
+def test_keeps_two_models_without_options(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints)
+    use(cache, "a", "b", "c")
+    assert (resident(cache), loader.most) == (["b", "c"], 2 * SIZE)
+
+
+def test_keeps_a_budget_without_a_capacity(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, memory_budget=ByteSize(3 * SIZE - 1))
+    use(cache, "a", "b", "c")
+    assert (resident(cache), loader.most) == (["b", "c"], 2 * SIZE)
+
+
+def test_loads_once_for_all_who_ask_at_that_moment(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=2)
+    with gated(checkpoints[0]) as gate, ThreadPoolExecutor(32) as pool:
+        users = [pool.submit(use, cache, "a") for _ in range(32)]
+        wait_for(lambda: cache._entries["a"].users == 32 if "a" in cache._entries else False)
+        gate.open()
+        for user in users:
+            user.result(SECONDS)
+    assert loader.loads == 1
+
+
+def test_a_hit_does_not_wait_for_another_models_load(checkpoints: list[Path]) -> None:
+    cache, _ = cache_of(checkpoints, capacity=2)
+    use(cache, "a")
+    with gated(checkpoints[1]) as gate, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(use, cache, "b")
+        gate.wait_for_load()
+        use(cache, "a")
+        assert not slow.done()
+        gate.open()
+        slow.result(SECONDS)
+
+
+def test_never_evicts_a_model_in_use(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=1)
+    with ThreadPoolExecutor(1) as pool:
+        with cache.acquire("a") as model:
+            other = pool.submit(use, cache, "b")
+            wait_for(lambda: "b" in resident(cache))
+            assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+            assert loader.loads == 1  # b waits for the place
+        other.result(SECONDS)
+    assert (resident(cache), loader.most) == (["b"], SIZE)
+
+
+def test_never_over_budget_whoever_asks(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, memory_budget=ByteSize(2 * SIZE))
+    in_threads(16, lambda i: use(cache, *("abc"[(i * 7 + j) % 3] for j in range(50))))
+    assert loader.most == 2 * SIZE
+    cache.close()
+    assert loader.held == 0
+
+
+def test_those_who_wait_for_a_failing_load_get_its_error(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=1)
+    (checkpoints[0] / "broken").touch()
+    with gated(checkpoints[0]) as gate, ThreadPoolExecutor(8) as pool:
+        users = [pool.submit(use, cache, "a") for _ in range(8)]
+        wait_for(lambda: cache._entries["a"].users == 8 if "a" in cache._entries else False)
+        gate.open()
+        errors = [user.exception(SECONDS) for user in users]
+    assert all(isinstance(error, LoadFailed) for error in errors)
+    assert loader.loads == 1
+    (checkpoints[0] / "broken").unlink()
+    use(cache, "b", "a")  # the failed load's place is free again
+
+
+def test_refuses_a_model_larger_than_the_budget(checkpoints: list[Path]) -> None:
+    cache, _ = cache_of(checkpoints, memory_budget=ByteSize(SIZE - 1))
+    with pytest.raises(
+        ValueError, match="model 'a' takes 1000B, more than the memory_budget of 999B; raise the budget"
+    ):
+        cache.start()
