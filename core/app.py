@@ -5,13 +5,13 @@ uvicorn core.app:app --port 8001
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from threading import Thread
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, cast
 
 from fastapi import Body, FastAPI, Response
 
@@ -19,6 +19,7 @@ from .errors import NotReady, ResidencyError
 from .plugins import load_plugins
 from .schemas import REQUEST_EXAMPLES, Health, LabelScore, PredictAnswer, PredictRequest, Problem, StrategiesAnswer
 from .serving.dispatcher import Answer
+from .serving.limits import BodyLimit
 from .serving.problems import add_problem_handlers
 from .serving.service import Mounted, Service
 from .settings import Settings, settings_from_environment
@@ -48,8 +49,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Residency",
         summary="One model under several loading strategies",
         lifespan=_lifespan(service),
-        max_body_size=settings.max_body,
     )
+    app.add_middleware(BodyLimit, max_body=settings.max_body)
     add_problem_handlers(app)
     for mounted in service.mounted:
         app.post(mounted.route, summary=mounted.registered.summary, name=mounted.name, responses=PROBLEMS)(
@@ -63,14 +64,15 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         """Listen at once, so that health answers while the start-up loads run."""
-        loop = asyncio.get_running_loop()
 
         def start() -> None:
             try:
                 service.start()
             except ResidencyError as error:
                 log.critical("%s", error)
-                loop.call_soon_threadsafe(_end_process)
+                service.close()
+                # Nothing is served yet, and every softer end is reported as success or by a traceback.
+                os._exit(1)
 
         Thread(target=start, name="start-up", daemon=True).start()
         try:
@@ -79,10 +81,6 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
             service.close()
 
     return lifespan
-
-
-def _end_process() -> NoReturn:
-    raise SystemExit(1)
 
 
 def _predict_route(
@@ -130,5 +128,6 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
 def __getattr__(name: str) -> FastAPI:
     """`core.app:app` is built when a server asks for it, not when this module is imported."""
     if name == "app":
-        return create_app()
+        globals()["app"] = create_app()  # a server asks more than once
+        return cast("FastAPI", globals()["app"])
     raise AttributeError(name)

@@ -112,12 +112,14 @@ def in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
         return [future.result(SECONDS) for future in futures]
 
 
-def run_python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: str, cwd: Path = ROOT, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run Python as a user would, to its end."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=os.environ | variables,
+        env=os.environ | dict(variables or {}),
         capture_output=True,
         text=True,
         timeout=4 * SECONDS,

@@ -148,9 +148,8 @@ def test_an_unreachable_hub_is_given_up_with_the_offline_choices(own_cache: Path
         for port in (silent.getsockname()[1], 9):
             address = f"http://127.0.0.1:{port}"
             started = time.monotonic()
-            done = run_python(
-                "-c", script, reference, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hub"), HF_HUB_OFFLINE="0"
-            )
+            hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+            done = run_python("-c", script, reference, variables=hub)
             assert time.monotonic() - started < 60  # seconds are promised, minutes would be a hang
             last = done.stderr.strip().splitlines()[-1]
             assert f"cannot be reached for '{reference}'" in last
@@ -189,7 +188,10 @@ def test_a_killed_writer_leaves_nothing_that_counts(own_cache: Path) -> None:
 
 
 def _write_with_pid(_: int) -> str:
-    directory = cache.cached("shared", 0, lambda directory: (directory / "pid").write_text(str(os.getpid())) and None)
+    def write(directory: Path) -> None:
+        (directory / "pid").write_text(str(os.getpid()))
+
+    directory = cache.cached("shared", 0, write)
     return (directory / "pid").read_text()
 
 

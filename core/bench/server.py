@@ -84,6 +84,9 @@ def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
         )
         try:
             yield ServerProcess(process, port, log, started)
+        except BaseException:
+            process.kill()  # it hangs, it failed, or its user is in a hurry
+            raise
         finally:
             _end(process)
 

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 Trial = Mapping[str, Any]
 MISSING = "n/a"
+SHOWN = {"p50": "p50, which", "p95": "p95, which", "mean_ci95": "interval, which"}
 
 
 def table(summary: Mapping[str, Any], style: str) -> str:
@@ -27,12 +28,12 @@ def footnotes(summary: Mapping[str, Any]) -> list[str]:
         "Latencies are of the steady state, after the first request; mean ± 95 % interval over rounds"
         " (a round is a server process of its own). PSS counts mapped weights, private memory does not."
     )
-    notes = [how]
+    whose: dict[str, list[str]] = {}
     for trial in summary["trials"]:
-        because = trial["latency_ms"]["null_because"]
-        shown = {key: reason for key, reason in because.items() if key != "p99"}
-        notes += [f"{trial['label']}: {key} {reason}." for key, reason in shown.items()]
-    return notes
+        for key, reason in trial["latency_ms"]["null_because"].items():
+            if key in SHOWN:
+                whose.setdefault(f"{SHOWN[key]} {reason}", []).append(trial["label"])
+    return [how, *(f"No {what}: {', '.join(labels)}." for what, labels in whose.items())]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -51,8 +51,6 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 413:
-            return problem(413, f"The body is over the limit of {app.max_body_size} bytes.")
         return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)

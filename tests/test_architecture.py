@@ -1,0 +1,94 @@
+"""The picture in the README, held against the code: imports run one way, files stay short."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+FILES = sorted([*ROOT.glob("core/**/*.py"), *ROOT.glob("strategies/*.py"), ROOT / "runner.py"])
+
+# What each part may import of the others; what a part needs of itself goes without saying.
+BASE = {"errors", "contracts"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "contracts": set(),
+    "hookspecs": set(),
+    "options": {"errors"},
+    "choices": set(),
+    "strict_yaml": {"errors"},
+    "plugins": {"errors", "hookspecs", "options"},
+    "models": BASE,
+    "schemas": set(),
+    "settings": {"errors", "choices", "models", "strict_yaml"},
+    "serving": BASE | {"choices", "models", "plugins", "schemas", "settings"},
+    "app": {"errors", "plugins", "schemas", "serving", "settings"},
+    "bench": {"errors", "choices", "models", "plugins", "strict_yaml"},  # never app: it talks HTTP
+    "decide": set(),
+    "report": {"options", "plugins"},  # and records of a run as plain values; never servers
+    "core": BASE,
+    "strategies": set(),
+    "runner": {"errors", "plugins", "bench", "decide", "report"},
+}
+
+
+def part_of(module: str) -> str:
+    """`core.bench.trial` is of the part `bench`, `core.app` of `app`."""
+    names = module.split(".")
+    return names[1] if names[0] == "core" and len(names) > 1 else names[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our own modules that the file imports at run time, in full."""
+    package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    found: set[str] = set()
+    for node in _run_time(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # What is imported from a package is a module of it, or a name that it holds.
+            found |= {f"{module}.{alias.name}" if _is_package(module) else module for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("core", "strategies", "runner")}
+
+
+def _is_package(module: str) -> bool:
+    return (ROOT / Path(*module.split("."))).is_dir()
+
+
+def _run_time(tree: ast.AST) -> list[ast.AST]:
+    """Every node that is not under `if TYPE_CHECKING`."""
+    nodes: list[ast.AST] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        nodes += [node, *_run_time(node)]
+    return nodes
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    part = part_of(module)
+    for name in imports_of(path):
+        other = part_of(name)
+        assert other == part or other in ALLOWED[part], f"{module} imports {name}"
+
+
+def test_the_checker_sees_an_import(tmp_path: Path) -> None:
+    assert "core.bench.run" in imports_of(ROOT / "runner.py")
+    assert imports_of(ROOT / "core/bench/run.py") >= {"core.errors", "core.models.checkpoint", "core.bench.trial"}
+    assert imports_of(ROOT / "strategies/persistent.py") == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 45, f"{node.name} is long"

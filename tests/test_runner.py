@@ -1,0 +1,234 @@
+"""The runner as its user runs it: real processes, real servers, files on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from core.bench.records import read_records
+from core.models import checkpoint
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, wait_for
+
+SUMMARY_KEYS = {
+    "label", "strategy", "loader", "models", "rounds", "requests", "errors", "ready_s", "first_answer_s",
+    "first_request_ms", "latency_ms", "throughput_rps", "memory_mib", "loads", "labels_agree",
+}  # fmt: skip
+
+
+def runner(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_python(str(ROOT / "runner.py"), *arguments)
+
+
+def only_folder(output: Path, name: str) -> Path:
+    [folder] = (output / name).iterdir()
+    return folder
+
+
+def experiment(folder: Path, **changes: Any) -> str:
+    """A quick experiment on the fake loader."""
+    values = {
+        "name": "quick",
+        "plugins": [FAKES],
+        "models": {"a": str(folder / "a")},
+        "strategies": [{"strategy": "on-demand", "loader": "fake"}],
+        "texts": ["good", "bad"],
+        "repetitions": 2,
+        "repeats": 1,
+    } | changes
+    path = folder / "quick.yaml"
+    path.write_text("# Is it quick?\n" + yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """experiments/default.yaml for real, with fewer requests: 3 servers, 3 × 30 requests."""
+    output = tmp_path_factory.mktemp("results")
+    done = runner("experiments/default.yaml", "--repetitions", "3", "--repeats", "1", "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return only_folder(output, "default"), done
+
+
+def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = default_run
+    summary = read_json(folder / "summary.json")
+    assert (summary["schema"], summary["experiment"]) == (1, "default")
+    trials = {trial["label"]: trial for trial in summary["trials"]}
+    assert list(trials) == ["persistent", "on-demand", "lru-cached (2)"]
+    for trial in trials.values():
+        assert set(trial) >= SUMMARY_KEYS
+        assert (trial["requests"], trial["errors"], trial["rounds"], trial["labels_agree"]) == (30, 0, 1, True)
+        assert trial["latency_ms"]["p50"] > 0
+        assert trial["latency_ms"]["p95"] is None  # of 30 requests
+        assert trial["first_answer_s"] > trial["ready_s"] > 0
+        assert trial["memory_mib"]["peak_rss"] >= trial["memory_mib"]["idle_private"] > 100
+    assert [trials[label]["loads"] for label in trials] == [1, 31, 1]
+    assert trials["on-demand"]["latency_ms"]["p50"] > 1.5 * trials["persistent"]["latency_ms"]["p50"]
+
+
+def test_default_writes_all_files_and_answers_in_words(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]], embedded_directory: Path
+) -> None:
+    folder, done = default_run
+    files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == files
+    for sentence in ("on-demand answers", "times slower than persistent", "holds", "the load takes", "tokenizer"):
+        assert sentence in done.stdout
+        assert sentence in (folder / "table.md").read_text()
+    resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
+    assert (resolved["name"], resolved["repeats"], len(resolved["texts"])) == ("default", 1, 10)
+    environment = read_json(folder / "environment.json")
+    assert environment["torch_threads"] >= 1
+    assert environment["versions"]["torch"].startswith("2.13")
+    [run, *_] = read_records(folder)
+    assert run["models"]["embedded"]["sha256"] == checkpoint.sha256(embedded_directory)
+
+
+def test_report_rebuilds_table_and_summary_from_the_samples_alone(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder, done = default_run
+    (tmp_path / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"kind": "sample", "round": 2, "tri')  # torn by a kill
+    again = runner("--report", str(tmp_path))
+    assert again.returncode == 0
+    assert again.stdout.partition("\nWritten to")[0] == done.stdout.partition("\nWritten to")[0]
+    for name in ("table.md", "summary.json"):
+        assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_lists_plugins_with_their_options() -> None:
+    done = runner("--plugins")
+    assert done.returncode == 0
+    for part in ("persistent (built in)", "memory_budget  ByteSize | None  default: None", "transformers (built in)"):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_can_be_planned(path: Path) -> None:
+    done = runner(str(path), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(path.read_text().partition("\n")[0].removeprefix("# "))
+
+
+def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    bad, good = experiment(tmp_path / "bad", repetitions=-1), experiment(tmp_path)
+    for arguments, sentence in (
+        ((bad,), "quick.yaml:9:1: repetitions: input should be greater than"),
+        ((good, "--strategies", "none"), "has no 'none'"),
+        ((good, "--model", "a"), "must be ID=REFERENCE"),
+        ((good, "--repeats", "0"), "must be a whole number from 1 on"),
+        ((str(tmp_path / "none.yaml"),), "cannot be read"),
+        (("--report", str(tmp_path)), "holds no run"),
+        ((), "name an experiment"),
+        ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
+    ):
+        done = runner(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_failing_trial_is_1_and_the_others_still_run(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    strategies = [
+        {"strategy": "lru-cached", "loader": "fake", "options": {"memory_budget": 1}, "label": "too small"},
+        {"strategy": "persistent", "loader": "fake", "label": "kept"},
+    ]
+    done = runner(experiment(tmp_path, strategies=strategies), "--output", str(tmp_path / "out"))
+    assert done.returncode == 1, done.stderr
+    summary = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")
+    assert {trial["label"]: trial["requests"] for trial in summary["trials"]} == {"too small": 0, "kept": 4}
+    [failure] = summary["failures"]
+    assert "model 'a' takes 1000B, more than the memory_budget of 1B" in failure["reason"]
+    assert "Warning: too small failed in round 1" in done.stdout
+
+
+def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
+    (checkpoint_in(tmp_path / "a") / "broken").touch()
+    done = runner(experiment(tmp_path), "--output", str(tmp_path / "out"))
+    assert done.returncode == 1
+    [trial] = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")["trials"]
+    assert (trial["requests"], trial["errors"]) == (4, 5)
+    assert "answered 5 requests with an error" in done.stdout
+
+
+def test_a_hanging_load_fails_its_trial_only(tmp_path: Path) -> None:
+    hanging = checkpoint_in(tmp_path / "a")
+    with gated(hanging):
+        done = runner(experiment(tmp_path, timeout=5.0), "--output", str(tmp_path / "out"))
+    assert done.returncode == 1, done.stderr
+    assert "no answer within 5 s" in done.stdout
+    assert not _servers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: Path, number: int) -> None:
+    model = checkpoint_in(tmp_path / "a")
+    command = [
+        sys.executable,
+        str(ROOT / "runner.py"),
+        experiment(tmp_path, repetitions=50_000),
+        "--output",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    samples = tmp_path / "quick"
+    wait_for(lambda: any(path.stat().st_size > 20_000 for path in samples.glob("*/samples.jsonl")))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "1 of 1 rounds of on-demand, fake did not run to the end" in output
+    folder = only_folder(tmp_path, "quick")
+    assert (folder / "summary.json").exists()
+    assert len(read_records(folder)) > 50
+    assert not _servers()
+    assert model.exists()
+
+
+def _servers() -> list[int]:
+    """Servers of ours that outlived the runner that started them."""
+    own = os.getpid()
+    left = []
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "core.app:app" in line and "residency" not in line and process.info["ppid"] not in (own,):
+            left.append(process.pid)
+    return left
+
+
+def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path) -> None:
+    """Against the same command with a good file: parsing costs less than a second more."""
+
+    def seconds(text: str) -> float:
+        (tmp_path / "x.yaml").write_text(text)
+        started = time.perf_counter()
+        runner(str(tmp_path / "x.yaml"), "--dry-run")
+        return time.perf_counter() - started
+
+    good = min(seconds((ROOT / "experiments/default.yaml").read_text()) for _ in range(3))
+    for text in ("texts: [" + "1," * 400_000 + "]", "name: " + "[" * 500_000, "repetitions: " + "9" * 500_000):
+        assert min(seconds(text) for _ in range(2)) < good + 1
+
+
+def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    for _ in range(2):
+        assert runner(experiment(tmp_path), "--output", str(tmp_path / "out")).returncode == 0
+    assert len(list((tmp_path / "out" / "quick").iterdir())) == 2
+    samples = next((tmp_path / "out" / "quick").glob("*/samples.jsonl"))
+    records = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["run", *["sample"] * 5, "trial"]
