@@ -1,0 +1,154 @@
+"""Statistics, agreement, summary and words, on records whose figures are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from core.decide.agreement import Agreement
+from core.decide.statistics import mean_interval, percentile, samples_for
+from core.decide.summary import summarise
+from core.decide.words import answer_in_words
+from core.report.table import footnotes, table
+
+Record = dict[str, Any]
+
+
+def test_a_percentile_wants_ten_values_beyond_it() -> None:
+    assert [samples_for(q) for q in (0.5, 0.95, 0.99)] == [20, 200, 1000]
+    assert percentile(list(range(19)), 0.5) is None
+    assert percentile(list(range(21)), 0.5) == 10
+    assert percentile(list(range(199)), 0.95) is None
+    assert percentile(list(range(201)), 0.95) == 190
+
+
+def test_the_interval_is_students_over_rounds() -> None:
+    rounds = [10.0, 12.0, 11.0, 15.0]
+    expected = stats.t.interval(0.95, 3, np.mean(rounds), stats.sem(rounds))
+    assert mean_interval(rounds) == pytest.approx(expected)
+    assert mean_interval([10.0]) is None
+
+
+def run_of(*trials: Record, rounds: int = 2) -> Record:
+    return {
+        "kind": "run", "schema": 1, "experiment": "e", "question": "Q?", "started": "now", "rounds": rounds,
+        "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
+    }  # fmt: skip
+
+
+def trial_of(label: str, dtype: str = "float32") -> Record:
+    return {"label": label, "strategy": label, "options": {}, "loader": "transformers", "dtype": dtype}
+
+
+def sample_of(trial: str, ms: float, number: int = 0, **changes: Any) -> Record:
+    return {
+        "kind": "sample", "round": number, "trial": trial, "model": "m", "text": 0, "first": False, "ms": ms,
+        "status": 200, "cold": False, "label": "POSITIVE", "score": 0.9, "timing": {"queue": 0.1, "inference": ms - 1},
+    } | changes  # fmt: skip
+
+
+def ended(trial: str, number: int = 0, pss: float | None = 500.0) -> Record:
+    memory = {"idle_pss": pss, "idle_private": pss, "peak_rss": pss}
+    return {
+        "kind": "trial", "round": number, "trial": trial, "ready_s": 2.0, "first_answer_s": 3.0, "steady_s": 2.0,
+        "memory_mib": memory, "loads": 1, "unloads": 0,
+    }  # fmt: skip
+
+
+def two_strategies() -> list[Record]:
+    records = [run_of(trial_of("persistent"), trial_of("on-demand"))]
+    for number in range(2):
+        cold: Record = {"cold": True, "timing": {"queue": 0.1, "load": 40.0, "load-weights": 30.0, "inference": 9.0}}
+        for trial, ms, pss, more in (("persistent", 10.0, 500.0, {}), ("on-demand", 50.0, 400.0, cold)):
+            records.append(sample_of(trial, 1000.0, number, first=True, **more))
+            records += [sample_of(trial, ms + number, number, **more) for _ in range(10)]
+            records.append(ended(trial, number, pss))
+    return records
+
+
+def test_a_summary_keeps_the_first_request_apart() -> None:
+    kept, loaded = summarise(two_strategies())["trials"]
+    assert (kept["requests"], kept["rounds"], kept["loads"], kept["errors"]) == (20, 2, 2, 0)
+    assert kept["first_request_ms"] == 1000
+    assert kept["latency_ms"]["mean"] == pytest.approx(10.5)
+    assert kept["latency_ms"]["p50"] == pytest.approx(10.5)
+    assert kept["latency_ms"]["mean_ci95"] == pytest.approx(list(mean_interval([10.0, 11.0]) or ()))
+    assert kept["latency_ms"]["null_because"] == {
+        "p95": "needs 200 requests, has 20",
+        "p99": "needs 1000 requests, has 20",
+    }
+    assert kept["throughput_rps"] == pytest.approx(5)
+    assert (kept["cold"]["share"], loaded["cold"]["share"]) == (0, 1)
+    assert loaded["memory_mib"]["idle_pss"] == 400
+
+
+def test_the_answer_in_words() -> None:
+    words = answer_in_words(summarise(two_strategies()))
+    assert words == [
+        "on-demand answers 4.8 times slower than persistent:"
+        " half of its requests take more than 50 ms, against 10.5 ms.",
+        "For that, persistent holds 100 MiB more between requests (PSS 500 against 400 MiB).",
+        "Of a median 50 ms with loading, the load takes 40 ms (weights 30 ms) and the forward after it 9.0 ms.",
+    ]
+
+
+def test_a_round_that_did_not_end_is_told_and_not_averaged() -> None:
+    records = two_strategies()[:-1]
+    summary = summarise(records)
+    assert [trial["rounds"] for trial in summary["trials"]] == [2, 1]
+    assert summary["trials"][1]["latency_ms"]["null_because"]["mean_ci95"] == "needs 2 rounds, has 1"
+    assert answer_in_words(summary)[-1] == "Warning: 1 of 2 rounds of on-demand did not run to the end."
+
+
+def test_failures_and_errors_are_told() -> None:
+    records = [
+        run_of(trial_of("persistent"), rounds=1),
+        {"kind": "failure", "trial": "persistent", "round": 0, "reason": "R."},
+    ]
+    assert answer_in_words(summarise(records)) == ["Warning: persistent failed in round 1: R."]
+    records = [run_of(trial_of("persistent"), rounds=1), sample_of("persistent", 1, status=503), ended("persistent")]
+    summary = summarise(records)
+    assert summary["trials"][0]["errors"] == 1
+    assert "answered 1 requests with an error" in answer_in_words(summary)[0]
+
+
+def test_without_proc_memory_is_not_known() -> None:
+    records = [
+        {**r, "memory_mib": dict.fromkeys(r["memory_mib"])} if r["kind"] == "trial" else r for r in two_strategies()
+    ]
+    summary = summarise(records)
+    assert summary["trials"][0]["memory_mib"]["idle_pss"] is None
+    assert any("no /proc" in sentence for sentence in answer_in_words(summary))
+    assert "n/a" in table(summary, "pipe")
+
+
+def agree(*answers: tuple[str, str, float]) -> dict[str, str]:
+    """`(trial, label, score)` to one text; the trial named `half` computes in bfloat16."""
+    agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16", "half2": "bfloat16"})
+    agreement.check(sample_of(trial, 1.0, label=label, score=score) for trial, label, score in answers)
+    return agreement.disagreements
+
+
+def test_answers_agree_within_a_dtype_and_across() -> None:
+    assert not agree(("a", "P", 0.9), ("b", "P", 0.90009))
+    assert "b" in agree(("a", "P", 0.9), ("b", "P", 0.9002))
+    assert "b" in agree(("a", "P", 0.9), ("b", "N", 0.9))
+    assert "b" in agree(("a", "P", 0.5001), ("b", "N", 0.5001))  # within a dtype no label flips
+    assert not agree(("a", "P", 0.9), ("half", "P", 0.904))
+    assert "half" in agree(("a", "P", 0.9), ("half", "P", 0.906))
+    assert "half" in agree(("a", "P", 0.6), ("half", "N", 0.6))
+    assert not agree(("a", "P", 0.501), ("half", "N", 0.501))  # nothing in it
+    assert "half2" in agree(("a", "P", 0.9), ("half", "P", 0.904), ("half2", "P", 0.9035))
+    assert "b" in agree(("a", "P", 0.9), ("a", "P", 0.9), ("b", "P", 0.8))
+
+
+def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
+    summary = summarise(two_strategies())
+    lines = table(summary, "pipe").splitlines()
+    assert len(lines) == 4
+    assert lines[3].split("|")[1].strip() == "on-demand"
+    assert lines[3].split("|")[8].strip() == "4.8"
+    assert footnotes(summary)[1:] == ["No p95, which needs 200 requests, has 20: persistent, on-demand."]

@@ -1,0 +1,121 @@
+"""What the README shows is run as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core import hookspecs
+from core.bench.experiment import load_experiment
+from core.report.table import COLUMNS
+from core.settings import Settings
+from tests.support import ROOT, SECONDS, read_json, run_python, running, wait_for
+
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, start: str) -> str:
+    """The fenced block of that language whose text begins with `start`."""
+    [found] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if text.startswith(start)]
+    return str(found)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    code = block("python", '"""recycled.py"""')
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (tmp_path / "recycled.py").write_text(code)
+    return tmp_path / "recycled.py"
+
+
+def test_the_plugin_is_benchmarked_by_naming_its_file(plugin: Path, tmp_path: Path) -> None:
+    (tmp_path / "recycling.yaml").write_text(block("yaml", "# Does recycling"))
+    flags = ("--repeats", "1", "--output", str(tmp_path / "out"))
+    done = run_python(str(ROOT / "runner.py"), str(tmp_path / "recycling.yaml"), *flags)
+    assert done.returncode == 0, done.stderr
+    assert f"Running the code of plugin {plugin}" in done.stderr
+    [summary] = (tmp_path / "out").rglob("summary.json")
+    kept, recycled = read_json(summary)["trials"]
+    assert (kept["loads"], recycled["strategy"], recycled["loads"]) == (1, "recycled", 5)  # of 21 uses
+
+
+def test_the_plugin_is_found_when_it_is_installed(plugin: Path, tmp_path: Path) -> None:
+    project = block("toml", "[project]")
+    info = tmp_path / "residency_recycled-1.0.dist-info"
+    info.mkdir()
+    [name], [version] = re.findall(r'^name = "(.*)"$', project, re.M), re.findall(r'^version = "(.*)"$', project, re.M)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    [point] = re.findall(r"\[project\.entry-points\.residency\]\n(.*)\n", project)
+    (info / "entry_points.txt").write_text(f"[residency]\n{point.replace(chr(34), '')}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        listed = run_python(str(ROOT / "runner.py"), "--plugins").stdout
+        assert "recycled (residency-recycled 1.0)\n    Frees a model after a number of uses" in listed
+        assert re.search(r"uses +int +default: 100", listed)
+        with running({}) as (_, client):
+            assert client.post("/predict-recycled", json={"text": "I love it."}).json()["strategy"] == "recycled"
+
+
+def test_the_experiment_can_be_planned(tmp_path: Path) -> None:
+    (tmp_path / "turns.yaml").write_text(block("yaml", "# Does a cache"))
+    plan = load_experiment(tmp_path / "turns.yaml")
+    assert [trial.label for trial in plan.trials] == ["persistent", "on-demand", "room for one"]
+
+
+def test_the_settings_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.yaml").write_text(block("yaml", "# app.yaml"))
+    monkeypatch.setenv("RESIDENCY_CONFIG", str(tmp_path / "app.yaml"))
+    assert list(Settings().models) == ["sentiment", "large"]
+
+
+def test_the_served_app_answers_the_readmes_curl() -> None:
+    serve, curl = block("bash", "uvicorn core.app:app").splitlines()
+    loopback = serve.replace("0.0.0.0", "127.0.0.1")
+    server = subprocess.Popen(["bash", "-c", f"exec {loopback}"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        answer = ""
+
+        def answered() -> bool:
+            nonlocal answer
+            answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=False).stdout
+            return "200 OK" in answer
+
+        wait_for(answered)
+        assert '"label":"POSITIVE"' in answer
+        assert "server-timing: queue;dur=" in answer
+    finally:
+        server.terminate()
+        server.wait(SECONDS)
+
+
+def test_every_hook_experiment_and_key_is_documented() -> None:
+    for name in vars(hookspecs):
+        if name.startswith(("register_", "after_")):
+            assert f"`{name}`" in README
+    for path in (ROOT / "experiments").glob("*.yaml"):
+        assert f"experiments/{path.name})" in README
+    for name in Settings.model_fields:
+        assert f"RESIDENCY_{name.upper()}" in README
+
+
+def test_the_table_is_of_the_present_form() -> None:
+    header = next(line for line in README.splitlines() if line.startswith("| strategy") and "exec" in line)
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [name.replace("|", " ") for name in COLUMNS]
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_pre_commit_and_ci_run_what_the_readme_says() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = {hook["entry"] for hook in hooks}
+    assert entries == {"ruff check", "ruff format", "mypy"}
+    assert all(f"`{entry}`" in README for entry in entries)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
