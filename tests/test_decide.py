@@ -87,9 +87,9 @@ def test_a_summary_keeps_the_first_request_apart() -> None:
 
 def test_the_answer_in_words() -> None:
     words = answer_in_words(summarise(two_strategies()))
+    slower = "on-demand answers 4.8 times slower than persistent"
     assert words == [
-        "on-demand answers 4.8 times slower than persistent:"
-        " half of its requests take more than 50 ms, against 10.5 ms.",
+        f"{slower}: half of its requests take more than 50 ms, against 10.5 ms.",
         "For that, persistent holds 100 MiB more between requests (PSS 500 against 400 MiB).",
         "Of a median 50 ms with loading, the load takes 40 ms (weights 30 ms) and the forward after it 9.0 ms.",
     ]
