@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
+from core.bench.environment import describe_environment
 from core.bench.experiment import Overrides, Plan, load_experiment
 from core.bench.records import Records, new_folder, read_records
 from core.bench.run import prepare, run_trials
 from core.decide.summary import summarise
 from core.decide.words import answer_in_words
-from core.errors import ResidencyError
+from core.errors import ResidencyError, ResultsError
 from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
@@ -28,7 +29,8 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 all trials finished and agree, 1 one failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: keep what was measured
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: keep what was measured
     parser = _parser()
     flags = parser.parse_args(arguments)
     try:
@@ -47,18 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(describe(plan))
             return OK
         return run(plan, flags.output)
+    except OSError as error:
+        print(f"runner.py: {error.filename}: cannot be written: {error.strerror}.", file=sys.stderr)
+        return FAILED
     except ResidencyError as error:
         print(f"runner.py: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return BAD_INPUT if not isinstance(error, ResultsError) or flags.report else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def run(plan: Plan, output: Path) -> int:
     """Measure, then report; an interrupted run is reported as far as it came."""
-    checkpoints, digests, environment = prepare(plan.experiment.models)
+    checkpoints, digests = prepare(plan.experiment.models)
     folder = new_folder(output, plan.experiment.name)
-    _write_json(folder / "environment.json", environment)
+    _write_json(folder / "environment.json", describe_environment())
     resolved = plan.experiment.model_dump(mode="json") | {"texts": list(plan.texts)}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     records = Records(folder)
@@ -84,8 +89,9 @@ def write_report(folder: Path) -> int:
     (folder / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
     print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
     print("\n".join(words), *notes, f"\nWritten to {folder}", sep="\n")
-    sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] for t in summary["trials"])
-    return OK if sound and not summary["failures"] else FAILED
+    planned = summary["rounds_planned"]
+    sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == planned for t in summary["trials"])
+    return OK if sound else FAILED
 
 
 def describe(plan: Plan) -> str:

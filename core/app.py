@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,8 +24,10 @@ from .serving.limits import BodyLimit
 from .serving.problems import add_problem_handlers
 from .serving.service import Mounted, Service
 from .settings import Settings, settings_from_environment
+from .threads import limit_torch
 
 log = logging.getLogger("residency")
+NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such model"},
     413: {"model": Problem, "description": "The body is over the limit"},
@@ -44,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return create_app(settings_from_environment())
         except ResidencyError as error:
             sys.exit(f"residency: {error}")
+    limit_torch()
     service = Service(settings, load_plugins(settings.plugins))
     app = FastAPI(
         title="Residency",
@@ -68,8 +72,9 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
         def start() -> None:
             try:
                 service.start()
-            except ResidencyError as error:
-                log.critical("%s", error)
+            except Exception as error:
+                known = isinstance(error, ResidencyError)
+                log.critical("%s", error if known else "The server cannot start.", exc_info=not known)
                 service.close()
                 # Nothing is served yet, and every softer end is reported as success or by a traceback.
                 os._exit(1)
@@ -104,7 +109,8 @@ def _predict_route(
 def _server_timing(answer: Answer) -> str:
     """https://www.w3.org/TR/server-timing/, in milliseconds; a load's phases are named `load-<phase>`."""
     parts = {"queue": answer.queue, "load": answer.load}
-    parts |= {f"load-{phase}": seconds for phase, seconds in answer.phases.items()}
+    # A plugin names its phases; a header takes only tokens.
+    parts |= {f"load-{NO_TOKEN.sub('-', phase)}": seconds for phase, seconds in answer.phases.items()}
     parts["inference"] = answer.inference
     return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in parts.items())
 

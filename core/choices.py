@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 # A model id stands in URLs, labels and file names.
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Reference = Annotated[str, Field(min_length=1, max_length=1000)]
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # checked where it is anchored
 
 
 class LoaderChoice(BaseModel):
@@ -39,7 +39,7 @@ class StrategyChoice(BaseModel):
     strategy: str
     options: dict[str, Any] = {}
     loader: LoaderChoice = LoaderChoice()
-    label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
+    label: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f|]{1,60}$")] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ These are protocols: a plugin needs no import from here, it only has to have the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -24,15 +24,15 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """A checkpoint in memory. `predict` may be called from any thread, until `close`."""
+    """A checkpoint in memory. `predict` may be called from any thread, until `close`.
+
+    It may also have `phases`, a mapping that says where its load's time went: seconds by phase, such as
+    `tokenizer` and `weights`; they show up in `Server-Timing`.
+    """
 
     @property
     def nbytes(self) -> int:
         """Bytes of parameters and buffers."""
-
-    @property
-    def phases(self) -> Mapping[str, float]:
-        """Where the load's time went: seconds by phase, such as `tokenizer` and `weights`."""
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction for each text, in order. Texts over the model's limit are truncated."""
@@ -79,7 +79,7 @@ class LoadingStrategy(Protocol):
     """
 
     name: ClassVar[str]
-    shares: ClassVar[bool]
+    shares: bool
     """Whether requests that are answered together may use one acquire. `True` when left out."""
 
     def acquire(self, model_id: str) -> AbstractContextManager[Model]:

@@ -45,7 +45,7 @@ def register_loaders() -> Iterable[type[Any]]:
     >>> class Optimist:
     ...     "Answers POSITIVE without reading the checkpoint."
     ...     name = "optimist"
-    ...     nbytes, phases = 0, {}
+    ...     nbytes = 0
     ...     def size(self, checkpoint):
     ...         return 0
     ...     def load(self, checkpoint):

@@ -86,6 +86,8 @@ def _type_name(annotation: Any) -> str:
         return _type_name(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " | ".join(_type_name(argument) for argument in arguments)
+    if isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(_type_name(argument) for argument in arguments)}]"
     if origin is typing.Literal:
         return " | ".join(str(argument) for argument in arguments)
-    return "None" if annotation is type(None) else inspect.formatannotation(annotation).removeprefix("pydantic.types.")
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from . import hookspecs
 from .errors import PluginError
+from .files import anchored
 from .options import options_model, validate_options
 
 log = logging.getLogger("residency")
@@ -27,7 +28,9 @@ BUILT_IN = (
     "strategies.persistent",
     "strategies.on_demand",
     "strategies.lru_cached",
+    "strategies.keep_alive",
     "core.models.transformers_loader",
+    "core.models.mapped_loader",
     "core.serving.load_log",
 )
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -73,7 +76,7 @@ class Plugins:
         return _get(self.loaders, name, "loader")
 
 
-def load_plugins(requested: Sequence[str] = (), *, relative_to: Path | None = None) -> Plugins:
+def load_plugins(requested: Sequence[str] = ()) -> Plugins:
     """Built-in plugins, then installed ones (entry points), then `requested` modules and `.py` files.
 
     Raises PluginError for a name that two plugins claim, and for a requested plugin that is broken.
@@ -86,7 +89,7 @@ def load_plugins(requested: Sequence[str] = (), *, relative_to: Path | None = No
     for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
         _add_installed(plugins, point)
     for name in requested:
-        module, source = _import_requested(name, relative_to or Path.cwd())
+        module, source = _import_requested(name)
         if not plugins.manager.is_registered(module):
             _add(plugins, module, source)
     return plugins
@@ -96,9 +99,11 @@ def _add_installed(plugins: Plugins, point: EntryPoint) -> None:
     source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
     try:
         module = point.load()
-    except Exception as error:  # a third party's import can fail in any way
+    except (Exception, SystemExit) as error:  # a third party's import can fail in any way
         log.warning("Plugin '%s' (%s) is left out: %s: %s", point.name, source, type(error).__name__, error)
         return
+    if plugins.manager.is_registered(module):
+        return  # two entry points for one module
     try:
         _add(plugins, module, source)
     except _Conflict:
@@ -107,8 +112,8 @@ def _add_installed(plugins: Plugins, point: EntryPoint) -> None:
         log.warning("Plugin '%s' is left out: %s", point.name, error)
 
 
-def _import_requested(name: str, folder: Path) -> tuple[ModuleType, str]:
-    path = (folder / Path(name).expanduser()).resolve()
+def _import_requested(name: str) -> tuple[ModuleType, str]:
+    path = anchored(name, Path.cwd())
     try:
         if not name.endswith(".py"):
             module = importlib.import_module(name)
@@ -120,7 +125,7 @@ def _import_requested(name: str, folder: Path) -> tuple[ModuleType, str]:
         return _import_file(path), str(path)
     except PluginError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"Plugin '{name}' was asked for, but importing it failed: {type(error).__name__}: {error}"
         ) from error
@@ -156,12 +161,12 @@ def _add(plugins: Plugins, module: Any, source: str) -> None:
         loaders = _provided(manager, "register_loaders", module, source, _loader)
         for known, new in ((plugins.strategies, strategies), (plugins.loaders, loaders)):
             _check_conflicts(known, new)
-    except (PluginError, pluggy.PluginValidationError) as error:
+    except Exception as error:  # a third party's classes can be of any kind
         if manager.is_registered(module):
             manager.unregister(module)
         if isinstance(error, PluginError):
             raise
-        raise PluginError(f"Plugin {source}: {error}") from error
+        raise PluginError(f"Plugin {source}: {type(error).__name__}: {error}") from error
     plugins.strategies.update((entry.name, entry) for entry in strategies)
     plugins.loaders.update((entry.name, entry) for entry in loaders)
 
@@ -188,7 +193,7 @@ def _provided(
             continue
         try:
             classes = list(implementation.function())
-        except Exception as error:  # a third party's code can fail in any way
+        except (Exception, SystemExit) as error:  # a third party's code can fail in any way
             raise PluginError(f"Plugin {source}: {hook}() failed: {type(error).__name__}: {error}") from error
         for cls in classes:
             entry = check(cls, source)

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from .choices import ModelId, Reference, StrategyChoice
 from .errors import SettingsError, YamlError
+from .files import anchored
 from .models.references import anchor
 from .strict_yaml import Document, parse, read
 
@@ -76,7 +77,7 @@ def settings_from_environment() -> Settings:
 
 def _file() -> Document | None:
     named = os.environ.get(f"{PREFIX}CONFIG")
-    return read(Path(named).expanduser()) if named else None
+    return read(anchored(named, Path.cwd())) if named else None
 
 
 def _file_values() -> dict[str, Any]:
@@ -91,5 +92,7 @@ def _file_values() -> dict[str, Any]:
     if isinstance(models := values.get("models"), dict):
         values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
     if isinstance(plugins := values.get("plugins"), list):
-        values["plugins"] = [str(folder / p) if isinstance(p, str) and p.endswith(".py") else p for p in plugins]
+        values["plugins"] = [
+            str(anchored(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins
+        ]
     return values

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import YamlError
+from .files import read_text
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -65,16 +66,8 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """Raises YamlError for what cannot be read, and for anchors, tags, duplicate keys and giants."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise YamlError(f"{path}: is larger than {MAX_BYTES >> 20} MiB; move long texts to a file of their own.")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise YamlError(f"{path}: cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise YamlError(f"{path}: is not UTF-8 (byte {error.start}).") from error
-    return parse(text, path)
+    """Raises FileError for what cannot be read, YamlError for anchors, tags, duplicate keys and giants."""
+    return parse(read_text(path, MAX_BYTES), path)
 
 
 def parse(text: str, path: Path) -> Document:

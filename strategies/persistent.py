@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import pluggy
 
+from ._pool import Pool
+
 if TYPE_CHECKING:
     from core.contracts import Load, Model
 
+log = logging.getLogger("residency")
+
 
 class Persistent:
-    """Keeps every model in memory from before the first request until the server ends."""
+    """Keeps every model in memory from before the first request until the server ends.
+
+    A model that fails to load keeps none of the others from being served; it is tried again when it is
+    asked for. When all fail, the server does not start.
+    """
 
     name = "persistent"
     shares = True
 
     def __init__(self, load: Load) -> None:
-        self._load = load
-        self._models: dict[str, Model] = {}
+        self._model_ids = load.model_ids
+        self._pool = Pool(load)
 
     def start(self) -> None:
-        for model_id in self._load.model_ids:
-            self._models[model_id] = self._load(model_id)
+        failures = []
+        for model_id in self._model_ids:
+            try:
+                with self.acquire(model_id):
+                    pass
+            except Exception as error:
+                failures.append(error)
+                log.warning("%s", error)
+        if len(failures) == len(self._model_ids):
+            raise failures[0]
 
-    @contextmanager
-    def acquire(self, model_id: str) -> Iterator[Model]:
-        yield self._models[model_id]
+    def acquire(self, model_id: str) -> AbstractContextManager[Model]:
+        return self._pool.lease(model_id)
 
     def close(self) -> None:
-        while self._models:
-            self._models.popitem()[1].close("shutdown")
+        self._pool.close()
 
 
 @pluggy.HookimplMarker("residency")

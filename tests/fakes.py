@@ -6,7 +6,7 @@ until the FIFO `gate` is opened for writing, as a load from a disk that hangs wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -20,7 +20,6 @@ class FakeModel:
     """Finds a text POSITIVE when it says `good`."""
 
     nbytes = SIZE
-    phases: Mapping[str, float] = {}
 
     def __init__(self, loader: FakeLoader) -> None:
         self._loader = loader

@@ -86,7 +86,7 @@ def running(settings: Mapping[str, Any], *, ready: bool = True) -> Iterator[tupl
         if ready:
             server.wait_until_ready(client, SECONDS)
         else:
-            wait_for(lambda: _answers(client))
+            wait_for(lambda: _answers(client) or server.process.poll() is not None)
         yield server, client
 
 

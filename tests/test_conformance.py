@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from core.errors import LoadFailed
 from core.plugins import Registered, load_plugins
 from core.serving.dispatcher import Answer, Dispatcher
 from core.serving.host import Host
-from tests.support import FAKES, checkpoint_in, host_of, in_threads
+from tests.support import FAKES, checkpoint_in, host_of, in_threads, wait_for
 
 PLUGINS = load_plugins([FAKES])
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -28,8 +28,8 @@ class Started:
 
     def __init__(self, registered: Registered, host: Host) -> None:
         self.host = host
-        self.shares = getattr(registered.cls, "shares", True)
         self.strategy: Any = registered.cls(host)
+        self.shares = getattr(self.strategy, "shares", True)
         getattr(self.strategy, "start", lambda: None)()
 
     def acquire(self, model_id: str) -> AbstractContextManager[Model]:
@@ -86,14 +86,20 @@ def test_answers_again_after_a_failed_load(started: Started, tmp_path: Path) -> 
     config.unlink()  # what lies behind the link stays
     config.write_text("{}")
     (tmp_path / "b" / "broken").touch()  # for the fake loader
-    if started.host.loads < 3:  # otherwise everything was loaded at the start
+    if "b" not in [model.model_id for model in started.host.resident()]:  # not loaded at the start
         with pytest.raises(LoadFailed, match="'b'") as failure:
             started.predict("b")
         assert str(tmp_path) not in str(failure.value)
     assert started.predict("a") == LABELS
     config.write_bytes(whole)
     (tmp_path / "b" / "broken").unlink()
-    assert started.predict("b") == LABELS
+    wait_for(lambda: _answers(started, "b"))  # a failure may be remembered, for a short time
+
+
+def _answers(started: Started, model_id: str) -> bool:
+    with suppress(LoadFailed):
+        return started.predict(model_id) == LABELS
+    return False
 
 
 def test_reports_cold_and_counts_loads(started: Started) -> None:
@@ -108,7 +114,8 @@ def test_reports_cold_and_counts_loads(started: Started) -> None:
     answers = asyncio.run(ask())
     assert all([label for label, _ in answer.predictions] == LABELS for answer in answers)
     loads = started.host.loads - before
-    assert loads == (8 if not started.shares else loads)
+    assert loads == 8 if not started.shares else loads <= 1
     assert all(answer.cold == (loads > 0) for answer in answers)
+    assert all(answer.load >= sum(answer.phases.values()) for answer in answers)
     assert all((answer.load > 0) == answer.cold for answer in answers)
     assert all(answer.queue >= 0 and answer.inference > 0 for answer in answers)

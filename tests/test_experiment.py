@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -100,6 +101,47 @@ def test_a_bad_one_names_the_place_and_the_remedy(tmp_path: Path, kind: str) -> 
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{one: embedded}", "{one: " + "a" * 300 + "}"),
+        ("{one: embedded}", '{one: "/tmp/\\0x"}'),
+        ("{one: embedded}", '{one: "~nouser/x"}'),
+        ("{one: embedded}", "{one: synthetic:nope}"),
+        ("{one: embedded}", "{one: nonsense}"),
+        ("texts:\n  - A good day.\n  - No", 'texts: {file: "a\\0b"}'),
+        ("texts:\n  - A good day.\n  - No", "texts: {file: /dev/zero}"),
+        ("texts:\n  - A good day.\n  - No", "texts: {file: .}"),
+        ("repetitions: 3", 'plugins: ["\\0.py"]'),
+        ("label: two", r'label: "two\e[31m"'),
+        ("label: two", r'label: "two\nlines"'),
+    ],
+)
+def test_odd_paths_references_and_labels_are_refused_in_a_sentence(tmp_path: Path, old: str, new: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ResidencyError) as failure:
+        load(tmp_path, GOOD.replace(old, new))
+    assert str(failure.value).startswith(str(tmp_path / "bad.yaml:"))
+    assert str(failure.value).isprintable()
+
+
+def test_a_device_or_a_fifo_is_no_experiment(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (Path("/dev/zero"), tmp_path / "fifo"):
+        with pytest.raises(ResidencyError, match="is no regular file"):
+            load_experiment(path)
+
+
+def test_flags_out_of_range_are_a_sentence(tmp_path: Path) -> None:
+    for overrides, sentence in (
+        (Overrides(repetitions=2_000_000), "--repetitions: "),
+        (Overrides(repeats=5000), "--repeats: "),
+        (Overrides(models={"bad/id": "embedded"}), "--model: "),
+    ):
+        with pytest.raises(ResidencyError, match=sentence):
+            load(tmp_path, GOOD, overrides)
+
+
 HOSTILE = {
     "aliases": "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 9)),
     "nesting in flow": "name: " + "[" * 100_000,
@@ -133,7 +175,7 @@ def test_a_binary_file_and_a_missing_one(tmp_path: Path) -> None:
         load_experiment(tmp_path / "binary.yaml")
     with pytest.raises(ResidencyError, match="cannot be read: No such file"):
         load_experiment(tmp_path / "none.yaml")
-    with pytest.raises(ResidencyError, match="cannot be read: Is a directory"):
+    with pytest.raises(ResidencyError, match="is no regular file"):
         load_experiment(tmp_path)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import ByteSize
 
 from core.errors import LoadFailed
 from strategies.lru_cached import LruCached
-from tests.fakes import SIZE, FakeLoader
+from tests.fakes import SIZE, FakeLoader, FakeModel
 from tests.support import SECONDS, gated, host_of, in_threads, wait_for
 
 
@@ -19,13 +21,20 @@ def cache_of(directories: list[Path], **options: Any) -> tuple[LruCached, FakeLo
 
 
 def resident(cache: LruCached) -> list[str]:
-    return list(cache._entries)
+    return list(cache._pool._entries)
 
 
 def use(cache: LruCached, *model_ids: str) -> None:
     for model_id in model_ids:
         with cache.acquire(model_id) as model:
             assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+
+
+def answers(cache: LruCached, model_id: str) -> bool:
+    with suppress(LoadFailed):
+        use(cache, model_id)
+        return True
+    return False
 
 
 def test_evicts_the_least_recently_used(checkpoints: list[Path]) -> None:
@@ -51,7 +60,7 @@ def test_loads_once_for_all_who_ask_at_that_moment(checkpoints: list[Path]) -> N
     cache, loader = cache_of(checkpoints, capacity=2)
     with gated(checkpoints[0]) as gate, ThreadPoolExecutor(32) as pool:
         users = [pool.submit(use, cache, "a") for _ in range(32)]
-        wait_for(lambda: cache._entries["a"].users == 32 if "a" in cache._entries else False)
+        wait_for(lambda: cache._pool._entries["a"].users == 32 if "a" in cache._pool._entries else False)
         gate.open()
         for user in users:
             user.result(SECONDS)
@@ -95,13 +104,48 @@ def test_those_who_wait_for_a_failing_load_get_its_error(checkpoints: list[Path]
     (checkpoints[0] / "broken").touch()
     with gated(checkpoints[0]) as gate, ThreadPoolExecutor(8) as pool:
         users = [pool.submit(use, cache, "a") for _ in range(8)]
-        wait_for(lambda: cache._entries["a"].users == 8 if "a" in cache._entries else False)
+        wait_for(lambda: cache._pool._entries["a"].users == 8 if "a" in cache._pool._entries else False)
         gate.open()
         errors = [user.exception(SECONDS) for user in users]
     assert all(isinstance(error, LoadFailed) for error in errors)
     assert loader.loads == 1
     (checkpoints[0] / "broken").unlink()
-    use(cache, "b", "a")  # the failed load's place is free again
+    use(cache, "b")  # the failed load's place is free again
+    assert loader.loads == 2
+    wait_for(lambda: answers(cache, "a"))  # and once the failure is forgotten, it is tried again
+
+
+def test_a_model_in_steady_use_does_not_keep_others_out(checkpoints: list[Path]) -> None:
+    cache, _ = cache_of(checkpoints, capacity=1)
+    served = Event()
+
+    def keep_using(_: int) -> None:
+        while not served.is_set():
+            use(cache, "a")
+
+    with ThreadPoolExecutor(4) as pool:
+        hot = [pool.submit(keep_using, i) for i in range(4)]
+        wait_for(lambda: "a" in resident(cache))
+        try:
+            pool_of_one = ThreadPoolExecutor(1)
+            pool_of_one.submit(use, cache, "b").result(SECONDS)
+        finally:
+            served.set()
+            pool_of_one.shutdown()
+        for user in hot:
+            user.result(SECONDS)
+
+
+def test_a_model_that_cannot_be_closed_fails_nobody_else(
+    checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: FakeModel, reason: str) -> None:
+        raise OSError("will not close")
+
+    cache, _ = cache_of(checkpoints, capacity=1)
+    use(cache, "a")
+    monkeypatch.setattr(FakeModel, "close", fail)
+    use(cache, "b", "c")
 
 
 def test_refuses_a_model_larger_than_the_budget(checkpoints: list[Path]) -> None:

@@ -70,11 +70,6 @@ def test_a_file_becomes_a_strategy_with_options(tmp_path: Path, capsys: pytest.C
     assert f"Running the code of plugin {path}" in capsys.readouterr().err
 
 
-def test_a_relative_file_is_sought_beside_the_file_that_names_it(tmp_path: Path) -> None:
-    plugin(tmp_path / "sub", GOOD.format(cls="Third", name="third"))
-    assert "third" in load_plugins(["sub/third.py"], relative_to=tmp_path).strategies
-
-
 def test_an_installed_plugin_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(install(tmp_path, GOOD.format(cls="Inst", name="installed"), "inst_plugin"))
     assert load_plugins().strategy("installed").source == "inst_plugin 1.2"
@@ -93,6 +88,49 @@ def test_a_broken_installed_plugin_is_left_out_with_a_warning(
     assert "no_such_module" in caplog.text
     with pytest.raises(PluginError, match="broken_plugin"):  # asked for by name, it is no warning
         load_plugins(["broken_plugin"])
+
+
+BROKEN = {
+    "an import that fails": ("import contextlib", "import no_such_module"),
+    "an import that ends the process": ("import contextlib", "import sys; sys.exit('no')\nimport contextlib"),
+    "an option of a type that cannot be checked": ("float = 1.5", "__import__('threading').Lock = 1.5"),
+    "an annotation that is no expression": ("float = 1.5", "'1 +' = 1.5"),
+    "a class without a signature": ("class Broken:", "class Broken(dict):"),
+    "a hook that fails": ("return [Broken]", "raise SystemExit"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_no_installed_plugin_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    name = "broken_" + "".join(letter for letter in kind if letter.isalpha())
+    code = GOOD.format(cls="Broken", name="broken")
+    old, new = BROKEN[kind]
+    assert old in code
+    monkeypatch.syspath_prepend(
+        install(
+            tmp_path,
+            code.replace(old, new).replace(
+                "    def __init__(self, load", NO_INIT.get(kind, "    def __init__(self, load")
+            ),
+            name,
+        )
+    )
+    with caplog.at_level(logging.WARNING, "residency"):
+        assert "broken" not in load_plugins().strategies
+    assert name in caplog.text
+
+
+NO_INIT = {"a class without a signature": "    def other(self, load"}
+
+
+def test_two_entry_points_for_one_module_are_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = install(tmp_path, GOOD.format(cls="Two", name="two-points"), "two_points")
+    entries = folder / "two_points-1.2.dist-info" / "entry_points.txt"
+    entries.write_text(entries.read_text() + "again = two_points\n")
+    monkeypatch.syspath_prepend(folder)
+    assert "two-points" in load_plugins().strategies
 
 
 def test_two_plugins_with_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.errors import ModelReferenceError
+from core.errors import ModelReferenceError, ResidencyError
 from core.models import cache, checkpoint
+from core.models.header import read_header
 from core.models.references import anchor, resolve
 from core.models.transformers_loader import TransformersLoader
 from tests.support import run_python
@@ -36,7 +37,7 @@ def test_embedded_is_materialised_once_in_float32(own_cache: Path) -> None:
     directory = resolve("embedded")
     assert directory.parent == own_cache
     before = (directory / "model.safetensors").stat()
-    assert {dtype for dtype, _ in checkpoint._tensors(directory)} == {"F32"}
+    assert {entry.dtype for entry in read_header(directory / "model.safetensors").values()} == {"F32"}
     assert resolve("embedded") == directory
     assert (directory / "model.safetensors").stat() == before
     assert not list(own_cache.glob("*.partial"))
@@ -68,13 +69,16 @@ def test_every_synthetic_model_has_its_true_size(name: str, count: int) -> None:
         ("synthetic:minilm-l6#0", "1 to 9999"),
         ("synthetic:minilm-l6#x", "1 to 9999"),
         ("nonsense", "no model reference.*embedded, synthetic:minilm-l6"),
+        ("n" * 300, "no usable path"),
+        ("/a\0b", "no usable path"),
+        ("~nobody-of-this-name/x", "no usable path"),
         ("/no/such/folder", "no checkpoint directory /no/such/folder"),
         ("./here", "no checkpoint directory"),
         ("a/b/c", "no model reference"),
     ],
 )
 def test_a_wrong_reference_says_what_there_is(reference: str, sentence: str) -> None:
-    with pytest.raises(ModelReferenceError, match=sentence):
+    with pytest.raises(ResidencyError, match=sentence):
         resolve(reference)
 
 
@@ -119,7 +123,7 @@ def test_weights_in_two_files_count_as_one(copy: Path) -> None:
 def test_a_truncated_file_is_refused_before_it_is_loaded(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    with pytest.raises(ModelReferenceError, match="cannot be read"):
+    with pytest.raises(ModelReferenceError, match="no whole safetensors file"):
         TransformersLoader().size(copy)
 
 

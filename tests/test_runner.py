@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -171,22 +170,15 @@ def test_a_hanging_load_fails_its_trial_only(tmp_path: Path) -> None:
         done = runner(experiment(tmp_path, timeout=5.0), "--output", str(tmp_path / "out"))
     assert done.returncode == 1, done.stderr
     assert "no answer within 5 s" in done.stdout
-    assert not _servers()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: Path, number: int) -> None:
-    model = checkpoint_in(tmp_path / "a")
-    command = [
-        sys.executable,
-        str(ROOT / "runner.py"),
-        experiment(tmp_path, repetitions=50_000),
-        "--output",
-        str(tmp_path),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    checkpoint_in(tmp_path / "a")
+    process = start_runner(experiment(tmp_path, repetitions=50_000), "--output", str(tmp_path))
     samples = tmp_path / "quick"
     wait_for(lambda: any(path.stat().st_size > 20_000 for path in samples.glob("*/samples.jsonl")))
+    servers = servers_of(process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, output
@@ -195,19 +187,83 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: P
     folder = only_folder(tmp_path, "quick")
     assert (folder / "summary.json").exists()
     assert len(read_records(folder)) > 50
-    assert not _servers()
-    assert model.exists()
+    assert len(servers) == 1
+    assert not servers[0].is_running()
+    assert runner("--report", str(folder)).returncode == 1  # it is still not finished
 
 
-def _servers() -> list[int]:
-    """Servers of ours that outlived the runner that started them."""
-    own = os.getpid()
-    left = []
-    for process in psutil.process_iter(["cmdline", "ppid"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "core.app:app" in line and "residency" not in line and process.info["ppid"] not in (own,):
-            left.append(process.pid)
-    return left
+def test_interrupted_while_a_server_ends_it_leaves_none(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    strategies = [{"strategy": "stubborn", "loader": "fake", "options": {"told": str(tmp_path / "told")}}]
+    changes = {"plugins": [FAKES, str(tmp_path / "stubborn.py")], "strategies": strategies}
+    process = start_runner(experiment(tmp_path, **changes), "--output", str(tmp_path / "out"))
+    wait_for(lambda: (tmp_path / "told").exists())
+    servers = servers_of(process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert len(servers) == 1
+    assert not servers[0].is_running()
+
+
+STUBBORN = """
+import contextlib, pathlib, threading, pluggy
+
+class Stubborn:
+    "Never ends."
+    name = "stubborn"
+    def __init__(self, load, *, told: str):
+        self.load, self.told = load, told
+    @contextlib.contextmanager
+    def acquire(self, model_id):
+        model = self.load(model_id)
+        yield model
+        model.close("request")
+    def close(self):
+        pathlib.Path(self.told).touch()
+        threading.Event().wait()
+
+@pluggy.HookimplMarker("residency")
+def register_strategies():
+    return [Stubborn]
+"""
+
+
+def servers_of(runner: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(runner.pid).children() if "core.app:app" in child.cmdline()]
+
+
+def start_runner(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "runner.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
+    lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
+    for text, sentence in (
+        ('{"kind": "run", "schema": 1}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
+        (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
+        (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
+        (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
+        (lines[1] + "\n", "the first line does not describe a run"),
+        (lines[0].replace('"schema": 1', '"schema": 9') + "\n", "written by another version"),
+        ("", "the first line does not describe a run"),
+    ):
+        (tmp_path / "samples.jsonl").write_text(text)
+        done = runner("--report", str(tmp_path))
+        assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    path = experiment(tmp_path, repetitions=200)
+    command = f"ulimit -f 8; exec {sys.executable} {ROOT / 'runner.py'} {path} --output {tmp_path}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert done.returncode == 1
+    assert "samples.jsonl cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(read_records(only_folder(tmp_path, "quick"))) > 10
 
 
 def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path) -> None:

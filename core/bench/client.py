@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from ..errors import TrialFailed
+
 TIMING = re.compile(r"([\w-]+);dur=([\d.]+)")
 
 
@@ -20,17 +22,22 @@ def ask(client: httpx.Client, route: str, model: str, text: str) -> dict[str, An
     """Send one text; the answer as the fields of a sample.
 
     `ms` is the time until the whole answer was here; what is read out of it comes after. An error of
-    the transport is raised: httpx.TimeoutException, httpx.TransportError.
+    the transport is raised: httpx.TimeoutException, httpx.TransportError; TrialFailed for an answer that
+    is none.
     """
     started = time.perf_counter()
     response = client.post(route, json={"text": text, "model": model})
     sample: dict[str, Any] = {"ms": (time.perf_counter() - started) * 1e3, "status": response.status_code}
     if response.status_code != httpx.codes.OK:
         return sample | {"error": _detail(response)}
-    answer = response.json()
-    [prediction] = answer["predictions"]
+    try:
+        answer = response.json()
+        [prediction] = answer["predictions"]
+        answered = {"cold": answer["cold"], "label": prediction["label"], "score": prediction["score"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrialFailed(f"the server's answer has another form: {response.text[:200]}") from error
     timing = {name: float(ms) for name, ms in TIMING.findall(response.headers.get("Server-Timing", ""))}
-    return sample | {"cold": answer["cold"], **prediction, "timing": timing}
+    return sample | answered | {"timing": timing}
 
 
 def _detail(response: httpx.Response) -> str:

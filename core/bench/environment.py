@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -12,11 +11,13 @@ from typing import Any
 
 import psutil
 
+from ..threads import cores, torch_threads
+
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors", "fastapi", "uvicorn", "httpx", "numpy")
 
 
-def describe_environment(torch_threads: int) -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     cpuinfo = _read(Path("/proc/cpuinfo"))
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     flags = set(cpuinfo.split())
@@ -24,20 +25,13 @@ def describe_environment(torch_threads: int) -> dict[str, Any]:
         "machine": platform.platform(),
         "processor": model[1] if model else platform.processor(),
         "processor_features": [feature for feature in FEATURES if feature in flags],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_mib": psutil.virtual_memory().total >> 20,
         "python": platform.python_version(),
-        "torch_threads": torch_threads,
+        "torch_threads": torch_threads(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
-
-
-def torch_threads() -> int:
-    """As a server on this machine has them. Imports torch, so it belongs into a process of its own."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _version(package: str) -> str | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..choices import STRICT, ModelId, Reference, StrategyChoice
 from ..errors import OptionError, ResidencyError, YamlError
+from ..files import anchored, read_text
 from ..models.references import anchor
 from ..plugins import Plugins, load_plugins
-from ..strict_yaml import Document, read
+from ..strict_yaml import MAX_BYTES, Document, read
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_TEXTS = 10_000
@@ -96,16 +98,14 @@ def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
     document = read(path)
     experiment = _override(document.validate(Experiment), overrides or Overrides())
     folder = path.resolve().parent
-    experiment = experiment.model_copy(
-        update={
-            "models": {key: anchor(reference, folder) for key, reference in experiment.models.items()},
-            "plugins": [str(folder / name) if name.endswith(".py") else name for name in experiment.plugins],
-        }
-    )
-    try:
-        plugins = load_plugins(experiment.plugins)
-    except ResidencyError as error:
-        raise document.error(("plugins",), str(error)) from error
+    models = {}
+    for model_id, reference in experiment.models.items():
+        with _at(document, "models", model_id):
+            models[model_id] = anchor(reference, folder)
+    with _at(document, "plugins"):
+        files = [str(anchored(name, folder)) if name.endswith(".py") else name for name in experiment.plugins]
+        plugins = load_plugins(files)
+    experiment = experiment.model_copy(update={"models": models, "plugins": files})
     trials = _trials(document, experiment, plugins)
     plan = Plan(_question(path), experiment, _texts(document, experiment.texts, folder), trials, plugins)
     if plan.requests > MAX_REQUESTS:
@@ -117,6 +117,17 @@ def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
     return _select(plan, overrides.strategies if overrides else None)
 
 
+@contextmanager
+def _at(document: Document, *where: str | int) -> Iterator[None]:
+    """Give a failure its place in the file."""
+    try:
+        yield
+    except OptionError as error:
+        raise document.error((*where, error.option), str(error)) from error
+    except ResidencyError as error:
+        raise document.error(where, str(error)) from error
+
+
 def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
     named = {
         "repetitions": overrides.repetitions,
@@ -124,24 +135,25 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
         "models": {**experiment.models, **overrides.models} if overrides.models else None,
     }
     changes = {key: value for key, value in named.items() if value is not None}
-    return Experiment.model_validate({**dict(experiment), **changes})
+    try:
+        return Experiment.model_validate({**dict(experiment), **changes})
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        flag = str(detail["loc"][0]).removesuffix("s") if detail["loc"][0] == "models" else str(detail["loc"][0])
+        raise YamlError(f"--{flag}: {detail['msg']} (got {detail['input']!r}).") from error
 
 
 def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
     trials: list[TrialPlan] = []
     for i, choice in enumerate(experiment.strategies):
         where = ("strategies", i)
-        try:
-            plugins.strategy(choice.strategy).validate(choice.options)
-        except OptionError as error:
-            raise document.error((*where, "options", error.option), str(error)) from error
-        except ResidencyError as error:
-            raise document.error((*where, "strategy"), str(error)) from error
-        try:
+        with _at(document, *where, "strategy"):
+            strategy = plugins.strategy(choice.strategy)
+        with _at(document, *where, "options"):
+            strategy.validate(choice.options)
+        with _at(document, *where, "loader"):
             loader = plugins.loader(choice.loader.name)
             options = loader.options(**loader.validate(choice.loader.options))
-        except ResidencyError as error:
-            raise document.error((*where, "loader"), str(error)) from error
         if choice.shown_as in [trial.label for trial in trials]:
             raise document.error(where, f"'{choice.shown_as}' is there already; give each a 'label' of its own.")
         trials.append(TrialPlan(choice.shown_as, choice, str(getattr(options, "dtype", "float32"))))
@@ -151,16 +163,10 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
 def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:
     if texts.inline is not None:
         return tuple(texts.inline)
-    path = folder / Path(texts.file or "").expanduser()
     where = ("texts", "file")
-    try:
-        if path.stat().st_size > MAX_TEXT_FILE:
-            raise document.error(where, f"{path} is larger than {MAX_TEXT_FILE >> 20} MiB; cut it.")
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise document.error(where, f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise document.error(where, f"{path} is not UTF-8 (byte {error.start}).") from error
+    with _at(document, *where):
+        path = anchored(texts.file or "", folder)
+        lines = [line for line in read_text(path, MAX_TEXT_FILE).splitlines() if line.strip()]
     if not 1 <= len(lines) <= MAX_TEXTS:
         raise document.error(where, f"{path} must hold 1 to {MAX_TEXTS} lines with text, but holds {len(lines)}.")
     return tuple(lines)
@@ -168,8 +174,7 @@ def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:
 
 def _question(path: Path) -> str:
     """The file's first line, a comment that says what the experiment answers."""
-    with path.open(encoding="utf-8") as file:
-        line = file.readline().strip()
+    line = read_text(path, MAX_BYTES).partition("\n")[0].strip()
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 

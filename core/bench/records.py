@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from ..errors import ResultsError
 
 SAMPLES = "samples.jsonl"
 SCHEMA = 1
+REQUIRED = {
+    "run": {"experiment", "question", "started", "rounds", "models", "trials"},
+    "sample": {"round", "trial", "model", "text", "first", "ms", "status"},
+    "trial": {"round", "trial", "ready_s", "first_answer_s", "steady_s", "memory_mib", "loads"},
+    "failure": {"round", "trial", "reason"},
+}
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -37,11 +44,17 @@ class Records:
         self._file = (folder / SAMPLES).open("a", encoding="utf-8")
 
     def append(self, kind: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, **fields}, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"kind": kind, **fields}, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise ResultsError(
+                f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole."
+            ) from error
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # every record was flushed, or its failure was told
+            self._file.close()
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -68,9 +81,11 @@ def _parse(path: Path, lines: list[str]) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-            record["kind"]
+            lacking = sorted(REQUIRED[record["kind"]] - set(record))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # what follows the last newline was not finished
                 return
-            raise ResultsError(f"{path}:{number}: is no record ({error}).") from error
+            raise ResultsError(f"{path}:{number}: is no record ({error!r}).") from error
+        if lacking:
+            raise ResultsError(f"{path}:{number}: this {record['kind']} record lacks '{lacking[0]}'.")
         yield record

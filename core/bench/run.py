@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
 from ..models.references import resolve
-from .environment import describe_environment, torch_threads
 from .experiment import Plan
 from .records import SCHEMA, Records
 from .trial import Trial, run_trial
@@ -30,22 +29,24 @@ class Progress(Protocol):
     def trial_ended(self, failure: str | None) -> None: ...
 
 
-def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
-    """(checkpoint directories, SHA-256 of each, environment), by model id.
+def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError."""
+    checkpoints = {}
+    for model_id, reference in models.items():
+        try:
+            checkpoints[model_id] = _resolve(reference)
+        except ModelReferenceError as error:
+            raise ModelReferenceError(f"Model '{model_id}': {error}") from error
+    return checkpoints, {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
 
-    What may import torch runs in a process of its own: this one must not map the libraries whose
-    pages it charges to a server. Raises ModelReferenceError.
-    """
+
+def _resolve(reference: str) -> Path:
+    """In a process of its own where that may import torch: this one must not map the libraries whose
+    pages it charges to a server."""
+    if not reference.startswith("synthetic:"):
+        return resolve(reference)
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-        checkpoints = {}
-        for model_id, reference in models.items():
-            try:
-                checkpoints[model_id] = apart.submit(resolve, reference).result()
-            except ModelReferenceError as error:
-                raise ModelReferenceError(f"Model '{model_id}': {error}") from error
-        digests = {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
-        environment = describe_environment(apart.submit(torch_threads).result())
-    return checkpoints, digests, environment
+        return apart.submit(resolve, reference).result()
 
 
 def run_trials(

@@ -69,7 +69,7 @@ def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
     with tempfile.TemporaryDirectory(prefix="residency-") as folder, tempfile.TemporaryFile() as log:
         config = Path(folder) / "settings.yaml"
-        config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+        config.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
         port = _free_port()
         command = [sys.executable, "-m", "uvicorn", "core.app:app", "--app-dir", str(ROOT)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
@@ -102,6 +102,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # it hangs, or its user is in a hurry
         process.kill()
         process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise

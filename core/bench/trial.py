@@ -60,8 +60,8 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             ready = server.wait_until_ready(client, timeout)
             [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
             send = _Sender(trial, strategy["route"], client, records, tick)
-            send(next(iter(trial.checkpoints)), 0, first=True)
-            first_answer = time.perf_counter() - server.started
+            answered = send(next(iter(trial.checkpoints)), 0, first=True)
+            first_answer = time.perf_counter() - server.started if answered else None
             memory.reset_peak(server.pid)
             steady = time.perf_counter()
             for model_id, text in trial.schedule():
@@ -105,9 +105,11 @@ class _Sender:
         self._records = records
         self._tick = tick
 
-    def __call__(self, model_id: str, text: int, *, first: bool = False) -> None:
+    def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
+        """Whether it was answered without an error."""
         trial = self._trial
         sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
         place = {"round": trial.number, "trial": trial.spec.label, "model": model_id, "text": text, "first": first}
         self._records.append("sample", **place, **sample)
         self._tick()
+        return bool(sample["status"] == httpx.codes.OK)

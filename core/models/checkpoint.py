@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import ModelReferenceError
+from .header import BYTES, FLOATS, read_header
 
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
-FLOATS = {"F64", "F32", "F16", "BF16"}
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def check(directory: Path) -> None:
@@ -36,10 +31,10 @@ def weights(directory: Path) -> list[Path]:
     index = directory / INDEX
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelReferenceError(f"{index} is no index of safetensors files: {error!r}.") from error
-        files = [directory / Path(name).name for name in names]
+        files = [directory / name for name in names]
     else:
         files = [directory / "model.safetensors"]
     missing = [file.name for file in files if not file.is_file()]
@@ -53,23 +48,8 @@ def weights(directory: Path) -> list[Path]:
 
 def size(directory: Path, float_bytes: int) -> int:
     """Bytes of all tensors when floats take `float_bytes` each; other types keep theirs."""
-    total = 0
-    for dtype, shape in _tensors(directory):
-        total += math.prod(shape) * (float_bytes if dtype in FLOATS else BYTES.get(dtype, float_bytes))
-    return total
-
-
-def _tensors(directory: Path) -> Iterator[tuple[str, list[int]]]:
-    for file in weights(directory):
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                    piece = tensors.get_slice(name)
-                    yield piece.get_dtype(), piece.get_shape()
-        except (SafetensorError, OSError) as error:
-            raise ModelReferenceError(
-                f"{file} cannot be read: {error}. Download or save the checkpoint again."
-            ) from error
+    entries = [entry for file in weights(directory) for entry in read_header(file).values()]
+    return sum(entry.numel * (float_bytes if entry.dtype in FLOATS else BYTES[entry.dtype]) for entry in entries)
 
 
 def sha256(directory: Path) -> str:

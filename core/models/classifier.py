@@ -12,30 +12,38 @@ import torch
 from ..contracts import Prediction, Reason
 
 
-class Classifier:
-    """`core.contracts.Model` over a transformers tokenizer and module, whose reference it owns."""
+class Tokenizer:
+    """A transformers tokenizer that threads, and models of one kind, may share."""
 
-    def __init__(self, tokenizer: Any, module: Any, phases: Mapping[str, float]) -> None:
+    def __init__(self, tokenizer: Any) -> None:
+        self.limit = int(tokenizer.model_max_length)
+        self._tokenizer = tokenizer
+        # Its padding and truncation are its state; two threads at it are "Already borrowed".
+        self._lock = Lock()
+
+    def __call__(self, texts: Sequence[str], max_tokens: int) -> Any:
+        with self._lock:
+            return self._tokenizer(
+                list(texts), padding="longest", truncation=True, max_length=max_tokens, return_tensors="pt"
+            )
+
+
+class Classifier:
+    """`core.contracts.Model` over a tokenizer and a transformers module, whose only reference it holds."""
+
+    def __init__(self, tokenizer: Tokenizer, module: Any, phases: Mapping[str, float]) -> None:
         self.phases = phases
         self.nbytes = sum(t.numel() * t.element_size() for t in chain(module.parameters(), module.buffers()))
-        self._tokenizer: Any = tokenizer
+        self._tokenizer: Tokenizer | None = tokenizer
         self._module: Any = module
-        # A tokenizer's padding and truncation are its state; two threads at it are "Already borrowed".
-        self._tokenizing = Lock()
-        limits = (tokenizer.model_max_length, getattr(module.config, "max_position_embeddings", None))
-        self._max_tokens = int(min(limit for limit in limits if limit is not None and limit > 0))
-        if module.config.model_type in ("roberta", "xlm-roberta", "camembert"):
-            self._max_tokens -= module.config.pad_token_id + 1  # their positions start behind the padding's
+        self._max_tokens = min(tokenizer.limit, _positions(module.config))
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Raises RuntimeError after `close`."""
         tokenizer, module = self._tokenizer, self._module
         if tokenizer is None or module is None:
             raise RuntimeError("this model is closed; a strategy must not lend it out any more")
-        with self._tokenizing:
-            inputs = tokenizer(
-                list(texts), padding="longest", truncation=True, max_length=self._max_tokens, return_tensors="pt"
-            )
+        inputs = tokenizer(texts, self._max_tokens)
         with torch.inference_mode():
             logits = module(**inputs).logits.to(torch.float32)
         scores, indices = logits.softmax(dim=-1).max(dim=-1)
@@ -44,3 +52,11 @@ class Classifier:
 
     def close(self, reason: Reason) -> None:
         self._tokenizer = self._module = None
+
+
+def _positions(config: Any) -> int:
+    """The tokens that a model has positions for; RoBERTa and its kin start theirs behind the padding's."""
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1
+    return int(positions)

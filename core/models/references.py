@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 
 from ..errors import ModelReferenceError
+from ..files import anchored
 from . import checkpoint
 from .embedded import embedded
-from .synthetic import ARCHITECTURES, synthetic
+from .synthetic import ARCHITECTURES, parse, synthetic
 
-HUB_ID = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,200}))?")
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 HUB_SECONDS = 4.0  # until a hub that does not answer is given up
 OFFLINE = (
@@ -23,13 +24,24 @@ OFFLINE = (
 
 
 def anchor(reference: str, folder: Path) -> str:
-    """Make a relative local directory absolute, as seen from the `folder` of the file that names it."""
-    if reference == "embedded" or reference.startswith("synthetic:"):
+    """Make a relative local directory absolute, as seen from the `folder` of the file that names it.
+
+    Raises ModelReferenceError or FileError for what can be no reference; writes and loads nothing.
+    """
+    if reference == "embedded":
         return reference
-    path = folder / Path(reference).expanduser()
+    if reference.startswith("synthetic:"):
+        parse(reference.removeprefix("synthetic:"))
+        return reference
+    path = anchored(reference, folder)
     looks_local = reference.startswith(("/", "./", "../", "~")) or reference in (".", "..")
     if looks_local or path.is_dir():
         return str(path.resolve())
+    if not HUB_ID.fullmatch(reference):
+        raise ModelReferenceError(
+            f"'{reference[:100]}' is no model reference: no such directory, and no hub id (org/name or"
+            f" org/name@revision). {OFFLINE}."
+        )
     return reference
 
 
@@ -50,12 +62,8 @@ def _find(reference: str) -> Path:
         return synthetic(reference.removeprefix("synthetic:"))
     if Path(reference).is_absolute():
         return Path(reference)
-    if match := HUB_ID.fullmatch(reference):
-        return _download(match["repo"], match["revision"])
-    raise ModelReferenceError(
-        f"'{reference}' is no model reference: no such directory, and no hub id (org/name or org/name@revision)."
-        f" {OFFLINE}."
-    )
+    repo, _, revision = reference.partition("@")
+    return _download(repo, revision or None)
 
 
 def _download(repo: str, revision: str | None) -> Path:

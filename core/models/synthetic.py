@@ -29,17 +29,22 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, int], int]] = {  # name: model typ
 VOCABULARY = 30_522
 
 
-def synthetic(text: str) -> Path:
-    """The checkpoint of `distilbert-base`, or of its copy `distilbert-base#3` with weights of its own.
-
-    Raises ModelReferenceError for an unknown architecture or copy.
-    """
+def parse(text: str) -> tuple[str, int]:
+    """`distilbert-base#3` as name and number of the copy. Raises ModelReferenceError for an unknown one."""
     name, hash_sign, copy = text.partition("#")
     if name not in ARCHITECTURES:
         raise ModelReferenceError(f"There is no 'synthetic:{name}'. Known: {', '.join(ARCHITECTURES)}.")
     if hash_sign and not (copy.isascii() and copy.isdigit() and 1 <= int(copy) <= 9999):
         raise ModelReferenceError(f"'synthetic:{text}': a copy is numbered 1 to 9999, as in 'synthetic:{name}#3'.")
-    number = int(copy or 1)
+    return name, int(copy or 1)
+
+
+def synthetic(text: str) -> Path:
+    """The checkpoint of `distilbert-base`, or of its copy `distilbert-base#3` with weights of its own.
+
+    Raises ModelReferenceError.
+    """
+    name, number = parse(text)
     model_type, sizes, parameters = ARCHITECTURES[name]
     return cached(
         f"synthetic-{name}-{number}-v{FORMAT}",

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from . import checkpoint
+from .precision import BYTES, Dtype, computable, in_dtype
 
 if TYPE_CHECKING:
     from .classifier import Classifier
-
-BYTES = {"float32": 4, "bfloat16": 2}
 
 
 class TransformersLoader:
     """Stock `from_pretrained`, tokenizer included in every load: the baseline that users know."""
 
     name = "transformers"
-    _loading = Lock()  # from_pretrained is reported not to be thread-safe (transformers#41782)
 
-    def __init__(self, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    def __init__(self, *, dtype: Dtype = "float32") -> None:
         # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
-        import transformers
-        from transformers.utils import logging
+        from . import stock
 
-        from .classifier import Classifier
-
-        logging.disable_progress_bar()
-        self._dtype = dtype
-        self._classifier = Classifier
-        self._tokenizers: Any = transformers.AutoTokenizer
-        self._modules: Any = transformers.AutoModelForSequenceClassification
+        self._dtype = computable(dtype)
+        self._stock = stock
 
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
@@ -42,22 +33,11 @@ class TransformersLoader:
     def load(self, directory: Path) -> Classifier:
         """Raises ValueError when the checkpoint lacks a trained classification head."""
         started = perf_counter()
-        tokenizer = self._tokenizers.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer = self._stock.load_tokenizer(directory)
         tokenized = perf_counter()
-        with self._loading:
-            module, info = self._modules.from_pretrained(
-                directory,
-                dtype=self._dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"the checkpoint does not hold {missing[0]}: it is no trained sequence classifier")
-        module.eval()
+        module = self._stock.load_module(in_dtype(directory, self._dtype), self._dtype)
         phases = {"tokenizer": tokenized - started, "weights": perf_counter() - tokenized}
-        return self._classifier(tokenizer, module, phases)
+        return self._stock.Classifier(tokenizer, module, phases)
 
 
 @pluggy.HookimplMarker("residency")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import anyio
 
-from ..contracts import LoadingStrategy, Prediction
+from ..contracts import LoadingStrategy, Model, Prediction
 from .host import Host, Watch
+
+log = logging.getLogger("residency")
 
 
 @dataclass(frozen=True)
@@ -28,41 +31,107 @@ class Answer:
     phases: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class _Request:
+    texts: Sequence[str]
+    watch: Watch
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Answer]
+    arrived: float = field(default_factory=perf_counter)
+
+    def settle(self, outcome: Answer | BaseException) -> None:
+        """From a worker thread: hand the outcome to whoever waits for it."""
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")  # it must not end the event loop
+        self.loop.call_soon_threadsafe(self._settle, outcome)
+
+    def _settle(self, outcome: Answer | Exception) -> None:
+        if self.answer.done():
+            return  # its client has gone
+        if isinstance(outcome, Exception):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
 class Dispatcher:
     """One strategy's requests: those for one model in the order of their arrival, models side by side.
 
-    `acquire` may block, so it runs in a worker thread, of which there is one for each model that is
-    asked for at this moment. `predict` runs in `compute`, whose threads are the compute slots.
+    Requests that wait for the same model are answered under one `acquire` where the strategy shares,
+    each under its own where it does not. `acquire` may block, so it runs in a worker thread, of which
+    there is one for each model that is asked for at this moment. `predict` runs in `compute`, whose
+    threads are the compute slots. Answers leave before the model is freed.
     """
 
     def __init__(self, strategy: LoadingStrategy, host: Host, compute: ThreadPoolExecutor) -> None:
         self._strategy = strategy
+        self._shares = getattr(strategy, "shares", True)
         self._host = host
         self._compute = compute
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._threads = anyio.CapacityLimiter(math.inf)  # the turns bound them: one for each model
+        self._waiting: dict[str, deque[_Request]] = {}  # by model; there while a task serves it
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = anyio.CapacityLimiter(math.inf)  # the tasks bound them: one for each model
 
     async def predict(self, model_id: str, texts: Sequence[str]) -> Answer:
         """Raises whatever `acquire` or `predict` raises, LoadFailed above all."""
-        arrived = perf_counter()
-        watch = self._host.watch(model_id)
-        async with self._turns[model_id]:
-            return await anyio.to_thread.run_sync(self._serve, model_id, texts, arrived, watch, limiter=self._threads)
+        loop = asyncio.get_running_loop()
+        request = _Request(texts, self._host.watch(model_id), loop, loop.create_future())
+        if model_id in self._waiting:
+            self._waiting[model_id].append(request)
+        else:
+            self._waiting[model_id] = deque([request])
+            task = loop.create_task(self._serve_all(model_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await request.answer
 
-    def _serve(self, model_id: str, texts: Sequence[str], arrived: float, watch: Watch) -> Answer:
+    async def _serve_all(self, model_id: str) -> None:
+        waiting = self._waiting[model_id]
+        try:
+            while waiting:
+                await anyio.to_thread.run_sync(self._serve, model_id, waiting, limiter=self._threads)
+        finally:
+            del self._waiting[model_id]
+
+    def _serve(self, model_id: str, waiting: deque[_Request]) -> None:
+        """One acquire, and an answer to those who were waiting when it returned."""
         asked = perf_counter()
-        with self._strategy.acquire(model_id) as model:
-            acquired, cold = perf_counter(), watch.cold()
-            predictions, began, ended = self._compute.submit(_timed, model.predict, texts).result()
+        taken: list[_Request] | None = None
+        try:
+            with self._strategy.acquire(model_id) as model:
+                acquired = perf_counter()
+                taken = self._take(waiting)
+                for request in taken:
+                    self._answer(request, model, model_id, asked, acquired)
+        except BaseException as error:
+            if taken is not None:
+                log.exception("Strategy '%s' failed after the answer from '%s'", self._host.strategy, model_id)
+                return
+            for request in self._take(waiting):
+                request.settle(error)
+
+    def _take(self, waiting: deque[_Request]) -> list[_Request]:
+        return [waiting.popleft() for _ in range(len(waiting) if self._shares else 1)]
+
+    def _answer(self, request: _Request, model: Model, model_id: str, asked: float, acquired: float) -> None:
+        cold = request.watch.cold()
+        try:
+            predictions, began, ended = self._compute.submit(_timed, model.predict, request.texts).result()
+        except BaseException as error:
+            request.settle(error)
+            return
         # A warm acquire is only waiting; a cold one is the load that it waited for.
-        load = acquired - asked if cold else 0.0
-        return Answer(
-            predictions=predictions,
-            cold=cold,
-            queue=began - arrived - load,
-            load=load,
-            inference=ended - began,
-            phases=self._host.phases(model_id) if cold else {},
+        load = acquired - max(asked, request.arrived) if cold else 0.0
+        request.settle(
+            Answer(
+                predictions=predictions,
+                cold=cold,
+                queue=began - request.arrived - load,
+                load=load,
+                inference=ended - began,
+                # Who came while the load ran has waited for a part of it only.
+                phases=self._host.phases(model_id) if cold and request.arrived <= asked else {},
+            )
         )
 
 
@@ -71,4 +140,6 @@ def _timed(
 ) -> tuple[list[Prediction], float, float]:
     began = perf_counter()
     predictions = predict(texts)
+    if len(predictions) != len(texts):
+        raise RuntimeError(f"the loader's model gave {len(predictions)} predictions for {len(texts)} texts")
     return predictions, began, perf_counter()

@@ -17,7 +17,7 @@ from ..contracts import Loader, Model, Prediction, Reason
 from ..errors import LoadFailed
 
 log = logging.getLogger("residency")
-PATH = re.compile(r"(?<![\w/])~?(?:/[^\s'\",;:()\[\]]+)+/?")
+PATH = re.compile(r"(?<![\w/…])~?(?:/[^\s'\",;:()\[\]]+)+/?")
 
 
 class Host:
@@ -53,7 +53,10 @@ class Host:
         return tuple(self._checkpoints)
 
     def size(self, model_id: str) -> int:
-        return self.loader.size(self._checkpoints[model_id])
+        try:
+            return self.loader.size(self._checkpoints[model_id])
+        except BaseException as error:
+            raise self._failure(model_id, error) from error
 
     def __call__(self, model_id: str) -> Model:
         with self._lock:
@@ -65,18 +68,21 @@ class Host:
                 model = self.loader.load(self._checkpoints[model_id])
                 seconds = time.perf_counter() - started
             hosted = HostedModel(self, model_id, model)
-        except Exception as error:  # whatever a loader raises, the caller gets a sentence
-            log.exception("%s: loading '%s' failed", self.strategy, model_id)
-            raise LoadFailed(f"Loading model '{model_id}' failed: {without_paths(error)}") from error
+        except BaseException as error:  # whatever a loader raises, the caller gets a sentence
+            raise self._failure(model_id, error) from error
         finally:
             with self._lock:
                 self._running[model_id] -= 1
         with self._lock:
             self.loads += 1
-            self._phases[model_id] = model.phases
+            self._phases[model_id] = hosted.phases
             self._resident.append(hosted)
         self._notify("after_model_load", hosted, seconds=seconds)
         return hosted
+
+    def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
+        log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
+        return LoadFailed(f"Loading model '{model_id}' failed: {without_paths(error, self._checkpoints[model_id])}")
 
     def watch(self, model_id: str) -> Watch:
         return Watch(self, model_id)
@@ -96,10 +102,12 @@ class Host:
         with self._lock:
             return self._begun[model_id], self._running[model_id]
 
-    def freed(self, model: HostedModel, reason: Reason) -> None:
+    def leaving(self, model: HostedModel) -> None:
         with self._lock:
             self.unloads += 1
             self._resident.remove(model)
+
+    def freed(self, model: HostedModel, reason: Reason) -> None:
         self._notify("after_model_unload", model, seconds=time.time() - model.since, reason=reason)
 
     def _notify(self, hook: str, model: HostedModel, **event: Any) -> None:
@@ -123,7 +131,7 @@ class HostedModel:
     def __init__(self, host: Host, model_id: str, model: Model) -> None:
         self.model_id = model_id
         self.nbytes = model.nbytes
-        self.phases = model.phases
+        self.phases: Mapping[str, float] = getattr(model, "phases", {})
         self.since = time.time()
         self.predict = model.predict  # no frame of ours in the hot path
         self._host = host
@@ -136,6 +144,7 @@ class HostedModel:
         if model is None:
             return
         self.predict = _closed
+        self._host.leaving(self)
         try:
             model.close(reason)
         finally:
@@ -158,7 +167,11 @@ class Watch:
         return self._running > 0 or self._host.loads_begun(self._model_id)[0] > self._begun
 
 
-def without_paths(error: BaseException) -> str:
+def without_paths(error: BaseException, checkpoint: Path) -> str:
     """The first line of an error, without what it tells of the machine's folders."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__
+    # Literally first: a folder's name may hold a space, at which a pattern would stop.
+    for folder in (checkpoint, checkpoint.resolve(), *checkpoint.parents, *checkpoint.resolve().parents):
+        if folder != folder.parent:
+            line = line.replace(str(folder), "…")
     return PATH.sub("…", line)

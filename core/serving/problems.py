@@ -38,7 +38,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(NotReady)
     @app.exception_handler(LoadFailed)
-    async def unavailable(request: Request, error: NotReady | LoadFailed) -> JSONResponse:
+    @app.exception_handler(TimeoutError)
+    async def unavailable(request: Request, error: NotReady | LoadFailed | TimeoutError) -> JSONResponse:
         return problem(503, str(error), RETRY)
 
     @app.exception_handler(RequestValidationError)
@@ -51,6 +52,8 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # what FastAPI makes of a body that it cannot parse
+            return problem(422, "The body cannot be read as JSON.")
         return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)

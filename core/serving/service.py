@@ -21,7 +21,7 @@ from .host import Host
 log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
-LOAD_SLOTS = 4  # loads mostly wait for memory and disk, but a thousand at once must not
+LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
 
 
 class Mounted:

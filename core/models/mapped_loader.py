@@ -1,0 +1,133 @@
+"""The least work between file and first answer: restore the structure, map the file."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+from . import checkpoint
+from .precision import BYTES, Dtype, computable, identity, in_dtype
+
+if TYPE_CHECKING:
+    from .classifier import Classifier, Tokenizer
+    from .mapping import MappedTensors
+    from .template import Template
+
+log = logging.getLogger("residency")
+Key = tuple[Any, ...]
+
+
+class MappedLoader:
+    """Maps the weights into a structure that is restored from memory; falls back to the stock path.
+
+    The structure and the tokenizer, a few MB for each architecture, stay in memory between loads.
+    """
+
+    name = "mapped"
+
+    def __init__(
+        self,
+        *,
+        dtype: Dtype = "float32",
+        linear: Literal["auto", "stock"] = "auto",
+        pack: bool = False,
+        keep_tokenizer: bool = True,
+    ) -> None:
+        # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
+        from . import linear as backends
+        from . import stock
+        from .mapping import MappedTensors
+        from .template import Template
+
+        self._dtype = computable(dtype)
+        self._one_dnn = linear == "auto" and self._dtype == "float32" and backends.one_dnn_is_faster()
+        self._pack = pack
+        self._keep_tokenizer = keep_tokenizer
+        self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
+        self._lock = Lock()  # protects the dictionaries; never held while anything is loaded
+        self._making: defaultdict[Key, Lock] = defaultdict(Lock)  # one maker for each template or tokenizer
+        self._templates: dict[Key, Template | None] = {}  # None: fall back to the stock path
+        self._tokenizers: dict[Key, Tokenizer] = {}
+
+    def size(self, directory: Path) -> int:
+        return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
+
+    def load(self, directory: Path) -> Classifier:
+        """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
+        clock = _Clock()
+        directory = in_dtype(directory, self._dtype)
+        clock.lap("resolve")
+        tensors = self._map(checkpoint.weights(directory))
+        clock.lap("weights")
+        template = self._template(directory, tensors)
+        module = template.restore(tensors) if template else self._stock.load_module(directory, self._dtype)
+        if self._pack:
+            self._backends.pack(module)
+        clock.lap("structure")
+        tokenizer = self._tokenizer(directory)
+        clock.lap("tokenizer")
+        return self._stock.Classifier(tokenizer, module, clock.phases)
+
+    def _template(self, directory: Path, tensors: MappedTensors) -> Template | None:
+        """The structure for this file: its architecture's, or its own where the stock path converts it."""
+        layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
+        architecture: Key = ((directory / "config.json").read_bytes(), layout)
+        own: Key = (*architecture, identity(directory))
+        with self._lock:
+            making = self._making[architecture]
+        with making:
+            for key in (architecture, own):
+                if key in self._templates:
+                    return self._templates[key]
+            template = self._make(directory, tensors)
+            key = own if template is not None and template.of_one_checkpoint else architecture
+            self._templates[key] = template
+        return template
+
+    def _make(self, directory: Path, tensors: MappedTensors) -> Template | None:
+        from .template import UnaccountedError
+
+        module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
+        try:
+            if self._one_dnn:
+                self._backends.use_one_dnn(module)
+            return self._template_of(module, tensors, unexpected)
+        except UnaccountedError as error:
+            log.warning("Loader 'mapped' uses the stock path for %s: %s.", type(module).__name__, error)
+            return None
+
+    def _tokenizer(self, directory: Path) -> Tokenizer:
+        if not self._keep_tokenizer:
+            return self._stock.load_tokenizer(directory)
+        files = [directory / name for name in (*checkpoint.TOKENIZERS, "tokenizer_config.json", "config.json")]
+        key: Key = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.exists())
+        with self._lock:
+            making = self._making[key]
+        with making:
+            if key not in self._tokenizers:
+                self._tokenizers[key] = self._stock.load_tokenizer(directory)
+            return self._tokenizers[key]
+
+
+class _Clock:
+    """Laps of a load: seconds by phase."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = perf_counter()
+        self.phases[phase] = now - self._last
+        self._last = now
+
+
+@pluggy.HookimplMarker("residency")
+def register_loaders() -> list[type[MappedLoader]]:
+    return [MappedLoader]

@@ -1,0 +1,52 @@
+"""A checkpoint's tensors as views of its mapped files: nothing is read until it is used."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelReferenceError
+from .header import BYTES, Entry, read_header
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class MappedTensors:
+    """Every tensor of some safetensors files by name, private and copy-on-write.
+
+    The mapping lasts as long as any tensor that was taken out of it.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        """Raises ModelReferenceError for a file that is not whole; until then nothing is mapped."""
+        headers = [read_header(file) for file in files]
+        self.entries: dict[str, Entry] = {name: entry for header in headers for name, entry in header.items()}
+        self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
+        for file, header in zip(files, headers, strict=True):
+            self._map(file, header)
+
+    def _map(self, file: Path, header: dict[str, Entry]) -> None:
+        nbytes = file.stat().st_size
+        storage = torch.UntypedStorage.from_file(str(file), False, nbytes)
+        bases: dict[str, torch.Tensor] = {}
+        for name, entry in header.items():
+            width = BYTES[entry.dtype]
+            if entry.dtype not in DTYPES or entry.start % width:
+                raise ModelReferenceError(f"{file}: tensor '{name}' ({entry.dtype}) cannot be mapped.")
+            if entry.dtype not in bases:
+                whole: Any = torch.empty(0, dtype=DTYPES[entry.dtype])
+                bases[entry.dtype] = whole.set_(storage, 0, (nbytes // width,), (1,))
+            self._base[name] = bases[entry.dtype]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        entry = self.entries[name]
+        strides = tuple(prod(entry.shape[i + 1 :]) for i in range(len(entry.shape)))
+        view: torch.Tensor = self._base[name].as_strided(entry.shape, strides, entry.start // BYTES[entry.dtype])
+        return view

@@ -1,0 +1,74 @@
+"""A checkpoint in the dtype that a loader wants: converted once, into the cache, and mapped from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from . import checkpoint
+from .cache import cached
+from .header import FLOATS, read_header
+
+log = logging.getLogger("residency")
+Dtype = Literal["float32", "bfloat16"]
+NAMES = {"float32": "F32", "bfloat16": "BF16"}
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@cache
+def computable(dtype: Dtype) -> Dtype:
+    """`dtype`, or float32, with a warning, where the processor would have to emulate it."""
+    if dtype == "bfloat16" and not _computes_bfloat16():
+        log.warning("This processor has no bfloat16 instructions, which makes it slower than float32; using float32.")
+        return "float32"
+    return dtype
+
+
+def _computes_bfloat16() -> bool:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def identity(directory: Path) -> str:
+    """Changes when the checkpoint's files do; cheap enough to ask at each load."""
+    digest = hashlib.sha256()
+    for file in (directory / "config.json", *checkpoint.weights(directory)):
+        status = file.stat()
+        digest.update(f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def in_dtype(directory: Path, dtype: Dtype) -> Path:
+    """`directory`, or a copy of it in the cache whose floating-point tensors are all of `dtype`."""
+    files = checkpoint.weights(directory)
+    present = {entry.dtype for file in files for entry in read_header(file).values()}
+    if present & FLOATS <= {NAMES[dtype]}:
+        return directory
+    nbytes = checkpoint.size(directory, BYTES[dtype])
+    return cached(f"{dtype}-{identity(directory)}", nbytes, lambda target: _convert(directory, files, dtype, target))
+
+
+def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for file in files:
+        wanted = getattr(torch, dtype)
+        tensors = {
+            name: tensor.to(wanted) if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(file).items()
+        }
+        save_file(tensors, target / file.name, metadata={"format": "pt"})
+    for file in directory.iterdir():
+        if file.is_file() and not (target / file.name).exists() and file.suffix in (".json", ".txt", ".model"):
+            shutil.copyfile(file, target / file.name)
+    config = json.loads((directory / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=2) + "\n")

@@ -1,0 +1,95 @@
+"""Load on first use, and free some time after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Condition, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
+
+import pluggy
+from pydantic import ByteSize, NonNegativeFloat
+
+from ._pool import Pool
+
+if TYPE_CHECKING:
+    from core.contracts import Load, Model
+
+Ttl = NonNegativeFloat | Literal["forever"]
+
+
+class KeepAlive:
+    """Loads a model on first use and frees it `ttl` seconds after the last: a number, 0, or `forever`.
+
+    `ttl` may be a mapping by model id. `preload` names models that are loaded at start-up, `pin` those
+    that are never freed; with a `memory_budget` the least recently used make room before their time.
+    """
+
+    name = "keep-alive"
+    shares = True
+
+    def __init__(
+        self,
+        load: Load,
+        *,
+        ttl: Ttl | dict[str, Ttl] = 300.0,
+        preload: Sequence[str] = (),
+        pin: Sequence[str] = (),
+        memory_budget: ByteSize | None = None,
+    ) -> None:
+        self._model_ids = load.model_ids
+        self._ttl: Mapping[str, Ttl] = ttl if isinstance(ttl, dict) else dict.fromkeys(load.model_ids, ttl)
+        self._preload = preload
+        self._pool = Pool(load, budget=memory_budget, pinned=pin)
+        self._changed = Condition()  # protects `_closed`; wakes the thread that frees
+        self._closed = False
+
+    def start(self) -> None:
+        for model_id in (*self._ttl, *self._preload):
+            if model_id not in self._model_ids:
+                raise ValueError(f"there is no model '{model_id}'; models: {', '.join(self._model_ids)}")
+        self._pool.check()
+        for model_id in self._preload:
+            with self.acquire(model_id):
+                pass
+        Thread(target=self._free_expired, name="keep-alive", daemon=True).start()
+
+    @contextmanager
+    def acquire(self, model_id: str) -> Iterator[Model]:
+        try:
+            with self._pool.lease(model_id) as model:
+                yield model
+        finally:
+            if self._seconds(model_id) == 0:
+                self._pool.free(model_id, "expired")
+            with self._changed:
+                self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._pool.close()
+
+    def _seconds(self, model_id: str) -> float:
+        ttl = self._ttl.get(model_id, "forever")
+        return float("inf") if ttl == "forever" else ttl
+
+    def _free_expired(self) -> None:
+        """A thread of its own: sleep until the next model's time is up, or something changed."""
+        while True:
+            with self._changed:
+                ends = [since + self._seconds(model_id) for model_id, since in self._pool.idle().items()]
+                soonest = min(ends, default=float("inf"))
+                if not self._closed and soonest > monotonic():
+                    self._changed.wait(None if soonest == float("inf") else soonest - monotonic())
+                if self._closed:
+                    return
+            for model_id in self._pool.idle():
+                self._pool.free(model_id, "expired", idle_for=self._seconds(model_id))
+
+
+@pluggy.HookimplMarker("residency")
+def register_strategies() -> list[type[KeepAlive]]:
+    return [KeepAlive]
