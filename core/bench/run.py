@@ -42,7 +42,8 @@ def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]
 
 def _resolve(reference: str) -> Path:
     """In a process of its own where that may import torch: this one must not map the libraries whose
-    pages it charges to a server."""
+    pages it charges to a server.
+    """
     if not reference.startswith("synthetic:"):
         return resolve(reference)
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:
