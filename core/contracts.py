@@ -42,7 +42,11 @@ class Model(Protocol):
 
 
 class Loader(Protocol):
-    """How a checkpoint becomes a model. Its options are the keyword-only parameters of `__init__`."""
+    """How a checkpoint becomes a model. Its options are the keyword-only parameters of `__init__`.
+
+    It may also have `prepare(checkpoint)`, called for each checkpoint before the server is ready, for what
+    all loads of its kind have in common: imports, above all.
+    """
 
     name: ClassVar[str]
 

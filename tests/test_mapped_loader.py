@@ -293,8 +293,9 @@ def test_a_closed_model_leaves_no_cycles_behind(embedded_directory: Path) -> Non
 
 
 def test_the_faster_backend_is_measured_and_gives_equal_answers() -> None:
-    assert isinstance(linear.one_dnn_is_faster(), bool)
     layer = torch.nn.Linear(64, 128)
+    assert isinstance(linear.one_dnn_is_faster(torch.nn.Sequential(layer)), bool)
+    assert type(layer) is torch.nn.Linear
     other = torch.nn.Linear(64, 128)
     other.load_state_dict(layer.state_dict())
     text = torch.randn(3, 20, 64)

@@ -46,7 +46,7 @@ class MappedLoader:
         from .template import Template
 
         self._dtype = computable(dtype)
-        self._one_dnn = linear == "auto" and self._dtype == "float32" and backends.one_dnn_is_faster()
+        self._measure = linear == "auto" and self._dtype == "float32"
         self._pack = pack
         self._keep_tokenizer = keep_tokenizer
         self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
@@ -54,14 +54,19 @@ class MappedLoader:
         self._making: defaultdict[Key, Lock] = defaultdict(Lock)  # one maker for each template or tokenizer
         self._templates: dict[Key, Template | None] = {}  # None: fall back to the stock path
         self._tokenizers: dict[Key, Tokenizer] = {}
+        self._converted: dict[str, Path] = {}  # by identity; two writers at a time would write the same
 
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
+    def prepare(self, directory: Path) -> None:
+        """Make the architecture's template and the tokenizer."""
+        self.load(directory).close("request")
+
     def load(self, directory: Path) -> Classifier:
         """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
         clock = _Clock()
-        directory = in_dtype(directory, self._dtype)
+        directory = self._in_dtype(directory)
         clock.lap("resolve")
         tensors = self._map(checkpoint.weights(directory))
         clock.lap("weights")
@@ -74,6 +79,12 @@ class MappedLoader:
         clock.lap("tokenizer")
         return self._stock.Classifier(tokenizer, module, clock.phases)
 
+    def _in_dtype(self, directory: Path) -> Path:
+        key = identity(directory)
+        if key not in self._converted:
+            self._converted[key] = in_dtype(directory, self._dtype)
+        return self._converted[key]
+
     def _template(self, directory: Path, tensors: MappedTensors) -> Template | None:
         """The structure for this file: its architecture's, or its own where the stock path converts it."""
         layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
@@ -85,19 +96,20 @@ class MappedLoader:
             for key in (architecture, own):
                 if key in self._templates:
                     return self._templates[key]
-            template = self._make(directory, tensors)
+            template = self._make(directory)
             key = own if template is not None and template.of_one_checkpoint else architecture
             self._templates[key] = template
         return template
 
-    def _make(self, directory: Path, tensors: MappedTensors) -> Template | None:
+    def _make(self, directory: Path) -> Template | None:
         from .template import UnaccountedError
 
         module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
         try:
-            if self._one_dnn:
+            if self._measure and (self._pack or self._backends.one_dnn_is_faster(module)):
                 self._backends.use_one_dnn(module)
-            return self._template_of(module, tensors, unexpected)
+            # A mapping of its own: the comparison touches every page, which a load must not pay for.
+            return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected)
         except UnaccountedError as error:
             log.warning("Loader 'mapped' uses the stock path for %s: %s.", type(module).__name__, error)
             return None

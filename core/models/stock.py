@@ -11,12 +11,19 @@ from transformers.utils import logging
 
 from .classifier import Classifier, Tokenizer
 
-__all__ = ["Classifier", "Tokenizer", "load_module", "load_module_and_report", "load_tokenizer"]
+__all__ = ["Classifier", "Tokenizer", "import_classes", "load_module", "load_module_and_report", "load_tokenizer"]
 
 logging.disable_progress_bar()
 _loading = Lock()  # from_pretrained is reported not to be thread-safe (transformers#41782)
 _tokenizers: Any = transformers.AutoTokenizer
 _modules: Any = transformers.AutoModelForSequenceClassification
+
+
+def import_classes(directory: Path) -> None:
+    """Import what a checkpoint of this architecture needs; loads nothing that stays."""
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # imports its module
+    load_tokenizer(directory)
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:

@@ -30,6 +30,10 @@ class TransformersLoader:
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
+    def prepare(self, directory: Path) -> None:
+        """Import the architecture's classes, which takes longer than a load."""
+        self._stock.import_classes(directory)
+
     def load(self, directory: Path) -> Classifier:
         """Raises ValueError when the checkpoint lacks a trained classification head."""
         started = perf_counter()

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock, Semaphore
 from typing import Any
@@ -15,6 +15,7 @@ import pluggy
 
 from ..contracts import Loader, Model, Prediction, Reason
 from ..errors import LoadFailed
+from .release import give_back
 
 log = logging.getLogger("residency")
 PATH = re.compile(r"(?<![\w/…])~?(?:/[^\s'\",;:()\[\]]+)+/?")
@@ -57,6 +58,15 @@ class Host:
             return self.loader.size(self._checkpoints[model_id])
         except BaseException as error:
             raise self._failure(model_id, error) from error
+
+    def prepare(self) -> None:
+        """Let the loader do once what all its loads have in common; a broken model is told when it is loaded."""
+        prepare: Callable[[Path], None] = getattr(self.loader, "prepare", lambda _: None)
+        for model_id, directory in self._checkpoints.items():
+            try:
+                prepare(directory)
+            except Exception as error:
+                log.warning("%s", self._failure(model_id, error))
 
     def __call__(self, model_id: str) -> Model:
         with self._lock:
@@ -148,6 +158,8 @@ class HostedModel:
         try:
             model.close(reason)
         finally:
+            del model
+            give_back()
             self._host.freed(self, reason)
 
 

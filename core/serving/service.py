@@ -17,6 +17,7 @@ from ..plugins import Plugins, Registered
 from ..settings import Settings
 from .dispatcher import Answer, Dispatcher
 from .host import Host
+from .release import freeze_start_up
 
 log = logging.getLogger("residency")
 
@@ -45,6 +46,7 @@ class Mounted:
         try:
             loader = self.loader.cls(**self.loader_options)
             self.host = Host(self.name, loader, checkpoints, plugins.manager.hook, slots)
+            self.host.prepare()
             self._strategy = self.registered.cls(self.host, **self.options)
             getattr(self._strategy, "start", lambda: None)()
         except Exception as error:
@@ -92,6 +94,7 @@ class Service:
         slots = Semaphore(LOAD_SLOTS)
         for mounted in self.mounted:
             mounted.start(checkpoints, self._plugins, slots, self._compute)
+        freeze_start_up()
         self.ready = True
 
     def close(self) -> None:

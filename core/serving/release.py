@@ -1,0 +1,29 @@
+"""Memory that is really returned: what Python and glibc would keep for later."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+
+
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):  # another C library, which has no such call
+        return None
+    return trim
+
+
+_trim = _malloc_trim()
+
+
+def give_back() -> None:
+    """Return the heap's free pages to the system, after a model was freed; takes less than a millisecond."""
+    if _trim is not None:
+        _trim(0)
+
+
+def freeze_start_up() -> None:
+    """Keep what start-up made out of the garbage collector, whose full run takes 200 ms with it."""
+    gc.freeze()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ByteSize
+
+from core.plugins import load_plugins
+from strategies.keep_alive import KeepAlive
+from strategies.on_demand import OnDemand
+from tests.fakes import SIZE, FakeLoader
+from tests.support import SECONDS, checkpoint_in, gated, host_of, in_threads, wait_for
+
+
+def keeper(directories: list[Path], **options: Any) -> tuple[KeepAlive, FakeLoader]:
+    loader = FakeLoader()
+    strategy = KeepAlive(host_of(loader, *directories), **options)
+    strategy.start()
+    return strategy, loader
+
+
+def use(strategy: Any, *model_ids: str) -> None:
+    for model_id in model_ids:
+        with strategy.acquire(model_id) as model:
+            assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+
+
+def test_frees_a_model_when_its_time_is_up(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl=0.05)
+    use(strategy, "a", "b")
+    wait_for(lambda: loader.held == 0)
+    use(strategy, "a")
+    assert loader.loads == 3
+    strategy.close()
+
+
+def test_zero_frees_at_once_and_forever_never(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl={"a": 0, "b": "forever", "c": 0.01})
+    use(strategy, "a", "b", "c")
+    wait_for(lambda: loader.held == SIZE)  # b
+    use(strategy, "b", "a")
+    assert (loader.loads, loader.held) == (4, SIZE)
+    strategy.close()
+    assert loader.held == 0
+
+
+def test_a_model_in_use_does_not_expire(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl=0.01)
+    with strategy.acquire("a") as model:
+        use(strategy, "b")
+        wait_for(lambda: loader.held == SIZE)  # b's time came and went
+        assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+    wait_for(lambda: loader.held == 0)
+    strategy.close()
+
+
+def test_who_comes_as_the_timer_fires_gets_a_model(checkpoints: list[Path]) -> None:
+    """Uses that are as far apart as the time to live, from many threads: each finds a model, none an error."""
+    strategy, loader = keeper(checkpoints, ttl=0.0005)
+    in_threads(8, lambda i: use(strategy, *["abc"[i % 3]] * 300))
+    wait_for(lambda: loader.held == 0)
+    assert loader.loads > 3  # it did expire in between
+    strategy.close()
+
+
+def test_preloads_and_pins(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl="forever", preload=["a"], pin=["a"], memory_budget=ByteSize(2 * SIZE))
+    assert loader.loads == 1
+    use(strategy, "b", "c", "a")
+    assert (loader.loads, loader.most) == (3, 2 * SIZE)  # a stayed
+    strategy.close()
+    strategy, loader = keeper(checkpoints, ttl=0, pin=["a"])
+    use(strategy, "a", "b", "a")
+    assert loader.loads == 2
+    strategy.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"ttl": {"x": 1.0}}, "no model 'x'; models: a, b, c"),
+        ({"preload": ["x"]}, "no model 'x'; models: a, b, c"),
+        ({"pin": ["x"]}, "no model 'x' to pin"),
+        (
+            {"pin": ["a", "b"], "memory_budget": ByteSize(2 * SIZE)},
+            "model 'c' takes 1000B beside 2.0KiB that are pinned",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_start(checkpoints: list[Path], options: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        keeper(checkpoints, **options)
+
+
+def test_options_in_yaml() -> None:
+    entry = load_plugins().strategy("keep-alive")
+    for options in ({"ttl": 30}, {"ttl": 0}, {"ttl": "forever"}, {"ttl": {"a": 5, "b": "forever"}}, {"pin": ["a"]}):
+        assert entry.validate(dict(options)) == options
+
+
+def test_on_demand_shares_the_load_of_requests_that_overlap(checkpoints: list[Path]) -> None:
+    loader = FakeLoader()
+    strategy = OnDemand(host_of(loader, *checkpoints), share=True)
+    assert strategy._pool is not None
+    entries = strategy._pool._entries
+    with gated(checkpoints[0]) as gate, ThreadPoolExecutor(8) as pool:
+        users = [pool.submit(use, strategy, "a") for _ in range(8)]
+        wait_for(lambda: "a" in entries and entries["a"].users == 8)
+        gate.open()
+        for user in users:
+            user.result(SECONDS)
+    assert (loader.loads, loader.held) == (1, 0)
+    with strategy.acquire("a"), strategy.acquire("a"):
+        assert loader.held == SIZE
+    assert (loader.loads, loader.held) == (2, 0)
+
+
+def test_a_storm_over_a_small_budget(tmp_path: Path) -> None:
+    """32 threads × 200 uses of 8 models with room for 3: no error, no deadlock, never over budget."""
+    directories = [checkpoint_in(tmp_path / name) for name in "defghijk"]
+    strategy, loader = keeper(directories, ttl="forever", memory_budget=ByteSize(3 * SIZE))
+    in_threads(32, lambda i: use(strategy, *("defghijk"[(i * 5 + j * 3) % 8] for j in range(200))))
+    assert loader.most == 3 * SIZE
+    strategy.close()
+    assert loader.held == 0
