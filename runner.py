@@ -23,6 +23,7 @@ from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
 from core.report.table import footnotes, table
+from core.report.waterfall import waterfall
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         if flags.report:
-            return write_report(flags.report)
+            return write_report(flags.report, flags.waterfall)
         if flags.plugins and not flags.experiment:
             print(plugin_list(load_plugins()))
             return OK
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.dry_run:
             print(describe(plan))
             return OK
-        return run(plan, flags.output)
+        return run(plan, flags.output, flags.waterfall)
     except OSError as error:
         print(f"runner.py: {error.filename}: cannot be written: {error.strerror}.", file=sys.stderr)
         return FAILED
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run(plan: Plan, output: Path) -> int:
+def run(plan: Plan, output: Path, with_waterfall: bool) -> int:
     """Measure, then report; an interrupted run is reported as far as it came."""
     checkpoints, digests = prepare(plan.experiment.models)
     folder = new_folder(output, plan.experiment.name)
@@ -72,14 +73,14 @@ def run(plan: Plan, output: Path) -> int:
             run_trials(plan, checkpoints, digests, records, progress)
     except KeyboardInterrupt:
         print("Interrupted; this is what was measured until then.", file=sys.stderr)
-        write_report(folder)
+        write_report(folder, with_waterfall)
         return INTERRUPTED
     finally:
         records.close()
-    return write_report(folder)
+    return write_report(folder, with_waterfall)
 
 
-def write_report(folder: Path) -> int:
+def write_report(folder: Path, with_waterfall: bool) -> int:
     """Table, words and summary from the samples alone. Raises ResultsError."""
     summary = summarise(read_records(folder))
     _write_json(folder / "summary.json", summary)
@@ -89,6 +90,8 @@ def write_report(folder: Path) -> int:
     (folder / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
     print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
     print("\n".join(words), *notes, f"\nWritten to {folder}", sep="\n")
+    if with_waterfall:
+        print(f"\n{waterfall(summary)}")
     planned = summary["rounds_planned"]
     sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == planned for t in summary["trials"])
     return OK if sound else FAILED
@@ -116,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", default=[], type=_model, metavar="ID=REFERENCE")
     parser.add_argument("--plugins", action="store_true", help="list strategies and loaders, and end")
     parser.add_argument("--dry-run", action="store_true", help="check the experiment, print the plan, and end")
+    parser.add_argument("--waterfall", action="store_true", help="draw where the time of a load goes")
     parser.add_argument("--report", type=Path, metavar="DIR", help="rebuild table and summary from samples, and end")
     return parser
 

@@ -7,6 +7,10 @@ class ResidencyError(Exception):
     """Base of everything that Residency refuses or fails at; print it, not its traceback."""
 
 
+class FileError(ResidencyError):
+    """A file or a path that a user named cannot be used."""
+
+
 class YamlError(ResidencyError):
     """A YAML file is unreadable or breaks the schema; names file, line, column and key."""
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from .errors import ResidencyError
-
-
-class FileError(ResidencyError):
-    """A named file cannot be used."""
+from .errors import FileError
 
 
 def anchored(name: str, folder: Path) -> Path:

@@ -9,10 +9,12 @@ import pytest
 from scipy import stats
 
 from core.decide.agreement import Agreement
+from core.decide.memory_return import memory_return
 from core.decide.statistics import mean_interval, percentile, samples_for
 from core.decide.summary import summarise
 from core.decide.words import answer_in_words
 from core.report.table import footnotes, table
+from core.report.waterfall import waterfall
 
 Record = dict[str, Any]
 
@@ -143,6 +145,34 @@ def test_answers_agree_within_a_dtype_and_across() -> None:
     assert not agree(("a", "P", 0.501), ("half", "N", 0.501))  # nothing in it
     assert "half2" in agree(("a", "P", 0.9), ("half", "P", 0.904), ("half2", "P", 0.9035))
     assert "b" in agree(("a", "P", 0.9), ("a", "P", 0.9), ("b", "P", 0.8))
+
+
+def test_memory_return_is_a_slope_over_rounds() -> None:
+    def round_of(*pss: float) -> list[Record]:
+        return [sample_of("t", 1.0, memory_mib={"pss": value, "private": value}) for value in pss]
+
+    kept = memory_return([round_of(500, 501, 502, 503), round_of(500, 501, 502, 503.0)], 100)
+    assert kept is not None
+    assert kept["slope_mib_per_cycle"] == pytest.approx(1)
+    assert kept["returned_share"] == pytest.approx(0.97)
+    assert (kept["cycles"], kept["leaks"]) == (3, True)
+    unsure = memory_return([round_of(500, 500, 500), round_of(500, 501, 502)], 100)
+    assert unsure is not None
+    assert not unsure["leaks"]  # two rounds that differ so much show nothing
+    assert memory_return([[sample_of("t", 1.0)] * 5], 100) is None
+
+
+def test_the_waterfall_draws_the_phases_one_after_the_other() -> None:
+    lines = waterfall(summarise(two_strategies())).splitlines()
+    assert lines[0] == "on-demand: median of the requests that waited for a load, 50.5 ms"
+    assert [line.split()[0] for line in lines[1:]] == ["queue", "weights", "rest", "first", "HTTP"]
+    bars = [(line.index("█"), line.count("█")) for line in lines[1:]]
+    assert [length for _, length in bars] == [1, 29, 10, 9, 1]
+    starts = [start - bars[0][0] for start, _ in bars]
+    assert starts == [0, 0, 29, 38, 47]
+    kept_only = [r for r in two_strategies() if r["kind"] == "run" or r["trial"] == "persistent"]
+    kept_only[0] = run_of(trial_of("persistent"))
+    assert "No request" in waterfall(summarise(kept_only))
 
 
 def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:

@@ -280,6 +280,42 @@ def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path)
         assert min(seconds(text) for _ in range(2)) < good + 1
 
 
+LEAKY = """
+import contextlib, pluggy
+
+class Leaky:
+    "Keeps a mebibyte of each load."
+    name = "leaky"
+    def __init__(self, load):
+        self.load, self.kept = load, []
+    @contextlib.contextmanager
+    def acquire(self, model_id):
+        model = self.load(model_id)
+        self.kept.append(b"x" * (1 << 20))
+        yield model
+        model.close("request")
+
+@pluggy.HookimplMarker("residency")
+def register_strategies():
+    return [Leaky]
+"""
+
+
+def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    strategies = [{"strategy": name, "loader": "fake", "label": name} for name in ("leaky", "on-demand")]
+    plugins = [FAKES, str(tmp_path / "leaky.py")]
+    path = experiment(tmp_path, strategies=strategies, plugins=plugins, memory_after_each=True, repetitions=10)
+    done = runner(path, "--output", str(tmp_path / "out"), "--waterfall")
+    assert done.returncode == 0, done.stderr
+    leaky, sound = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")["trials"]
+    assert leaky["memory_return"]["slope_mib_per_cycle"] == pytest.approx(1, abs=0.3)
+    assert (leaky["memory_return"]["leaks"], sound["memory_return"]["leaks"]) == (True, False)
+    assert "Warning: leaky does not give its memory back" in done.stdout
+    assert "on-demand: median of the requests that waited for a load" in done.stdout
+
+
 def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     for _ in range(2):

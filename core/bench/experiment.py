@@ -55,6 +55,9 @@ class Experiment(BaseModel):
     repeats: Annotated[int, Field(ge=1, le=1000)] = 3
     plugins: list[str] = []
     seed: int = 0
+    memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (
+        False
+    )
     timeout: Annotated[float, Field(gt=0, le=3600, description="seconds, for start-up and for each answer")] = 120.0
 
 

@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
+from ..models.precision import BYTES
 from ..models.references import resolve
 from .experiment import Plan
 from .records import SCHEMA, Records
 from .trial import Trial, run_trial
+
+MIB = 1 << 20
 
 
 class Progress(Protocol):
@@ -54,7 +57,7 @@ def run_trials(
     plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], records: Records, progress: Progress
 ) -> None:
     """Run every trial in every round and append what it measures; a failed trial is a record, too."""
-    records.append("run", **_describe(plan, digests))
+    records.append("run", **_describe(plan, checkpoints, digests))
     for number in range(plan.experiment.repeats):
         order = list(plan.trials)
         random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
@@ -69,7 +72,7 @@ def run_trials(
             progress.trial_ended(failure)
 
 
-def _describe(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
+def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Any]:
     """All that a report needs to know of the run, so that the samples speak for themselves."""
     experiment = plan.experiment
     return {
@@ -89,6 +92,7 @@ def _describe(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
                 "options": trial.choice.options,
                 "loader": trial.choice.loader.name,
                 "dtype": trial.dtype,
+                "weights_mib": sum(checkpoint.size(path, BYTES[trial.dtype]) for path in checkpoints.values()) / MIB,
             }
             for trial in plan.trials
         ],

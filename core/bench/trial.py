@@ -18,6 +18,7 @@ from .experiment import Plan, TrialPlan
 from .records import Records
 from .server import ServerProcess, serve
 
+SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
 IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
 Tick = Callable[[], None]
 
@@ -59,7 +60,7 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
         try:
             ready = server.wait_until_ready(client, timeout)
             [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
-            send = _Sender(trial, strategy["route"], client, records, tick)
+            send = _Sender(trial, strategy["route"], client, server.pid, records, tick)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started if answered else None
             memory.reset_peak(server.pid)
@@ -98,10 +99,11 @@ def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
 class _Sender:
     """Sends a request and appends its sample."""
 
-    def __init__(self, trial: Trial, route: str, client: httpx.Client, records: Records, tick: Tick) -> None:
+    def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, records: Records, tick: Tick) -> None:
         self._trial = trial
         self._route = route
         self._client = client
+        self._pid = pid
         self._records = records
         self._tick = tick
 
@@ -110,6 +112,10 @@ class _Sender:
         trial = self._trial
         sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
         place = {"round": trial.number, "trial": trial.spec.label, "model": model_id, "text": text, "first": first}
+        if trial.plan.experiment.memory_after_each:
+            time.sleep(SETTLE_SECONDS)
+            pss, private = memory.at_rest(self._pid)
+            sample["memory_mib"] = {"pss": pss, "private": private}
         self._records.append("sample", **place, **sample)
         self._tick()
         return bool(sample["status"] == httpx.codes.OK)

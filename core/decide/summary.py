@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .agreement import Agreement
+from .memory_return import memory_return
 from .statistics import mean_interval, median, percentile, samples_for
 
 Record = dict[str, Any]
@@ -71,6 +72,7 @@ def _trial(spec: Record, rounds: list[Record], samples: list[list[Record]]) -> d
         "throughput_rps": _ratio(len(everything), sum(record["steady_s"] for record in rounds)),
         "memory_mib": {key: _mean(record["memory_mib"][key] for record in rounds) for key in memory_keys},
         "loads": sum(record["loads"] for record in rounds),
+        "memory_return": memory_return(samples, spec.get("weights_mib", 0.0)),
     }
 
 

@@ -14,6 +14,8 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
     sentences = list(_comparison(trials))
     for trial in trials:
         sentences += _partly_cold(trial)
+    for trial in summary["trials"]:
+        sentences += _memory_return(trial)
     sentences += _doubts(summary)
     return sentences
 
@@ -65,6 +67,21 @@ def _partly_cold(trial: Trial) -> Iterator[str]:
             f"Under {_name(trial)}, {share:.0%} of the requests waited for a load and took a median"
             f" {_ms(trial['cold']['phases_ms']['answer'])}."
         )
+
+
+def _memory_return(trial: Trial) -> Iterator[str]:
+    """What became of the memory over many loads, where that was measured."""
+    measured = trial["memory_return"]
+    if measured is None:
+        return
+    slope, interval = measured["slope_mib_per_cycle"], measured["slope_ci95"]
+    within = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    yield (
+        f"After {measured['cycles']} loads, {_name(trial)} has returned {measured['returned_share']:.1%} of the"
+        f" {measured['weights_mib']:.0f} MiB of weights; its memory grows by {slope:.3f} MiB with each load{within}."
+    )
+    if measured["leaks"]:
+        yield f"Warning: {_name(trial)} does not give its memory back; look for what keeps it."
 
 
 def _doubts(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,42 @@
+"""Whether memory comes back: the process's PSS after each of many loads and unloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .statistics import mean_interval
+
+LEAK_MIB = 0.2  # growth for each cycle above which memory is said not to come back
+
+
+def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: float) -> dict[str, Any] | None:
+    """Share of the weights returned, and growth for each cycle; None where it was not measured.
+
+    The first request is the start: what libraries allocate once is not the model's. The slope is that of
+    least squares over a round's cycles; its interval is Student's over rounds. A leak is a slope whose
+    interval lies above 0.2 MiB for each cycle, or, with one round, the slope itself.
+    """
+    curves = [_curve(samples) for samples in rounds]
+    curves = [curve for curve in curves if len(curve) >= 3]
+    if not curves or not weights_mib:
+        return None
+    slopes = [float(np.polyfit(range(len(curve)), curve, 1)[0]) for curve in curves]
+    grown = float(np.mean([curve[-1] - curve[0] for curve in curves]))
+    slope, interval = float(np.mean(slopes)), mean_interval(slopes)
+    return {
+        "cycles": len(curves[0]) - 1,
+        "weights_mib": weights_mib,
+        "returned_share": 1 - grown / weights_mib,
+        "slope_mib_per_cycle": slope,
+        "slope_ci95": list(interval) if interval else None,
+        "leaks": (interval[0] if interval else slope) > LEAK_MIB,
+    }
+
+
+def _curve(samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    """PSS in MiB after each answered request, the first one too."""
+    measured = (sample["memory_mib"]["pss"] for sample in samples if "memory_mib" in sample)
+    return [pss for pss in measured if pss is not None]
