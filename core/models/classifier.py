@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from threading import Lock
 from typing import Any
@@ -31,8 +31,12 @@ class Tokenizer:
 class Classifier:
     """`core.contracts.Model` over a tokenizer and a transformers module, whose only reference it holds."""
 
-    def __init__(self, tokenizer: Tokenizer, module: Any, phases: Mapping[str, float]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, module: Any, phases: Mapping[str, float], release: Callable[[], None] | None = None
+    ) -> None:
+        """`release` is called by `close`, before the module's last reference goes."""
         self.phases = phases
+        self._release = release
         self.nbytes = sum(t.numel() * t.element_size() for t in chain(module.parameters(), module.buffers()))
         self._tokenizer: Tokenizer | None = tokenizer
         self._module: Any = module
@@ -51,6 +55,9 @@ class Classifier:
         return [Prediction(names[i], score) for i, score in zip(indices.tolist(), scores.tolist(), strict=True)]
 
     def close(self, reason: Reason) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
         self._tokenizer = self._module = None
 
 

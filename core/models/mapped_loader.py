@@ -77,7 +77,7 @@ class MappedLoader:
         clock.lap("structure")
         tokenizer = self._tokenizer(directory)
         clock.lap("tokenizer")
-        return self._stock.Classifier(tokenizer, module, clock.phases)
+        return self._stock.Classifier(tokenizer, module, clock.phases, tensors.discard if template else None)
 
     def _in_dtype(self, directory: Path) -> Path:
         key = identity(directory)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,10 @@ DTYPES = {
 }  # fmt: skip
 
 
+# Elsewhere this advice means something weaker.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 class MappedTensors:
     """Every tensor of some safetensors files by name, private and copy-on-write.
 
@@ -29,12 +36,14 @@ class MappedTensors:
         headers = [read_header(file) for file in files]
         self.entries: dict[str, Entry] = {name: entry for header in headers for name, entry in header.items()}
         self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
+        self._storages: list[Any] = []
         for file, header in zip(files, headers, strict=True):
             self._map(file, header)
 
     def _map(self, file: Path, header: dict[str, Entry]) -> None:
         nbytes = file.stat().st_size
         storage = torch.UntypedStorage.from_file(str(file), False, nbytes)
+        self._storages.append(storage)
         bases: dict[str, torch.Tensor] = {}
         for name, entry in header.items():
             width = BYTES[entry.dtype]
@@ -44,6 +53,18 @@ class MappedTensors:
                 whole: Any = torch.empty(0, dtype=DTYPES[entry.dtype])
                 bases[entry.dtype] = whole.set_(storage, 0, (nbytes // width,), (1,))
             self._base[name] = bases[entry.dtype]
+
+    def discard(self) -> None:
+        """Drop the mappings' pages; whoever still reads a tensor gets them from the file again.
+
+        Unmapping does that as well, but under the interpreter's lock, for milliseconds in which no
+        answer leaves the process. ctypes lets go of the lock.
+        """
+        if _libc is not None:
+            for storage in self._storages:
+                _libc.madvise(
+                    ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), mmap.MADV_DONTNEED
+                )
 
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self.entries[name]
