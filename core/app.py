@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         except ResidencyError as error:
             sys.exit(f"residency: {error}")
     limit_torch()
+    _log_beside_the_server()
     service = Service(settings, load_plugins(settings.plugins))
     app = FastAPI(
         title="Residency",
@@ -62,6 +63,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     _add_status_routes(app, service)
     return app
+
+
+def _log_beside_the_server() -> None:
+    """Let loads and failures appear in uvicorn's log, at its level, where uvicorn has set one up."""
+    server = logging.getLogger("uvicorn")
+    if server.handlers and not log.handlers:
+        log.handlers, log.propagate = server.handlers, False
+        log.setLevel(server.getEffectiveLevel())
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], Any]:

@@ -76,7 +76,7 @@ def test_the_settings_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_served_app_answers_the_readmes_curl() -> None:
     serve, curl = block("bash", "uvicorn core.app:app").splitlines()
     loopback = serve.replace("0.0.0.0", "127.0.0.1")
-    server = subprocess.Popen(["bash", "-c", f"exec {loopback}"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(["bash", "-c", f"exec {loopback}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         answer = ""
 
@@ -90,7 +90,9 @@ def test_the_served_app_answers_the_readmes_curl() -> None:
         assert "server-timing: queue;dur=" in answer
     finally:
         server.terminate()
-        server.wait(SECONDS)
+        _, log = server.communicate(timeout=SECONDS)
+    assert "persistent: loaded 'embedded' (transformers, " in log
+    assert "persistent: freed 'embedded' after" in log
 
 
 def test_every_hook_experiment_and_key_is_documented() -> None:
