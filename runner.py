@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return OK
         return run(plan, flags.output, flags.waterfall)
     except OSError as error:
-        print(f"runner.py: {error.filename}: cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"runner.py: {error.filename or 'standard output'}: {error.strerror}.", file=sys.stderr)
         return FAILED
     except ResidencyError as error:
         print(f"runner.py: {error}", file=sys.stderr)
@@ -82,7 +82,10 @@ def run(plan: Plan, output: Path, with_waterfall: bool) -> int:
 
 def write_report(folder: Path, with_waterfall: bool) -> int:
     """Table, words and summary from the samples alone. Raises ResultsError."""
-    summary = summarise(read_records(folder))
+    try:
+        summary = summarise(read_records(folder))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
     _write_json(folder / "summary.json", summary)
     words, notes = answer_in_words(summary), footnotes(summary)
     title = f"# {summary['experiment']}\n\n{summary['question']}"

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from core.contracts import Load, Model, Reason
 
 log = logging.getLogger("residency")
-
 PATIENCE = 60.0  # seconds that a request waits for a load or for room
 FAILURE_SECONDS = 1.0  # for so long a failed load answers for the next ones
 
@@ -37,9 +36,9 @@ class _Entry:
 class Pool:
     """Lends models out, loads each once however many ask for it, and keeps what nobody uses.
 
-    A lease guarantees that its model stays open until the lease ends. The pool never holds more than
-    `capacity` models or `budget` bytes: a load's bytes are reserved before it begins, those of an evicted
-    model are given back after it is closed. A request for whose model there is no room waits.
+    A lease guarantees that its model stays open until it ends. The pool never holds more than `capacity`
+    models or `budget` bytes: a load's are reserved before it begins, an evicted model's are given back
+    after it is closed. A request for whose model there is no room waits.
     """
 
     def __init__(
@@ -54,14 +53,14 @@ class Pool:
         self._capacity = capacity
         self._budget = budget
         self._pinned = frozenset(pinned)  # never evicted, never freed before `close`
-        # Protects everything below, and every field of an entry. Never held while a model loads or closes:
-        # a hit on one model does not wait for the load of another.
+        # Protects everything below, and every field of an entry; never held while a model loads or closes.
         self._changed = Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._failures: dict[str, tuple[BaseException, float]] = {}  # and until when they answer for others
         # What is in memory: entries with a reservation, and evicted models until they are closed.
         self._count = 0
         self._bytes = 0
+        self._closed = False
 
     def check(self) -> None:
         """Raise ValueError for a model that can never fit, or for a pinned one that there is not."""
@@ -95,37 +94,42 @@ class Pool:
         finally:
             self._leave(entry)
 
-    def free(self, model_id: str, reason: Reason, *, idle_for: float = 0.0) -> bool:
+    def free(self, model_id: str, reason: Reason, *, idle_for: float = 0.0) -> None:
         """Close the model if it is there, not pinned, and unused for `idle_for` seconds."""
         with self._changed:
             entry = self._entries.get(model_id)
             if entry is None or not self._evictable(model_id, entry) or monotonic() - entry.idle_since < idle_for:
-                return False
+                return
             del self._entries[model_id]
         self._close(entry, reason)
-        return True
 
     def idle(self) -> dict[str, float]:
         """Since when (`monotonic`) each model is unused that could be freed."""
         with self._changed:
-            return {i: entry.idle_since for i, entry in self._entries.items() if self._evictable(i, entry)}
+            return {i: e.idle_since for i, e in self._entries.items() if self._evictable(i, e)}
 
     def close(self) -> None:
+        """Close what nobody uses now, and the rest when its last lease ends; lend out nothing more."""
         with self._changed:
-            entries, self._entries = self._entries, OrderedDict()
-        for entry in entries.values():
-            if entry.model is not None:
-                entry.model.close("shutdown")
+            self._closed = True
+            idle = [i for i, e in self._entries.items() if e.model is not None and e.users == 0]
+            entries = [self._entries.pop(model_id) for model_id in idle]
+            self._changed.notify_all()
+        for entry in entries:
+            self._close(entry, "shutdown")
 
     def _join(self, model_id: str) -> _Entry:
         """Use the model's entry, or make it: whoever makes it loads, all others wait for that."""
         with self._changed:
-            self._wait(lambda: not self._is_leaving(model_id), f"a place for '{model_id}'")
+            self._wait(lambda: not getattr(self._entries.get(model_id), "leaving", False), f"a place for '{model_id}'")
+            self._raise_if_closed()
             entry = self._entries.get(model_id)
             if joined := entry is not None:
                 self._entries.move_to_end(model_id)
             else:
-                self._raise_recent_failure(model_id)
+                error, until = self._failures.get(model_id, (None, 0.0))
+                if error is not None and monotonic() < until:
+                    raise error
                 entry = self._entries[model_id] = _Entry()
             entry.users += 1
             if joined:
@@ -144,13 +148,10 @@ class Pool:
         with self._changed:
             entry.users -= 1
             entry.idle_since = monotonic()
+            last = self._closed and entry.users == 0
             self._changed.notify_all()
-
-    def _raise_recent_failure(self, model_id: str) -> None:
-        error, until = self._failures.pop(model_id, (None, 0.0))
-        if error is not None and monotonic() < until:
-            self._failures[model_id] = error, until
-            raise error
+        if last:
+            self._close(entry, "shutdown")
 
     def _fill(self, model_id: str, entry: _Entry) -> None:
         try:
@@ -158,29 +159,21 @@ class Pool:
             model = self._load(model_id)
         except BaseException as error:
             with self._changed:
-                # Those who wait get this error, and those who come in the next moment.
-                entry.error = error
-                self._failures[model_id] = error, monotonic() + FAILURE_SECONDS
-                if self._entries.get(model_id) is entry:
-                    del self._entries[model_id]
+                entry.error = error  # for those who wait, and for those who come in the next moment
+                if not isinstance(error, TimeoutError):  # then there may be room
+                    self._failures[model_id] = error, monotonic() + FAILURE_SECONDS
+                del self._entries[model_id]
                 self._give_back(entry)
             raise
         with self._changed:
             entry.model = model
-            closed = self._entries.get(model_id) is not entry  # the pool was closed meanwhile
             self._changed.notify_all()
-        if closed:
-            model.close("shutdown")
 
     def _reserve(self, model_id: str, entry: _Entry, size: int) -> None:
         """Count `size` bytes as in memory before they are, evicting idle models until they fit."""
         while True:
             with self._changed:
-                with self._leaving():
-                    self._wait(
-                        lambda: self._exceeded(size) is None or self._least_recently_used() is not None,
-                        f"room for '{model_id}', all of which is in use",
-                    )
+                self._wait_for_room(model_id, size)
                 reason = self._exceeded(size)
                 if reason is None:
                     entry.size, entry.reserved = size, True
@@ -192,27 +185,34 @@ class Pool:
                 victim = self._entries.pop(victim_id)
             self._close(victim, reason)
 
-    @contextmanager
-    def _leaving(self) -> Iterator[None]:
-        """While somebody waits for room, let no more users join the model that was used the longest ago.
+    def _wait_for_room(self, model_id: str, size: int) -> None:
+        """Until the model fits, or one is idle that can go.
 
-        Without that a model in steady use, which is never idle, would keep all others out for ever.
+        Meanwhile nobody may join the model that was used the longest ago: one in steady use is never idle.
         """
-        lent = (entry for i, entry in self._entries.items() if entry.model is not None and i not in self._pinned)
-        entry = next((entry for entry in lent if not entry.leaving), None)
-        if entry is None or self._least_recently_used() is not None:
-            yield
-            return
-        entry.leaving = True
-        try:
-            yield
-        finally:
-            entry.leaving = False
-            self._changed.notify_all()
+        marked: _Entry | None = None
 
-    def _is_leaving(self, model_id: str) -> bool:
-        entry = self._entries.get(model_id)
-        return entry is not None and entry.leaving
+        def is_possible() -> bool:
+            nonlocal marked
+            if self._closed or self._exceeded(size) is None or self._least_recently_used() is not None:
+                return True
+            if marked not in self._entries.values():
+                lent = (e for i, e in self._entries.items() if e.model is not None and i not in self._pinned)
+                if marked := next((entry for entry in lent if not entry.leaving), None):
+                    marked.leaving = True
+            return False
+
+        try:
+            self._wait(is_possible, f"room for '{model_id}', all of which is in use")
+        finally:
+            if marked is not None:
+                marked.leaving = False
+                self._changed.notify_all()
+        self._raise_if_closed()
+
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("this pool is closed")
 
     def _close(self, entry: _Entry, reason: Reason) -> None:
         assert entry.model is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Condition, Thread
+from threading import TIMEOUT_MAX, Condition, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
@@ -16,14 +16,16 @@ from ._pool import Pool
 if TYPE_CHECKING:
     from core.contracts import Load, Model
 
+DEFAULT_TTL = 300.0  # seconds
 Ttl = NonNegativeFloat | Literal["forever"]
 
 
 class KeepAlive:
     """Loads a model on first use and frees it `ttl` seconds after the last: a number, 0, or `forever`.
 
-    `ttl` may be a mapping by model id. `preload` names models that are loaded at start-up, `pin` those
-    that are never freed; with a `memory_budget` the least recently used make room before their time.
+    `ttl` may be a mapping by model id; a model that is not in it has 300 seconds. `preload` names models
+    that are loaded at start-up, `pin` those that are never freed; with a `memory_budget` the least
+    recently used make room before their time.
     """
 
     name = "keep-alive"
@@ -33,7 +35,7 @@ class KeepAlive:
         self,
         load: Load,
         *,
-        ttl: Ttl | dict[str, Ttl] = 300.0,
+        ttl: Ttl | dict[str, Ttl] = DEFAULT_TTL,
         preload: Sequence[str] = (),
         pin: Sequence[str] = (),
         memory_budget: ByteSize | None = None,
@@ -73,7 +75,7 @@ class KeepAlive:
         self._pool.close()
 
     def _seconds(self, model_id: str) -> float:
-        ttl = self._ttl.get(model_id, "forever")
+        ttl = self._ttl.get(model_id, DEFAULT_TTL)
         return float("inf") if ttl == "forever" else ttl
 
     def _free_expired(self) -> None:
@@ -83,7 +85,7 @@ class KeepAlive:
                 ends = [since + self._seconds(model_id) for model_id, since in self._pool.idle().items()]
                 soonest = min(ends, default=float("inf"))
                 if not self._closed and soonest > monotonic():
-                    self._changed.wait(None if soonest == float("inf") else soonest - monotonic())
+                    self._changed.wait(min(soonest - monotonic(), TIMEOUT_MAX))
                 if self._closed:
                     return
             for model_id in self._pool.idle():

@@ -227,6 +227,7 @@ def test_one_broken_checkpoint_is_503_and_the_others_are_served(tmp_path: Path) 
 
 def test_a_broken_index_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     bad = checkpoint_in(tmp_path / "bad")
+    (bad / "model.safetensors").unlink()
     (bad / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
     with running({"models": {"a": str(bad)}}, ready=False) as (server, _):
         assert server.process.wait(SECONDS) == 1

@@ -16,7 +16,7 @@ from core.errors import LoadFailed
 from core.plugins import Registered, load_plugins
 from core.serving.dispatcher import Answer, Dispatcher
 from core.serving.host import Host
-from tests.support import FAKES, checkpoint_in, host_of, in_threads, wait_for
+from tests.support import FAKES, SECONDS, checkpoint_in, host_of, in_threads, wait_for
 
 PLUGINS = load_plugins([FAKES])
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -78,6 +78,24 @@ def test_frees_the_model_when_its_user_fails(started: Started) -> None:
     with pytest.raises(ZeroDivisionError), started.acquire("a"):
         raise ZeroDivisionError
     assert started.predict("a") == LABELS
+
+
+def test_a_model_that_raises_stop_iteration_is_answered(started: Started) -> None:
+    """A stray `next` in a plugin; asyncio takes that exception from nobody."""
+
+    def fail(texts: object) -> None:
+        next(iter(()))
+
+    async def ask() -> list[BaseException | Answer]:
+        with ThreadPoolExecutor(1) as compute:
+            dispatcher = Dispatcher(started.strategy, started.host, compute)
+            await dispatcher.predict("a", TEXTS)
+            for model in started.host.resident():
+                model.predict = fail  # type: ignore[assignment]
+            return await asyncio.gather(*(dispatcher.predict("a", TEXTS) for _ in range(3)), return_exceptions=True)
+
+    for outcome in asyncio.run(asyncio.wait_for(ask(), SECONDS)):
+        assert isinstance(outcome, RuntimeError | Answer)
 
 
 def test_answers_again_after_a_failed_load(started: Started, tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_frees_a_model_when_its_time_is_up(checkpoints: list[Path]) -> None:
     strategy.close()
 
 
+def test_a_very_long_time_keeps_nobody_elses_from_ending(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl={"a": 1e10, "b": 0.01})
+    use(strategy, "a")
+    use(strategy, "b", "c")  # c has the default
+    wait_for(lambda: loader.held == 2 * SIZE)
+    strategy.close()
+
+
 def test_zero_frees_at_once_and_forever_never(checkpoints: list[Path]) -> None:
     strategy, loader = keeper(checkpoints, ttl={"a": 0, "b": "forever", "c": 0.01})
     use(strategy, "a", "b", "c")

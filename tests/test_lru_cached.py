@@ -136,6 +136,46 @@ def test_a_model_in_steady_use_does_not_keep_others_out(checkpoints: list[Path])
             user.result(SECONDS)
 
 
+def test_those_who_wait_for_one_place_take_turns(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=1)
+    in_threads(6, lambda i: use(cache, *["abc"[i % 3]] * 20))
+    assert loader.most == SIZE
+
+
+def test_a_lease_outlives_close_and_nothing_is_lent_after(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=2)
+    use(cache, "b")
+    with cache.acquire("a") as model:
+        cache.close()
+        assert model.predict(["good"]) == [("POSITIVE", 0.75)]
+        assert loader.held == SIZE
+    assert loader.held == 0
+    with pytest.raises(RuntimeError, match="closed"):
+        use(cache, "a")
+
+
+def test_a_load_that_ends_after_close_is_freed_by_its_user(checkpoints: list[Path]) -> None:
+    cache, loader = cache_of(checkpoints, capacity=1)
+    with gated(checkpoints[0]) as gate, ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(use, cache, "a")
+        gate.wait_for_load()
+        waiting = pool.submit(use, cache, "b")
+        wait_for(lambda: "b" in resident(cache))
+        cache.close()
+        assert isinstance(waiting.exception(SECONDS), RuntimeError)  # at once, not when its patience ends
+        gate.open()
+        loading.result(SECONDS)
+    assert loader.held == 0
+
+
+def test_a_wait_in_vain_is_no_failed_load(checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strategies._pool.PATIENCE", 0.05)
+    cache, _ = cache_of(checkpoints, capacity=1)
+    with cache.acquire("a"), pytest.raises(TimeoutError, match="in vain for room for 'b'"):
+        use(cache, "b")
+    use(cache, "b")
+
+
 def test_a_model_that_cannot_be_closed_fails_nobody_else(
     checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +186,7 @@ def test_a_model_that_cannot_be_closed_fails_nobody_else(
     use(cache, "a")
     monkeypatch.setattr(FakeModel, "close", fail)
     use(cache, "b", "c")
+    cache.close()
 
 
 def test_refuses_a_model_larger_than_the_budget(checkpoints: list[Path]) -> None:

@@ -138,6 +138,43 @@ def test_what_cannot_be_told_apart_stays_with_its_checkpoint(tmp_path: Path) -> 
     assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
 
 
+@pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
+def test_a_buffer_that_the_stock_path_does_not_read_is_not_read(tmp_path: Path, name: str) -> None:
+    """Old checkpoints hold such buffers; one that is equal by chance must not make a hole of it."""
+    directories = []
+    for seed in (1, 2):
+        directory = small("bert", tmp_path / str(seed), seed)
+        buffer = getattr(stock.load_module(directory, "float32").bert.embeddings, name)
+        tensors = load_file(directory / "model.safetensors")
+        (directory / "model.safetensors").unlink()
+        held = buffer.clone() if seed == 1 else buffer.flip(-1) + (name == "token_type_ids")
+        tensors[f"bert.embeddings.{name}"] = held
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+        directories.append(directory)
+    template = template_of(directories[0])
+    assert not template.of_one_checkpoint
+    for directory in directories:
+        module = template.restore(MappedTensors(checkpoint.weights(directory)))
+        assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
+
+
+def test_a_new_tokenizer_is_used_whatever_the_dtype(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path / "cache"))
+    loader = MappedLoader(dtype="bfloat16")
+    before = loader.load(copy).predict(["I love it."])[0]
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    pieces = tokenizer["model"]["vocab"]
+    pieces["love"], pieces["hate"] = pieces["hate"], pieces["love"]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert loader.load(copy).predict(["I love it."])[0].label != before.label
+    if loader._dtype == "bfloat16":
+        for folder in (tmp_path / "cache").glob("bfloat16-*"):
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+    assert loader.load(copy).predict(["I hate it."])[0].label == before.label  # converted anew
+
+
 def test_a_structure_that_cannot_be_copied_is_said_once(
     embedded_directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

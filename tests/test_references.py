@@ -90,14 +90,20 @@ def test_a_local_directory(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert anchor("org/name@main", copy.parent) == "org/name@main"
 
 
+def _index_only(folder: Path, text: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / checkpoint.INDEX).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "Only safetensors"),
-        (lambda folder: (folder / checkpoint.INDEX).write_text("[]"), "no index"),
-        (lambda folder: (folder / checkpoint.INDEX).write_text('{"weight_map": {"a": "gone.safetensors"}}'), "gone"),
+        (lambda folder: _index_only(folder, "[]"), "no index"),
+        (lambda folder: _index_only(folder, '{"weight_map": {"a": 5}}'), "no index"),
+        (lambda folder: _index_only(folder, '{"weight_map": {"a": "gone.safetensors"}}'), "gone"),
     ],
 )
 def test_an_incomplete_directory_says_what_it_lacks(copy: Path, spoil: object, sentence: str) -> None:

@@ -207,6 +207,19 @@ def test_interrupted_while_a_server_ends_it_leaves_none(tmp_path: Path) -> None:
     assert not servers[0].is_running()
 
 
+def test_killed_it_takes_its_server_along(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    process = start_runner(experiment(tmp_path, repetitions=50_000), "--output", str(tmp_path / "out"))
+    wait_for(lambda: any(path.stat().st_size > 5_000 for path in (tmp_path / "out").glob("*/*/samples.jsonl")))
+    [server] = servers_of(process)
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+    folder = only_folder(tmp_path / "out", "quick")
+    assert len(read_records(folder)) > 10
+    assert runner("--report", str(folder)).returncode == 1
+
+
 STUBBORN = """
 import contextlib, pathlib, threading, pluggy
 
@@ -239,6 +252,12 @@ def start_runner(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+ENDED = json.dumps(
+    {"kind": "trial", "round": 0, "trial": "persistent", "ready_s": 1, "first_answer_s": 1, "steady_s": 1, "loads": 1}
+    | {"memory_mib": {"idle_pss": 1, "idle_private": 1, "peak_rss": 1}}
+)
+
+
 def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
     lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
     for text, sentence in (
@@ -248,6 +267,7 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path,
         (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
         (lines[1] + "\n", "the first line does not describe a run"),
         (lines[0].replace('"schema": 1', '"schema": 9') + "\n", "written by another version"),
+        (lines[0] + "\n" + lines[1].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
         ("", "the first line does not describe a run"),
     ):
         (tmp_path / "samples.jsonl").write_text(text)

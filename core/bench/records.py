@@ -85,7 +85,7 @@ def _parse(path: Path, lines: list[str]) -> Iterator[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # what follows the last newline was not finished
                 return
-            raise ResultsError(f"{path}:{number}: is no record ({error!r}).") from error
+            raise ResultsError(f"{path}:{number}: is no record of a run.") from error
         if lacking:
             raise ResultsError(f"{path}:{number}: this {record['kind']} record lacks '{lacking[0]}'.")
         yield record

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +20,8 @@ import httpx
 
 from ..errors import TrialFailed
 
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.01
 LOG_TAIL = 8192  # bytes
@@ -81,6 +85,7 @@ def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us; we end the server ourselves
+            preexec_fn=_die_with_parent,
         )
         try:
             yield ServerProcess(process, port, log, started)
@@ -89,6 +94,12 @@ def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
             raise
         finally:
             _end(process)
+
+
+def _die_with_parent() -> None:
+    """In the child: let the kernel end it when this process dies, however that happens (prctl(2))."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:

@@ -29,7 +29,7 @@ def check(directory: Path) -> None:
 def weights(directory: Path) -> list[Path]:
     """The safetensors files, in order. Raises ModelReferenceError when there are none."""
     index = directory / INDEX
-    if index.is_file():
+    if index.is_file() and not (directory / "model.safetensors").is_file():
         try:
             names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
         except (ValueError, KeyError, AttributeError, TypeError) as error:

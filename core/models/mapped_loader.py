@@ -81,7 +81,7 @@ class MappedLoader:
 
     def _in_dtype(self, directory: Path) -> Path:
         key = identity(directory)
-        if key not in self._converted:
+        if key not in self._converted or not self._converted[key].is_dir():
             self._converted[key] = in_dtype(directory, self._dtype)
         return self._converted[key]
 

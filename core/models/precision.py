@@ -17,6 +17,7 @@ from .header import FLOATS, read_header
 log = logging.getLogger("residency")
 Dtype = Literal["float32", "bfloat16"]
 NAMES = {"float32": "F32", "bfloat16": "BF16"}
+PARTS = (".safetensors", ".json", ".txt", ".model")  # of a checkpoint: weights, config, tokenizer
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -40,7 +41,7 @@ def _computes_bfloat16() -> bool:
 def identity(directory: Path) -> str:
     """Changes when the checkpoint's files do; cheap enough to ask at each load."""
     digest = hashlib.sha256()
-    for file in (directory / "config.json", *checkpoint.weights(directory)):
+    for file in sorted(path for path in directory.iterdir() if path.suffix in PARTS):
         status = file.stat()
         digest.update(f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
@@ -68,7 +69,7 @@ def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> 
         }
         save_file(tensors, target / file.name, metadata={"format": "pt"})
     for file in directory.iterdir():
-        if file.is_file() and not (target / file.name).exists() and file.suffix in (".json", ".txt", ".model"):
+        if file.is_file() and not (target / file.name).exists() and file.suffix in PARTS:
             shutil.copyfile(file, target / file.name)
     config = json.loads((directory / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=2) + "\n")

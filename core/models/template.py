@@ -31,7 +31,7 @@ class Template:
     def __init__(self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str]) -> None:
         """`unexpected` are the file's tensors that the stock path did not use. Raises UnaccountedError."""
         named = _distinct(module)
-        provided, leftover = _match(named, tensors, set(unexpected))
+        provided, leftover = _match(named, set(module.state_dict()), tensors, set(unexpected))
         self.sources: dict[int, str] = provided
         self._shared: list[Any] = []  # what restored modules have in common with this one
         real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
@@ -114,21 +114,29 @@ def _distinct(module: nn.Module) -> Named:
     return named
 
 
-def _match(named: Named, tensors: MappedTensors, unexpected: set[str]) -> tuple[dict[int, str], set[str]]:
-    """(file name of each tensor that the file holds bit for bit, names in the file that none is of)."""
+def _match(
+    named: Named, saved: set[str], tensors: MappedTensors, unexpected: set[str]
+) -> tuple[dict[int, str], set[str]]:
+    """(file name of each tensor that the file holds bit for bit, names in the file that none is of).
+
+    A name counts only where the module reads it from a file: an old checkpoint may hold a buffer that is
+    equal by chance, and another one of the same layout a different one, which the stock path ignores.
+    """
     provided: dict[int, str] = {}
     for identity, (tensor, names) in named.items():
         for name in names:
-            if name in tensors.entries and _same(tensor, tensors[name]):
+            read = name in saved and name not in unexpected
+            if read and name in tensors.entries and _same(tensor, tensors[name]):
                 provided[identity] = name
                 break
-    leftover = set(tensors.entries) - set(provided.values()) - unexpected
+    unread = {name for _, names in named.values() for name in names if name not in saved}
+    leftover = set(tensors.entries) - set(provided.values()) - unexpected - unread
     # Renamed tensors are found by their content, where that leaves no doubt.
     by_shape: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
     for name in leftover:
         by_shape[tensors.entries[name].shape].append(name)
-    for identity, (tensor, _) in named.items():
-        if identity not in provided:
+    for identity, (tensor, names) in named.items():
+        if identity not in provided and not saved.isdisjoint(names):
             same = [name for name in by_shape[tuple(tensor.shape)] if _same(tensor, tensors[name])]
             rivals = [i for i, (other, _) in named.items() if i not in provided and _same(other, tensor)]
             if len(same) == 1 and rivals == [identity]:

@@ -41,8 +41,9 @@ class _Request:
 
     def settle(self, outcome: Answer | BaseException) -> None:
         """From a worker thread: hand the outcome to whoever waits for it."""
-        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")  # it must not end the event loop
+        if isinstance(outcome, StopIteration) or not isinstance(outcome, Answer | Exception):
+            # A future takes no StopIteration, and nothing else must end the event loop.
+            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")
         self.loop.call_soon_threadsafe(self._settle, outcome)
 
     def _settle(self, outcome: Answer | Exception) -> None:
@@ -105,9 +106,8 @@ class Dispatcher:
                     self._answer(request, model, model_id, asked, acquired)
         except BaseException as error:
             if taken is not None:
-                log.exception("Strategy '%s' failed after the answer from '%s'", self._host.strategy, model_id)
-                return
-            for request in self._take(waiting):
+                log.exception("Strategy '%s' failed after it lent '%s'", self._host.strategy, model_id)
+            for request in self._take(waiting) if taken is None else taken:  # who has an answer keeps it
                 request.settle(error)
 
     def _take(self, waiting: deque[_Request]) -> list[_Request]:
