@@ -100,7 +100,7 @@ class _Builder:
                 documents += 1
                 if documents > 1:
                     raise self._refusal(event, "holds more than one document; keep one")
-            elif isinstance(event, (yaml.NodeEvent,)):
+            elif isinstance(event, yaml.NodeEvent):
                 value = self._node(event, events, ())
         return value
 

@@ -231,6 +231,12 @@ def test_scores_are_the_stock_loaders(embedded_directory: Path, options: dict[st
         assert set(model.phases) == {"resolve", "weights", "structure", "tokenizer"}
 
 
+@pytest.mark.parametrize("options", [{"linear": "stock"}, {"dtype": "bfloat16"}])
+def test_a_pack_without_effect_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'pack' reorders float32 weights"):
+        MappedLoader(pack=True, **options)
+
+
 def test_bfloat16_is_converted_once_and_mapped(
     embedded_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -39,6 +39,11 @@ class MappedLoader:
         pack: bool = False,
         keep_tokenizer: bool = True,
     ) -> None:
+        """Raises ValueError for a `pack` that would have no effect."""
+        if pack and (linear == "stock" or dtype != "float32"):
+            raise ValueError(
+                "'pack' reorders float32 weights for oneDNN: use it with 'linear: auto' and 'dtype: float32'"
+            )
         # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
         from . import linear as backends
         from . import stock
