@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
-Reason = Literal["request", "capacity", "budget", "expired", "manual", "shutdown"]
+Reason = Literal["request", "capacity", "budget", "expired", "manual", "shutdown", "crash"]
 """Why a model left memory: its one request was answered, room was needed (number of models or
-bytes), its time was up, an operator said so, or the server ended."""
+bytes), its time was up, an operator said so, the server ended, or its own process did."""
+LoadReason = Literal["asked", "crash"]
+"""Why a model was loaded: its strategy asked for it, or its own process had ended."""
 
 
 class Prediction(NamedTuple):
@@ -27,7 +29,9 @@ class Model(Protocol):
     """A checkpoint in memory. `predict` may be called from any thread, until `close`.
 
     It may also have `phases`, a mapping that says where its load's time went: seconds by phase, such as
-    `tokenizer` and `weights`; they show up in `Server-Timing`.
+    `tokenizer` and `weights`; they show up in `Server-Timing`. One that can lose its weights and load them
+    anew within `predict` may have `reloading`: the host sets it to a function, which the model hands its
+    load to, so that this load is timed and counted like any other.
     """
 
     @property

@@ -51,6 +51,10 @@ class LoadFailed(ResidencyError):
     """A checkpoint could not become a model. The message holds no path."""
 
 
+class ModelCrashed(ResidencyError):
+    """A model's process ended or hung; its requests in flight fail, and the next one gets a new process."""
+
+
 class StartupFailed(ResidencyError):
     """A strategy or a model reference refused while the server started."""
 

@@ -62,8 +62,10 @@ def register_loaders() -> Iterable[type[Any]]:
 
 
 @hookspec
-def after_model_load(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float) -> None:
-    """Observe a load that has just succeeded. A failure in here is logged and breaks nothing.
+def after_model_load(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str) -> None:
+    """Observe a load that has just succeeded, `asked` for by the strategy or made necessary by a `crash`.
+
+    A failure in here is logged and breaks nothing.
 
     >>> import pluggy
     >>> loads = []

@@ -31,6 +31,7 @@ BUILT_IN = (
     "strategies.keep_alive",
     "core.models.transformers_loader",
     "core.models.mapped_loader",
+    "core.models.subprocess_loader",
     "core.serving.load_log",
 )
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

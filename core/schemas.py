@@ -77,6 +77,7 @@ class StrategyStatus(BaseModel):
     options: dict[str, Any]
     loads: int
     unloads: int
+    crashes: Annotated[int, Field(description="loads that a model's crashed process made necessary")]
     resident: list[ResidentModel]
 
 

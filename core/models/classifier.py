@@ -21,6 +21,9 @@ class Tokenizer:
         # Its padding and truncation are its state; two threads at it are "Already borrowed".
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any]]:
+        return Tokenizer, (self._tokenizer,)
+
     def __call__(self, texts: Sequence[str], max_tokens: int) -> Any:
         with self._lock:
             return self._tokenizer(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
+Common = tuple[dict[Key, "Template | None"], dict[Key, "Tokenizer"], dict[str, Path]]
 
 
 class MappedLoader:
@@ -83,6 +84,19 @@ class MappedLoader:
         tokenizer = self._tokenizer(directory)
         clock.lap("tokenizer")
         return self._stock.Classifier(tokenizer, module, clock.phases, tensors.discard if template else None)
+
+    def common(self) -> Common:
+        """What loads have in common; it can be pickled, for another process's loader with the same options."""
+        with self._lock:
+            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy()
+
+    def adopt(self, common: Common) -> None:
+        """Take what another loader with the same options has made."""
+        templates, tokenizers, converted = common
+        with self._lock:
+            self._templates |= templates
+            self._tokenizers |= tokenizers
+            self._converted |= converted
 
     def _in_dtype(self, directory: Path) -> Path:
         key = identity(directory)

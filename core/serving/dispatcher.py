@@ -122,17 +122,13 @@ class Dispatcher:
             return
         # A warm acquire is only waiting; a cold one is the load that it waited for.
         load = acquired - max(asked, request.arrived) if cold else 0.0
-        request.settle(
-            Answer(
-                predictions=predictions,
-                cold=cold,
-                queue=began - request.arrived - load,
-                load=load,
-                inference=ended - began,
-                # Who came while the load ran has waited for a part of it only.
-                phases=self._host.phases(model_id) if cold and request.arrived <= asked else {},
-            )
-        )
+        queue, inference = began - request.arrived - load, ended - began
+        if not cold and (cold := request.watch.cold()):  # the model had crashed, and loaded itself anew
+            load = min(self._host.latest(model_id).seconds, inference)
+            inference -= load
+        # Who came while the load ran has waited for a part of it only.
+        phases = self._host.latest(model_id).phases if cold and request.arrived <= asked else {}
+        request.settle(Answer(predictions, cold, queue, load, inference, phases))
 
 
 def _timed(

@@ -7,18 +7,27 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
-from ..contracts import Loader, Model, Prediction, Reason
+from ..contracts import Loader, LoadReason, Model, Prediction, Reason
 from ..errors import LoadFailed
 from .release import give_back
 
 log = logging.getLogger("residency")
+Result = TypeVar("Result")
 PATH = re.compile(r"(?<![\w/…])~?(?:/[^\s'\",;:()\[\]]+)+/?")
+
+
+class Loaded(NamedTuple):
+    """A load: its seconds, in all and by phase."""
+
+    seconds: float
+    phases: Mapping[str, float]
 
 
 class Host:
@@ -40,13 +49,14 @@ class Host:
         self.loader = loader
         self.loads = 0
         self.unloads = 0
+        self.crashes = 0
         self._checkpoints = checkpoints
         self._hooks = hooks
         self._slots = slots
-        self._lock = Lock()  # protects what stands below, and both counts
+        self._lock = Lock()  # protects what stands below, and the counts
         self._begun: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
-        self._phases: dict[str, Mapping[str, float]] = {}
+        self._latest: dict[str, Loaded] = {}
         self._resident: list[HostedModel] = []
 
     @property
@@ -69,26 +79,43 @@ class Host:
                 log.warning("%s", self._failure(model_id, error))
 
     def __call__(self, model_id: str) -> Model:
+        def load() -> HostedModel:
+            return HostedModel(self, model_id, self.loader.load(self._checkpoints[model_id]))
+
+        hosted, seconds = self._timed(model_id, load)
+        self._arrived(hosted, seconds, "asked")
+        return hosted
+
+    def reload(self, model: HostedModel, load: Callable[[], None]) -> None:
+        """For a model that has lost its weights: it left memory, and `load` brings it back."""
+        if self.leaving(model):
+            self.freed(model, "crash")
+        _, seconds = self._timed(model.model_id, load)
+        self._arrived(model, seconds, "crash")
+
+    def _timed(self, model_id: str, load: Callable[[], Result]) -> tuple[Result, float]:
+        """What `load` makes, and the seconds that it took. Raises LoadFailed for whatever it raises."""
         with self._lock:
             self._begun[model_id] += 1
             self._running[model_id] += 1
         try:
             with self._slots:
                 started = time.perf_counter()
-                model = self.loader.load(self._checkpoints[model_id])
-                seconds = time.perf_counter() - started
-            hosted = HostedModel(self, model_id, model)
+                return load(), time.perf_counter() - started
         except BaseException as error:  # whatever a loader raises, the caller gets a sentence
             raise self._failure(model_id, error) from error
         finally:
             with self._lock:
                 self._running[model_id] -= 1
+
+    def _arrived(self, model: HostedModel, seconds: float, reason: LoadReason) -> None:
+        model.since = time.time()
         with self._lock:
             self.loads += 1
-            self._phases[model_id] = hosted.phases
-            self._resident.append(hosted)
-        self._notify("after_model_load", hosted, seconds=seconds)
-        return hosted
+            self.crashes += reason == "crash"
+            self._latest[model.model_id] = Loaded(seconds, model.phases)
+            self._resident.append(model)
+        self._notify("after_model_load", model, seconds=seconds, reason=reason)
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
         log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
@@ -97,10 +124,10 @@ class Host:
     def watch(self, model_id: str) -> Watch:
         return Watch(self, model_id)
 
-    def phases(self, model_id: str) -> Mapping[str, float]:
-        """Seconds by phase of the model's latest load."""
+    def latest(self, model_id: str) -> Loaded:
+        """The model's latest load."""
         with self._lock:
-            return self._phases.get(model_id, {})
+            return self._latest.get(model_id, Loaded(0.0, {}))
 
     def resident(self) -> list[HostedModel]:
         """What is in memory now, the oldest first."""
@@ -112,10 +139,14 @@ class Host:
         with self._lock:
             return self._begun[model_id], self._running[model_id]
 
-    def leaving(self, model: HostedModel) -> None:
+    def leaving(self, model: HostedModel) -> bool:
+        """Whether it was in memory: one that crashed, and could not be loaded again, is not."""
         with self._lock:
-            self.unloads += 1
-            self._resident.remove(model)
+            was_resident = model in self._resident
+            if was_resident:
+                self.unloads += 1
+                self._resident.remove(model)
+            return was_resident
 
     def freed(self, model: HostedModel, reason: Reason) -> None:
         self._notify("after_model_unload", model, seconds=time.time() - model.since, reason=reason)
@@ -141,12 +172,18 @@ class HostedModel:
     def __init__(self, host: Host, model_id: str, model: Model) -> None:
         self.model_id = model_id
         self.nbytes = model.nbytes
-        self.phases: Mapping[str, float] = getattr(model, "phases", {})
         self.since = time.time()
         self.predict = model.predict  # no frame of ours in the hot path
         self._host = host
         self._model: Model | None = model
         self._closing = Lock()
+        if hasattr(model, "reloading"):
+            model.reloading = partial(host.reload, self)
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """Seconds by phase of its latest load."""
+        return getattr(self._model, "phases", {})
 
     def close(self, reason: Reason) -> None:
         with self._closing:
@@ -154,13 +191,14 @@ class HostedModel:
         if model is None:
             return
         self.predict = _closed
-        self._host.leaving(self)
+        was_resident = self._host.leaving(self)
         try:
             model.close(reason)
         finally:
             del model
             give_back()
-            self._host.freed(self, reason)
+            if was_resident:
+                self._host.freed(self, reason)
 
 
 def _closed(texts: Sequence[str]) -> list[Prediction]:

@@ -11,8 +11,8 @@ hookimpl = pluggy.HookimplMarker("residency")
 
 
 @hookimpl
-def after_model_load(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float) -> None:
-    log.info("%s: loaded '%s' (%s, %d bytes) in %.3f s", strategy, model_id, loader, nbytes, seconds)
+def after_model_load(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str) -> None:
+    log.info("%s: loaded '%s' (%s, %d bytes) in %.3f s: %s", strategy, model_id, loader, nbytes, seconds, reason)
 
 
 @hookimpl

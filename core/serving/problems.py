@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import LoadFailed, NotReady, TooManyTexts, UnknownModel
+from ..errors import LoadFailed, ModelCrashed, NotReady, ResidencyError, TooManyTexts, UnknownModel
 from ..schemas import Problem
 
 RETRY = {"Retry-After": "1"}
@@ -38,8 +38,9 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(NotReady)
     @app.exception_handler(LoadFailed)
+    @app.exception_handler(ModelCrashed)
     @app.exception_handler(TimeoutError)
-    async def unavailable(request: Request, error: NotReady | LoadFailed | TimeoutError) -> JSONResponse:
+    async def unavailable(request: Request, error: ResidencyError | TimeoutError) -> JSONResponse:
         return problem(503, str(error), RETRY)
 
     @app.exception_handler(RequestValidationError)

@@ -127,6 +127,7 @@ class Service:
             "options": mounted.options,
             "loads": host.loads if host else 0,
             "unloads": host.unloads if host else 0,
+            "crashes": host.crashes if host else 0,
             "resident": [
                 {"model": model.model_id, "bytes": model.nbytes, "since": model.since}
                 for model in (host.resident() if host else [])

@@ -1,0 +1,213 @@
+"""A server process's end of the conversations with its fork server and with that one's children. Linux only."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+from ..errors import ModelCrashed
+from .fork_server import PACKET
+
+START_SECONDS = 120.0  # for the imports, from the slowest disk
+END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
+PRELOAD = ("torch", "transformers.modeling_utils", f"{__package__}.template", f"{__package__}.mapped_loader")
+BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
+import main; main(*rest)"
+
+
+class Child:
+    """A process with one model, which is asked line by line. For one thread at a time, except `kill`."""
+
+    def __init__(self, server: ForkServer, pid: int, handle: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self._server = server
+        self._lock = Lock()  # protects the handle, whose number another file may get once it is closed
+        self._handle: int | None = handle
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+
+    def ask(self, question: Any, seconds: float) -> dict[str, Any]:
+        """Raises ModelCrashed when the process ends before it answers, or does not answer in time; it is gone then.
+
+        RuntimeError for what failed inside it, with its traceback as a note.
+        """
+        self._connection.settimeout(seconds)
+        try:
+            self._connection.sendall(json.dumps(question).encode() + b"\n")
+            line = self._lines.readline()
+        except TimeoutError:
+            self.end()
+            raise ModelCrashed(f"The model's process gave no answer within {seconds:g} s and was ended.") from None
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            raise ModelCrashed(f"The model's process {self.end()} before it had answered.")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            failure = RuntimeError(answer["error"])
+            failure.add_note(answer["traceback"])
+            raise failure
+        return answer
+
+    def has_ended(self) -> bool:
+        return self._handle is None or _ends(self._handle, 0)
+
+    def kill(self) -> None:
+        """From any thread; whoever waits for an answer gets ModelCrashed."""
+        with self._lock, suppress(ProcessLookupError):
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def end(self) -> str:
+        """Kill the process, unless it has ended, and return when its memory is back: what became of it."""
+        self.kill()
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is None:
+            return "has ended"
+        ended = _ends(handle, END_SECONDS)
+        os.close(handle)
+        self._lines.close()
+        self._connection.close()
+        return self._server.became_of(self.pid) if ended else "hangs in the kernel"
+
+
+class ForkServer:
+    """A process that has done the imports, for all loaders of this process; its children end with it.
+
+    It begins to import at once, and ends with this process, however that ends.
+    """
+
+    def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lifeline, lifeline = socket.socketpair()
+        arguments = [sys.path, control.fileno(), lifeline.fileno(), preload]
+        with control, lifeline:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", BOOT, json.dumps(arguments)],
+                pass_fds=(control.fileno(), lifeline.fileno()),
+                # NumPy's threads would be started by its import, and a process with threads cannot fork safely.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the server, which ends this one itself
+            )
+        self._control.settimeout(START_SECONDS)
+        self._lock = Lock()  # protects the control conversation and what stands below
+        self._preloaded: list[str] | None = None  # until it has said so
+        self._making: defaultdict[object, Lock] = defaultdict(Lock)
+        self._made: set[object] = set()
+        atexit.register(self.close)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def preloaded(self) -> list[str]:
+        """The modules that children find imported. Raises RuntimeError when one cannot be imported."""
+        with self._lock:
+            if self._preloaded is None:
+                self._preloaded = self._listen()[0]["preloaded"]
+            return self._preloaded
+
+    def spawn(self, *, prepared: int | None = None) -> Child:
+        """A new child, which waits for its order; what it prepares goes into the file `prepared`."""
+        self.preloaded()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                answer, [handle] = self._call(
+                    {"do": "spawn"}, theirs.fileno(), *([] if prepared is None else [prepared])
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return Child(self, answer["pid"], handle, ours)
+
+    def keep(self, prepared: int) -> None:
+        """Let all later children have what one has prepared. Raises RuntimeError when that cannot be imported."""
+        self._preloaded = self._call({"do": "keep"}, prepared)[0]["preloaded"]
+
+    def became_of(self, pid: int) -> str:
+        """How a child that is no more has ended."""
+        try:
+            status = self._call({"do": "reap", "pid": pid})[0]["status"]
+        except ModelCrashed:
+            return "ended with the one that it was forked from"
+        if status is None or status >= 0:
+            return f"ended with status {status}"
+        hint = ", because its weights vanished or shrank," if -status == signal.SIGBUS else ""
+        return f"was ended by {signal.Signals(-status).name}{hint}"
+
+    def once(self, key: object, make: Callable[[], None]) -> None:
+        """Call `make` unless it has been done for `key`; others wait for it, whoever finds it failed tries again."""
+        with self._lock:
+            making = self._making[key]
+        with making:
+            if key not in self._made:
+                make()
+                self._made.add(key)
+
+    def close(self) -> None:
+        """End the process, and with it all its children."""
+        atexit.unregister(self.close)
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+        self._lifeline.close()
+
+    def _call(self, request: dict[str, Any], *fds: int) -> tuple[dict[str, Any], list[int]]:
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [json.dumps(request).encode()], fds)
+            except OSError as error:
+                raise self._crashed(error) from error
+            return self._listen()
+
+    def _listen(self) -> tuple[dict[str, Any], list[int]]:
+        """What the process says next, and the file descriptors that come with it."""
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError as error:
+            raise self._crashed(error) from error
+        if not message:
+            raise self._crashed("it has ended")
+        answer: dict[str, Any] = json.loads(message)
+        if "error" in answer:
+            raise RuntimeError(f"the process that loads models cannot do it: {answer['error']}")
+        return answer, fds
+
+    def _crashed(self, why: object) -> ModelCrashed:
+        self._process.kill()  # if it only hangs
+        return ModelCrashed(f"The process that loads models is gone ({why}).")
+
+
+def _ends(handle: int, seconds: float) -> bool:
+    """Whether the process of a pidfd ends within that time."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(seconds * 1e3))
+
+
+_starting = Lock()
+_server: ForkServer | None = None
+
+
+def fork_server() -> ForkServer:
+    """The one of this process, begun when it is first asked for, and again when it has ended."""
+    global _server
+    with _starting:
+        if _server is None or not _server.is_alive():
+            if _server is not None:
+                _server.close()
+            _server = ForkServer()
+        return _server

@@ -1,0 +1,174 @@
+"""The process that children are forked from, and the children. Linux only.
+
+It has imported torch and the model classes, holds templates and tokenizers, and never starts a thread or
+opens a checkpoint: a child does that. `children.py` is the other end of both conversations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .mapped_loader import MappedLoader
+
+PACKET = 1 << 16  # bytes; no message of the control conversation is larger
+PR_SET_PDEATHSIG = 1
+WORDS = ["What the forward imports when it first runs is imported, too."]
+
+
+def main(control: int, lifeline: int, preload: Sequence[str]) -> None:
+    """Import, say so, then do what the control conversation asks for, until its other end is gone."""
+    gc.disable()  # its full runs would cost a second of the imports
+    _die_with_peer(lifeline)
+    server = _Server(socket.socket(fileno=control))
+    try:
+        greeting = server.import_modules(preload)
+    except BaseException as error:
+        greeting = {"error": f"{type(error).__name__}: {error}"}
+    server.say(greeting)
+    if "error" not in greeting:
+        server.serve()
+
+
+def _die_with_peer(lifeline: int) -> None:
+    """Let the kernel kill this process when the socket's other end is closed, whatever is running here.
+
+    (fcntl(2), F_SETSIG; a death signal would come when the thread ends that started this process.)
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        if os.read(lifeline, 1) == b"":  # it was closed before the kernel watched
+            os._exit(1)
+    except BlockingIOError:
+        pass
+
+
+class _Server:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._modules: list[str] = []
+        self._loaders: dict[str, MappedLoader] = {}  # by their options
+
+    def serve(self) -> None:
+        while True:
+            message, fds, _, _ = socket.recv_fds(self._control, PACKET, 2)
+            if not message:
+                os._exit(0)
+            request = json.loads(message)
+            try:
+                if request["do"] == "spawn":
+                    self._spawn(fds)
+                elif request["do"] == "keep":
+                    self.say(self._keep(fds[0]))
+                else:
+                    pid, status = os.waitpid(request["pid"], os.WNOHANG)
+                    self.say({"status": os.waitstatus_to_exitcode(status) if pid else None})
+            except Exception as error:
+                self.say({"error": f"{type(error).__name__}: {error}"})
+            for fd in fds:
+                os.close(fd)
+
+    def say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+
+    def import_modules(self, names: Sequence[str]) -> dict[str, Any]:
+        """Raises what an import raises, and RuntimeError when a thread was started: no fork is safe then."""
+        for name in names:
+            importlib.import_module(name)
+        if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
+            raise RuntimeError(f"{threads - 1} threads were started by importing {', '.join(names)}")
+        self._modules += [name for name in names if name not in self._modules]
+        gc.freeze()  # a child's collector must not write to the pages that it shares
+        return {"preloaded": self._modules}
+
+    def _keep(self, prepared: int) -> dict[str, Any]:
+        """Adopt what a child has prepared; it comes through memory, never from a disk."""
+        with os.fdopen(os.dup(prepared), "rb") as stream:
+            stream.seek(0)
+            options, common, modules = pickle.load(stream)  # noqa: S301 - a child of ours has written it
+        self._loader(options).adopt(common)
+        return self.import_modules(modules)
+
+    def _loader(self, options: str) -> MappedLoader:
+        from .mapped_loader import MappedLoader
+
+        if options not in self._loaders:
+            self._loaders[options] = MappedLoader(**json.loads(options))
+        return self._loaders[options]
+
+    def _spawn(self, fds: Sequence[int]) -> None:
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _die_with_server(server)
+                self._control.close()
+                gc.enable()
+                self._run_child(*fds)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        # Sent before the child can be reaped, so that the handle can mean no other process.
+        handle = os.pidfd_open(pid)
+        self.say({"pid": pid}, [handle])
+        os.close(handle)
+
+    def _run_child(self, conversation: int, prepared: int | None = None) -> None:
+        """Load what the first line says, then answer the others, until the conversation ends."""
+        with socket.socket(fileno=conversation) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+            order = json.loads(lines.readline())
+            try:
+                before = set(sys.modules)
+                loader = self._loader(order["options"])
+                model = loader.load(Path(order["directory"]))
+                if prepared is not None:
+                    model.predict(WORDS)
+                    modules = [name for name in set(sys.modules) - before if _importable(name)]
+                    with os.fdopen(prepared, "wb") as stream:
+                        pickle.dump((order["options"], loader.common(), sorted(modules)), stream)
+            except Exception as error:
+                _answer(lines, _failure(error))
+                return
+            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules})
+            for line in lines:
+                try:
+                    _answer(lines, {"predictions": model.predict(json.loads(line))})
+                except Exception as error:
+                    _answer(lines, _failure(error))
+        os._exit(0)
+
+
+def _die_with_server(server: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:  # it had died before
+        os._exit(1)
+
+
+def _importable(name: str) -> bool:
+    """Whether the module came from an import, and was not made by some other module."""
+    return getattr(sys.modules[name], "__spec__", None) is not None
+
+
+def _answer(lines: IO[str], answer: dict[str, Any]) -> None:
+    lines.write(json.dumps(answer) + "\n")
+    lines.flush()
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {"error": str(error) or type(error).__name__, "traceback": traceback.format_exc()}

@@ -1,0 +1,145 @@
+"""A model in a process of its own, whose memory goes back whole when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pluggy
+from pydantic import Field
+
+from ..contracts import Prediction, Reason
+from . import checkpoint
+from .precision import BYTES, Dtype, computable, identity
+
+if TYPE_CHECKING:
+    from .children import Child, ForkServer
+
+
+class SubprocessLoader:
+    """Loads as `mapped` does, in a child process that is forked when the imports are done.
+
+    Closing a model ends its process. One that crashes, or gives no answer within `deadline` seconds, fails
+    the requests that it was answering, and no others.
+    """
+
+    name = "subprocess"
+
+    def __init__(
+        self,
+        *,
+        dtype: Dtype = "float32",
+        linear: Literal["auto", "stock"] = "auto",
+        deadline: Annotated[float, Field(gt=0, le=3600)] = 30.0,
+    ) -> None:
+        """Raises ValueError on a system other than Linux."""
+        if sys.platform != "linux":
+            raise ValueError("the loader 'subprocess' needs Linux; use 'mapped'")
+        from . import children
+
+        self._children = children
+        self._dtype = computable(dtype)
+        self._options = json.dumps({"dtype": self._dtype, "linear": linear})
+        self._deadline = deadline
+        children.fork_server()  # it imports while the rest of the start-up goes on
+
+    def size(self, directory: Path) -> int:
+        return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
+
+    def prepare(self, directory: Path) -> None:
+        """Have a child make what all later ones begin with: the architecture's template and the tokenizer."""
+        self._prepared(directory)
+
+    def load(self, directory: Path) -> SubprocessModel:
+        """Raises RuntimeError for what fails in the child, ModelCrashed when it ends or hangs."""
+        return SubprocessModel(lambda: self._prepared(directory).spawn(), self._order(directory), self._deadline)
+
+    def _order(self, directory: Path) -> dict[str, str]:
+        return {"options": self._options, "directory": str(directory)}
+
+    def _prepared(self, directory: Path) -> ForkServer:
+        server = self._children.fork_server()
+        server.once((self._options, identity(directory)), lambda: self._prepare(server, directory))
+        return server
+
+    def _prepare(self, server: ForkServer, directory: Path) -> None:
+        memory = os.memfd_create("prepared")
+        try:
+            child = server.spawn(prepared=memory)
+            try:
+                child.ask(self._order(directory), self._children.START_SECONDS)
+            finally:
+                child.end()
+            server.keep(memory)
+        finally:
+            os.close(memory)
+
+
+class SubprocessModel:
+    """`core.contracts.Model` in a child process; a crashed one is replaced at the next `predict`."""
+
+    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], deadline: float) -> None:
+        self.phases: Mapping[str, float] = {}
+        self.nbytes = 0
+        self.preloaded: list[str] = []  # modules that the child has found imported
+        self.reloading: Callable[[Callable[[], None]], None] = lambda load: load()
+        self._spawn = spawn
+        self._order = order
+        self._deadline = deadline
+        self._turn = Lock()  # held by the one thread that talks to the child
+        self._closed = False
+        self._child: Child | None = None
+        self._load()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.pid
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Raises ModelCrashed, and RuntimeError after `close` and for what fails in the child."""
+        with self._turn:
+            if self._child is None or self._child.has_ended():
+                self.reloading(self._load)
+            assert self._child is not None
+            answer = self._child.ask(list(texts), self._deadline)
+            return [Prediction(label, score) for label, score in answer["predictions"]]
+
+    def close(self, reason: Reason) -> None:
+        self._closed = True
+        if (child := self._child) is not None:
+            child.kill()  # whoever talks to it is done at once
+        with self._turn:
+            self._end_child()
+
+    def _load(self) -> None:
+        began = perf_counter()
+        self._end_child()
+        self._child = self._spawn()
+        if self._closed:  # `close` may have looked for the child before it was there
+            self._end_child()
+            raise RuntimeError("this model is closed; a strategy must not lend it out any more")
+        try:
+            answer = self._child.ask(self._order, self._deadline)
+        except BaseException:
+            self._end_child()
+            raise
+        phases: dict[str, Any] = answer["phases"]
+        self.phases = {"fork": perf_counter() - began - sum(phases.values()), **phases}
+        self.nbytes = answer["nbytes"]
+        self.preloaded = answer["preloaded"]
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+
+@pluggy.HookimplMarker("residency")
+def register_loaders() -> list[type[SubprocessLoader]]:
+    return [SubprocessLoader]
