@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from core.bench.client import connect
+from core.errors import LoadFailed, ModelCrashed
+from core.models import children
+from core.models.children import ForkServer
+from core.models.mapped_loader import MappedLoader
+from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
+from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for
+
+TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
+LABELS = ["POSITIVE", "NEGATIVE"]
+
+
+@pytest.fixture(scope="module")
+def loader() -> SubprocessLoader:
+    return SubprocessLoader(linear="stock")
+
+
+@pytest.fixture
+def model(loader: SubprocessLoader, embedded_directory: Path) -> Iterator[SubprocessModel]:
+    model = loader.load(embedded_directory)
+    yield model
+    model.close("manual")
+
+
+def labels(model: Any) -> list[str]:
+    return [label for label, _ in model.predict(TEXTS)]
+
+
+def stop(model: SubprocessModel) -> psutil.Process:
+    """Let the child hang."""
+    assert model.pid is not None
+    child = psutil.Process(model.pid)
+    child.suspend()
+    wait_for(lambda: child.status() == psutil.STATUS_STOPPED)
+    return child
+
+
+def alive(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if not has_ended(child)]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether nothing of it is left, but perhaps an entry that its new parent has not read."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def in_flight(pool: ThreadPoolExecutor, model: SubprocessModel) -> Future[Any]:
+    """A request that a stopped child does not answer."""
+    future = pool.submit(model.predict, TEXTS)
+    wait_for(model._turn.locked)
+    return future
+
+
+def test_answers_what_the_mapped_loader_answers(model: SubprocessModel, embedded_directory: Path) -> None:
+    mapped = MappedLoader(linear="stock").load(embedded_directory)
+    assert model.predict(TEXTS) == mapped.predict(TEXTS)
+    assert model.nbytes == mapped.nbytes
+    assert set(model.phases) == {"fork", "resolve", "weights", "structure", "tokenizer"}
+
+
+def test_closing_ends_the_process(loader: SubprocessLoader, embedded_directory: Path) -> None:
+    model = loader.load(embedded_directory)
+    pid = model.pid
+    assert pid is not None
+    model.close("request")
+    model.close("request")
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(RuntimeError, match="closed"):
+        model.predict(TEXTS)
+
+
+def test_one_that_dies_while_idle_is_replaced_before_anybody_notices(
+    loader: SubprocessLoader, embedded_directory: Path
+) -> None:
+    host = host_of(loader, embedded_directory)
+    model = host(embedded_directory.name)
+    [resident] = host.resident()
+    before = resident.since
+    process = resident._model
+    assert isinstance(process, SubprocessModel)
+    assert process.pid is not None
+    psutil.Process(process.pid).kill()
+    wait_for(lambda: process._child is not None and process._child.has_ended())
+    assert labels(model) == LABELS
+    assert (host.loads, host.unloads, host.crashes) == (2, 1, 1)
+    assert resident.since > before
+    model.close("shutdown")
+    assert (host.loads, host.unloads, host.resident()) == (2, 2, [])
+
+
+def test_one_that_cannot_be_replaced_is_not_counted_as_resident(loader: SubprocessLoader, tmp_path: Path) -> None:
+    directory = checkpoint_in(tmp_path / "a")
+    host = host_of(loader, directory)
+    model = host("a")
+    [resident] = host.resident()
+    assert isinstance(resident._model, SubprocessModel)
+    os.kill(resident._model.pid or 0, signal.SIGKILL)
+    config = (directory / "config.json").read_bytes()
+    (directory / "config.json").unlink()
+    for _ in range(2):
+        with pytest.raises((ModelCrashed, LoadFailed)):
+            model.predict(TEXTS)
+    wait_for(lambda: host.resident() == [])
+    assert (host.loads, host.unloads) == (1, 1)
+    (directory / "config.json").write_bytes(config)
+    assert labels(model) == LABELS
+    model.close("shutdown")
+    assert (host.loads, host.unloads, host.crashes) == (2, 2, 1)
+
+
+def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessModel) -> None:
+    child = stop(model)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = in_flight(pool, model)
+        killed = monotonic()
+        child.kill()
+        with pytest.raises(ModelCrashed, match="was ended by SIGKILL before it had answered"):
+            waiting.result(SECONDS)
+        assert monotonic() - killed < 1
+    assert labels(model) == LABELS
+
+
+def test_one_that_hangs_is_ended_at_its_deadline(embedded_directory: Path) -> None:
+    model = SubprocessLoader(linear="stock", deadline=0.5).load(embedded_directory)
+    child = stop(model)
+    with pytest.raises(ModelCrashed, match="no answer within"):
+        model.predict(TEXTS)
+    assert not child.is_running()
+    assert labels(model) == LABELS
+    stop(model)
+    with pytest.raises(ModelCrashed, match="no answer within"):
+        model.predict(["more than a socket holds " * 50_000])
+    model.close("manual")
+
+
+def test_one_that_hangs_can_be_closed(model: SubprocessModel) -> None:
+    stop(model)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = in_flight(pool, model)
+        model.close("shutdown")
+        with pytest.raises(ModelCrashed):
+            waiting.result(SECONDS)
+
+
+def test_weights_that_shrink_cost_the_child_only(loader: SubprocessLoader, tmp_path: Path) -> None:
+    directory = checkpoint_in(tmp_path / "a")
+    weights = directory / "model.safetensors"
+    whole = weights.resolve()
+    weights.unlink()
+    shutil.copyfile(whole, weights)
+    host = host_of(loader, directory)
+    model = host("a")
+    os.truncate(weights, 100_000)
+    with pytest.raises(ModelCrashed, match="SIGBUS, because its weights vanished or shrank"):
+        model.predict(TEXTS)
+    with pytest.raises(LoadFailed, match="safetensors"):
+        model.predict(TEXTS)
+    shutil.copyfile(whole, weights)
+    assert labels(model) == LABELS
+    model.close("manual")
+
+
+def test_what_fails_in_the_child_keeps_its_traceback(model: SubprocessModel) -> None:
+    with pytest.raises(RuntimeError) as failure:
+        model.predict([None])  # type: ignore[list-item]
+    assert "in predict" in failure.value.__notes__[0]
+    assert labels(model) == LABELS
+
+
+def test_children_find_the_models_classes_imported(model: SubprocessModel) -> None:
+    assert {"torch", "transformers.models.bert.modeling_bert"} <= set(model.preloaded)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (None, "No module named 'residency_preloaded'"),
+        ("raise OSError('a library is missing')", "OSError: a library is missing"),
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+            "1 threads were started by importing residency_preloaded",
+        ),
+    ],
+)
+def test_what_cannot_be_preloaded_is_an_error(
+    code: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if code:
+        (tmp_path / "residency_preloaded.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    server = ForkServer(preload=["residency_preloaded"])
+    with pytest.raises(RuntimeError, match=sentence):
+        server.preloaded()
+    server.close()
+
+
+def test_a_killed_fork_server_is_replaced(model: SubprocessModel) -> None:
+    server = children.fork_server()
+    child = stop(model)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = in_flight(pool, model)
+        server._process.kill()
+        with pytest.raises(ModelCrashed):
+            waiting.result(SECONDS)
+    wait_for(lambda: has_ended(child))
+    assert labels(model) == LABELS
+    assert children.fork_server() is not server
+
+
+HUNG = """
+import os, sys
+from pathlib import Path
+print("imported")
+from core.models.subprocess_loader import SubprocessLoader
+directory = Path(sys.argv[1])
+loader = SubprocessLoader(linear="stock")
+model = loader.load(directory)
+(directory / "config.json").unlink()
+os.mkfifo(directory / "config.json")
+print("hanging", flush=True)
+loader.load(directory)
+"""
+
+
+def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) -> None:
+    """The parent is killed while one child is idle and another one hangs at a disk; `__main__` ran once."""
+    directory = checkpoint_in(tmp_path / "a")
+    script = tmp_path / "hung.py"
+    script.write_text(HUNG)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, script, directory], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert [parent.stdout.readline() for _ in range(2)] == ["imported\n", "hanging\n"]
+    process = psutil.Process(parent.pid)
+    wait_for(lambda: len(process.children(recursive=True)) == 3)  # the fork server, and both
+    family = process.children(recursive=True)
+    hung = max(family, key=lambda child: child.create_time())
+    wait_for(lambda: hung.status() in (psutil.STATUS_SLEEPING, psutil.STATUS_DISK_SLEEP))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: all(has_ended(process) for process in family))
+    assert parent.stdout.read() == ""
+    parent.stdout.close()
+
+
+def test_a_server_process_needs_no_torch() -> None:
+    script = (
+        "import sys; from core.models.embedded import embedded; from core.models.subprocess_loader import"
+        " SubprocessLoader; loader = SubprocessLoader(); loader.load(embedded()).predict(['I love it.']);"
+        " print('torch' in sys.modules)"
+    )
+    done = run_python("-c", script)
+    assert done.stdout == "False\n", done.stderr
+
+
+def settings(strategy: str) -> dict[str, Any]:
+    choice = {"strategy": strategy, "loader": {"name": "subprocess", "linear": "stock"}}
+    return {"strategies": [choice], "models": {"a": "embedded", "b": "embedded"}}
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_under_load_fail_only_requests_in_flight(kills: int) -> None:
+    """Two clients at a time; a random child is killed again and again."""
+    outcomes: list[tuple[int, float]] = []
+    over = Event()
+    with running(settings("persistent")) as (server, client), ThreadPoolExecutor(2) as pool:
+        [fork_server] = psutil.Process(server.pid).children()
+
+        def ask(model_id: str) -> None:
+            with connect(server.url, SECONDS) as own:
+                while not over.is_set():
+                    began = monotonic()
+                    response = own.post("/predict", json={"texts": TEXTS, "model": model_id})
+                    outcomes.append((response.status_code, monotonic() - began))
+
+        clients = [pool.submit(ask, model_id) for model_id in "ab"]
+        try:
+            for i in range(kills):
+                wait_for(lambda: len(alive(fork_server)) > 0)
+                random.Random(i).choice(alive(fork_server)).kill()
+                enough = len(outcomes) + 3
+                wait_for(lambda enough=enough: len(outcomes) >= enough)  # type: ignore[misc]
+        finally:
+            over.set()
+        for future in clients:
+            future.result(SECONDS)
+        answered = [client.post("/predict", json={"texts": TEXTS, "model": model_id}) for model_id in "ab"]
+        [status] = client.get("/strategies").json()["strategies"]
+        assert len(fork_server.children()) == 2  # no dead one is left unread
+    assert [[p["label"] for p in response.json()["predictions"]] for response in answered] == [LABELS] * 2
+    failures = [seconds for code, seconds in outcomes if code != httpx.codes.OK]
+    assert {code for code, _ in outcomes} <= {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE}
+    assert len(failures) <= kills
+    assert all(seconds < 1 for seconds in failures)
+    assert 0 < status["crashes"] <= kills
+    assert status["loads"] == 2 + status["crashes"]
+
+
+def test_two_workers_have_children_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text(json.dumps(settings("persistent")))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = ["-m", "uvicorn", "core.app:app", "--port", str(port), "--workers", "2", "--log-level", "warning"]
+    server = psutil.Popen(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | {"RESIDENCY_CONFIG": str(tmp_path / "app.yaml")}
+    )
+    try:
+        # Two workers, each with a fork server and two children; uvicorn has a resource tracker beside them.
+        wait_for(lambda: len(children_of(server, "fork_server")) == 6)
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(20):
+            response = httpx.post(f"{url}/predict", json={"texts": TEXTS}, trust_env=False)
+            assert [p["label"] for p in response.json()["predictions"]] == LABELS
+        family = server.children(recursive=True)
+    finally:
+        server.terminate()
+        server.wait(SECONDS)
+    wait_for(lambda: all(has_ended(process) for process in family))
+
+
+def children_of(process: psutil.Process, word: str) -> list[psutil.Process]:
+    """Those whose command line holds the word."""
+    found = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):
+            found += [child] if any(word in argument for argument in child.cmdline()) else []
+    return found
