@@ -21,7 +21,7 @@ from .fork_server import PACKET
 
 START_SECONDS = 120.0  # for the imports, from the slowest disk
 END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
-PRELOAD = ("torch", "transformers.modeling_utils", f"{__package__}.template", f"{__package__}.mapped_loader")
+PRELOAD = ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader")
 BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
 import main; main(*rest)"
 

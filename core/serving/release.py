@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def _malloc_trim() -> Callable[[int], int] | None:
@@ -24,6 +25,15 @@ def give_back() -> None:
         _trim(0)
 
 
-def freeze_start_up() -> None:
-    """Keep what start-up made out of the garbage collector, whose full run takes 200 ms with it."""
-    gc.freeze()
+@contextmanager
+def start_up() -> Iterator[None]:
+    """No garbage collection while everything is imported, and none of it ever after.
+
+    A fifth of a start-up's time would be the collector's, and each full run 200 ms, for objects that stay.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()

@@ -10,14 +10,14 @@ from threading import Semaphore
 from typing import Any
 
 from ..choices import LoaderChoice, StrategyChoice
-from ..contracts import LoadingStrategy
+from ..contracts import Loader, LoadingStrategy
 from ..errors import NotReady, ResidencyError, SettingsError, StartupFailed, TooManyTexts, UnknownModel
 from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
 from .dispatcher import Answer, Dispatcher
 from .host import Host
-from .release import freeze_start_up
+from .release import start_up
 
 log = logging.getLogger("residency")
 
@@ -40,12 +40,22 @@ class Mounted:
         self._strategy: LoadingStrategy | None = None
 
     def start(
-        self, checkpoints: dict[str, Path], plugins: Plugins, slots: Semaphore, compute: ThreadPoolExecutor
+        self,
+        loaders: dict[str, Loader],
+        checkpoints: dict[str, Path],
+        plugins: Plugins,
+        slots: Semaphore,
+        compute: ThreadPoolExecutor,
     ) -> None:
-        """Raises StartupFailed in the strategy's or the loader's own words."""
+        """Raises StartupFailed in the strategy's or the loader's own words.
+
+        `loaders` are those that other strategies have begun with: what loads have in common is made once.
+        """
         try:
-            loader = self.loader.cls(**self.loader_options)
-            self.host = Host(self.name, loader, checkpoints, plugins.manager.hook, slots)
+            key = f"{self.loader.name} {sorted(self.loader_options.items())}"
+            if key not in loaders:
+                loaders[key] = self.loader.cls(**self.loader_options)
+            self.host = Host(self.name, loaders[key], checkpoints, plugins.manager.hook, slots)
             self.host.prepare()
             self._strategy = self.registered.cls(self.host, **self.options)
             getattr(self._strategy, "start", lambda: None)()
@@ -92,9 +102,10 @@ class Service:
             except ResidencyError as error:
                 raise StartupFailed(f"Model '{model_id}': {error}") from error
         slots = Semaphore(LOAD_SLOTS)
-        for mounted in self.mounted:
-            mounted.start(checkpoints, self._plugins, slots, self._compute)
-        freeze_start_up()
+        loaders: dict[str, Loader] = {}
+        with start_up():
+            for mounted in self.mounted:
+                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute)
         self.ready = True
 
     def close(self) -> None:
