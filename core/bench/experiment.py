@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -58,6 +58,9 @@ class Experiment(BaseModel):
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (
         False
     )
+    page_cache: Annotated[
+        Literal["warm", "cold"], Field(description="cold: before each load, the checkpoint is dropped from it")
+    ] = "warm"
     timeout: Annotated[float, Field(gt=0, le=3600, description="seconds, for start-up and for each answer")] = 120.0
 
 

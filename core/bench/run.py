@@ -81,6 +81,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "question": plan.question,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "rounds": experiment.repeats,
+        "page_cache": experiment.page_cache,
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}
             for model_id, reference in experiment.models.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 
 from ..errors import TrialFailed
+from ..models.precision import converted
 from . import memory
 from .client import ask, connect
 from .experiment import Plan, TrialPlan
+from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
 
@@ -41,6 +43,18 @@ class Trial:
             "plugins": self.plan.experiment.plugins,
         }
 
+    @property
+    def is_cold(self) -> bool:
+        """Whether a load is to find nothing of its checkpoint in the page cache."""
+        return self.plan.experiment.page_cache == "cold"
+
+    def files(self, *model_ids: str) -> Iterator[Path]:
+        """All files that loading the models may read, the cache's copies in the loader's dtype included."""
+        for directory in (self.checkpoints[model_id] for model_id in model_ids):
+            for folder in (directory, converted(directory, self.spec.dtype)):
+                if folder.is_dir():
+                    yield from (file for file in folder.iterdir() if file.is_file())
+
     def schedule(self) -> list[tuple[str, int]]:
         """(model id, index of a text) of each request, shuffled: the same for every trial of a round.
 
@@ -56,10 +70,12 @@ class Trial:
 def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
     """Run it and append all that it measures; `tick` is called after each request. Raises TrialFailed."""
     timeout = trial.plan.experiment.timeout
+    if trial.is_cold:
+        evict(trial.files(*trial.checkpoints))
     with serve(trial.settings) as server, connect(server.url, timeout) as client:
         try:
             ready = server.wait_until_ready(client, timeout)
-            [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
+            strategy = strategy_of(client)
             send = _Sender(trial, strategy["route"], client, server.pid, records, tick)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started if answered else None
@@ -68,7 +84,7 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             for model_id, text in trial.schedule():
                 send(model_id, text)
             steady = time.perf_counter() - steady
-            [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
+            strategy = strategy_of(client)
         except httpx.TimeoutException as error:
             raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
         except httpx.HTTPError as error:
@@ -110,8 +126,13 @@ class _Sender:
     def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
         """Whether it was answered without an error."""
         trial = self._trial
+        evicted = trial.is_cold and self._make_cold(model_id)
         sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
         place = {"round": trial.number, "trial": trial.spec.label, "model": model_id, "text": text, "first": first}
+        if trial.is_cold:
+            sample["page_cache"] = "cold" if evicted else "warm"
+            if sample.get("cold") and not evicted:
+                raise TrialFailed("a model that was in memory when asked was loaded all the same, from warm pages.")
         if trial.plan.experiment.memory_after_each:
             time.sleep(SETTLE_SECONDS)
             pss, private = memory.at_rest(self._pid)
@@ -119,3 +140,17 @@ class _Sender:
         self._records.append("sample", **place, **sample)
         self._tick()
         return bool(sample["status"] == httpx.codes.OK)
+
+    def _make_cold(self, model_id: str) -> bool:
+        """Drop the model's checkpoint from the page cache, unless the model is in memory and is not loaded next."""
+        time.sleep(SETTLE_SECONDS)
+        if model_id in [model["model"] for model in strategy_of(self._client)["resident"]]:
+            return False
+        evict(self._trial.files(model_id))
+        return True
+
+
+def strategy_of(client: httpx.Client) -> dict[str, Any]:
+    """The state of the one strategy that the server has."""
+    [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
+    return dict(strategy)

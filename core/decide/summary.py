@@ -44,6 +44,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "question": run["question"],
         "started": run["started"],
         "rounds_planned": run["rounds"],
+        "page_cache": run.get("page_cache", "warm"),
         "trials": trials,
         "failures": [{key: record[key] for key in ("trial", "round", "reason")} for record in failures],
         "disagreements": list(agreement.disagreements.values()),

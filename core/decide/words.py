@@ -16,8 +16,14 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
         sentences += _partly_cold(trial)
     for trial in summary["trials"]:
         sentences += _memory_return(trial)
+    sentences += _page_cache(summary)
     sentences += _doubts(summary)
     return sentences
+
+
+def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
+    if summary["page_cache"] == "cold":
+        yield "Before each load, the checkpoint was dropped from the page cache: it came from the disk."
 
 
 def _comparison(trials: list[Trial]) -> Iterator[str]:

@@ -66,7 +66,8 @@ class MappedLoader:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def prepare(self, directory: Path) -> None:
-        """Make the architecture's template and the tokenizer."""
+        """Import the architecture's classes, and make its template and the tokenizer."""
+        self._stock.import_classes(directory)
         self.load(directory).close("request")
 
     def load(self, directory: Path) -> Classifier:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from . import checkpoint
-from .cache import cached
+from .cache import cache_directory, cached
 from .header import FLOATS, read_header
 
 log = logging.getLogger("residency")
@@ -47,6 +47,11 @@ def identity(directory: Path) -> str:
     return digest.hexdigest()[:24]
 
 
+def converted(directory: Path, dtype: str) -> Path:
+    """Where in the cache the copy of `directory` in `dtype` is, if it was needed."""
+    return cache_directory() / f"{dtype}-{identity(directory)}"
+
+
 def in_dtype(directory: Path, dtype: Dtype) -> Path:
     """`directory`, or a copy of it in the cache whose floating-point tensors are all of `dtype`."""
     files = checkpoint.weights(directory)
@@ -54,7 +59,7 @@ def in_dtype(directory: Path, dtype: Dtype) -> Path:
     if present & FLOATS <= {NAMES[dtype]}:
         return directory
     nbytes = checkpoint.size(directory, BYTES[dtype])
-    return cached(f"{dtype}-{identity(directory)}", nbytes, lambda target: _convert(directory, files, dtype, target))
+    return cached(converted(directory, dtype).name, nbytes, lambda target: _convert(directory, files, dtype, target))
 
 
 def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> None:
