@@ -95,6 +95,11 @@ def test_what_the_file_provides_takes_no_private_memory(tmp_path: Path) -> None:
     assert {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} == {storage}
 
 
+def test_a_template_knows_of_which_tensors_a_forward_needs_few_rows(tmp_path: Path) -> None:
+    template = template_of(small("bert", tmp_path / "bert"))
+    assert template.looked_up == {f"bert.embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")}
+
+
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     directory = small("t5", tmp_path / "t5")
     module = template_of(directory).restore(MappedTensors(checkpoint.weights(directory)))

@@ -78,6 +78,8 @@ class MappedLoader:
         tensors = self._map(checkpoint.weights(directory))
         clock.lap("weights")
         template = self._template(directory, tensors)
+        if template:
+            tensors.read_ahead(skip=template.looked_up)
         module = template.restore(tensors) if template else self._stock.load_module(directory, self._dtype)
         if self._pack:
             self._backends.pack(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Collection
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from ..errors import ModelReferenceError
 from .header import BYTES, Entry, read_header
+from .read_ahead import read_ahead
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -33,11 +35,11 @@ class MappedTensors:
 
     def __init__(self, files: list[Path]) -> None:
         """Raises ModelReferenceError for a file that is not whole; until then nothing is mapped."""
-        headers = [read_header(file) for file in files]
-        self.entries: dict[str, Entry] = {name: entry for header in headers for name, entry in header.items()}
+        self._headers = {file: read_header(file) for file in files}
+        self.entries: dict[str, Entry] = {n: entry for header in self._headers.values() for n, entry in header.items()}
         self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
         self._storages: list[Any] = []
-        for file, header in zip(files, headers, strict=True):
+        for file, header in self._headers.items():
             self._map(file, header)
 
     def _map(self, file: Path, header: dict[str, Entry]) -> None:
@@ -53,6 +55,11 @@ class MappedTensors:
                 whole: Any = torch.empty(0, dtype=DTYPES[entry.dtype])
                 bases[entry.dtype] = whole.set_(storage, 0, (nbytes // width,), (1,))
             self._base[name] = bases[entry.dtype]
+
+    def read_ahead(self, *, skip: Collection[str]) -> None:
+        """Have what is still on the disk read in the background, but for the tensors `skip`."""
+        for file, header in self._headers.items():
+            read_ahead(file, header, skip)
 
     def discard(self) -> None:
         """Drop the mappings' pages; whoever still reads a tensor gets them from the file again.

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from core.bench import page_cache
+from core.bench.page_cache import evict, resident_share
+from core.errors import TrialFailed
+from core.models.header import BYTES, read_header
+from core.models.read_ahead import read_ahead
+from tests.support import ROOT, read_json, run_python, wait_for
+
+NBYTES = 64 * mmap.PAGESIZE
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file on a disk, in the page cache."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"x" * NBYTES)
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident_share(file) > 0:
+        pytest.skip(f"{tmp_path} lies in memory; name a folder on a disk with --basetemp")
+    file.read_bytes()
+    return file
+
+
+def test_what_is_evicted_is_gone(file: Path, tmp_path: Path) -> None:
+    assert resident_share(file) == 1
+    evict([file])
+    assert resident_share(file) == 0
+    (tmp_path / "empty").touch()
+    evict([tmp_path / "empty"])
+
+
+def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "PATIENCE", 0.05)
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert mapping[0 :: mmap.PAGESIZE]
+        with pytest.raises(TrialFailed, match=rf"100% of {file} stayed in the page cache: .*\(pid {os.getpid()}\)"):
+            evict([file])
+    evict([file])
+
+
+def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory: Path) -> None:
+    weights = file.with_name("model.safetensors")
+    shutil.copyfile(embedded_directory / "model.safetensors", weights)
+    header = read_header(weights)
+    evict([weights])
+    read_ahead(weights, header, skip=())
+    wait_for(lambda: resident_share(weights) > 0.99)
+    evict([weights])
+    words = "bert.embeddings.word_embeddings.weight"
+    without = 1 - header[words].numel * BYTES[header[words].dtype] / weights.stat().st_size
+    read_ahead(weights, header, skip={words})
+    wait_for(lambda: resident_share(weights) > 0.98 * without)
+    # The kernel reads a little ahead by itself.
+    assert resident_share(weights) < without + 0.5 * (1 - without)
+
+
+def test_loads_find_nothing_of_their_checkpoint_in_the_page_cache(file: Path, embedded_directory: Path) -> None:
+    folder = file.parent
+    shutil.copytree(embedded_directory, folder / "checkpoint")
+    (folder / "cold.yaml").write_text(
+        """# What does a load from the disk cost?
+name: cold
+models: {embedded: ./checkpoint}
+strategies:
+  - {strategy: on-demand, loader: mapped, label: mapped}
+  - {strategy: on-demand, loader: subprocess, label: subprocess}
+  - {strategy: lru-cached, label: kept}
+page_cache: cold
+texts: [I love it.]
+repetitions: 3
+repeats: 1
+"""
+    )
+    done = run_python(str(ROOT / "runner.py"), str(folder / "cold.yaml"), "--output", str(folder / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it came from the disk" in done.stdout
+    [run] = (folder / "out" / "cold").iterdir()
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    found = [(s["trial"], s["cold"], s["page_cache"]) for s in samples if s["kind"] == "sample"]
+    for label in ("mapped", "subprocess"):
+        assert [s for s in found if s[0] == label] == [(label, True, "cold")] * 4
+    assert [s for s in found if s[0] == "kept"] == [("kept", True, "cold"), *[("kept", False, "warm")] * 3]
+    assert read_json(run / "summary.json")["page_cache"] == "cold"
