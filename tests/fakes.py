@@ -6,6 +6,7 @@ until the FIFO `gate` is opened for writing, as a load from a disk that hangs wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,9 @@ class FakeModel:
 
     nbytes = SIZE
 
-    def __init__(self, loader: FakeLoader) -> None:
+    def __init__(self, loader: FakeLoader, checkpoint: Path) -> None:
         self._loader = loader
+        self._checkpoint = checkpoint
         self._closed = False
 
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
@@ -33,11 +35,11 @@ class FakeModel:
     def close(self, reason: str) -> None:
         assert not self._closed, "closed twice"
         self._closed = True
-        self._loader.count(-SIZE)
+        self._loader.count(self._checkpoint, -1)
 
 
 class FakeLoader:
-    """Counts the bytes that its models hold, and the most that they ever held."""
+    """Counts the bytes that its models hold, the most that they ever held, and the most copies of one."""
 
     name = "fake"
 
@@ -46,6 +48,8 @@ class FakeLoader:
         self.held = 0
         self.most = 0
         self.loads = 0
+        self.copies: Counter[Path] = Counter()
+        self.most_copies = 0
 
     def size(self, checkpoint: Path) -> int:
         return SIZE
@@ -57,12 +61,14 @@ class FakeLoader:
             (checkpoint / "gate").read_bytes()
         if (checkpoint / "broken").exists():
             raise OSError(f"cannot read {checkpoint}/model.safetensors: disk error")
-        self.count(SIZE)
-        return FakeModel(self)
+        self.count(checkpoint, 1)
+        return FakeModel(self, checkpoint)
 
-    def count(self, nbytes: int) -> None:
+    def count(self, checkpoint: Path, change: int) -> None:
         with self._lock:
-            self.held += nbytes
+            self.copies[checkpoint] += change
+            self.most_copies = max(self.most_copies, self.copies[checkpoint])
+            self.held += change * SIZE
             self.most = max(self.most, self.held)
 
 

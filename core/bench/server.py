@@ -64,18 +64,18 @@ class ServerProcess:
 
 
 @contextmanager
-def serve(settings: Mapping[str, Any]) -> Iterator[ServerProcess]:
-    """Run `uvicorn core.app:app` with `settings` on a free loopback port; on leaving it is ended.
+def serve(settings: Mapping[str, Any], app: str = "core.app:app", folder: Path = ROOT) -> Iterator[ServerProcess]:
+    """Run the ASGI `app`, found from `folder`, with `settings` on a free loopback port; on leaving it is ended.
 
     Variables that configure a served app are kept away from it: an experiment says all there is.
     """
     keep = {"RESIDENCY_CACHE"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
-    with tempfile.TemporaryDirectory(prefix="residency-") as folder, tempfile.TemporaryFile() as log:
-        config = Path(folder) / "settings.yaml"
+    with tempfile.TemporaryDirectory(prefix="residency-") as temporary, tempfile.TemporaryFile() as log:
+        config = Path(temporary) / "settings.yaml"
         config.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
         port = _free_port()
-        command = [sys.executable, "-m", "uvicorn", "core.app:app", "--app-dir", str(ROOT)]
+        command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
         started = time.perf_counter()
         process = subprocess.Popen(
