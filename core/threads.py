@@ -29,3 +29,5 @@ def torch_threads() -> int:
 def limit_torch() -> None:
     """Has an effect only before torch is imported."""
     os.environ[VARIABLE] = str(torch_threads())
+    # libgomp's threads spin for milliseconds when a forward is over, on cores that its answer needs to leave.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")

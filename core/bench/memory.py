@@ -14,10 +14,13 @@ KIB_PER_MIB = 1024
 def at_rest(pid: int) -> tuple[float | None, float | None]:
     """(PSS, private) in MiB. PSS charges a mapped page in shares to those who map it.
 
+    Private is what the process has written (`Private_Dirty`): a page of a file that it alone maps is the
+    page cache's, which can drop it, although the kernel calls that one private, too.
+
     Reads `smaps_rollup`, which takes milliseconds for a large process: never while something is timed.
     """
     pss = _sum(pid, "smaps_rollup", ("Pss",))
-    return pss, _sum(pid, "smaps_rollup", ("Private_Clean", "Private_Dirty"))
+    return pss, _sum(pid, "smaps_rollup", ("Private_Dirty",))
 
 
 def peak(pid: int) -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import TrialFailed
+from ..models.page_cache import drop
 
 LEFT = 0.01  # of the pages may stay
 PATIENCE = 1.0  # seconds until a server has unmapped what it has just freed
@@ -23,7 +24,7 @@ def evict(files: Iterable[Path]) -> None:
     end = time.monotonic() + PATIENCE
     while True:
         for file in listed:
-            _advise(file)
+            drop(file)
         shares = {file: share for file in listed if (share := resident_share(file)) > LEFT}
         if not shares:
             return
@@ -48,12 +49,6 @@ def resident_share(file: Path) -> float:
     if failed:
         raise TrialFailed(f"Whether {file} is in the page cache cannot be asked (mincore): use 'page_cache: warm'.")
     return sum(page & 1 for page in pages) / len(pages)
-
-
-def _advise(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())  # a page that is not on the disk yet would stay
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _who_keeps(file: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
+from ..models.page_cache import drop
 from ..models.precision import BYTES
 from ..models.references import resolve
 from .experiment import Plan
@@ -33,13 +34,18 @@ class Progress(Protocol):
 
 
 def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError."""
+    """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError.
+
+    Every trial finds the weights in the page cache as a reader has left them, not as a writer has.
+    """
     checkpoints = {}
     for model_id, reference in models.items():
         try:
             checkpoints[model_id] = _resolve(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
+        for file in checkpoint.weights(checkpoints[model_id]):
+            drop(file)
     return checkpoints, {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
 
 

@@ -73,6 +73,7 @@ def _trial(spec: Record, rounds: list[Record], samples: list[list[Record]]) -> d
         "throughput_rps": _ratio(len(everything), sum(record["steady_s"] for record in rounds)),
         "memory_mib": {key: _mean(record["memory_mib"][key] for record in rounds) for key in memory_keys},
         "loads": sum(record["loads"] for record in rounds),
+        "weights_mib": spec.get("weights_mib", 0.0),
         "memory_return": memory_return(samples, spec.get("weights_mib", 0.0)),
     }
 

@@ -12,6 +12,7 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
     """Sentences, the answer first, then what casts doubt on it."""
     trials = [trial for trial in summary["trials"] if trial["latency_ms"]["p50"] is not None]
     sentences = list(_comparison(trials))
+    sentences += _loaders(trials)
     for trial in trials:
         sentences += _partly_cold(trial)
     for trial in summary["trials"]:
@@ -39,6 +40,37 @@ def _comparison(trials: list[Trial]) -> Iterator[str]:
         yield from _held(kept, loaded)
     if loaded:
         yield from _where_it_goes(loaded)
+
+
+def _loaders(trials: list[Trial]) -> Iterator[str]:
+    """What each other loader makes of keeping and of loading, against the first that did both."""
+    by_loader: dict[tuple[str, str], dict[str, Trial]] = {}
+    for trial in trials:
+        by_loader.setdefault((trial["loader"], trial["dtype"]), {}).setdefault(trial["strategy"], trial)
+    pairs = {loader: pair for loader, pair in by_loader.items() if {"persistent", "on-demand"} <= set(pair)}
+    for loader, pair in list(pairs.items())[1:]:
+        first, base = next(iter(pairs.items()))
+        kept, loaded = _p50(pair["persistent"]), _p50(pair["on-demand"])
+        base_kept, base_loaded = _p50(base["persistent"]), _p50(base["on-demand"])
+        yield (
+            f"{' '.join(loader)} against {' '.join(first)}: kept, it takes {kept / base_kept:.2f} of the time; loaded"
+            f" for every request, {loaded / base_kept:.2f} of the other's time when kept; loading adds"
+            f" {_ms(loaded - kept)} against {_ms(base_loaded - base_kept)},"
+            f" {(loaded - kept) / (base_loaded - base_kept):.2f} of it{_private(pair)}."
+        )
+
+
+def _private(pair: Mapping[str, Trial]) -> str:
+    kept, loaded = (pair[name]["memory_mib"]["idle_private"] for name in ("persistent", "on-demand"))
+    weights = pair["persistent"]["weights_mib"]
+    if kept is None or loaded is None or not weights:
+        return ""
+    share = (kept - loaded) / weights
+    return f"; kept, {share:.0%} of the weights ({kept - loaded:.0f} of {weights:.0f} MiB) are private memory"
+
+
+def _p50(trial: Trial) -> float:
+    return float(trial["latency_ms"]["p50"])
 
 
 def _held(kept: Trial, loaded: Trial) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ModelReferenceError
+from .page_cache import drop
 
 HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this program
 
@@ -56,6 +57,8 @@ def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
     partial.mkdir()
     try:
         write(partial)
+        for file in partial.iterdir():
+            drop(file)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
