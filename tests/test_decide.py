@@ -97,6 +97,24 @@ def test_the_answer_in_words() -> None:
     ]
 
 
+def test_a_loader_is_compared_with_the_first() -> None:
+    labels = {"ps": ("transformers", "persistent", 20.0), "os": ("transformers", "on-demand", 70.0)}
+    labels |= {"pm": ("mapped", "persistent", 12.0), "om": ("mapped", "on-demand", 17.0)}
+    specs = [
+        trial_of(x) | {"loader": loader, "strategy": name, "weights_mib": 200.0}
+        for x, (loader, name, _) in labels.items()
+    ]
+    records = [run_of(*specs, rounds=1)]
+    for label, (_, strategy, ms) in labels.items():
+        records += [sample_of(label, ms) for _ in range(20)]
+        records.append(ended(label, pss=310.0 if strategy == "persistent" else 300.0))
+    assert answer_in_words(summarise(records))[2] == (
+        "mapped (float32) takes 0.60 of the time of transformers (float32) when both keep the model, and 0.85 of that"
+        " time when it loads for every request. Loading adds 5.0 ms, against 50 ms (0.10 of it). Keeping it takes"
+        " 10 MiB of private memory, 5% of the weights."
+    )
+
+
 def test_a_round_that_did_not_end_is_told_and_not_averaged() -> None:
     records = two_strategies()[:-1]
     summary = summarise(records)

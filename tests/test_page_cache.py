@@ -11,6 +11,7 @@ import pytest
 from core.bench import page_cache
 from core.bench.page_cache import evict, resident_share
 from core.errors import TrialFailed
+from core.models.cache import cached
 from core.models.header import BYTES, read_header
 from core.models.read_ahead import read_ahead
 from tests.support import ROOT, read_json, run_python, wait_for
@@ -38,6 +39,16 @@ def test_what_is_evicted_is_gone(file: Path, tmp_path: Path) -> None:
     assert resident_share(file) == 0
     (tmp_path / "empty").touch()
     evict([tmp_path / "empty"])
+
+
+def test_what_the_cache_has_written_is_read_from_the_disk(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it comes in large pages."""
+    monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path / "cache"))
+    written = cached("some", NBYTES, lambda folder: shutil.copyfile(file, folder / "weights") and None)
+    assert resident_share(written / "weights") == 0
+    assert (written / "weights").read_bytes() == file.read_bytes()
 
 
 def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,3 +38,11 @@ def test_imports_only_what_it_needs(script: str) -> None:
     done = run_python("-c", f"{script}\nimport json, sys\nprint('\\n' + json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert not set(json.loads(done.stdout.splitlines()[-1])) & BANNED[script]
+
+
+@pytest.mark.slow
+def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
+    done = run_python("experiments/start_up.py", "--rounds", "1")
+    rows = done.stdout.splitlines()[2:]
+    assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", "transformers", "mapped", "subprocess"]
+    assert all(float(row.split()[-1]) > 0 for row in rows)

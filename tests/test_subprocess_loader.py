@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -26,6 +27,8 @@ from core.models import children
 from core.models.children import ForkServer
 from core.models.mapped_loader import MappedLoader
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
+from core.serving.dispatcher import Answer, Dispatcher
+from strategies.persistent import Persistent
 from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for
 
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -111,6 +114,29 @@ def test_one_that_dies_while_idle_is_replaced_before_anybody_notices(
     assert resident.since > before
     model.close("shutdown")
     assert (host.loads, host.unloads, host.resident()) == (2, 2, [])
+
+
+def test_a_request_that_waited_for_a_replacement_is_cold(loader: SubprocessLoader, embedded_directory: Path) -> None:
+    host = host_of(loader, embedded_directory)
+    strategy: Any = Persistent(host)
+    strategy.start()
+
+    async def ask() -> Answer:
+        with ThreadPoolExecutor(1) as compute:
+            return await Dispatcher(strategy, host, compute).predict(embedded_directory.name, TEXTS)
+
+    warm = asyncio.run(ask())
+    [resident] = host.resident()
+    assert isinstance(resident._model, SubprocessModel)
+    assert resident._model._child is not None
+    resident._model._child.kill()
+    wait_for(resident._model._child.has_ended)
+    cold = asyncio.run(ask())
+    strategy.close()
+    assert (warm.cold, warm.load, dict(warm.phases)) == (False, 0, {})
+    assert cold.cold
+    assert cold.load > cold.phases["fork"] > 0
+    assert cold.inference > 0
 
 
 def test_one_that_cannot_be_replaced_is_not_counted_as_resident(loader: SubprocessLoader, tmp_path: Path) -> None:

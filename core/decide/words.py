@@ -43,20 +43,20 @@ def _comparison(trials: list[Trial]) -> Iterator[str]:
 
 
 def _loaders(trials: list[Trial]) -> Iterator[str]:
-    """What each other loader makes of keeping and of loading, against the first that did both."""
-    by_loader: dict[tuple[str, str], dict[str, Trial]] = {}
+    """What each other loader makes of keeping and of loading, against the first one that did both."""
+    by_loader: dict[str, dict[str, Trial]] = {}
     for trial in trials:
-        by_loader.setdefault((trial["loader"], trial["dtype"]), {}).setdefault(trial["strategy"], trial)
+        by_loader.setdefault(f"{trial['loader']} ({trial['dtype']})", {}).setdefault(trial["strategy"], trial)
     pairs = {loader: pair for loader, pair in by_loader.items() if {"persistent", "on-demand"} <= set(pair)}
     for loader, pair in list(pairs.items())[1:]:
         first, base = next(iter(pairs.items()))
         kept, loaded = _p50(pair["persistent"]), _p50(pair["on-demand"])
         base_kept, base_loaded = _p50(base["persistent"]), _p50(base["on-demand"])
+        share = f" ({(loaded - kept) / (base_loaded - base_kept):.2f} of it)" if base_loaded > base_kept else ""
         yield (
-            f"{' '.join(loader)} against {' '.join(first)}: kept, it takes {kept / base_kept:.2f} of the time; loaded"
-            f" for every request, {loaded / base_kept:.2f} of the other's time when kept; loading adds"
-            f" {_ms(loaded - kept)} against {_ms(base_loaded - base_kept)},"
-            f" {(loaded - kept) / (base_loaded - base_kept):.2f} of it{_private(pair)}."
+            f"{loader} takes {kept / base_kept:.2f} of the time of {first} when both keep the model, and"
+            f" {loaded / base_kept:.2f} of that time when it loads for every request. Loading adds"
+            f" {_ms(loaded - kept)}, against {_ms(base_loaded - base_kept)}{share}.{_private(pair)}"
         )
 
 
@@ -66,7 +66,7 @@ def _private(pair: Mapping[str, Trial]) -> str:
     if kept is None or loaded is None or not weights:
         return ""
     share = (kept - loaded) / weights
-    return f"; kept, {share:.0%} of the weights ({kept - loaded:.0f} of {weights:.0f} MiB) are private memory"
+    return f" Keeping it takes {kept - loaded:.0f} MiB of private memory, {share:.0%} of the weights."
 
 
 def _p50(trial: Trial) -> float:
