@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(plan: Plan, output: Path, with_waterfall: bool) -> int:
     """Measure, then report; an interrupted run is reported as far as it came."""
-    checkpoints, digests = prepare(plan.experiment.models)
+    checkpoints, digests = prepare(plan)
     folder = new_folder(output, plan.experiment.name)
     _write_json(folder / "environment.json", describe_environment())
     resolved = plan.experiment.model_dump(mode="json") | {"texts": list(plan.texts)}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -41,14 +42,29 @@ def test_what_is_evicted_is_gone(file: Path, tmp_path: Path) -> None:
     evict([tmp_path / "empty"])
 
 
-def test_what_the_cache_has_written_is_read_from_the_disk(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that it comes in large pages."""
+def test_what_the_cache_has_written_was_read_anew(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it lies in the page cache in the large pages of what is read in a row."""
     monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path / "cache"))
-    written = cached("some", NBYTES, lambda folder: shutil.copyfile(file, folder / "weights") and None)
-    assert resident_share(written / "weights") == 0
-    assert (written / "weights").read_bytes() == file.read_bytes()
+
+    def write(folder: Path) -> None:
+        (folder / "weights").write_bytes(bytes(64 << 20))
+
+    weights = cached("some", 64 << 20, write) / "weights"
+    assert resident_share(weights) == 1
+    assert _faults(weights) <= _faults(_written(tmp_path / "written", 64 << 20))
+
+
+def _written(file: Path, nbytes: int) -> Path:
+    file.write_bytes(bytes(nbytes))
+    return file
+
+
+def _faults(file: Path) -> int:
+    """Page faults of a mapping that is read in whole."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert not any(mapping[offset] for offset in range(0, len(mapping), mmap.PAGESIZE))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

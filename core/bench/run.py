@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
-from ..models.page_cache import drop
-from ..models.precision import BYTES
+from ..models.page_cache import read_anew
+from ..models.precision import BYTES, converted
 from ..models.references import resolve
 from .experiment import Plan
 from .records import SCHEMA, Records
@@ -33,19 +33,21 @@ class Progress(Protocol):
     def trial_ended(self, failure: str | None) -> None: ...
 
 
-def prepare(models: Mapping[str, str]) -> tuple[dict[str, Path], dict[str, str]]:
+def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
     """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError.
 
     Every trial finds the weights in the page cache as a reader has left them, not as a writer has.
     """
     checkpoints = {}
-    for model_id, reference in models.items():
+    for model_id, reference in plan.experiment.models.items():
         try:
-            checkpoints[model_id] = _resolve(reference)
+            directory = checkpoints[model_id] = _resolve(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
-        for file in checkpoint.weights(checkpoints[model_id]):
-            drop(file)
+        copies = {converted(directory, trial.dtype) for trial in plan.trials}
+        for folder in (directory, *(copy for copy in copies if copy.is_dir())):
+            for file in checkpoint.weights(folder):
+                read_anew(file)
     return checkpoints, {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ModelReferenceError
-from .page_cache import drop
+from .page_cache import read_anew
 
 HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this program
 
@@ -58,7 +58,7 @@ def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
     try:
         write(partial)
         for file in partial.iterdir():
-            drop(file)
+            read_anew(file)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

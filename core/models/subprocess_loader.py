@@ -36,7 +36,7 @@ class SubprocessLoader:
         *,
         dtype: Dtype = "float32",
         linear: Literal["auto", "stock"] = "auto",
-        deadline: Annotated[float, Field(gt=0, le=3600)] = 30.0,
+        deadline: Annotated[float, Field(gt=0, le=3600)] = 120.0,
     ) -> None:
         """Raises ValueError on a system other than Linux."""
         if sys.platform != "linux":
