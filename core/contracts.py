@@ -31,7 +31,8 @@ class Model(Protocol):
     It may also have `phases`, a mapping that says where its load's time went: seconds by phase, such as
     `tokenizer` and `weights`; they show up in `Server-Timing`. One that can lose its weights and load them
     anew within `predict` may have `reloading`: the host sets it to a function, which the model hands its
-    load to, so that this load is timed and counted like any other.
+    load to, so that this load is timed and counted like any other. One whose `predict` only waits for
+    another process has `own_process = True`: while that hangs, other models are answered.
     """
 
     @property

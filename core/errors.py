@@ -48,7 +48,14 @@ class NotReady(ResidencyError):
 
 
 class LoadFailed(ResidencyError):
-    """A checkpoint could not become a model. The message holds no path."""
+    """A checkpoint could not become a model. The message holds no path.
+
+    `transient` says that the checkpoint is not to blame, so that the next try may succeed at once.
+    """
+
+    def __init__(self, sentence: str, *, transient: bool = False) -> None:
+        super().__init__(sentence)
+        self.transient = transient
 
 
 class ModelCrashed(ResidencyError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ TIMEOUT = 120.0  # seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, choices=range(1, 101), metavar="N", help="1 to 100")
     seconds: dict[str, list[float]] = {name: [] for name in (BASELINE, *LOADERS)}
     for _ in range(parser.parse_args().rounds):  # interleaved: the machine's speed drifts
         for name, measured in seconds.items():
@@ -59,4 +60,7 @@ def answers(client: httpx.Client, route: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

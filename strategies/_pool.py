@@ -160,7 +160,7 @@ class Pool:
         except BaseException as error:
             with self._changed:
                 entry.error = error  # for those who wait, and for those who come in the next moment
-                if not isinstance(error, TimeoutError):  # then there may be room
+                if not getattr(error, "transient", isinstance(error, TimeoutError)):
                     self._failures[model_id] = error, monotonic() + FAILURE_SECONDS
                 del self._entries[model_id]
                 self._give_back(entry)

@@ -36,13 +36,16 @@ def test_the_interval_is_students_over_rounds() -> None:
 
 def run_of(*trials: Record, rounds: int = 2) -> Record:
     return {
-        "kind": "run", "schema": 1, "experiment": "e", "question": "Q?", "started": "now", "rounds": rounds,
-        "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
+        "kind": "run", "schema": 2, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
+        "rounds": rounds, "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
     }  # fmt: skip
 
 
 def trial_of(label: str, dtype: str = "float32") -> Record:
-    return {"label": label, "strategy": label, "options": {}, "loader": "transformers", "dtype": dtype}
+    return {
+        "label": label, "strategy": label, "options": {}, "loader": "transformers", "loader_options": {},
+        "dtype": dtype, "weights_mib": 0.0,
+    }  # fmt: skip
 
 
 def sample_of(trial: str, ms: float, number: int = 0, **changes: Any) -> Record:

@@ -95,9 +95,13 @@ def test_what_the_file_provides_takes_no_private_memory(tmp_path: Path) -> None:
     assert {parameter.untyped_storage().data_ptr() for parameter in module.parameters()} == {storage}
 
 
-def test_a_template_knows_of_which_tensors_a_forward_needs_few_rows(tmp_path: Path) -> None:
-    template = template_of(small("bert", tmp_path / "bert"))
-    assert template.looked_up == {f"bert.embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")}
+def test_a_template_knows_of_which_tensors_a_forward_needs_all(tmp_path: Path) -> None:
+    directory = small("bert", tmp_path / "bert")
+    tensors = load_file(directory / "model.safetensors")
+    embeddings = {f"bert.embeddings.{n}_embeddings.weight" for n in ("word", "position", "token_type")}
+    needed = set(tensors) - embeddings
+    save_file(tensors | {"unused": torch.zeros(3)}, directory / "model.safetensors", metadata={"format": "pt"})
+    assert template_of(directory).needed == needed
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

@@ -262,12 +262,12 @@ ENDED = json.dumps(
 def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
     lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
     for text, sentence in (
-        ('{"kind": "run", "schema": 1}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
+        ('{"kind": "run", "schema": 2}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
         (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
         (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
         (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
         (lines[1] + "\n", "the first line does not describe a run"),
-        (lines[0].replace('"schema": 1', '"schema": 9') + "\n", "written by another version"),
+        (lines[0].replace('"schema": 2', '"schema": 9') + "\n", "written by another version"),
         (lines[0] + "\n" + lines[1].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
         ("", "the first line does not describe a run"),
     ):

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ResultsError
 
 SAMPLES = "samples.jsonl"
-SCHEMA = 1
+SCHEMA = 2  # 1: private memory counted what a process alone maps
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials"},
     "sample": {"round", "trial", "model", "text", "first", "ms", "status"},

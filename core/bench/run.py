@@ -44,6 +44,11 @@ def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
             directory = checkpoints[model_id] = _resolve(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
+        if plan.experiment.page_cache == "cold" and list(checkpoints.values()).count(directory) > 1:
+            raise ModelReferenceError(
+                f"Model '{model_id}' is the checkpoint of another one, too, which may keep it in the page cache:"
+                " with 'page_cache: cold', give each model a checkpoint of its own."
+            )
         copies = {converted(directory, trial.dtype) for trial in plan.trials}
         for folder in (directory, *(copy for copy in copies if copy.is_dir())):
             for file in checkpoint.weights(folder):
@@ -100,6 +105,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
                 "strategy": trial.choice.strategy,
                 "options": trial.choice.options,
                 "loader": trial.choice.loader.name,
+                "loader_options": trial.choice.loader.options,
                 "dtype": trial.dtype,
                 "weights_mib": sum(checkpoint.size(path, BYTES[trial.dtype]) for path in checkpoints.values()) / MIB,
             }

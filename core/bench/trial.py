@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 
 from ..errors import TrialFailed
-from ..models.precision import converted
+from ..models.precision import PARTS, converted
 from . import memory
 from .client import ask, connect
 from .experiment import Plan, TrialPlan
@@ -53,7 +54,7 @@ class Trial:
         for directory in (self.checkpoints[model_id] for model_id in model_ids):
             for folder in (directory, converted(directory, self.spec.dtype)):
                 if folder.is_dir():
-                    yield from (file for file in folder.iterdir() if file.is_file())
+                    yield from (file for file in folder.iterdir() if file.is_file() and file.suffix in PARTS)
 
     def schedule(self) -> list[tuple[str, int]]:
         """(model id, index of a text) of each request, shuffled: the same for every trial of a round.
@@ -78,12 +79,12 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             strategy = strategy_of(client)
             send = _Sender(trial, strategy["route"], client, server.pid, records, tick)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
-            first_answer = time.perf_counter() - server.started if answered else None
+            first_answer = time.perf_counter() - server.started - send.aside if answered else None
             memory.reset_peak(server.pid)
-            steady = time.perf_counter()
+            before, steady = send.aside, time.perf_counter()
             for model_id, text in trial.schedule():
                 send(model_id, text)
-            steady = time.perf_counter() - steady
+            steady = time.perf_counter() - steady - (send.aside - before)
             strategy = strategy_of(client)
         except httpx.TimeoutException as error:
             raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
@@ -113,7 +114,7 @@ def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
 
 
 class _Sender:
-    """Sends a request and appends its sample."""
+    """Sends a request and appends its sample; `aside` are the seconds that it spent on anything else."""
 
     def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, records: Records, tick: Tick) -> None:
         self._trial = trial
@@ -122,6 +123,7 @@ class _Sender:
         self._pid = pid
         self._records = records
         self._tick = tick
+        self.aside = 0.0
 
     def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
         """Whether it was answered without an error."""
@@ -132,10 +134,14 @@ class _Sender:
         if trial.is_cold:
             sample["page_cache"] = "cold" if evicted else "warm"
             if sample.get("cold") and not evicted:
-                raise TrialFailed("a model that was in memory when asked was loaded all the same, from warm pages.")
+                raise TrialFailed(
+                    f"'{model_id}' left memory between the question whether it was there and the request, so it was"
+                    f" loaded from warm pages. Give it a 'ttl' that is not close to {SETTLE_SECONDS} s."
+                )
         if trial.plan.experiment.memory_after_each:
-            time.sleep(SETTLE_SECONDS)
-            pss, private = memory.at_rest(self._pid)
+            with self._aside():
+                time.sleep(SETTLE_SECONDS)
+                pss, private = memory.at_rest(self._pid)
             sample["memory_mib"] = {"pss": pss, "private": private}
         self._records.append("sample", **place, **sample)
         self._tick()
@@ -143,11 +149,20 @@ class _Sender:
 
     def _make_cold(self, model_id: str) -> bool:
         """Drop the model's checkpoint from the page cache, unless the model is in memory and is not loaded next."""
-        time.sleep(SETTLE_SECONDS)
-        if model_id in [model["model"] for model in strategy_of(self._client)["resident"]]:
-            return False
-        evict(self._trial.files(model_id))
-        return True
+        with self._aside():
+            time.sleep(SETTLE_SECONDS)
+            if model_id in [model["model"] for model in strategy_of(self._client)["resident"]]:
+                return False
+            evict(self._trial.files(model_id))
+            return True
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.aside += time.perf_counter() - began
 
 
 def strategy_of(client: httpx.Client) -> dict[str, Any]:

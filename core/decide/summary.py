@@ -44,7 +44,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "question": run["question"],
         "started": run["started"],
         "rounds_planned": run["rounds"],
-        "page_cache": run.get("page_cache", "warm"),
+        "page_cache": run["page_cache"],
         "trials": trials,
         "failures": [{key: record[key] for key in ("trial", "round", "reason")} for record in failures],
         "disagreements": list(agreement.disagreements.values()),
@@ -58,7 +58,7 @@ def _trial(spec: Record, rounds: list[Record], samples: list[list[Record]]) -> d
     everything = [sample for each in answered for sample in each]
     memory_keys = ("idle_pss", "idle_private", "peak_rss")
     return {
-        **{key: spec[key] for key in ("label", "strategy", "options", "loader", "dtype")},
+        **{key: spec[key] for key in ("label", "strategy", "options", "loader", "loader_options", "dtype")},
         "rounds": len(rounds),
         "requests": sum(len(each) for each in steady),
         "errors": sum(sample["status"] != 200 for each in samples for sample in each),
@@ -73,8 +73,8 @@ def _trial(spec: Record, rounds: list[Record], samples: list[list[Record]]) -> d
         "throughput_rps": _ratio(len(everything), sum(record["steady_s"] for record in rounds)),
         "memory_mib": {key: _mean(record["memory_mib"][key] for record in rounds) for key in memory_keys},
         "loads": sum(record["loads"] for record in rounds),
-        "weights_mib": spec.get("weights_mib", 0.0),
-        "memory_return": memory_return(samples, spec.get("weights_mib", 0.0)),
+        "weights_mib": spec["weights_mib"],
+        "memory_return": memory_return(samples, spec["weights_mib"]),
     }
 
 

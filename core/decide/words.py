@@ -23,8 +23,8 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
-    if summary["page_cache"] == "cold":
-        yield "Before each load, the checkpoint was dropped from the page cache: it came from the disk."
+    if summary["page_cache"] == "cold" and any(trial["cold"]["share"] for trial in summary["trials"]):
+        yield "Whenever a request waited for a load, the checkpoint came from the disk, not from the page cache."
 
 
 def _comparison(trials: list[Trial]) -> Iterator[str]:
@@ -46,17 +46,18 @@ def _loaders(trials: list[Trial]) -> Iterator[str]:
     """What each other loader makes of keeping and of loading, against the first one that did both."""
     by_loader: dict[str, dict[str, Trial]] = {}
     for trial in trials:
-        by_loader.setdefault(f"{trial['loader']} ({trial['dtype']})", {}).setdefault(trial["strategy"], trial)
-    pairs = {loader: pair for loader, pair in by_loader.items() if {"persistent", "on-demand"} <= set(pair)}
-    for loader, pair in list(pairs.items())[1:]:
-        first, base = next(iter(pairs.items()))
+        by_loader.setdefault(f"{trial['loader']} {trial['loader_options']}", {}).setdefault(trial["strategy"], trial)
+    base, *others = [pair for pair in by_loader.values() if {"persistent", "on-demand"} <= set(pair)] or [{}]
+    for pair in others:
+        loader, first = (f"{p['persistent']['loader']} ({p['persistent']['dtype']})" for p in (pair, base))
         kept, loaded = _p50(pair["persistent"]), _p50(pair["on-demand"])
         base_kept, base_loaded = _p50(base["persistent"]), _p50(base["on-demand"])
-        share = f" ({(loaded - kept) / (base_loaded - base_kept):.2f} of it)" if base_loaded > base_kept else ""
+        adds, base_adds = max(0.0, loaded - kept), max(0.0, base_loaded - base_kept)
+        share = f" ({adds / base_adds:.2f} of it)" if base_adds else ""
         yield (
             f"{loader} takes {kept / base_kept:.2f} of the time of {first} when both keep the model, and"
             f" {loaded / base_kept:.2f} of that time when it loads for every request. Loading adds"
-            f" {_ms(loaded - kept)}, against {_ms(base_loaded - base_kept)}{share}.{_private(pair)}"
+            f" {_ms(adds)}, against {_ms(base_adds)}{share}.{_private(pair)}"
         )
 
 
@@ -65,8 +66,8 @@ def _private(pair: Mapping[str, Trial]) -> str:
     weights = pair["persistent"]["weights_mib"]
     if kept is None or loaded is None or not weights:
         return ""
-    share = (kept - loaded) / weights
-    return f" Keeping it takes {kept - loaded:.0f} MiB of private memory, {share:.0%} of the weights."
+    more = max(0.0, kept - loaded)
+    return f" Keeping it takes {more:.0f} MiB of private memory, {more / weights:.0%} of the weights."
 
 
 def _p50(trial: Trial) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -20,10 +22,15 @@ from ..errors import ModelCrashed
 from .fork_server import PACKET
 
 START_SECONDS = 120.0  # for the imports, from the slowest disk
+SPAWN_SECONDS = 10.0  # for a fork
 END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
 PRELOAD = ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader")
 BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
 import main; main(*rest)"
+
+
+class ForkServerGone(ModelCrashed):
+    """The process that children are forked from has ended, or hung; `fork_server` starts another one."""
 
 
 class Child:
@@ -51,6 +58,9 @@ class Child:
             raise ModelCrashed(f"The model's process gave no answer within {seconds:g} s and was ended.") from None
         except OSError:
             line = b""
+        except BaseException:  # interrupted: the answer to come would be taken for that to the next question
+            self.end()
+            raise
         if not line.endswith(b"\n"):
             raise ModelCrashed(f"The model's process {self.end()} before it had answered.")
         answer: dict[str, Any] = json.loads(line)
@@ -80,7 +90,9 @@ class Child:
         os.close(handle)
         self._lines.close()
         self._connection.close()
-        return self._server.became_of(self.pid) if ended else "hangs in the kernel"
+        outcome = _became_of(self.pid) if ended else "hangs in the kernel"
+        self._server.reap(self.pid)
+        return outcome
 
 
 class ForkServer:
@@ -102,7 +114,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the server, which ends this one itself
             )
-        self._control.settimeout(START_SECONDS)
+        self._gone = False  # whether it was found dead, or hanging
         self._lock = Lock()  # protects the control conversation and what stands below
         self._preloaded: list[str] | None = None  # until it has said so
         self._making: defaultdict[object, Lock] = defaultdict(Lock)
@@ -110,43 +122,41 @@ class ForkServer:
         atexit.register(self.close)
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._gone and self._process.poll() is None
 
     def preloaded(self) -> list[str]:
         """The modules that children find imported. Raises RuntimeError when one cannot be imported."""
         with self._lock:
             if self._preloaded is None:
-                self._preloaded = self._listen()[0]["preloaded"]
+                self._preloaded = self._listen(START_SECONDS)[0]["preloaded"]
             return self._preloaded
 
     def spawn(self, *, prepared: int | None = None) -> Child:
         """A new child, which waits for its order; what it prepares goes into the file `prepared`."""
         self.preloaded()
         ours, theirs = socket.socketpair()
+        fds = [theirs.fileno(), *([] if prepared is None else [prepared])]
         try:
             with theirs:
-                answer, [handle] = self._call(
-                    {"do": "spawn"}, theirs.fileno(), *([] if prepared is None else [prepared])
-                )
+                answer, handles = self._call({"do": "spawn"}, fds, SPAWN_SECONDS)
+            if not handles:  # this process may open no more files; the child ends when nobody talks to it
+                self.reap(answer["pid"])
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except BaseException:
             ours.close()
             raise
-        return Child(self, answer["pid"], handle, ours)
+        return Child(self, answer["pid"], handles[0], ours)
 
     def keep(self, prepared: int) -> None:
         """Let all later children have what one has prepared. Raises RuntimeError when that cannot be imported."""
-        self._preloaded = self._call({"do": "keep"}, prepared)[0]["preloaded"]
+        preloaded = self._call({"do": "keep"}, [prepared], START_SECONDS)[0]["preloaded"]
+        with self._lock:
+            self._preloaded = preloaded
 
-    def became_of(self, pid: int) -> str:
-        """How a child that is no more has ended."""
-        try:
-            status = self._call({"do": "reap", "pid": pid})[0]["status"]
-        except ModelCrashed:
-            return "ended with the one that it was forked from"
-        if status is None or status >= 0:
-            return f"ended with status {status}"
-        hint = ", because its weights vanished or shrank," if -status == signal.SIGBUS else ""
-        return f"was ended by {signal.Signals(-status).name}{hint}"
+    def reap(self, pid: int) -> None:
+        """Have the entry of a child that is no more removed; waits for nothing, and a packet needs no lock."""
+        with suppress(OSError):
+            self._control.send(json.dumps({"do": "reap", "pid": pid}).encode(), socket.MSG_DONTWAIT)
 
     def once(self, key: object, make: Callable[[], None]) -> None:
         """Call `make` unless it has been done for `key`; others wait for it, whoever finds it failed tries again."""
@@ -165,20 +175,25 @@ class ForkServer:
         self._control.close()
         self._lifeline.close()
 
-    def _call(self, request: dict[str, Any], *fds: int) -> tuple[dict[str, Any], list[int]]:
+    def _call(self, request: dict[str, Any], fds: Sequence[int], seconds: float) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
             try:
+                self._control.settimeout(seconds)
                 socket.send_fds(self._control, [json.dumps(request).encode()], fds)
             except OSError as error:
                 raise self._crashed(error) from error
-            return self._listen()
+            return self._listen(seconds)
 
-    def _listen(self) -> tuple[dict[str, Any], list[int]]:
+    def _listen(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
         """What the process says next, and the file descriptors that come with it."""
         try:
+            self._control.settimeout(seconds)
             message, fds, _, _ = socket.recv_fds(self._control, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise self._crashed(error) from error
+        except BaseException as error:  # interrupted: the answer to come would be taken for the next one
+            self._crashed(error)
+            raise
         if not message:
             raise self._crashed("it has ended")
         answer: dict[str, Any] = json.loads(message)
@@ -186,9 +201,23 @@ class ForkServer:
             raise RuntimeError(f"the process that loads models cannot do it: {answer['error']}")
         return answer, fds
 
-    def _crashed(self, why: object) -> ModelCrashed:
+    def _crashed(self, why: object) -> ForkServerGone:
+        self._gone = True
         self._process.kill()  # if it only hangs
-        return ModelCrashed(f"The process that loads models is gone ({why}).")
+        return ForkServerGone(f"The process that loads models is gone ({why}).")
+
+
+def _became_of(pid: int) -> str:
+    """How a process has ended that its parent has not reaped; from /proc, which answers at once (proc(5))."""
+    try:
+        status = int(Path(f"/proc/{pid}/stat").read_text().rsplit(maxsplit=1)[1])
+    except OSError:
+        return "has ended"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ended with status {code}"
+    hint = ", because its weights vanished or shrank," if -code == signal.SIGBUS else ""
+    return f"was ended by {signal.Signals(-code).name}{hint}"
 
 
 def _ends(handle: int, seconds: float) -> bool:

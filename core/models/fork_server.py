@@ -32,6 +32,7 @@ WORDS = ["What the forward imports when it first runs is imported, too."]
 def main(control: int, lifeline: int, preload: Sequence[str]) -> None:
     """Import, say so, then do what the control conversation asks for, until its other end is gone."""
     gc.disable()  # its full runs would cost a second of the imports
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a server that ignores it has handed that down
     _die_with_peer(lifeline)
     server = _Server(socket.socket(fileno=control))
     try:
@@ -63,6 +64,7 @@ class _Server:
         self._control = control
         self._modules: list[str] = []
         self._loaders: dict[str, MappedLoader] = {}  # by their options
+        self._ended: set[int] = set()  # children that were killed, and may still be dying
 
     def serve(self) -> None:
         while True:
@@ -76,12 +78,14 @@ class _Server:
                 elif request["do"] == "keep":
                     self.say(self._keep(fds[0]))
                 else:
-                    pid, status = os.waitpid(request["pid"], os.WNOHANG)
-                    self.say({"status": os.waitstatus_to_exitcode(status) if pid else None})
+                    self._ended.add(request["pid"])  # nobody waits for an answer
             except Exception as error:
                 self.say({"error": f"{type(error).__name__}: {error}"})
+                if _threads() > 1:
+                    os._exit(1)  # no fork is safe any more
             for fd in fds:
                 os.close(fd)
+            self._ended = {pid for pid in self._ended if not _reaped(pid)}
 
     def say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         socket.send_fds(self._control, [json.dumps(message).encode()], fds)
@@ -90,7 +94,7 @@ class _Server:
         """Raises what an import raises, and RuntimeError when a thread was started: no fork is safe then."""
         for name in names:
             importlib.import_module(name)
-        if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
+        if (threads := _threads()) > 1:
             raise RuntimeError(f"{threads - 1} threads were started by importing {', '.join(names)}")
         self._modules += [name for name in names if name not in self._modules]
         gc.freeze()  # a child's collector must not write to the pages that it shares
@@ -132,7 +136,9 @@ class _Server:
     def _run_child(self, conversation: int, prepared: int | None = None) -> None:
         """Load what the first line says, then answer the others, until the conversation ends."""
         with socket.socket(fileno=conversation) as connection, connection.makefile("rw", encoding="utf-8") as lines:
-            order = json.loads(lines.readline())
+            if not (first := lines.readline()):
+                os._exit(0)  # whoever wanted this child has gone
+            order = json.loads(first)
             try:
                 before = set(sys.modules)
                 loader = self._loader(order["options"])
@@ -152,6 +158,17 @@ class _Server:
                 except Exception as error:
                     _answer(lines, _failure(error))
         os._exit(0)
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # the kernel has done it
+        return True
 
 
 def _die_with_server(server: int) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
-Common = tuple[dict[Key, "Template | None"], dict[Key, "Tokenizer"], dict[str, Path]]
+Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[Key, "Tokenizer"]], dict[str, Path]]
 
 
 class MappedLoader:
@@ -59,7 +59,7 @@ class MappedLoader:
         self._lock = Lock()  # protects the dictionaries; never held while anything is loaded
         self._making: defaultdict[Key, Lock] = defaultdict(Lock)  # one maker for each template or tokenizer
         self._templates: dict[Key, Template | None] = {}  # None: fall back to the stock path
-        self._tokenizers: dict[Key, Tokenizer] = {}
+        self._tokenizers: dict[Path, tuple[Key, Tokenizer]] = {}  # and of which files each was made
         self._converted: dict[str, Path] = {}  # by identity; two writers at a time would write the same
 
     def size(self, directory: Path) -> int:
@@ -79,7 +79,7 @@ class MappedLoader:
         clock.lap("weights")
         template = self._template(directory, tensors)
         if template:
-            tensors.read_ahead(skip=template.looked_up)
+            tensors.read_ahead(template.needed)
         module = template.restore(tensors) if template else self._stock.load_module(directory, self._dtype)
         if self._pack:
             self._backends.pack(module)
@@ -142,11 +142,13 @@ class MappedLoader:
         files = [directory / name for name in (*checkpoint.TOKENIZERS, "tokenizer_config.json", "config.json")]
         key: Key = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.exists())
         with self._lock:
-            making = self._making[key]
+            making = self._making[directory,]
         with making:
-            if key not in self._tokenizers:
-                self._tokenizers[key] = self._stock.load_tokenizer(directory)
-            return self._tokenizers[key]
+            made_of, tokenizer = self._tokenizers.get(directory, (None, None))
+            if tokenizer is None or made_of != key:
+                tokenizer = self._stock.load_tokenizer(directory)
+                self._tokenizers[directory] = key, tokenizer
+            return tokenizer
 
 
 class _Clock:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection
 from math import prod
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class MappedTensors:
         self.entries: dict[str, Entry] = {n: entry for header in self._headers.values() for n, entry in header.items()}
         self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
         self._storages: list[Any] = []
+        self._discarded = Event()
         for file, header in self._headers.items():
             self._map(file, header)
 
@@ -56,10 +58,9 @@ class MappedTensors:
                 bases[entry.dtype] = whole.set_(storage, 0, (nbytes // width,), (1,))
             self._base[name] = bases[entry.dtype]
 
-    def read_ahead(self, *, skip: Collection[str]) -> None:
-        """Have what is still on the disk read in the background, but for the tensors `skip`."""
-        for file, header in self._headers.items():
-            read_ahead(file, header, skip)
+    def read_ahead(self, names: Collection[str]) -> None:
+        """Have those tensors that are still on the disk read in the background, until `discard`."""
+        read_ahead(self._headers, names, self._discarded)
 
     def discard(self) -> None:
         """Drop the mappings' pages; whoever still reads a tensor gets them from the file again.
@@ -67,6 +68,7 @@ class MappedTensors:
         Unmapping does that as well, but under the interpreter's lock, for milliseconds in which no
         answer leaves the process. ctypes lets go of the lock.
         """
+        self._discarded.set()
         if _libc is not None:
             for storage in self._storages:
                 _libc.madvise(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 PIECE = 1 << 20  # bytes
@@ -12,7 +13,8 @@ def drop(file: Path) -> None:
     """Drop the file's pages, but for those that a process maps; does nothing where there is no such advice."""
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as stream:
-            os.fsync(stream.fileno())  # a page that is not on the disk yet would stay
+            with suppress(OSError):  # not every file system has it
+                os.fsync(stream.fileno())  # a page that is not on the disk yet would stay
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -18,7 +18,7 @@ __all__ = ["Classifier", "Tokenizer", "import_classes", "load_module", "load_mod
 
 
 def _import_losses() -> None:
-    """Import transformers' losses as if SciPy were not there, which only those of object detection use.
+    """Import transformers' losses without SciPy, which only those of object detection use.
 
     It is here for the runner's statistics, and would cost every server a fifth of a second of its start.
     """
@@ -31,6 +31,14 @@ def _import_losses() -> None:
     finally:
         del sys.modules["scipy"]
         is_scipy_available.cache_clear()
+    losses: Any = importlib.import_module("transformers.loss.loss_for_object_detection")
+    losses.linear_sum_assignment = _assign
+
+
+def _assign(*arguments: Any, **options: Any) -> Any:
+    """SciPy's `linear_sum_assignment`, imported when it is used."""
+    optimize = importlib.import_module("scipy.optimize")
+    return optimize.linear_sum_assignment(*arguments, **options)
 
 
 _import_losses()

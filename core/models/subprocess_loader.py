@@ -58,7 +58,13 @@ class SubprocessLoader:
 
     def load(self, directory: Path) -> SubprocessModel:
         """Raises RuntimeError for what fails in the child, ModelCrashed when it ends or hangs."""
-        return SubprocessModel(lambda: self._prepared(directory).spawn(), self._order(directory), self._deadline)
+        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), self._deadline)
+
+    def _spawn(self, directory: Path) -> Child:
+        try:
+            return self._prepared(directory).spawn()
+        except self._children.ForkServerGone:  # it was not known to be gone
+            return self._prepared(directory).spawn()
 
     def _order(self, directory: Path) -> dict[str, str]:
         return {"options": self._options, "directory": str(directory)}
@@ -83,6 +89,8 @@ class SubprocessLoader:
 
 class SubprocessModel:
     """`core.contracts.Model` in a child process; a crashed one is replaced at the next `predict`."""
+
+    own_process = True
 
     def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], deadline: float) -> None:
         self.phases: Mapping[str, float] = {}

@@ -41,8 +41,8 @@ class Template:
         # A real tensor that came out of the file makes the template this one checkpoint's own.
         self.of_one_checkpoint = bool(leftover) or any(isinstance(tensor, nn.Parameter) for tensor in real)
         embeddings = (part.weight for part in module.modules() if isinstance(part, nn.Embedding))
-        # Of these a forward needs a row for each token.
-        self.looked_up = {provided[id(weight)] for weight in embeddings if id(weight) in provided}
+        # What a forward reads in whole; of an embedding it reads a row for each token.
+        self.needed = set(provided.values()) - {provided.get(id(weight)) for weight in embeddings}
         self._pickled = self._pickle(module)
         self.sources = {}
 

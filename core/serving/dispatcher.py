@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 from time import perf_counter
 
 import anyio
 
 from ..contracts import LoadingStrategy, Model, Prediction
 from .host import Host, Watch
+
+SLOT_SECONDS = 0.5  # for so long others wait for a model that computes, or hangs, in a process of its own
 
 log = logging.getLogger("residency")
 
@@ -116,7 +119,7 @@ class Dispatcher:
     def _answer(self, request: _Request, model: Model, model_id: str, asked: float, acquired: float) -> None:
         cold = request.watch.cold()
         try:
-            predictions, began, ended = self._compute.submit(_timed, model.predict, request.texts).result()
+            predictions, began, ended = self._predict(model, request.texts)
         except BaseException as error:
             request.settle(error)
             return
@@ -129,6 +132,18 @@ class Dispatcher:
         # Who came while the load ran has waited for a part of it only.
         phases = self._host.latest(model_id).phases if cold and request.arrived <= asked else {}
         request.settle(Answer(predictions, cold, queue, load, inference, phases))
+
+    def _predict(self, model: Model, texts: Sequence[str]) -> tuple[list[Prediction], float, float]:
+        """In a compute slot; a model in a process of its own holds it for a moment only, since it may hang."""
+        if not getattr(model, "own_process", False):
+            return self._compute.submit(_timed, model.predict, texts).result()
+        begun, over = Event(), Event()
+        self._compute.submit(lambda: begun.set() or over.wait(SLOT_SECONDS))  # type: ignore[func-returns-value]
+        begun.wait()
+        try:
+            return _timed(model.predict, texts)
+        finally:
+            over.set()
 
 
 def _timed(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import pluggy
 
 from ..contracts import Loader, LoadReason, Model, Prediction, Reason
-from ..errors import LoadFailed
+from ..errors import LoadFailed, ModelCrashed
 from .release import give_back
 
 log = logging.getLogger("residency")
@@ -119,7 +119,8 @@ class Host:
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
         log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
-        return LoadFailed(f"Loading model '{model_id}' failed: {without_paths(error, self._checkpoints[model_id])}")
+        sentence = f"Loading model '{model_id}' failed: {without_paths(error, self._checkpoints[model_id])}"
+        return LoadFailed(sentence, transient=isinstance(error, ModelCrashed))
 
     def watch(self, model_id: str) -> Watch:
         return Watch(self, model_id)
@@ -174,6 +175,7 @@ class HostedModel:
         self.nbytes = model.nbytes
         self.since = time.time()
         self.predict = model.predict  # no frame of ours in the hot path
+        self.own_process: bool = getattr(model, "own_process", False)
         self._host = host
         self._model: Model | None = model
         self._closing = Lock()
@@ -197,7 +199,7 @@ class HostedModel:
         finally:
             del model
             give_back()
-            if was_resident:
+            if self._host.leaving(self) or was_resident:  # it may have loaded itself anew until it was closed
                 self._host.freed(self, reason)
 
 

@@ -27,7 +27,7 @@ def give_back() -> None:
 
 @contextmanager
 def start_up() -> Iterator[None]:
-    """Collect garbage at the end only, and never look again at what is there then.
+    """Collect garbage at the end only, of what loaders have not frozen, and never look again at what is there then.
 
     A fifth of a start-up's time would be the collector's, for objects that stay.
     """
