@@ -61,7 +61,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = default_run
     summary = read_json(folder / "summary.json")
-    assert (summary["schema"], summary["experiment"]) == (1, "default")
+    assert (summary["schema"], summary["experiment"]) == (2, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
     assert list(trials) == ["persistent", "on-demand", "lru-cached (2)"]
     for trial in trials.values():

@@ -450,6 +450,8 @@ def test_two_workers_have_children_of_their_own(tmp_path: Path) -> None:
         # Two workers, each with a fork server and two children; uvicorn has a resource tracker beside them.
         wait_for(lambda: len(children_of(server, "fork_server")) == 6)
         url = f"http://127.0.0.1:{port}"
+        # Each connection is one worker's or the other's.
+        wait_for(lambda: all(httpx.get(f"{url}/readyz", trust_env=False).is_success for _ in range(20)))
         for _ in range(20):
             response = httpx.post(f"{url}/predict", json={"texts": TEXTS}, trust_env=False)
             assert [p["label"] for p in response.json()["predictions"]] == LABELS
