@@ -315,8 +315,18 @@ def test_a_hanging_model_holds_up_no_other_one() -> None:
             assert not waiting.done()
             hung.kill()
             assert waiting.result(SECONDS).status_code == httpx.codes.SERVICE_UNAVAILABLE
-        again = client.post("/predict-lru-cached", json={"texts": TEXTS, "model": "a"})
-        assert again.json()["cold"]
+            again = client.post("/predict-lru-cached", json={"texts": TEXTS, "model": "a"})
+            assert again.json()["cold"]
+            alive(fork_server)[-1].suspend()
+            waiting = pool.submit(other.post, "/predict-lru-cached", json={"texts": TEXTS, "model": "a"})
+            wait_for(lambda: len(psutil.Process(server.pid).net_connections()) > 2)
+
+            def interrupted() -> bool:
+                server.process.send_signal(signal.SIGINT)
+                return server.process.poll() is not None
+
+            wait_for(interrupted)  # who presses Ctrl-C again and again waits for no hanging model
+            assert waiting.exception(SECONDS)
 
 
 def test_a_crash_in_a_load_is_no_failure_to_remember(loader: SubprocessLoader, embedded_directory: Path) -> None:

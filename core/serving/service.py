@@ -69,6 +69,8 @@ class Mounted:
             getattr(strategy, "close", lambda: None)()
         except Exception:
             log.exception("Closing strategy '%s' failed", self.name)
+        for model in self.host.resident() if self.host else []:
+            model.close("shutdown")  # it is lent out still: its user hangs, and must not hold up the end
 
 
 class Service:
