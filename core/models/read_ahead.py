@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -12,7 +12,7 @@ from .header import BYTES, Entry
 
 PIECE = 1 << 20  # bytes
 PROBES = 16
-Span = tuple[Path, int, int]  # the file, the first byte, and how many: no more than a piece
+Span = tuple[int, int]  # the first byte, and the first one behind
 
 
 def read_ahead(files: Mapping[Path, Mapping[str, Entry]], names: Collection[str], over: Event) -> None:
@@ -22,26 +22,25 @@ def read_ahead(files: Mapping[Path, Mapping[str, Entry]], names: Collection[str]
     this load faster by a tenth, and all later ones slower. (Advice to the kernel, `MADV_WILLNEED`, is no
     faster than page faults.)
     """
-    pieces = [
-        (file, offset, min(PIECE, stop - offset))
-        for file, entries in files.items()
-        for start, stop in sorted(
-            (e.start, e.start + e.numel * BYTES[e.dtype]) for n, e in entries.items() if n in names
+    spans = {
+        file: sorted(
+            (e.start, e.start + e.numel * BYTES[e.dtype]) for n, e in entries.items() if e.numel and n in names
         )
-        for offset in range(start, stop, PIECE)
-    ]
-    if pieces and not _is_cached(pieces):
-        Thread(target=_read, args=(pieces, over), name="read-ahead", daemon=True).start()
+        for file, entries in files.items()
+    }
+    if not all(_is_cached(file, wanted) for file, wanted in spans.items()):
+        Thread(target=_read, args=(spans, over), name="read-ahead", daemon=True).start()
 
 
-def _is_cached(pieces: list[Span]) -> bool:
-    """By the ends of some pieces that are spread over all, none of which waits for the disk."""
+def _is_cached(file: Path, spans: list[Span]) -> bool:
+    """By the ends of some tensors that are spread over the file, none of which waits for the disk."""
     if not hasattr(os, "RWF_NOWAIT"):
         return True  # not known, and not worth reading everything twice
-    for file, start, nbytes in pieces[:: -max(1, len(pieces) // PROBES)]:
-        with file.open("rb") as stream:
+    byte = bytearray(1)
+    with file.open("rb", buffering=0) as stream:
+        for _, stop in spans[:: -max(1, len(spans) // PROBES)]:
             try:
-                os.preadv(stream.fileno(), [bytearray(1)], start + nbytes - 1, os.RWF_NOWAIT)
+                os.preadv(stream.fileno(), [byte], stop - 1, os.RWF_NOWAIT)
             except BlockingIOError:
                 return False
             except OSError:  # this file system cannot tell
@@ -49,11 +48,13 @@ def _is_cached(pieces: list[Span]) -> bool:
     return True
 
 
-def _read(pieces: list[Span], over: Event) -> None:
+def _read(spans: dict[Path, list[Span]], over: Event) -> None:
     buffer = memoryview(bytearray(PIECE))
-    with suppress(OSError), ExitStack() as files:  # whoever uses the weights sees the failure
-        streams = {file: files.enter_context(file.open("rb", buffering=0)) for file in {piece[0] for piece in pieces}}
-        for file, start, nbytes in pieces:
-            if over.is_set():
-                return
-            os.preadv(streams[file].fileno(), [buffer[:nbytes]], start)
+    with suppress(OSError):  # whoever uses the weights sees the failure
+        for file, wanted in spans.items():
+            with file.open("rb", buffering=0) as stream:
+                for start, stop in wanted:
+                    for offset in range(start, stop, PIECE):
+                        if over.is_set():
+                            return
+                        os.preadv(stream.fileno(), [buffer[: stop - offset]], offset)

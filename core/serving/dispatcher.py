@@ -64,7 +64,8 @@ class Dispatcher:
     Requests that wait for the same model are answered under one `acquire` where the strategy shares,
     each under its own where it does not. `acquire` may block, so it runs in a worker thread, of which
     there is one for each model that is asked for at this moment. `predict` runs in `compute`, whose
-    threads are the compute slots. Answers leave before the model is freed.
+    threads are the compute slots, or, where the model has a process of its own, beside a slot that it
+    holds for a moment. Answers leave before the model is freed.
     """
 
     def __init__(self, strategy: LoadingStrategy, host: Host, compute: ThreadPoolExecutor) -> None:
@@ -138,12 +139,17 @@ class Dispatcher:
         if not getattr(model, "own_process", False):
             return self._compute.submit(_timed, model.predict, texts).result()
         begun, over = Event(), Event()
-        self._compute.submit(lambda: begun.set() or over.wait(SLOT_SECONDS))  # type: ignore[func-returns-value]
+        self._compute.submit(_hold_slot, begun, over)
         begun.wait()
         try:
             return _timed(model.predict, texts)
         finally:
             over.set()
+
+
+def _hold_slot(begun: Event, over: Event) -> None:
+    begun.set()
+    over.wait(SLOT_SECONDS)
 
 
 def _timed(
