@@ -328,9 +328,9 @@ def test_a_hanging_model_holds_up_no_other_one() -> None:
                 return server.process.poll() is not None
 
             wait_for(interrupted)  # who presses Ctrl-C again and again waits for no hanging model
-            # Its own request is cut off, or still told that the model has gone.
+            # Its own request is cut off, or still told: by us (503), or by the server that drops it (500).
             if waiting.exception(SECONDS) is None:
-                assert waiting.result().status_code == httpx.codes.SERVICE_UNAVAILABLE
+                assert waiting.result().is_server_error
 
 
 def test_a_crash_in_a_load_is_no_failure_to_remember(loader: SubprocessLoader, embedded_directory: Path) -> None:
