@@ -65,6 +65,10 @@ def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.M
     evict([file])
 
 
+def nobody_reads() -> bool:
+    return all(thread.name != "read-ahead" for thread in enumerate_threads())
+
+
 def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory: Path) -> None:
     weights = file.with_name("model.safetensors")
     shutil.copyfile(embedded_directory / "model.safetensors", weights)
@@ -79,11 +83,12 @@ def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory:
     wait_for(lambda: resident_share(weights) > 0.98 * without)
     # The kernel reads a little ahead by itself.
     assert resident_share(weights) < without + 0.5 * (1 - without)
+    wait_for(nobody_reads)
     evict([weights])
     over = Event()
     over.set()
     read_ahead({weights: header}, set(header), over)
-    wait_for(lambda: all(thread.name != "read-ahead" for thread in enumerate_threads()))
+    wait_for(nobody_reads)
     assert resident_share(weights) < 0.1
 
 
