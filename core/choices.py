@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 # A model id stands in URLs, labels and file names.
@@ -29,6 +29,23 @@ class LoaderChoice(BaseModel):
             named = {key: value[key] for key in ("name",) if key in value}
             return named | {"options": {key: option for key, option in value.items() if key != "name"}}
         return value
+
+
+class Batching(BaseModel):
+    """How requests that wait for the same model are computed together. In YAML also `on` and `off`."""
+
+    model_config = STRICT
+
+    max_batch_size: Annotated[int, Field(ge=1, le=4096, description="texts")] = 32
+    max_batch_tokens: Annotated[int, Field(ge=1, description="of a padded batch, estimated")] = 2048
+    max_wait_ms: Annotated[float, Field(ge=0, le=60_000, description="for a batch to fill")] = 0.0
+
+
+def _batching(value: Any) -> Any:
+    return {"on": {}, "off": None}.get(value, value) if isinstance(value, str) else value
+
+
+BatchingChoice = Annotated[Batching | None, BeforeValidator(_batching)]
 
 
 class StrategyChoice(BaseModel):

@@ -43,6 +43,26 @@ class TooManyTexts(ResidencyError):
     """A request holds more texts than the server takes at a time."""
 
 
+class TextTooLong(ResidencyError):
+    """A request holds a text over the limit of this server."""
+
+
+class WrongTimeout(ResidencyError):
+    """A request's own deadline is no number of seconds."""
+
+
+class Overloaded(ResidencyError):
+    """There is no place for one more request; `seconds` says when there will be one."""
+
+    def __init__(self, sentence: str, seconds: int = 1) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+
+
+class DeadlinePassed(ResidencyError):
+    """A request waited until its time was up; nothing was computed for it."""
+
+
 class NotReady(ResidencyError):
     """The server has not finished its start-up loads."""
 

@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .choices import ModelId, Reference, StrategyChoice
+from .choices import Batching, BatchingChoice, ModelId, Reference, StrategyChoice
 from .errors import SettingsError, YamlError
 from .files import anchored
 from .models.references import anchor
@@ -35,8 +35,12 @@ class Settings(BaseSettings):
     plugins: Annotated[list[str], NoDecode] = []
     max_body: ByteSize = ByteSize(2 << 20)
     max_texts: Annotated[int, Field(ge=1)] = 256
+    max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
+    batching: Annotated[BatchingChoice, NoDecode] = Batching()
+    max_queue: Annotated[int, Field(ge=1, description="requests for one model under one strategy")] = 128
+    request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
 
-    @field_validator("strategies", "models", "plugins", mode="before")
+    @field_validator("strategies", "models", "plugins", "batching", mode="before")
     @classmethod
     def _from_variable(cls, value: Any) -> Any:
         """In a variable these are written as YAML; a plain word, or several with commas, is a list."""

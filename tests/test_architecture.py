@@ -25,10 +25,21 @@ ALLOWED: dict[str, set[str]] = {
     "plugins": {"errors", "files", "hookspecs", "options"},
     "models": BASE | {"files"},
     "schemas": set(),
+    "memory": set(),
     "settings": {"errors", "choices", "files", "models", "strict_yaml"},
-    "serving": BASE | {"choices", "models", "plugins", "schemas", "settings"},
-    "app": {"errors", "plugins", "schemas", "serving", "settings", "threads"},
-    "bench": {"errors", "choices", "files", "models", "plugins", "strict_yaml", "threads"},  # never app: it talks HTTP
+    "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings"},
+    "routes": {"errors", "schemas", "serving"},
+    "app": {"errors", "plugins", "routes", "serving", "settings", "threads"},
+    "bench": {
+        "errors",
+        "choices",
+        "files",
+        "memory",
+        "models",
+        "plugins",
+        "strict_yaml",
+        "threads",
+    },  # never app: it talks HTTP
     "decide": set(),
     "report": {"options", "plugins"},  # and records of a run as plain values; never servers
     "core": BASE,

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from core.choices import Batching
 from core.contracts import Model
 from core.errors import LoadFailed
 from core.plugins import Registered, load_plugins
-from core.serving.dispatcher import Answer, Dispatcher
+from core.serving.dispatcher import Dispatcher
 from core.serving.host import Host
+from core.serving.lane import Answer
 from tests.support import FAKES, SECONDS, checkpoint_in, host_of, in_threads, wait_for
 
 PLUGINS = load_plugins([FAKES])
@@ -88,11 +90,13 @@ def test_a_model_that_raises_stop_iteration_is_answered(started: Started) -> Non
 
     async def ask() -> list[BaseException | Answer]:
         with ThreadPoolExecutor(1) as compute:
-            dispatcher = Dispatcher(started.strategy, started.host, compute)
-            await dispatcher.predict("a", TEXTS)
+            dispatcher = Dispatcher(started.strategy, started.host, compute, Batching())
+            await dispatcher.predict("a", TEXTS, SECONDS)
             for model in started.host.resident():
                 model.predict = fail  # type: ignore[assignment]
-            return await asyncio.gather(*(dispatcher.predict("a", TEXTS) for _ in range(3)), return_exceptions=True)
+            return await asyncio.gather(
+                *(dispatcher.predict("a", TEXTS, SECONDS) for _ in range(3)), return_exceptions=True
+            )
 
     for outcome in asyncio.run(asyncio.wait_for(ask(), SECONDS)):
         assert isinstance(outcome, RuntimeError | Answer)
@@ -126,8 +130,8 @@ def test_reports_cold_and_counts_loads(started: Started) -> None:
 
     async def ask() -> list[Answer]:
         with ThreadPoolExecutor(1) as compute:
-            dispatcher = Dispatcher(started.strategy, started.host, compute)
-            return await asyncio.gather(*(dispatcher.predict("a", TEXTS) for _ in range(8)))
+            dispatcher = Dispatcher(started.strategy, started.host, compute, Batching())
+            return await asyncio.gather(*(dispatcher.predict("a", TEXTS, SECONDS) for _ in range(8)))
 
     answers = asyncio.run(ask())
     assert all([label for label, _ in answer.predictions] == LABELS for answer in answers)

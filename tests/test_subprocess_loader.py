@@ -27,7 +27,8 @@ from core.models import children
 from core.models.children import ForkServer
 from core.models.mapped_loader import MappedLoader
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
-from core.serving.dispatcher import Answer, Dispatcher
+from core.serving.dispatcher import Dispatcher
+from core.serving.lane import Answer
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for
@@ -126,7 +127,7 @@ def test_a_request_that_waited_for_a_replacement_is_cold(loader: SubprocessLoade
 
     async def ask() -> Answer:
         with ThreadPoolExecutor(1) as compute:
-            return await Dispatcher(strategy, host, compute).predict(embedded_directory.name, TEXTS)
+            return await Dispatcher(strategy, host, compute).predict(embedded_directory.name, TEXTS, SECONDS)
 
     warm = asyncio.run(ask())
     [resident] = host.resident()

@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
+from .. import memory
 from ..errors import TrialFailed
 from ..models.precision import PARTS, converted
-from . import memory
 from .client import ask, connect
 from .experiment import Plan, TrialPlan
 from .page_cache import evict

@@ -10,7 +10,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import LoadFailed, ModelCrashed, NotReady, ResidencyError, TooManyTexts, UnknownModel
+from ..errors import (
+    DeadlinePassed,
+    LoadFailed,
+    ModelCrashed,
+    NotReady,
+    Overloaded,
+    ResidencyError,
+    TextTooLong,
+    TooManyTexts,
+    UnknownModel,
+    WrongTimeout,
+)
 from ..schemas import Problem
 
 RETRY = {"Retry-After": "1"}
@@ -33,9 +44,16 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem(404, str(error))
 
     @app.exception_handler(TooManyTexts)
-    async def too_many(request: Request, error: TooManyTexts) -> JSONResponse:
+    @app.exception_handler(TextTooLong)
+    @app.exception_handler(WrongTimeout)
+    async def too_many(request: Request, error: ResidencyError) -> JSONResponse:
         return problem(422, str(error))
 
+    @app.exception_handler(Overloaded)
+    async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
+        return problem(503, str(error), {"Retry-After": str(error.seconds)})
+
+    @app.exception_handler(DeadlinePassed)
     @app.exception_handler(NotReady)
     @app.exception_handler(LoadFailed)
     @app.exception_handler(ModelCrashed)

@@ -11,12 +11,22 @@ from typing import Any
 
 from ..choices import LoaderChoice, StrategyChoice
 from ..contracts import Loader, LoadingStrategy
-from ..errors import NotReady, ResidencyError, SettingsError, StartupFailed, TooManyTexts, UnknownModel
+from ..errors import (
+    NotReady,
+    ResidencyError,
+    SettingsError,
+    StartupFailed,
+    TextTooLong,
+    TooManyTexts,
+    UnknownModel,
+    WrongTimeout,
+)
 from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
-from .dispatcher import Answer, Dispatcher
+from .dispatcher import Dispatcher
 from .host import Host
+from .lane import Answer
 from .release import start_up
 
 log = logging.getLogger("residency")
@@ -46,6 +56,7 @@ class Mounted:
         plugins: Plugins,
         slots: Semaphore,
         compute: ThreadPoolExecutor,
+        settings: Settings,
     ) -> None:
         """Raises StartupFailed in the strategy's or the loader's own words.
 
@@ -61,7 +72,7 @@ class Mounted:
             getattr(self._strategy, "start", lambda: None)()
         except Exception as error:
             raise StartupFailed(f"Strategy '{self.name}' cannot start: {error}") from error
-        self.dispatcher = Dispatcher(self._strategy, self.host, compute)
+        self.dispatcher = Dispatcher(self._strategy, self.host, compute, settings.batching, settings.max_queue)
 
     def close(self) -> None:
         strategy, self._strategy = self._strategy, None
@@ -107,7 +118,7 @@ class Service:
         loaders: dict[str, Loader] = {}
         with start_up():
             for mounted in self.mounted:
-                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute)
+                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute, self._settings)
         self.ready = True
 
     def close(self) -> None:
@@ -117,18 +128,36 @@ class Service:
             mounted.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
-    async def predict(self, mounted: Mounted, model: str | None, texts: Sequence[str]) -> tuple[str, Answer]:
-        """The model's id and the answer. Raises TooManyTexts, UnknownModel, NotReady, or LoadFailed."""
+    async def predict(
+        self, mounted: Mounted, model: str | None, texts: Sequence[str], timeout: str | None = None
+    ) -> tuple[str, Answer]:
+        """The model's id and the answer, begun within `timeout` seconds if that is less than the setting.
+
+        Raises TooManyTexts, TextTooLong, UnknownModel, WrongTimeout, NotReady, Overloaded, DeadlinePassed, or
+        LoadFailed.
+        """
         limit = self._settings.max_texts
         if len(texts) > limit:
             raise TooManyTexts(f"texts: {len(texts)} texts are over the limit of {limit}; send them in parts.")
+        if max(map(len, texts)) > self._settings.max_text:
+            raise TextTooLong(f"A text is over the limit of {self._settings.max_text} characters.")
         models = self._settings.models
         model_id = next(iter(models)) if model is None else model
         if model_id not in models:
             raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
         if not self.ready or mounted.dispatcher is None:
             raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
-        return model_id, await mounted.dispatcher.predict(model_id, texts)
+        seconds = self._settings.request_timeout if timeout is None else self._seconds(timeout)
+        return model_id, await mounted.dispatcher.predict(model_id, texts, seconds)
+
+    def _seconds(self, timeout: str) -> float:
+        try:
+            seconds = float(timeout)
+        except ValueError:
+            seconds = 0.0
+        if not seconds > 0:
+            raise WrongTimeout("X-Request-Timeout must be a number of seconds above 0.")
+        return min(seconds, self._settings.request_timeout)
 
     def status(self, mounted: Mounted) -> dict[str, Any]:
         """The strategy as `core.schemas.StrategyStatus`."""

@@ -1,0 +1,1 @@
+"""What the served app answers: one file for each group of routes."""

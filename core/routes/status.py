@@ -1,0 +1,29 @@
+"""What is mounted, and whether the server is alive and ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from ..errors import NotReady
+from ..schemas import Health, Problem, StrategiesAnswer
+from ..serving.service import Service
+
+
+def add_status_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/strategies", summary="What is mounted, and what it holds in memory")
+    async def strategies() -> StrategiesAnswer:
+        return StrategiesAnswer.model_validate({"strategies": [service.status(m) for m in service.mounted]})
+
+    @app.get("/healthz", summary="Whether the process is alive")
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    not_ready: dict[int | str, Any] = {503: {"model": Problem, "description": "Start-up has not ended"}}
+
+    @app.get("/readyz", summary="Whether start-up loads are done", responses=not_ready)
+    async def readyz() -> Health:
+        if not service.ready:
+            raise NotReady("The models that are loaded at start-up are not in memory yet.")
+        return Health(status="ready")

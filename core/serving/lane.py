@@ -1,0 +1,149 @@
+"""What waits for one model under one strategy: in the order of arrival, bounded, each with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Condition
+from time import perf_counter
+
+from ..choices import Batching
+from ..contracts import Prediction
+from ..errors import DeadlinePassed, Overloaded
+from .host import Watch
+
+SMOOTHING = 0.1  # weight of the newest batch in the measured service time
+EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time
+SAMPLES = 500  # of the latest answers, for whoever wants to see them
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions, and the seconds spent waiting (`queue`), loading and computing (`inference`)."""
+
+    predictions: list[Prediction]
+    cold: bool
+    queue: float
+    load: float
+    inference: float
+    phases: Mapping[str, float]
+    batch: int = 1  # texts that were computed together
+
+
+@dataclass(eq=False)
+class Request:
+    """One request on its way through a lane; its future is the event loop's, all else any thread's."""
+
+    texts: Sequence[str]
+    watch: Watch
+    answer: asyncio.Future[Answer]
+    trace: str = ""  # the id under which logs know it
+    arrived: float = field(default_factory=perf_counter)
+    begun: bool = False  # it was taken out of the queue to be computed
+
+    def expire(self) -> None:
+        """In the event loop, at the deadline: what has not begun never will."""
+        if not self.begun and not self.answer.done():
+            self.answer.set_exception(DeadlinePassed("The request's deadline passed before it could be computed."))
+
+    def settle(self, outcome: Answer | Exception) -> None:
+        """In the event loop; a client that has gone needs no answer."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
+class Lane:
+    """The queue of one (strategy, model). `places` counts all requests that are not answered yet."""
+
+    def __init__(self, model_id: str, max_queue: int) -> None:
+        self.model_id = model_id
+        self.places = 0  # touched by the event loop only
+        self.latest: deque[tuple[bool, float]] = deque(maxlen=SAMPLES)  # (cold, seconds) of answers
+        self._max_queue = max_queue
+        self.load = (0.0, 0.0)  # when the latest acquire that loaded began and ended (`perf_counter`)
+        self._seconds = 0.0  # for one request, measured
+        self._changed = Condition()  # protects what stands below
+        self._waiting: deque[Request] = deque()
+        self._served = False  # whether a thread is at it
+
+    def admit(self) -> None:
+        """Raises Overloaded, which says when to come again."""
+        if self.places >= self._max_queue:
+            seconds = max(1, math.ceil(self.places * self._seconds))
+            sentence = f"{self.places} requests for this model wait already; come again in {seconds} s."
+            raise Overloaded(sentence, seconds)
+
+    def join(self, request: Request) -> bool:
+        """Whether a thread must be started to serve the lane."""
+        with self._changed:
+            self._waiting.append(request)
+            self._changed.notify()
+            needed, self._served = not self._served, True
+            return needed
+
+    def leave(self, request: Request) -> None:
+        """Whoever is still in the queue gives up the place."""
+        if not request.begun:
+            with self._changed:
+                if request in self._waiting:
+                    self._waiting.remove(request)
+
+    def first(self, batching: Batching | None) -> Request | None:
+        """Who is at the head, once a batch is full or its wait is over; None, if nobody is, ends the service."""
+        with self._changed:
+            self._drop_the_gone()
+            if not self._waiting:
+                self._served = False
+                return None
+            head = self._waiting[0]
+            if batching and batching.max_wait_ms:
+                end = head.arrived + batching.max_wait_ms / 1e3
+                self._changed.wait_for(lambda: self._texts() >= batching.max_batch_size, end - perf_counter())
+            return head
+
+    def take(self, batching: Batching | None, *, shared: bool) -> list[Request]:
+        """The next batch: requests of up to `max_batch_size` texts together, or one request.
+
+        Of many that wait it takes half. If it took all, then all their answers and next requests would be
+        on their way at the same time, while nothing is computed.
+        """
+        taken: list[Request] = []
+        texts = 0
+        with self._changed:
+            most = max(EFFICIENT, self._texts() // 2)
+            while True:
+                self._drop_the_gone()
+                if not self._waiting or (taken and not (shared and batching)):
+                    break
+                texts += len(self._waiting[0].texts)
+                if taken and batching and texts > min(batching.max_batch_size, most):
+                    break
+                request = self._waiting.popleft()
+                request.begun = True
+                taken.append(request)
+        return taken
+
+    def take_all(self) -> list[Request]:
+        with self._changed:
+            taken = list(self._waiting)
+            self._waiting.clear()
+            return taken
+
+    def served(self, requests: int, seconds: float) -> None:
+        """Note how long a batch took."""
+        each = seconds / requests
+        self._seconds = each if self._seconds == 0 else self._seconds + SMOOTHING * (each - self._seconds)
+
+    def _texts(self) -> int:
+        return sum(len(request.texts) for request in self._waiting)
+
+    def _drop_the_gone(self) -> None:
+        while self._waiting and self._waiting[0].answer.done():
+            self._waiting.popleft()
