@@ -17,9 +17,12 @@ from fastapi import FastAPI
 
 from .errors import ResidencyError
 from .plugins import load_plugins
+from .routes.metrics import add_metrics
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
-from .serving.limits import BodyLimit
+from .routes.steering import add_steering
+from .serving.edge import Edge
+from .serving.logs import set_up
 from .serving.problems import add_problem_handlers
 from .serving.service import Service
 from .settings import Settings, settings_from_environment
@@ -40,26 +43,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         except ResidencyError as error:
             sys.exit(f"residency: {error}")
     limit_torch()
-    _log_beside_the_server()
+    set_up(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
     app = FastAPI(
         title="Residency",
         summary="One model under several loading strategies",
         lifespan=_lifespan(service),
     )
-    app.add_middleware(BodyLimit, max_body=settings.max_body)
+    app.add_middleware(
+        Edge,
+        max_body=settings.max_body,
+        max_bodies=settings.max_queue_bytes,
+        allowed_hosts=settings.allowed_hosts,
+    )
     add_problem_handlers(app)
     add_predict_routes(app, service)
     add_status_routes(app, service)
+    add_metrics(app, service)
+    if settings.token is not None:
+        add_steering(app, service, settings.token)
     return app
-
-
-def _log_beside_the_server() -> None:
-    """Let loads and failures appear in uvicorn's log, at its level, where uvicorn has set one up."""
-    server = logging.getLogger("uvicorn")
-    if server.handlers and not log.handlers:
-        log.handlers, log.propagate = server.handlers, False
-        log.setLevel(server.getEffectiveLevel())
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], Any]:

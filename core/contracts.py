@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypedDict
 
 Reason = Literal["request", "capacity", "budget", "expired", "manual", "shutdown", "crash"]
 """Why a model left memory: its one request was answered, room was needed (number of models or
@@ -79,12 +79,24 @@ class Load(Protocol):
         """Raises `core.errors.LoadFailed`, whose message a caller may see."""
 
 
+class Explanation(TypedDict, total=False):
+    """What a strategy knows of one model; it leaves out what it does not know. Times are seconds since the epoch."""
+
+    in_use: int
+    last_use: float
+    expires: float
+    next_out: bool
+    why: str
+
+
 class LoadingStrategy(Protocol):
     """Who owns a model between requests? Mounted as `POST /predict-<name>`.
 
     A class is constructed as `cls(load, **options)`; its options are the keyword-only parameters of
-    `__init__`, each with a type and a default. It may also have `start()`, which is called before the
-    first request, and `close()`, which is called after the last; neither is required.
+    `__init__`, each with a type and a default. An option `memory_budget` is shown as what it may hold.
+    None of these methods is required: `start()` is called before the first request, `close()` after the
+    last; `preload(model_id)` brings a model into memory, `evict(model_id)` takes it out and says whether it
+    is gone; `explain(model_id)` returns an `Explanation`. What is missing is answered with 405.
     """
 
     name: ClassVar[str]

@@ -39,6 +39,10 @@ class UnknownModel(ResidencyError):
     """A request names a model id that this server does not have."""
 
 
+class UnknownStrategy(ResidencyError):
+    """A request names a strategy that this server has not mounted."""
+
+
 class TooManyTexts(ResidencyError):
     """A request holds more texts than the server takes at a time."""
 
@@ -61,6 +65,14 @@ class Overloaded(ResidencyError):
 
 class DeadlinePassed(ResidencyError):
     """A request waited until its time was up; nothing was computed for it."""
+
+
+class CannotSteer(ResidencyError):
+    """A strategy that decides alone was told to load or free a model."""
+
+
+class InUse(ResidencyError):
+    """A model cannot be freed while it is lent out, or because it is pinned."""
 
 
 class NotReady(ResidencyError):

@@ -5,7 +5,7 @@ Each example below is run by the test suite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pluggy
@@ -62,8 +62,12 @@ def register_loaders() -> Iterable[type[Any]]:
 
 
 @hookspec
-def after_model_load(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str) -> None:
+def after_model_load(
+    strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, phases: Mapping[str, float], reason: str
+) -> None:
     """Observe a load that has just succeeded, `asked` for by the strategy or made necessary by a `crash`.
+
+    `seconds` is the load's whole time, `phases` are the parts of it that the loader tells.
 
     A failure in here is logged and breaks nothing.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,9 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "predictions": [{"label": "POSITIVE", "score": 0.998}],
     "cold": False,
 }
+
+
+State = Literal["resident", "loading", "absent"]
 
 
 class PredictRequest(BaseModel):
@@ -79,6 +82,80 @@ class StrategyStatus(BaseModel):
 
 class StrategiesAnswer(BaseModel):
     strategies: list[StrategyStatus]
+
+
+class Steered(BaseModel):
+    """A model after it was loaded or unloaded by hand."""
+
+    model: str
+    strategy: str
+    state: State
+
+
+class SteerRequest(BaseModel):
+    """Under which strategy to load or unload a model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    strategy: str
+
+
+class Latencies(BaseModel):
+    """Of the latest answers, in milliseconds; null where there are none."""
+
+    count: int
+    p50: float | None
+    p95: float | None
+
+
+class HistoryEvent(BaseModel):
+    """A load that took `seconds`, or an unload after so many in memory."""
+
+    event: Literal["load", "unload"]
+    reason: str
+    at: Annotated[float, Field(description="seconds since the epoch")]
+    seconds: float
+
+
+class ModelResidency(BaseModel):
+    """One model under one strategy; what the strategy does not tell is null. Times are seconds since the epoch."""
+
+    model: str
+    state: State
+    bytes: int | None
+    since: float | None
+    last_use: float | None
+    expires: float | None
+    in_use: int | None
+    waiting: Annotated[int, Field(description="requests that are not answered yet")]
+    next_out: Annotated[bool, Field(description="whether it would be evicted next")]
+    why: str
+    latency_ms: dict[Literal["warm", "cold"], Latencies]
+    history: Annotated[list[HistoryEvent], Field(description="the newest first")]
+
+
+class StrategyResidency(BaseModel):
+    """What one strategy holds, and its memory_budget."""
+
+    name: str
+    route: str
+    loader: str
+    options: dict[str, Any]
+    budget_bytes: int | None
+    resident_bytes: int
+    models: list[ModelResidency]
+
+
+class Memory(BaseModel):
+    """Of the server's process and its children; null where the system does not tell."""
+
+    pss_bytes: int | None
+    private_bytes: int | None
+
+
+class ResidencyAnswer(BaseModel):
+    memory: Memory
+    strategies: list[StrategyResidency]
 
 
 class Health(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -38,9 +38,13 @@ class Settings(BaseSettings):
     max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
     batching: Annotated[BatchingChoice, NoDecode] = Batching()
     max_queue: Annotated[int, Field(ge=1, description="requests for one model under one strategy")] = 128
+    max_queue_bytes: ByteSize = ByteSize(64 << 20)  # of all bodies that are read, or wait, at a time
+    allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
+    token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
+    log: Literal["text", "json"] = "text"
     request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
 
-    @field_validator("strategies", "models", "plugins", "batching", mode="before")
+    @field_validator("strategies", "models", "plugins", "batching", "allowed_hosts", mode="before")
     @classmethod
     def _from_variable(cls, value: Any) -> Any:
         """In a variable these are written as YAML; a plain word, or several with commas, is a list."""

@@ -7,13 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from threading import Condition
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from pydantic import ByteSize
 
+from ._limits import Limits
+
 if TYPE_CHECKING:
-    from core.contracts import Load, Model, Reason
+    from core.contracts import Explanation, Load, Model, Reason
 
 log = logging.getLogger("residency")
 PATIENCE = 60.0  # seconds that a request waits for a load or for room
@@ -31,6 +33,7 @@ class _Entry:
         self.reserved = False  # whether it is counted; not while it waits for room
         self.leaving = False  # its users go on, but whoever comes waits until it is gone
         self.idle_since = 0.0  # `monotonic`, when `users` became 0
+        self.last_use = time()
 
 
 class Pool:
@@ -50,9 +53,7 @@ class Pool:
         pinned: Collection[str] = (),
     ) -> None:
         self._load = load
-        self._capacity = capacity
-        self._budget = budget
-        self._pinned = frozenset(pinned)  # never evicted, never freed before `close`
+        self._limits = Limits(capacity, budget, pinned)
         # Protects everything below, and every field of an entry; never held while a model loads or closes.
         self._changed = Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
@@ -64,25 +65,7 @@ class Pool:
 
     def check(self) -> None:
         """Raise ValueError for a model that can never fit, or for a pinned one that there is not."""
-        known = self._load.model_ids
-        if unknown := sorted(self._pinned - set(known)):
-            raise ValueError(f"there is no model '{unknown[0]}' to pin; models: {', '.join(known)}")
-        if self._budget is None:
-            return
-        kept = sum(self._load.size(model_id) for model_id in self._pinned)
-        for model_id in known:
-            try:
-                size = self._load.size(model_id)
-            except Exception as error:  # one broken model must not keep the others from being served
-                log.warning("%s", error)
-                continue
-            beside = 0 if model_id in self._pinned else size
-            if kept + beside > self._budget:
-                pins = f" beside {ByteSize(kept).human_readable()} that are pinned" if kept else ""
-                raise ValueError(
-                    f"model '{model_id}' takes {ByteSize(size).human_readable()}{pins}, more than the memory_budget"
-                    f" of {self._budget.human_readable()}; raise the budget or leave the model out"
-                )
+        self._limits.check(self._load)
 
     @contextmanager
     def lease(self, model_id: str) -> Iterator[Model]:
@@ -94,14 +77,32 @@ class Pool:
         finally:
             self._leave(entry)
 
-    def free(self, model_id: str, reason: Reason, *, idle_for: float = 0.0) -> None:
-        """Close the model if it is there, not pinned, and unused for `idle_for` seconds."""
+    def free(self, model_id: str, reason: Reason, *, idle_for: float = 0.0) -> bool:
+        """Close the model if it is there, not pinned, and unused for `idle_for` seconds; whether it is gone."""
         with self._changed:
             entry = self._entries.get(model_id)
-            if entry is None or not self._evictable(model_id, entry) or monotonic() - entry.idle_since < idle_for:
-                return
+            if entry is None:
+                return True
+            if not self._evictable(model_id, entry) or monotonic() - entry.idle_since < idle_for:
+                return False
             del self._entries[model_id]
         self._close(entry, reason)
+        return True
+
+    def preload(self, model_id: str) -> None:
+        """Load the model as a request would; raises what the load raises."""
+        with self.lease(model_id):
+            pass
+
+    def explain(self, model_id: str) -> Explanation:
+        """Who uses the model, and whether it is the next to be evicted, and why."""
+        with self._changed:
+            entry = self._entries.get(model_id)
+            if entry is None:
+                return {}
+            next_out = self._least_recently_used() if self._limits.exist else None
+            why = self._limits.why(model_id, entry.users, next_out)
+            return {"in_use": entry.users, "last_use": entry.last_use, "next_out": model_id == next_out, "why": why}
 
     def idle(self) -> dict[str, float]:
         """Since when (`monotonic`) each model is unused that could be freed."""
@@ -147,7 +148,7 @@ class Pool:
     def _leave(self, entry: _Entry) -> None:
         with self._changed:
             entry.users -= 1
-            entry.idle_since = monotonic()
+            entry.idle_since, entry.last_use = monotonic(), time()
             last = self._closed and entry.users == 0
             self._changed.notify_all()
         if last:
@@ -197,7 +198,7 @@ class Pool:
             if self._closed or self._exceeded(size) is None or self._least_recently_used() is not None:
                 return True
             if marked not in self._entries.values():
-                lent = (e for i, e in self._entries.items() if e.model is not None and i not in self._pinned)
+                lent = (e for i, e in self._entries.items() if e.model is not None and i not in self._limits.pinned)
                 if marked := next((entry for entry in lent if not entry.leaving), None):
                     marked.leaving = True
             return False
@@ -233,17 +234,13 @@ class Pool:
 
     def _exceeded(self, size: int) -> Reason | None:
         """Which limit one more model of `size` bytes would break."""
-        if self._capacity is not None and self._count + 1 > self._capacity:
-            return "capacity"
-        if self._budget is not None and self._bytes + size > self._budget:
-            return "budget"
-        return None
+        return self._limits.exceeded(self._count + 1, self._bytes + size)
 
     def _least_recently_used(self) -> str | None:
         return next((i for i, entry in self._entries.items() if self._evictable(i, entry)), None)
 
     def _evictable(self, model_id: str, entry: _Entry) -> bool:
-        return entry.model is not None and entry.users == 0 and model_id not in self._pinned
+        return entry.model is not None and entry.users == 0 and model_id not in self._limits.pinned
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         if not self._changed.wait_for(condition, PATIENCE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import TIMEOUT_MAX, Condition, Thread
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Literal
 
 import pluggy
@@ -14,7 +14,7 @@ from pydantic import ByteSize, NonNegativeFloat
 from ._pool import Pool
 
 if TYPE_CHECKING:
-    from core.contracts import Load, Model
+    from core.contracts import Explanation, Load, Model
 
 DEFAULT_TTL = 300.0  # seconds
 Ttl = NonNegativeFloat | Literal["forever"]
@@ -67,6 +67,24 @@ class KeepAlive:
                 self._pool.free(model_id, "expired")
             with self._changed:
                 self._changed.notify()
+
+    def preload(self, model_id: str) -> None:
+        with self.acquire(model_id):  # its time runs from now
+            pass
+
+    def evict(self, model_id: str) -> bool:
+        return self._pool.free(model_id, "manual")
+
+    def explain(self, model_id: str) -> Explanation:
+        """With a ttl of 0 or `forever` nothing is about to expire."""
+        known = self._pool.explain(model_id)
+        idle = self._pool.idle()
+        ends = {i: since + self._seconds(i) for i, since in idle.items() if 0 < self._seconds(i) < float("inf")}
+        if model_id in ends:
+            known["expires"] = time() + ends[model_id] - monotonic()
+            if not known["next_out"] and model_id == min(ends, key=lambda i: ends[i]):
+                known |= {"next_out": True, "why": "its time is up first"}
+        return known
 
     def close(self) -> None:
         with self._changed:

@@ -11,7 +11,7 @@ from pydantic import ByteSize, PositiveInt
 from ._pool import Pool
 
 if TYPE_CHECKING:
-    from core.contracts import Load, Model
+    from core.contracts import Explanation, Load, Model
 
 DEFAULT_CAPACITY = 2
 
@@ -38,6 +38,15 @@ class LruCached:
 
     def acquire(self, model_id: str) -> AbstractContextManager[Model]:
         return self._pool.lease(model_id)
+
+    def preload(self, model_id: str) -> None:
+        self._pool.preload(model_id)
+
+    def evict(self, model_id: str) -> bool:
+        return self._pool.free(model_id, "manual")
+
+    def explain(self, model_id: str) -> Explanation:
+        return self._pool.explain(model_id)
 
     def close(self) -> None:
         self._pool.close()

@@ -15,9 +15,9 @@ from core.choices import Batching
 from core.contracts import Model
 from core.errors import LoadFailed
 from core.plugins import Registered, load_plugins
+from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
 from core.serving.host import Host
-from core.serving.lane import Answer
 from tests.support import FAKES, SECONDS, checkpoint_in, host_of, in_threads, wait_for
 
 PLUGINS = load_plugins([FAKES])

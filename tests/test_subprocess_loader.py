@@ -27,8 +27,8 @@ from core.models import children
 from core.models.children import ForkServer
 from core.models.mapped_loader import MappedLoader
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
+from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
-from core.serving.lane import Answer
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for

@@ -15,7 +15,8 @@ from starlette.routing import Route
 from starlette.types import Receive
 
 from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, Problem
-from ..serving.lane import Answer
+from ..serving.answer import Answer
+from ..serving.edge import EVENT
 from ..serving.service import Mounted, Service
 
 Result = TypeVar("Result")
@@ -65,6 +66,7 @@ def _predict_route(service: Service, mounted: Mounted) -> Callable[[Request], Aw
         if done is None:
             return Response(status_code=CLIENT_GONE)
         model_id, answer = done
+        request.scope[EVENT] |= event(mounted.name, model_id, answer)
         body = PredictAnswer(
             strategy=mounted.name,
             model=model_id,
@@ -104,6 +106,13 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -
     finally:
         gone.remove_done_callback(task.cancel)
         gone.cancel()
+
+
+def event(strategy: str, model_id: str, answer: Answer) -> dict[str, Any]:
+    """What the log says of a request that was answered; times in milliseconds."""
+    parts = {"queue_ms": answer.queue, "load_ms": answer.load, "inference_ms": answer.inference}
+    about = {"strategy": strategy, "model": model_id, "cold": answer.cold, "batch": answer.batch}
+    return about | {name: round(seconds * 1e3, 3) for name, seconds in parts.items()}
 
 
 def server_timing(answer: Answer) -> str:

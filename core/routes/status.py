@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 from fastapi import FastAPI
 
 from ..errors import NotReady
-from ..schemas import Health, Problem, StrategiesAnswer
+from ..schemas import Health, Problem, ResidencyAnswer, StrategiesAnswer
+from ..serving.residency import residency
 from ..serving.service import Service
 
 
@@ -15,6 +17,10 @@ def add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get("/strategies", summary="What is mounted, and what it holds in memory")
     async def strategies() -> StrategiesAnswer:
         return StrategiesAnswer.model_validate({"strategies": [service.status(m) for m in service.mounted]})
+
+    @app.get("/residency", summary="Each model's state under each strategy, who goes next and why, and what it costs")
+    async def residency_of_all() -> ResidencyAnswer:
+        return await anyio.to_thread.run_sync(residency, service.mounted)
 
     @app.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> Health:

@@ -8,6 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from threading import Event
 from time import perf_counter
 
@@ -16,10 +18,12 @@ import anyio
 from ..choices import Batching
 from ..contracts import LoadingStrategy, Model, Prediction
 from ..errors import ModelCrashed
+from .answer import Answer
 from .batching import predict_in_parts
 from .host import Host
-from .lane import Answer, Lane, Request
+from .lane import Lane, Request
 from .logs import request_id
+from .metrics import Metrics
 
 SLOT_SECONDS = 0.5  # for so long others wait for a model that computes, or hangs, in a process of its own
 
@@ -43,6 +47,7 @@ class Dispatcher:
         compute: ThreadPoolExecutor,
         batching: Batching | None = None,
         max_queue: int = sys.maxsize,
+        metrics: Metrics | None = None,
     ) -> None:
         """Without `batching`, every request is computed by itself."""
         self._strategy = strategy
@@ -50,30 +55,26 @@ class Dispatcher:
         self._host = host
         self._compute = compute
         self._batching = batching
-        self.lanes: Mapping[str, Lane] = {model_id: Lane(model_id, max_queue) for model_id in host.model_ids}
+        meter = partial((metrics or Metrics()).meter, host.strategy)
+        self.lanes = {model_id: Lane(model_id, max_queue, meter(model_id)) for model_id in host.model_ids}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = anyio.CapacityLimiter(math.inf)  # the lanes bound them: one each
 
     async def predict(self, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
         """Raises Overloaded, DeadlinePassed after `seconds`, and whatever `acquire` or `predict` raises."""
         lane = self.lanes[model_id]
-        lane.admit()
         loop = asyncio.get_running_loop()
         request = Request(texts, self._host.watch(model_id), loop.create_future(), request_id.get())
-        expiry = loop.call_later(seconds, request.expire)
-        lane.places += 1
-        try:
-            if lane.join(request):
-                task = loop.create_task(anyio.to_thread.run_sync(self._serve, lane, limiter=self._threads))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            answer = await request.answer
-        finally:  # it was answered, or its client has gone
-            expiry.cancel()
-            lane.places -= 1
-            lane.leave(request)
-        lane.latest.append((answer.cold, perf_counter() - request.arrived))
-        return answer
+        with lane.place(request):
+            expiry = loop.call_later(seconds, request.expire)
+            try:
+                if lane.join(request):
+                    task = loop.create_task(anyio.to_thread.run_sync(self._serve, lane, limiter=self._threads))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                return await request.answer
+            finally:
+                expiry.cancel()
 
     def _serve(self, lane: Lane) -> None:
         while head := lane.first(self._batching):
@@ -162,7 +163,7 @@ class _Batch:
             outcomes = {r: self._answer(r, found.pop(r), began, ended, len(texts)) for r in done}
             self.pending = [r for r in self.pending if r not in outcomes]
             _settle(outcomes)
-        self._lane.served(len(requests), perf_counter() - self._asked)
+        self._lane.served(len(requests), len(texts), perf_counter() - self._asked)
 
     def run_each(self, model: Model, requests: list[Request]) -> None:
         for request in requests:
@@ -207,4 +208,5 @@ def _settle(outcomes: Mapping[Request, Answer | Exception]) -> None:
             request.settle(outcome)
 
     if outcomes:
-        next(iter(outcomes)).answer.get_loop().call_soon_threadsafe(settle)
+        with suppress(RuntimeError):  # the event loop is closed: the server has ended without them
+            next(iter(outcomes)).answer.get_loop().call_soon_threadsafe(settle)

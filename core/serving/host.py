@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pluggy
 
 from ..contracts import Loader, LoadReason, Model, Prediction, Reason
 from ..errors import LoadFailed, ModelCrashed
+from .redact import without_paths
 from .release import give_back
 
 log = logging.getLogger("residency")
 Result = TypeVar("Result")
-PATH = re.compile(r"(?<![\w/…])~?(?:/[^\s'\",;:()\[\]]+)+/?")
+HISTORY = 20  # events that are remembered of each model
 
 
 class Loaded(NamedTuple):
@@ -28,6 +28,15 @@ class Loaded(NamedTuple):
 
     seconds: float
     phases: Mapping[str, float]
+
+
+class Event(NamedTuple):
+    """A load that took `seconds`, or an unload after so many in memory; `at` is since the epoch."""
+
+    event: Literal["load", "unload"]
+    reason: str
+    at: float
+    seconds: float
 
 
 class Host:
@@ -58,6 +67,7 @@ class Host:
         self._running: Counter[str] = Counter()
         self._latest: dict[str, Loaded] = {}
         self._resident: list[HostedModel] = []
+        self._history: dict[str, deque[Event]] = {}
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -115,7 +125,8 @@ class Host:
             self.crashes += reason == "crash"
             self._latest[model.model_id] = Loaded(seconds, model.phases)
             self._resident.append(model)
-        self._notify("after_model_load", model, seconds=seconds, reason=reason)
+        self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
+        self._remember(Event("load", reason, time.time(), seconds), model.model_id)
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
         log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
@@ -150,7 +161,18 @@ class Host:
             return was_resident
 
     def freed(self, model: HostedModel, reason: Reason) -> None:
-        self._notify("after_model_unload", model, seconds=time.time() - model.since, reason=reason)
+        seconds = time.time() - model.since
+        self._notify("after_model_unload", model, seconds=seconds, reason=reason)
+        self._remember(Event("unload", reason, time.time(), seconds), model.model_id)
+
+    def _remember(self, event: Event, model_id: str) -> None:
+        with self._lock:
+            self._history.setdefault(model_id, deque(maxlen=HISTORY)).appendleft(event)
+
+    def history(self, model_id: str) -> list[Event]:
+        """The latest loads and unloads, the newest first."""
+        with self._lock:
+            return list(self._history.get(model_id, ()))
 
     def _notify(self, hook: str, model: HostedModel, **event: Any) -> None:
         """Call every observer, each by itself: a failure is logged and breaks nothing."""
@@ -217,13 +239,3 @@ class Watch:
 
     def cold(self) -> bool:
         return self._running > 0 or self._host.loads_begun(self._model_id)[0] > self._begun
-
-
-def without_paths(error: BaseException, checkpoint: Path) -> str:
-    """The first line of an error, without what it tells of the machine's folders."""
-    line = str(error).strip().partition("\n")[0] or type(error).__name__
-    # Literally first: a folder's name may hold a space, at which a pattern would stop.
-    for folder in (checkpoint, checkpoint.resolve(), *checkpoint.parents, *checkpoint.resolve().parents):
-        if folder != folder.parent:
-            line = line.replace(str(folder), "…")
-    return PATH.sub("…", line)

@@ -5,32 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition
 from time import perf_counter
 
 from ..choices import Batching
-from ..contracts import Prediction
 from ..errors import DeadlinePassed, Overloaded
+from .answer import Answer
 from .host import Watch
+from .metrics import Meter
 
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
 EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time
 SAMPLES = 500  # of the latest answers, for whoever wants to see them
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Predictions, and the seconds spent waiting (`queue`), loading and computing (`inference`)."""
-
-    predictions: list[Prediction]
-    cold: bool
-    queue: float
-    load: float
-    inference: float
-    phases: Mapping[str, float]
-    batch: int = 1  # texts that were computed together
 
 
 @dataclass(eq=False)
@@ -62,23 +51,40 @@ class Request:
 class Lane:
     """The queue of one (strategy, model). `places` counts all requests that are not answered yet."""
 
-    def __init__(self, model_id: str, max_queue: int) -> None:
+    def __init__(self, model_id: str, max_queue: int, meter: Meter) -> None:
         self.model_id = model_id
         self.places = 0  # touched by the event loop only
         self.latest: deque[tuple[bool, float]] = deque(maxlen=SAMPLES)  # (cold, seconds) of answers
         self._max_queue = max_queue
+        self._meter = meter
         self.load = (0.0, 0.0)  # when the latest acquire that loaded began and ended (`perf_counter`)
         self._seconds = 0.0  # for one request, measured
         self._changed = Condition()  # protects what stands below
         self._waiting: deque[Request] = deque()
         self._served = False  # whether a thread is at it
 
-    def admit(self) -> None:
-        """Raises Overloaded, which says when to come again."""
+    @contextmanager
+    def place(self, request: Request) -> Iterator[None]:
+        """Hold a place until the request has ended, in whatever way. Raises Overloaded when there is none."""
         if self.places >= self._max_queue:
+            self._meter.ended("overloaded")
             seconds = max(1, math.ceil(self.places * self._seconds))
-            sentence = f"{self.places} requests for this model wait already; come again in {seconds} s."
-            raise Overloaded(sentence, seconds)
+            raise Overloaded(f"{self.places} requests for this model wait already; come again in {seconds} s.", seconds)
+        self.places += 1
+        self._meter.in_flight.inc()
+        try:
+            yield
+            answer, waited = request.answer.result(), perf_counter() - request.arrived
+            self._meter.answered(answer, waited)
+            self.latest.append((answer.cold, waited))
+        except BaseException as error:
+            late, gone = isinstance(error, DeadlinePassed), isinstance(error, asyncio.CancelledError)
+            self._meter.ended("late" if late else "gone" if gone else "failed")
+            raise
+        finally:
+            self.places -= 1
+            self._meter.in_flight.dec()
+            self._leave(request)
 
     def join(self, request: Request) -> bool:
         """Whether a thread must be started to serve the lane."""
@@ -88,7 +94,7 @@ class Lane:
             needed, self._served = not self._served, True
             return needed
 
-    def leave(self, request: Request) -> None:
+    def _leave(self, request: Request) -> None:
         """Whoever is still in the queue gives up the place."""
         if not request.begun:
             with self._changed:
@@ -136,8 +142,9 @@ class Lane:
             self._waiting.clear()
             return taken
 
-    def served(self, requests: int, seconds: float) -> None:
+    def served(self, requests: int, texts: int, seconds: float) -> None:
         """Note how long a batch took."""
+        self._meter.computed(texts)
         each = seconds / requests
         self._seconds = each if self._seconds == 0 else self._seconds + SMOOTHING * (each - self._seconds)
 

@@ -10,21 +10,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import (
-    DeadlinePassed,
-    LoadFailed,
-    ModelCrashed,
-    NotReady,
-    Overloaded,
-    ResidencyError,
-    TextTooLong,
-    TooManyTexts,
-    UnknownModel,
-    WrongTimeout,
-)
+from .. import errors
 from ..schemas import Problem
 
-RETRY = {"Retry-After": "1"}
+STATUS: dict[type[Exception], int] = {
+    errors.UnknownModel: 404,
+    errors.UnknownStrategy: 404,
+    errors.CannotSteer: 405,
+    errors.InUse: 409,
+    errors.TooManyTexts: 422,
+    errors.TextTooLong: 422,
+    errors.WrongTimeout: 422,
+    errors.Overloaded: 503,
+    errors.DeadlinePassed: 503,
+    errors.NotReady: 503,
+    errors.LoadFailed: 503,
+    errors.ModelCrashed: 503,
+    TimeoutError: 503,
+}
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -39,27 +42,13 @@ def _printable(value: object) -> object:
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    @app.exception_handler(UnknownModel)
-    async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
-        return problem(404, str(error))
+    async def known(request: Request, error: Exception) -> JSONResponse:
+        status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+        headers = {503: {"Retry-After": str(getattr(error, "seconds", 1))}, 405: {"Allow": ""}}.get(status)
+        return problem(status, str(error), headers)
 
-    @app.exception_handler(TooManyTexts)
-    @app.exception_handler(TextTooLong)
-    @app.exception_handler(WrongTimeout)
-    async def too_many(request: Request, error: ResidencyError) -> JSONResponse:
-        return problem(422, str(error))
-
-    @app.exception_handler(Overloaded)
-    async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
-        return problem(503, str(error), {"Retry-After": str(error.seconds)})
-
-    @app.exception_handler(DeadlinePassed)
-    @app.exception_handler(NotReady)
-    @app.exception_handler(LoadFailed)
-    @app.exception_handler(ModelCrashed)
-    @app.exception_handler(TimeoutError)
-    async def unavailable(request: Request, error: ResidencyError | TimeoutError) -> JSONResponse:
-        return problem(503, str(error), RETRY)
+    for cls in STATUS:
+        app.exception_handler(cls)(known)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -74,7 +63,3 @@ def add_problem_handlers(app: FastAPI) -> None:
         if error.status_code == 400:  # what FastAPI makes of a body that it cannot parse
             return problem(422, "The body cannot be read as JSON.")
         return problem(error.status_code, str(error.detail), error.headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "The server failed at this request; its log holds the reason.")

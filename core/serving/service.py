@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Semaphore
-from typing import Any
+from typing import Any, Literal
 
 from ..choices import LoaderChoice, StrategyChoice
-from ..contracts import Loader, LoadingStrategy
+from ..contracts import Explanation, Loader, LoadingStrategy
 from ..errors import (
+    CannotSteer,
+    InUse,
     NotReady,
     ResidencyError,
     SettingsError,
@@ -24,9 +27,10 @@ from ..errors import (
 from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
+from .answer import Answer
 from .dispatcher import Dispatcher
 from .host import Host
-from .lane import Answer
+from .metrics import Metrics, check_multiprocess
 from .release import start_up
 
 log = logging.getLogger("residency")
@@ -49,6 +53,28 @@ class Mounted:
         self.dispatcher: Dispatcher | None = None
         self._strategy: LoadingStrategy | None = None
 
+    @property
+    def budget(self) -> int | None:
+        """Bytes that the strategy may hold, if it has an option of that name."""
+        budget = self.options.get("memory_budget")
+        return int(budget) if isinstance(budget, int) else None
+
+    def explain(self, model_id: str) -> Explanation:
+        """What the strategy knows of the model; a plugin's failure tells nothing."""
+        try:
+            return getattr(self._strategy, "explain", lambda _: Explanation())(model_id)
+        except Exception:
+            log.exception("Strategy '%s': explain('%s') failed", self.name, model_id)
+            return Explanation()
+
+    def steer(self, action: Literal["preload", "evict"], model_id: str) -> None:
+        """Load or free a model by hand; blocks. Raises CannotSteer, InUse, or LoadFailed."""
+        method = getattr(self._strategy, action, None)
+        if method is None:
+            raise CannotSteer(f"The strategy '{self.name}' loads and frees models by itself only (it has no {action}).")
+        if method(model_id) is False:
+            raise InUse(f"Model '{model_id}' is in use, or pinned, under '{self.name}'; try again later.")
+
     def start(
         self,
         loaders: dict[str, Loader],
@@ -57,6 +83,7 @@ class Mounted:
         slots: Semaphore,
         compute: ThreadPoolExecutor,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         """Raises StartupFailed in the strategy's or the loader's own words.
 
@@ -72,7 +99,7 @@ class Mounted:
             getattr(self._strategy, "start", lambda: None)()
         except Exception as error:
             raise StartupFailed(f"Strategy '{self.name}' cannot start: {error}") from error
-        self.dispatcher = Dispatcher(self._strategy, self.host, compute, settings.batching, settings.max_queue)
+        self.dispatcher = Dispatcher(self._strategy, self.host, compute, settings.batching, settings.max_queue, metrics)
 
     def close(self) -> None:
         strategy, self._strategy = self._strategy, None
@@ -89,6 +116,7 @@ class Service:
 
     def __init__(self, settings: Settings, plugins: Plugins) -> None:
         """Raises PluginError, OptionError or SettingsError for what a person got wrong."""
+        check_multiprocess()
         self._settings = settings
         self._plugins = plugins
         choices = settings.strategies
@@ -100,6 +128,10 @@ class Service:
             if names.count(name) > 1:
                 raise SettingsError(f"The strategy '{name}' is chosen twice; an app mounts each strategy once.")
         self.ready = False
+        self.metrics = Metrics()
+        plugins.manager.register(self.metrics, "metrics")
+        for mounted in self.mounted:
+            self.metrics.budget.labels(mounted.name).set(mounted.budget or math.inf)
         self._compute = ThreadPoolExecutor(COMPUTE_SLOTS, thread_name_prefix="compute")
 
     def _mount(self, choice: StrategyChoice) -> Mounted:
@@ -118,7 +150,7 @@ class Service:
         loaders: dict[str, Loader] = {}
         with start_up():
             for mounted in self.mounted:
-                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute, self._settings)
+                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute, self._settings, self.metrics)
         self.ready = True
 
     def close(self) -> None:
@@ -126,6 +158,7 @@ class Service:
         self.ready = False
         for mounted in self.mounted:
             mounted.close()
+        self.metrics.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
     async def predict(

@@ -1,0 +1,60 @@
+"""`POST /models/{id}/load` and `/unload`: only on a server that was given a token."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import Annotated, Literal
+
+import anyio
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
+
+from ..errors import NotReady, UnknownModel, UnknownStrategy
+from ..schemas import Problem, Steered, SteerRequest
+from ..serving.residency import state_of
+from ..serving.service import Service
+
+PROBLEMS = {
+    401: "The token is missing or wrong",
+    404: "There is no such model or strategy",
+    405: "The strategy decides alone",
+    409: "The model is in use, or pinned",
+    413: "The body is over the limit",
+    422: "The body does not fit",
+    503: "The model cannot be loaded, or start-up has not ended",
+}
+bearer = HTTPBearer(auto_error=False)
+
+
+def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
+    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        wanted = token.get_secret_value().encode()
+        if given is None or not secrets.compare_digest(given.credentials.encode(), wanted):
+            raise HTTPException(
+                401, "Give the server's token as 'Authorization: Bearer …'.", {"WWW-Authenticate": "Bearer"}
+            )
+
+    def add(path: str, action: Literal["preload", "evict"], summary: str) -> None:
+        @app.post(
+            path,
+            summary=summary,
+            name=action,
+            dependencies=[Depends(check)],
+            responses={status: {"model": Problem, "description": text} for status, text in PROBLEMS.items()},
+        )
+        async def steer(model_id: str, wanted: SteerRequest) -> Steered:
+            mounted = next((each for each in service.mounted if each.name == wanted.strategy), None)
+            if mounted is None:
+                raise UnknownStrategy(f"There is no strategy '{wanted.strategy[:100]}' here.")
+            if not service.ready or mounted.host is None:
+                raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
+            if model_id not in mounted.host.model_ids:
+                raise UnknownModel(f"There is no model '{model_id[:100]}'.")
+            await anyio.to_thread.run_sync(partial(mounted.steer, action, model_id))
+            return Steered(model=model_id, strategy=mounted.name, state=state_of(mounted.host, model_id))
+
+    add("/models/{model_id}/load", "preload", "Bring a model into memory")
+    add("/models/{model_id}/unload", "evict", "Take a model out of memory")

@@ -1,0 +1,113 @@
+"""The outermost middleware of ours: what every request gets, and what none may be."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Collection
+from time import perf_counter
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import Overloaded
+from .logs import access, request_id
+from .problems import problem
+
+log = logging.getLogger("residency")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+EVENT = "residency.event"  # in a request's scope: what its line in the log says of it, besides
+
+
+class Edge:
+    """ASGI middleware: a request id, the hosts that we are, the limits of bodies, and an answer for every failure.
+
+    Bodies are counted as they are read, one by one and all together, so that none is refused only when it
+    is in memory. Starlette has middlewares for hosts and bodies, but they answer in plain text where we
+    promise a problem.
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int, max_bodies: int, allowed_hosts: Collection[str]) -> None:
+        """`max_bodies`: bytes of all bodies that are read, or wait for their answer, at a time."""
+        self._app = app
+        self._max_body = max_body
+        self._max_bodies = max_bodies
+        self._allowed_hosts = {host.lower() for host in allowed_hosts}
+        self._held = 0  # bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        identity = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id.set(identity)
+        scope[EVENT] = {}
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(raw=message["headers"])["X-Request-ID"] = identity
+            await send(message)
+
+        try:
+            await self._serve(scope, headers, receive, answer)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if status:
+                raise  # the answer has begun
+            await problem(500, "The server failed at this request; its log holds the reason.")(scope, receive, answer)
+        finally:
+            if not access.disabled:
+                access.info("request", extra=_line(scope, status, perf_counter() - began))
+
+    async def _serve(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
+            await problem(421, "This server does not answer for the host that the request names.")(scope, receive, send)
+            return
+        sentence = f"The body is over the limit of {self._max_body} bytes."
+        if int(headers.get(b"content-length", b"0")) > self._max_body:
+            await problem(413, sentence)(scope, receive, send)
+            return
+        received = 0
+
+        async def counting() -> Message:
+            nonlocal received
+            message = await receive()
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
+            if received > self._max_body:
+                raise HTTPException(413, sentence)
+            if self._held > self._max_bodies and size:
+                raise Overloaded("The bodies of the requests that wait take all the room that there is; come again.")
+            return message
+
+        try:
+            await self._app(scope, counting, send)
+        finally:
+            self._held -= received
+
+
+def _host(headers: dict[bytes, bytes]) -> str:
+    """Without the port; an IPv6 address keeps its brackets."""
+    return re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1")).lower()
+
+
+def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+    client = scope.get("client")
+    about: dict[str, Any] = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1e3, 3),
+    }
+    about |= {"client": client[0] if client else None}
+    return about | dict(scope[EVENT])

@@ -1,0 +1,140 @@
+"""What `/metrics` tells, in the terms of Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pluggy
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from .. import memory
+from ..errors import SettingsError
+from .answer import Answer
+
+hookimpl = pluggy.HookimplMarker("residency")
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+EVICTIONS = ("capacity", "budget")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+AGES = (1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
+MIB = 1 << 20
+LANE = ("strategy", "model")
+LOAD = (*LANE, "loader")
+
+
+def check_multiprocess() -> None:
+    """Raises SettingsError: prometheus-client itself fails at the first count, with a traceback."""
+    folder = os.environ.get(MULTIPROCESS)
+    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
+        raise SettingsError(
+            f"{MULTIPROCESS} names {folder}, which is no folder that can be written to; make it, empty."
+        )
+
+
+class Metrics:
+    """One app's metrics; an observer of loads and unloads, as any plugin can be."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(f"residency_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(f"residency_{name}", text, labels, buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: str = "livesum") -> Gauge:
+            return Gauge(f"residency_{name}", text, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+        self.loads = counter("loads", "Loads of a model", (*LOAD, "reason"))
+        self.unloads = counter("unloads", "Models that left memory", (*LOAD, "reason"))
+        self.evictions = counter("evictions", "Models that made room for others", (*LOAD, "reason"))
+        self.load_seconds = histogram("load_seconds", "Seconds of a load", LOAD)
+        self.phase_seconds = histogram("load_phase_seconds", "Seconds of a load's phase", (*LOAD, "phase"))
+        self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOAD, AGES)
+        self.resident = gauge("resident_bytes", "Parameters and buffers in memory", ("strategy",))
+        self.budget = gauge("budget_bytes", "The strategy's memory_budget", ("strategy",))
+        self.requests = counter("requests", "Requests by how they ended", (*LANE, "outcome"))
+        self.latency = histogram("request_seconds", "Seconds from arrival to answer", (*LANE, "start"))
+        self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", LANE)
+        self.batch = histogram("batch_texts", "Texts that were computed together", LANE, TEXTS)
+        self.in_flight = gauge("in_flight", "Requests that wait or are computed", LANE)
+        self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
+        self.private = gauge("process_private_bytes", "Memory that they have written", mode="liveall")
+
+    def meter(self, strategy: str, model_id: str) -> Meter:
+        return Meter(self, strategy, model_id)
+
+    @hookimpl
+    def after_model_load(
+        self,
+        strategy: str,
+        loader: str,
+        model_id: str,
+        nbytes: int,
+        seconds: float,
+        phases: Mapping[str, float],
+        reason: str,
+    ) -> None:
+        self.loads.labels(strategy, model_id, loader, reason).inc()
+        self.load_seconds.labels(strategy, model_id, loader).observe(seconds)
+        for phase, part in phases.items():
+            self.phase_seconds.labels(strategy, model_id, loader, phase).observe(part)
+        self.resident.labels(strategy).inc(nbytes)
+
+    @hookimpl
+    def after_model_unload(
+        self, strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str
+    ) -> None:
+        self.unloads.labels(strategy, model_id, loader, reason).inc()
+        if reason in EVICTIONS:
+            self.evictions.labels(strategy, model_id, loader, reason).inc()
+            self.age.labels(strategy, model_id, loader).observe(seconds)
+        self.resident.labels(strategy).dec(nbytes)
+
+    def scrape(self) -> bytes:
+        """Prometheus' text format. Reads the memory anew, which takes milliseconds: not in the event loop."""
+        pss, private = memory.at_rest(os.getpid())
+        if pss is not None and private is not None:
+            self.pss.set(pss * MIB)
+            self.private.set(private * MIB)
+        registry = self._registry
+        if MULTIPROCESS in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def close(self) -> None:
+        """This worker's gauges count no more."""
+        if MULTIPROCESS in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class Meter:
+    """The metrics of one (strategy, model), found once: labels take longer than counting."""
+
+    def __init__(self, metrics: Metrics, strategy: str, model_id: str) -> None:
+        self.in_flight = metrics.in_flight.labels(strategy, model_id)
+        self._outcomes = {
+            outcome: metrics.requests.labels(strategy, model_id, outcome)
+            for outcome in ("answered", "failed", "overloaded", "late", "gone")
+        }
+        self._latency = {
+            cold: metrics.latency.labels(strategy, model_id, "cold" if cold else "warm") for cold in (0, 1)
+        }
+        self._queue = metrics.queue.labels(strategy, model_id)
+        self._batch = metrics.batch.labels(strategy, model_id)
+
+    def answered(self, answer: Answer, seconds: float) -> None:
+        self._outcomes["answered"].inc()
+        self._latency[answer.cold].observe(seconds)
+        self._queue.observe(answer.queue)
+
+    def ended(self, outcome: str) -> None:
+        """A request without an answer: `failed`, `overloaded`, `late` or `gone`."""
+        self._outcomes[outcome].inc()
+
+    def computed(self, texts: int) -> None:
+        self._batch.observe(texts)

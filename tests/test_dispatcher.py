@@ -1,0 +1,236 @@
+"""Batches, places and deadlines, in one process with real threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from core.choices import Batching
+from core.contracts import Prediction
+from core.errors import DeadlinePassed, Overloaded
+from core.models.mapped_loader import MappedLoader
+from core.serving.answer import Answer
+from core.serving.batching import chunks, predict_in_parts, tokens
+from core.serving.dispatcher import Dispatcher
+from core.serving.host import Host
+from strategies.on_demand import OnDemand
+from strategies.persistent import Persistent
+from tests.fakes import FakeLoader
+from tests.support import SECONDS, host_of, wait_for
+
+GOOD = Prediction("POSITIVE", 0.75)
+
+
+class Slow:
+    """A model's `predict` that waits until it is let go, and notes what it was asked together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.began, self.go = Event(), Event()
+
+    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+        self.batches.append(list(texts))
+        self.began.set()
+        assert self.go.wait(SECONDS)
+        if "poison" in texts:
+            raise ValueError("cannot read this text")
+        return [GOOD for _ in texts]
+
+
+@asynccontextmanager
+async def dispatching(
+    host: Host, batching: Batching | None, max_queue: int = 100
+) -> AsyncIterator[tuple[Dispatcher, Slow]]:
+    """A dispatcher over `persistent`, whose one model is slow."""
+    strategy: Any = Persistent(host)
+    strategy.start()
+    [model] = host.resident()
+    slow = Slow()
+    model.predict = slow  # type: ignore[assignment]
+    with ThreadPoolExecutor(1) as compute:
+        try:
+            yield Dispatcher(strategy, host, compute, batching, max_queue), slow
+        finally:
+            slow.go.set()
+    strategy.close()
+
+
+async def computing(slow: Slow) -> None:
+    await asyncio.to_thread(slow.began.wait, SECONDS)
+    assert slow.began.is_set()
+
+
+async def ask(dispatcher: Dispatcher, *texts: str, seconds: float = SECONDS) -> Answer:
+    return await dispatcher.predict("a", texts, seconds)
+
+
+async def started(work: list[asyncio.Task[Answer]]) -> None:
+    """Let each task run until it waits for its answer."""
+    for _ in work:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def host(checkpoints: list[Path]) -> Host:
+    return host_of(FakeLoader(), checkpoints[0])
+
+
+def test_those_who_wait_are_computed_together(host: Host) -> None:
+    async def scenario() -> list[Answer]:
+        async with dispatching(host, Batching()) as (dispatcher, slow):
+            first = asyncio.create_task(ask(dispatcher, "first"))
+            await computing(slow)
+            rest = [asyncio.create_task(ask(dispatcher, f"{i}", f"long text {i}")) for i in range(4)]
+            await started(rest)
+            slow.go.set()
+            answers = await asyncio.gather(first, *rest)
+            assert slow.batches == [["first"], [*"0123", *(f"long text {i}" for i in range(4))]]
+            return answers
+
+    answers = asyncio.run(scenario())
+    assert [answer.batch for answer in answers] == [1, 8, 8, 8, 8]
+    assert all(answer.predictions == [GOOD] * len(answer.predictions) for answer in answers)
+    assert [len(answer.predictions) for answer in answers] == [1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("batching", "sizes"),
+    [
+        (Batching(), [1, 10, 8, 2]),  # half of those that wait, but no less than is efficient
+        (Batching(max_batch_size=6), [1, 6, 6, 6, 2]),
+        (None, [1] * 21),
+    ],
+)
+def test_how_many_are_computed_together(host: Host, batching: Batching | None, sizes: list[int]) -> None:
+    async def scenario() -> list[int]:
+        async with dispatching(host, batching) as (dispatcher, slow):
+            work = [asyncio.create_task(ask(dispatcher, "first"))]
+            await computing(slow)
+            work += [asyncio.create_task(ask(dispatcher, str(i))) for i in range(20)]
+            await started(work)
+            slow.go.set()
+            await asyncio.gather(*work)
+            return [len(batch) for batch in slow.batches]
+
+    assert asyncio.run(scenario()) == sizes
+
+
+def test_waits_for_a_batch_to_fill_only_when_told(host: Host) -> None:
+    async def scenario() -> None:
+        async with dispatching(host, Batching(max_batch_size=3, max_wait_ms=1000 * SECONDS / 2)) as (dispatcher, slow):
+            slow.go.set()
+            work = [asyncio.create_task(ask(dispatcher, str(i))) for i in range(3)]
+            answers = await asyncio.gather(*work)
+            assert slow.batches == [["0", "1", "2"]]
+            assert max(answer.queue for answer in answers) < SECONDS / 4
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_breaks_its_batch_fails_alone(host: Host) -> None:
+    async def scenario() -> list[Answer | BaseException]:
+        async with dispatching(host, Batching()) as (dispatcher, slow):
+            first = asyncio.create_task(ask(dispatcher, "first"))
+            await computing(slow)
+            rest = [asyncio.create_task(ask(dispatcher, text)) for text in ("fine", "poison", "well")]
+            await started(rest)
+            slow.go.set()
+            return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    first, fine, poison, well = asyncio.run(scenario())
+    assert isinstance(poison, ValueError)
+    assert all(isinstance(answer, Answer) and answer.predictions == [GOOD] for answer in (first, fine, well))
+
+
+def test_there_are_only_so_many_places(host: Host) -> None:
+    async def scenario() -> None:
+        async with dispatching(host, None, max_queue=2) as (dispatcher, slow):
+            work = [asyncio.create_task(ask(dispatcher, "first"))]
+            await computing(slow)
+            work.append(asyncio.create_task(ask(dispatcher, "second")))
+            await started(work)
+            with pytest.raises(Overloaded, match="2 requests for this model wait already") as refused:
+                await ask(dispatcher, "third")
+            assert refused.value.seconds >= 1
+            work[1].cancel()  # its client has gone
+            await asyncio.wait(work[1:])
+            work.append(asyncio.create_task(ask(dispatcher, "fourth")))
+            await started(work)
+            assert dispatcher.lanes["a"].places == 2
+            slow.go.set()
+            await asyncio.gather(work[0], work[2])
+            assert dispatcher.lanes["a"].places == 0
+            assert slow.batches == [["first"], ["fourth"]]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_too_late_is_never_begun(host: Host) -> None:
+    async def scenario() -> None:
+        async with dispatching(host, Batching()) as (dispatcher, slow):
+            first = asyncio.create_task(ask(dispatcher, "first", seconds=0.05))
+            await computing(slow)
+            with pytest.raises(DeadlinePassed, match="deadline passed"):
+                await ask(dispatcher, "late", seconds=0.05)
+            slow.go.set()
+            assert (await first).predictions == [GOOD]  # it had begun
+            assert slow.batches == [["first"]]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_loaded_for_those_who_have_gone(checkpoints: list[Path]) -> None:
+    loader = FakeLoader()
+    host = host_of(loader, checkpoints[0])
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(1) as compute:
+            strategy: Any = OnDemand(host)
+            dispatcher = Dispatcher(strategy, host, compute, Batching())
+            free = Event()
+            compute.submit(free.wait, SECONDS)
+            work = [asyncio.create_task(ask(dispatcher, "first"))]
+            await asyncio.to_thread(wait_for, lambda: loader.loads == 1)
+            work += [asyncio.create_task(ask(dispatcher, str(i))) for i in range(5)]
+            await started(work)
+            for gone in work[1:]:
+                gone.cancel()
+            await asyncio.wait(work[1:])
+            free.set()
+            await work[0]
+
+    asyncio.run(scenario())
+    assert loader.loads == 1
+
+
+def test_parts_are_of_like_length_and_within_the_limits() -> None:
+    texts = ["word " * n for n in (3, 200, 5, 180, 4, 1, 220, 2)]
+    limits = Batching(max_batch_size=4, max_batch_tokens=600)
+    parts = list(chunks(texts, limits))
+    assert sorted(index for part in parts for index in part) == list(range(len(texts)))
+    assert [len(texts[i]) for part in parts for i in part] == sorted(map(len, texts))
+    for part in parts:
+        assert len(part) <= limits.max_batch_size
+        assert len(part) == 1 or len(part) * max(tokens(texts[i]) for i in part) <= limits.max_batch_tokens
+
+
+def test_scores_do_not_depend_on_company(embedded_directory: Path) -> None:
+    """In float32, padded beside longer texts or alone."""
+    loader = MappedLoader()
+    loader.prepare(embedded_directory)
+    model = loader.load(embedded_directory)
+    texts = [("good " * (i % 37) + "but the soup was cold. " * (i % 5)) or "fine" for i in range(60)]
+    together: dict[int, Prediction] = {}
+    for part in predict_in_parts(model.predict, texts, Batching()):
+        together |= part
+    alone = [model.predict([text])[0] for text in texts]
+    assert [together[i].label for i in range(len(texts))] == [prediction.label for prediction in alone]
+    assert [together[i].score for i in range(len(texts))] == pytest.approx([p.score for p in alone], abs=1e-5)
+    model.close("shutdown")
