@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -90,9 +91,29 @@ def running(settings: Mapping[str, Any], *, ready: bool = True) -> Iterator[tupl
         yield server, client
 
 
-def _answers(client: httpx.Client) -> bool:
+@contextmanager
+def uvicorn(log: Path, *flags: str, variables: Mapping[str, str]) -> Iterator[httpx.Client]:
+    """The app as a user starts it, configured by variables, what it says in the file `log`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "core.app:app", "--port", str(port), *flags]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | dict(variables), stdout=stream, stderr=subprocess.STDOUT
+        )
     try:
-        return client.get("/healthz").status_code == httpx.codes.OK
+        with connect(f"http://127.0.0.1:{port}", SECONDS) as client:
+            wait_for(lambda: _answers(client, "/readyz") or process.poll() is not None)
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS) is not None
+
+
+def _answers(client: httpx.Client, path: str = "/healthz") -> bool:
+    try:
+        return client.get(path).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

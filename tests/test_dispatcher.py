@@ -53,7 +53,7 @@ async def dispatching(
     strategy.start()
     [model] = host.resident()
     slow = Slow()
-    model.predict = slow  # type: ignore[assignment]
+    model.predict = slow
     with ThreadPoolExecutor(1) as compute:
         try:
             yield Dispatcher(strategy, host, compute, batching, max_queue), slow

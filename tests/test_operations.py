@@ -1,0 +1,294 @@
+"""Seeing and steering a served app: metrics, residency, loading by hand, logs, hosts and overload."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from core.app import create_app
+from core.bench.client import connect
+from core.errors import ResidencyError
+from core.plugins import load_plugins
+from core.serving.service import Service
+from core.settings import Settings
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
+
+TOKEN = "a token of the tests"
+STEER = {"Authorization": f"Bearer {TOKEN}"}
+LRU = {"strategy": "lru-cached", "loader": "fake", "options": {"capacity": 1}}
+KEPT = {"strategy": "keep-alive", "loader": "fake", "options": {"ttl": 600, "memory_budget": 2000}}
+Client = httpx.Client
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: checkpoint_in(folder / name) for name in "abc"}
+
+
+@pytest.fixture(scope="module")
+def client(directories: dict[str, Path]) -> Iterator[Client]:
+    with running(
+        {
+            "strategies": [LRU, KEPT, {"strategy": "on-demand", "loader": "fake"}],
+            "models": {name: str(path) for name, path in directories.items()},
+            "plugins": [FAKES],
+            "token": TOKEN,
+            "allowed_hosts": ["127.0.0.1", "models.example"],
+            "max_queue": 4,
+        }
+    ) as (_, client):
+        yield client
+
+
+def ask(client: Client, model: str, strategy: str = "lru-cached", **headers: str) -> httpx.Response:
+    return client.post(f"/predict-{strategy}", json={"text": "good", "model": model}, headers=headers)
+
+
+def state(client: Client, strategy: str, model: str) -> dict[str, Any]:
+    [found] = [s for s in client.get("/residency").json()["strategies"] if s["name"] == strategy]
+    return dict(next(m for m in found["models"] if m["model"] == model))
+
+
+def steer(client: Client, model: str, action: str, strategy: str, **headers: str) -> httpx.Response:
+    return client.post(f"/models/{model}/{action}", json={"strategy": strategy}, headers=headers or STEER)
+
+
+def metrics(client: Client) -> dict[str, dict[str, float]]:
+    """Value by name and by labels, as `model=a,strategy=…`."""
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def test_residency_tells_who_goes_next_and_what_happened(client: Client) -> None:
+    assert ask(client, "a").json()["cold"]
+    assert ask(client, "b").json()["cold"]  # there is room for one
+    a, b = state(client, "lru-cached", "a"), state(client, "lru-cached", "b")
+    assert (a["state"], b["state"]) == ("absent", "resident")
+    assert [(event["event"], event["reason"]) for event in a["history"]] == [("unload", "capacity"), ("load", "asked")]
+    assert b["next_out"]
+    assert b["why"] == "of those that nobody uses, it was used the longest ago"
+    assert b["bytes"] == 1000
+    assert b["in_use"] == 0
+    assert b["since"] <= b["last_use"] <= time.time()
+    assert b["latency_ms"]["cold"]["count"] == 1
+    assert b["latency_ms"]["warm"] == {"count": 0, "p50": None, "p95": None}
+    memory = client.get("/residency").json()["memory"]
+    assert 0 < memory["private_bytes"] <= memory["pss_bytes"]
+
+
+def test_residency_tells_when_a_model_expires(client: Client) -> None:
+    ask(client, "a", "keep-alive")
+    ask(client, "b", "keep-alive")
+    a, b = state(client, "keep-alive", "a"), state(client, "keep-alive", "b")
+    assert a["expires"] == pytest.approx(a["last_use"] + 600, abs=1)
+    assert (a["next_out"], b["next_out"]) == (True, False)
+    assert b["why"] == "'a' was used longer ago"
+    [kept] = [s for s in client.get("/residency").json()["strategies"] if s["name"] == "keep-alive"]
+    assert (kept["budget_bytes"], kept["resident_bytes"]) == (2000, 2000)
+
+
+def test_loads_and_unloads_by_hand(client: Client) -> None:
+    answer = steer(client, "c", "load", "lru-cached")
+    assert (answer.status_code, answer.json()["state"]) == (200, "resident")
+    assert not ask(client, "c").json()["cold"]
+    assert steer(client, "c", "unload", "lru-cached").json()["state"] == "absent"
+    assert steer(client, "c", "unload", "lru-cached").json()["state"] == "absent"  # it is gone already
+    assert state(client, "lru-cached", "c")["history"][0]["reason"] == "manual"
+    assert ask(client, "c").json()["cold"]
+
+
+@pytest.mark.parametrize(
+    ("path", "strategy", "headers", "status"),
+    [
+        ("/models/a/load", "lru-cached", {}, 401),
+        ("/models/a/load", "lru-cached", {"Authorization": "Bearer another token, as long"}, 401),
+        ("/models/a/load", "lru-cached", {"Authorization": "Basic YTpi"}, 401),
+        ("/models/a/load", "lru", STEER, 404),
+        ("/models/z/load", "lru-cached", STEER, 404),
+        ("/models/a/load", "on-demand", STEER, 405),
+    ],
+)
+def test_refuses_to_be_steered(client: Client, path: str, strategy: str, headers: dict[str, str], status: int) -> None:
+    answer = client.post(path, json={"strategy": strategy}, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+def test_a_model_in_use_is_not_unloaded(client: Client, directories: dict[str, Path]) -> None:
+    with ThreadPoolExecutor(1) as pool, connect(str(client.base_url), SECONDS) as other:
+        steer(client, "a", "unload", "lru-cached")
+        with gated(directories["a"]) as gate:
+            hanging = pool.submit(ask, other, "a")
+            gate.wait_for_load()
+            assert steer(client, "a", "unload", "lru-cached").status_code == 409
+            assert state(client, "lru-cached", "a")["state"] == "loading"
+        assert hanging.result(SECONDS).status_code == 200
+
+
+def test_without_a_token_nobody_steers(tmp_path: Path) -> None:
+    settings = Settings(models={"a": str(checkpoint_in(tmp_path / "a"))})
+    assert not [path for path in create_app(settings).openapi()["paths"] if path.startswith("/models")]
+
+
+def test_metrics_count_loads_evictions_and_requests(client: Client) -> None:
+    before = metrics(client)
+    for model in ("a", "b", "b"):
+        ask(client, model)
+    after = metrics(client)
+
+    def gained(name: str, **labels: str) -> float:
+        wanted = {f"{key}={value}" for key, value in labels.items()}
+        return sum(
+            value - before.get(name, {}).get(key, 0.0)
+            for key, value in after[name].items()
+            if wanted <= set(key.split(","))
+        )
+
+    assert gained("residency_requests_total", strategy="lru-cached", outcome="answered") == 3
+    assert gained("residency_requests_total", strategy="lru-cached", model="b", outcome="answered") == 2
+    assert gained("residency_loads_total", strategy="lru-cached", model="b", loader="fake", reason="asked") == 1
+    assert gained("residency_evictions_total", strategy="lru-cached", reason="capacity") >= 1
+    assert gained("residency_unloads_total", strategy="lru-cached") == gained("residency_evictions_total")
+    assert gained("residency_age_at_eviction_seconds_count") == gained("residency_evictions_total")
+    assert gained("residency_request_seconds_count", model="b", start="cold") == 1
+    assert gained("residency_request_seconds_count", model="b", start="warm") == 1
+    assert gained("residency_queue_seconds_count") == 3
+    assert gained("residency_batch_texts_sum") == 3
+    assert gained("residency_load_seconds_count", model="b") == 1
+    assert after["residency_resident_bytes"]["strategy=lru-cached"] == 1000
+    assert after["residency_budget_bytes"]["strategy=keep-alive"] == 2000
+    assert set(after["residency_in_flight"].values()) == {0.0}
+    assert 0 < after["residency_process_private_bytes"][""] <= after["residency_process_pss_bytes"][""]
+
+
+def test_the_dashboard_shows_metrics_that_there_are(client: Client) -> None:
+    dashboard = json.loads((ROOT / "core/serving/grafana.json").read_text())
+    asked = re.findall(r"residency_\w+", json.dumps(dashboard))
+    assert set(asked) <= set(metrics(client))
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_overload_is_refused_at_once_and_passes(client: Client, directories: dict[str, Path]) -> None:
+    """While a load hangs, four wait; whoever comes then is told when to come again, and all else answers."""
+    url = str(client.base_url)
+
+    def wait() -> httpx.Response:
+        with connect(url, SECONDS) as own:
+            return ask(own, "c", "keep-alive")
+
+    with gated(directories["c"]) as gate, ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(wait) for _ in range(4)]
+        gate.wait_for_load()
+        wait_for(lambda: state(client, "keep-alive", "c")["waiting"] == 4)
+        refused = [ask(client, "c", "keep-alive") for _ in range(20)]
+        assert {answer.status_code for answer in refused} == {503}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert sorted(answer.elapsed for answer in refused)[10].total_seconds() < 0.1
+        for path in ("/healthz", "/readyz", "/metrics", "/residency", "/strategies"):
+            assert client.get(path).status_code == 200
+        assert ask(client, "a").status_code == 200
+        late = ask(client, "b", "keep-alive", **{"X-Request-Timeout": "0.05"})
+        assert late.status_code in (200, 503)  # `b` may have to make room for `c`
+        gate.open()
+        assert [future.result(SECONDS).status_code for future in waiting] == [200] * 4
+    assert ask(client, "c", "keep-alive").status_code == 200
+
+
+def test_a_deadline_passes_while_a_load_hangs(client: Client, directories: dict[str, Path]) -> None:
+    steer(client, "a", "unload", "lru-cached")
+    with gated(directories["a"]) as gate:
+        answer = ask(client, "a", **{"X-Request-Timeout": "0.2"})
+        assert (answer.status_code, "deadline passed" in answer.json()["detail"]) == (503, True)
+        gate.open()
+    assert ask(client, "a").status_code == 200
+    assert ask(client, "a", **{"X-Request-Timeout": "soon"}).status_code == 422
+
+
+def test_only_known_hosts_are_answered(client: Client) -> None:
+    for host, status in [("models.example", 200), ("MODELS.example:8001", 200), ("evil.example", 421), ("", 421)]:
+        assert client.get("/healthz", headers={"Host": host}).status_code == status
+
+
+def test_every_answer_has_a_request_id(client: Client) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = client.get("/nothing-here", headers={"X-Request-ID": 'a"b'})
+    assert (made.status_code, len(made.headers["x-request-id"])) == (404, 16)
+
+
+def test_the_log_says_as_json_what_each_request_cost(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    variables = {
+        "RESIDENCY_LOG": "json",
+        "RESIDENCY_PLUGINS": FAKES,
+        "RESIDENCY_STRATEGIES": "[{strategy: on-demand, loader: fake}]",
+    }
+    with uvicorn(log, variables=variables) as client:
+        headers = {"X-Request-ID": "mine"}
+        assert client.post("/predict-on-demand", json={"text": "good"}, headers=headers).status_code == 200
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    [request] = [line for line in lines if line["request_id"] == "mine" and line["logger"] == "residency.access"]
+    assert {key: request[key] for key in ("method", "path", "status", "strategy", "model", "cold", "batch")} == {
+        "method": "POST",
+        "path": "/predict-on-demand",
+        "status": 200,
+        "strategy": "on-demand",
+        "model": "embedded",
+        "cold": True,
+        "batch": 1,
+    }
+    parts = ("queue_ms", "load_ms", "inference_ms")
+    assert request["ms"] >= sum(request[part] for part in parts) > 0
+    [loaded] = [line for line in lines if "loaded" in line["message"]]
+    assert loaded["request_id"] == "mine"
+
+
+def test_metrics_of_several_workers_are_added_up(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    variables = {
+        "PROMETHEUS_MULTIPROC_DIR": str(shared),
+        "RESIDENCY_PLUGINS": FAKES,
+        "RESIDENCY_STRATEGIES": "[{strategy: persistent, loader: fake}]",
+    }
+    log = tmp_path / "log"
+    with uvicorn(log, "--workers", "2", variables=variables) as client:
+        url = str(client.base_url)
+
+        def workers() -> set[str]:
+            with connect(url, SECONDS) as fresh:  # whichever worker takes the connection
+                fresh.get("/metrics")
+            return set(metrics(client).get("residency_process_pss_bytes", {}))
+
+        wait_for(lambda: len(workers()) == 2)
+        for _ in range(20):
+            with connect(url, SECONDS) as fresh:
+                assert fresh.post("/predict", json={"text": "good"}).status_code == 200
+        for _ in range(5):
+            with connect(url, SECONDS) as fresh:
+                found = metrics(fresh)
+                assert found["residency_requests_total"]["model=embedded,outcome=answered,strategy=persistent"] == 20
+                assert sum(found["residency_loads_total"].values()) == 2
+
+
+def test_a_missing_folder_for_the_workers_metrics_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "missing"))
+    with pytest.raises(ResidencyError, match=r"PROMETHEUS_MULTIPROC_DIR names .*missing, which is no folder"):
+        Service(Settings(), load_plugins([]))
