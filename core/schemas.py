@@ -78,6 +78,7 @@ class StrategyStatus(BaseModel):
     unloads: int
     crashes: Annotated[int, Field(description="loads that a model's crashed process made necessary")]
     resident: list[ResidentModel]
+    batching: Annotated[dict[str, Any] | None, Field(description="how those who wait are computed together; null: not")]
 
 
 class StrategiesAnswer(BaseModel):

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = "text"
     request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
 
-    @field_validator("strategies", "models", "plugins", "batching", "allowed_hosts", mode="before")
+    @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
     @classmethod
     def _from_variable(cls, value: Any) -> Any:
         """In a variable these are written as YAML; a plain word, or several with commas, is a list."""
@@ -52,6 +52,11 @@ class Settings(BaseSettings):
             return value
         parsed = parse(value, Path("the variable")).value
         return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
+
+    @field_validator("batching", mode="before")
+    @classmethod
+    def _batching_from_variable(cls, value: Any) -> Any:
+        return parse(value, Path("the variable")).value if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(

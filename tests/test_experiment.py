@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.bench.experiment import Overrides, Plan, load_experiment
+from core.bench.experiment import Overrides, Plan, batching_of, load_experiment
 from core.errors import ResidencyError
 from tests.support import ROOT
 
@@ -36,9 +36,20 @@ def test_a_good_one(tmp_path: Path) -> None:
     assert plan.texts == ("A good day.", "No")  # text stays text, also where YAML 1.1 sees a boolean
     assert [trial.label for trial in plan.trials] == ["persistent", "two"]
     assert (plan.requests, plan.experiment.repeats) == (6, 3)
+    assert batching_of(plan) == {"max_batch_size": 32, "max_batch_tokens": 2048, "max_wait_ms": 0}
+    assert batching_of(load(tmp_path, GOOD + "batching: off\n")) == "off"
+    assert batching_of(load(tmp_path, GOOD + "batching: {max_batch_size: 4}\n")) == {
+        "max_batch_size": 4,
+        "max_batch_tokens": 2048,
+        "max_wait_ms": 0,
+    }
 
 
 BAD = {
+    "a batch of none": (
+        ("repetitions: 3", "batching: {max_batch_size: 0}"),
+        "batching.max_batch_size: input should be",
+    ),
     "a misspelt key": (("repetitions:", "repetition:"), "bad.yaml:10:1: repetition: is no key here; allowed: name, "),
     "a misspelt option": (("capacity", "capacitty"), "6:38: strategies[1].options.capacitty: strategy 'lru-cached'"),
     "a wrong type": (("repetitions: 3", "repetitions: three"), "10:1: repetitions: input should be a valid integer"),

@@ -340,8 +340,11 @@ def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
 def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     for _ in range(2):
-        assert runner(experiment(tmp_path), "--output", str(tmp_path / "out")).returncode == 0
+        path = experiment(tmp_path, batching="off")
+        assert runner(path, "--output", str(tmp_path / "out")).returncode == 0
     assert len(list((tmp_path / "out" / "quick").iterdir())) == 2
+    summary = read_json(next((tmp_path / "out" / "quick").glob("*/summary.json")))
+    assert summary["batching"] == "off"
     samples = next((tmp_path / "out" / "quick").glob("*/samples.jsonl"))
     records = [json.loads(line) for line in samples.read_text().splitlines()]
     assert [record["kind"] for record in records] == ["run", *["sample"] * 5, "trial"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..choices import STRICT, ModelId, Reference, StrategyChoice
+from ..choices import STRICT, Batching, BatchingChoice, ModelId, Reference, StrategyChoice
 from ..errors import OptionError, ResidencyError, YamlError
 from ..files import anchored, read_text
 from ..models.references import anchor
@@ -19,9 +19,10 @@ from ..strict_yaml import MAX_BYTES, Document, read
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_TEXTS = 10_000
+MAX_TEXT = 1_000_000  # characters
 MAX_TEXT_FILE = 32 << 20  # bytes
 
-Text = Annotated[str, Field(max_length=1_000_000)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Texts(BaseModel):
@@ -61,6 +62,7 @@ class Experiment(BaseModel):
     page_cache: Annotated[
         Literal["warm", "cold"], Field(description="cold: before each load, the checkpoint is dropped from it")
     ] = "warm"
+    batching: BatchingChoice = Batching()
     timeout: Annotated[float, Field(gt=0, le=3600, description="seconds, for start-up and for each answer")] = 120.0
 
 
@@ -97,6 +99,12 @@ class Plan:
     def requests(self) -> int:
         """In one trial, without the first request."""
         return len(self.texts) * len(self.experiment.models) * self.experiment.repetitions
+
+
+def batching_of(plan: Plan) -> dict[str, Any] | str:
+    """As a served app's settings, and the results, say it."""
+    batching = plan.experiment.batching
+    return batching.model_dump() if batching else "off"
 
 
 def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:

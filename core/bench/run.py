@@ -15,7 +15,7 @@ from ..models import checkpoint
 from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
 from ..models.references import resolve
-from .experiment import Plan
+from .experiment import Plan, batching_of
 from .records import SCHEMA, Records
 from .trial import Trial, run_trial
 
@@ -95,6 +95,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "rounds": experiment.repeats,
         "page_cache": experiment.page_cache,
+        "batching": batching_of(plan),
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}
             for model_id, reference in experiment.models.items()

@@ -16,7 +16,7 @@ from .. import memory
 from ..errors import TrialFailed
 from ..models.precision import PARTS, converted
 from .client import ask, connect
-from .experiment import Plan, TrialPlan
+from .experiment import MAX_TEXT, Plan, TrialPlan, batching_of
 from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
@@ -42,6 +42,9 @@ class Trial:
             "strategies": [self.spec.choice.model_dump(exclude={"label"})],
             "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
             "plugins": self.plan.experiment.plugins,
+            "batching": batching_of(self.plan),
+            "max_text": MAX_TEXT,
+            "request_timeout": min(2 * self.plan.experiment.timeout, 3600.0),  # ours comes first
         }
 
     @property

@@ -45,6 +45,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "started": run["started"],
         "rounds_planned": run["rounds"],
         "page_cache": run["page_cache"],
+        "batching": run.get("batching", "off"),  # which older runs did not have
         "trials": trials,
         "failures": [{key: record[key] for key in ("trial", "round", "reason")} for record in failures],
         "disagreements": list(agreement.disagreements.values()),

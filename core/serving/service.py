@@ -200,6 +200,7 @@ class Service:
             "route": mounted.route,
             "loader": mounted.loader.name,
             "options": mounted.options,
+            "batching": self._settings.batching and self._settings.batching.model_dump(),
             "loads": host.loads if host else 0,
             "unloads": host.unloads if host else 0,
             "crashes": host.crashes if host else 0,
