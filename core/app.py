@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         allowed_hosts=settings.allowed_hosts,
     )
     add_problem_handlers(app)
-    add_predict_routes(app, service)
+    add_predict_routes(app, service, steered=settings.token is not None)
     add_status_routes(app, service)
     add_metrics(app, service)
     if settings.token is not None:

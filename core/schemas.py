@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 REQUEST_EXAMPLES: dict[str, Any] = {
     "one text": {"value": {"text": "I absolutely love this product."}},
@@ -25,15 +26,18 @@ State = Literal["resident", "loading", "absent"]
 class PredictRequest(BaseModel):
     """One text, or several, for one model."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]}
+    )
 
-    text: str | None = None
-    texts: Annotated[list[str], Field(min_length=1)] | None = None
+    text: str | SkipJsonSchema[None] = None
+    texts: Annotated[list[str], Field(min_length=1)] | SkipJsonSchema[None] = None
     model: Annotated[str, Field(description="a model id; the first model when left out")] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PredictRequest:
-        if (self.text is None) == (self.texts is None):
+        given = [name for name in ("text", "texts") if name in self.model_fields_set]
+        if len(given) != 1 or getattr(self, given[0]) is None:
             raise ValueError("give either 'text' or 'texts'")
         return self
 

@@ -14,21 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive
 
-from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, Problem
+from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest
 from ..serving.answer import Answer
 from ..serving.edge import EVENT
 from ..serving.service import Mounted, Service
+from .openapi import problems, steering_links
 
 Result = TypeVar("Result")
 NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 CLIENT_GONE = 499  # nobody reads it; the name is nginx's
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such model"},
-    413: {"model": Problem, "description": "The body is over the limit"},
-    415: {"model": Problem, "description": "The body is not JSON"},
-    422: {"model": Problem, "description": "The body or a header does not fit"},
-    503: {"model": Problem, "description": "Overloaded, too late, not ready, or the model cannot be loaded"},
-}
 BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},
@@ -41,9 +35,12 @@ TIMEOUT = {
 }
 
 
-def add_predict_routes(app: FastAPI, service: Service) -> None:
+def add_predict_routes(app: FastAPI, service: Service, *, steered: bool) -> None:
+    """`steered`: whether there are routes that load and unload."""
     for mounted in service.mounted:
         predict = _predict_route(service, mounted)
+        steerable = steered and hasattr(mounted.registered.cls, "preload")
+        links = {"links": steering_links("/model", "/strategy")} if steerable else {}
         # FastAPI's own route below is for the documentation; a plain one before it takes half the time.
         app.router.routes.append(Route(mounted.route, predict, methods=["POST"]))
         app.post(
@@ -51,7 +48,7 @@ def add_predict_routes(app: FastAPI, service: Service) -> None:
             summary=mounted.registered.summary,
             name=mounted.name,
             response_class=Response,
-            responses={200: {"model": PredictAnswer}, **PROBLEMS},
+            responses={200: {"model": PredictAnswer, **links}, **problems(404, 413, 415, 422, 503)},
             openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
         )(predict)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 from fastapi import FastAPI
 
 from ..errors import NotReady
-from ..schemas import Health, Problem, ResidencyAnswer, StrategiesAnswer
+from ..schemas import Health, ResidencyAnswer, StrategiesAnswer
 from ..serving.residency import residency
 from ..serving.service import Service
+from .openapi import problems
 
 
 def add_status_routes(app: FastAPI, service: Service) -> None:
@@ -26,9 +25,7 @@ def add_status_routes(app: FastAPI, service: Service) -> None:
     async def healthz() -> Health:
         return Health(status="ok")
 
-    not_ready: dict[int | str, Any] = {503: {"model": Problem, "description": "Start-up has not ended"}}
-
-    @app.get("/readyz", summary="Whether start-up loads are done", responses=not_ready)
+    @app.get("/readyz", summary="Whether start-up loads are done", responses=problems(503))
     async def readyz() -> Health:
         if not service.ready:
             raise NotReady("The models that are loaded at start-up are not in memory yet.")

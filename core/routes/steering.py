@@ -13,19 +13,11 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from ..errors import NotReady, UnknownModel, UnknownStrategy
-from ..schemas import Problem, Steered, SteerRequest
+from ..schemas import Steered, SteerRequest
 from ..serving.residency import state_of
 from ..serving.service import Service
+from .openapi import problems
 
-PROBLEMS = {
-    401: "The token is missing or wrong",
-    404: "There is no such model or strategy",
-    405: "The strategy decides alone",
-    409: "The model is in use, or pinned",
-    413: "The body is over the limit",
-    422: "The body does not fit",
-    503: "The model cannot be loaded, or start-up has not ended",
-}
 bearer = HTTPBearer(auto_error=False)
 
 
@@ -37,13 +29,13 @@ def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
                 401, "Give the server's token as 'Authorization: Bearer …'.", {"WWW-Authenticate": "Bearer"}
             )
 
-    def add(path: str, action: Literal["preload", "evict"], summary: str) -> None:
+    def add(name: str, action: Literal["preload", "evict"], summary: str) -> None:
         @app.post(
-            path,
+            f"/models/{{model_id}}/{name}",
             summary=summary,
-            name=action,
+            operation_id=f"{name}_model",
             dependencies=[Depends(check)],
-            responses={status: {"model": Problem, "description": text} for status, text in PROBLEMS.items()},
+            responses=problems(401, 404, 405, 409, 413, 422, 503),
         )
         async def steer(model_id: str, wanted: SteerRequest) -> Steered:
             mounted = next((each for each in service.mounted if each.name == wanted.strategy), None)
@@ -56,5 +48,5 @@ def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
             await anyio.to_thread.run_sync(partial(mounted.steer, action, model_id))
             return Steered(model=model_id, strategy=mounted.name, state=state_of(mounted.host, model_id))
 
-    add("/models/{model_id}/load", "preload", "Bring a model into memory")
-    add("/models/{model_id}/unload", "evict", "Take a model out of memory")
+    add("load", "preload", "Bring a model into memory")
+    add("unload", "evict", "Take a model out of memory")
