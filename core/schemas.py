@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 REQUEST_EXAMPLES: dict[str, Any] = {
     "one text": {"value": {"text": "I absolutely love this product."}},
@@ -30,19 +29,18 @@ class PredictRequest(BaseModel):
         extra="forbid", strict=True, json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]}
     )
 
-    text: str | SkipJsonSchema[None] = None
-    texts: Annotated[list[str], Field(min_length=1)] | SkipJsonSchema[None] = None
+    text: Annotated[str, Field(default_factory=str)]
+    texts: Annotated[list[str], Field(default_factory=list, min_length=1)]
     model: Annotated[str, Field(description="a model id; the first model when left out")] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PredictRequest:
-        given = [name for name in ("text", "texts") if name in self.model_fields_set]
-        if len(given) != 1 or getattr(self, given[0]) is None:
+        if len({"text", "texts"} & self.model_fields_set) != 1:
             raise ValueError("give either 'text' or 'texts'")
         return self
 
     def all_texts(self) -> list[str]:
-        return self.texts if self.texts is not None else [self.text or ""]
+        return self.texts or [self.text]
 
 
 class LabelScore(BaseModel):
