@@ -1,0 +1,249 @@
+"""Does the server stay as it is under hours of load, and sane under ten times what it can do?
+
+python experiments/soak.py
+
+Half an hour at 70 % of the measured capacity, over all strategies and texts of mixed length; then 1, 2 and
+10 times the capacity of `persistent`, and back. Exit status 1 when something is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import uvloop
+from scipy.stats import linregress
+
+from core import memory
+from core.bench.client import connect
+from core.bench.server import ServerProcess, serve
+
+STRATEGIES = ("persistent", "on-demand", "lru-cached", "keep-alive")
+SENTENCE = "the room was spotless but nobody answered and the soup was cold again I would come back"  # 20 tokens
+SHARE = 0.7  # of the capacity
+CLIENTS = 16
+OVERLOADED = 256  # connections
+READY = 120.0  # seconds
+MEMORY_SECONDS = 10.0
+MAX_SLOPE = 1.0  # MB of private memory in an hour
+MAX_DRIFT = 1.2  # of p99, the last third against the first
+MIN_GOODPUT = 0.9  # of the capacity, at any overload
+REFUSED_MS = 100.0  # within which a 503 must come
+PATIENT_SECONDS = 10.0  # until all is as before
+LUA = """
+wrk.method = "POST"
+wrk.body = '{"text": "SENTENCE"}'
+wrk.headers["Content-Type"] = "application/json"
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function init(args) pause = tonumber(args[1]); good = 0; refused = 0; other = 0 end
+function delay() return pause end
+function response(status)
+  if status == 200 then good = good + 1 elseif status == 503 then refused = refused + 1 else other = other + 1 end
+end
+function done(summary, latency, requests)
+  for _, t in ipairs(threads) do print("COUNTS", t:get("good"), t:get("refused"), t:get("other"), summary.duration) end
+end
+"""
+
+
+class Sample(NamedTuple):
+    """A request: when it was sent (seconds from the start), how long it took (ms), and how it ended."""
+
+    at: float
+    ms: float
+    status: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0, help="of the soak")
+    parser.add_argument("--overload-seconds", type=int, default=20, help="of each overload")
+    parser.add_argument("--model", default="synthetic:minilm-l6", help="its reference")
+    options = parser.parse_args()
+    settings = {
+        "models": {"model": options.model},
+        "strategies": [{"strategy": name, "loader": {"name": "mapped"}} for name in STRATEGIES],
+    }
+    with serve(settings) as server, connect(server.url, READY) as client:
+        server.wait_until_ready(client, READY)
+        faults = [*soak(server, options.minutes * 60), *overload(server, client, options.overload_seconds)]
+    for fault in faults:
+        print(f"Not as it must be: {fault}")
+    sys.exit(1 if faults else 0)
+
+
+def soak(server: ServerProcess, seconds: float) -> Iterator[str]:
+    """Load for so long, and what is wrong afterwards."""
+    capacity = uvloop.run(closed_loop(server.url, min(15.0, seconds / 4)))
+    print(f"capacity over all strategies: {capacity:.0f} requests/s; {seconds / 60:g} minutes at {SHARE:.0%} of it")
+    samples, private = uvloop.run(open_loop(server, SHARE * capacity, seconds))
+    print(f"answers: {dict(Counter(sample.status for sample in samples))}")
+    if wrong := [sample for sample in samples if sample.status != httpx.codes.OK]:
+        yield f"{len(wrong)} of {len(samples)} requests failed, the first with {wrong[0].status}"
+    third = seconds / 3
+    first, last = (
+        np.percentile([s.ms for s in samples if a <= s.at < b], 99) for a, b in ((0, third), (2 * third, seconds))
+    )
+    print(f"p99 of the first third {first:.0f} ms, of the last {last:.0f} ms: {last / first:.2f} ×")
+    if last > MAX_DRIFT * first:
+        yield f"p99 rose by more than {MAX_DRIFT} ×"
+    settled = [(at, mib) for at, mib in private if at > third]  # the first third is warm-up
+    fit = linregress([at / 3600 for at, _ in settled], [mib * 1.048576 for _, mib in settled])
+    print(f"private memory: {settled[0][1]:.1f} to {settled[-1][1]:.1f} MiB, {fit.slope:+.2f} ± {fit.stderr:.2f} MB/h")
+    if fit.slope - 2 * fit.stderr > MAX_SLOPE:
+        yield f"private memory grows by more than {MAX_SLOPE} MB/h"
+
+
+async def closed_loop(url: str, seconds: float) -> float:
+    """Requests per second of so many clients that each wait for their answer."""
+    rng, end, answered = random.Random(1), time.perf_counter() + seconds, 0
+
+    async def client() -> None:
+        nonlocal answered
+        while time.perf_counter() < end:
+            assert (await ask(http, rng)) == httpx.codes.OK
+            answered += 1
+
+    async with httpx.AsyncClient(base_url=url, timeout=READY, trust_env=False) as http:
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return answered / seconds
+
+
+async def open_loop(
+    server: ServerProcess, rate: float, seconds: float
+) -> tuple[list[Sample], list[tuple[float, float]]]:
+    """Poisson arrivals, latency from the intended time; private memory (MiB) by seconds, beside."""
+    rng = random.Random(2)
+    samples: list[Sample] = []
+    private: list[tuple[float, float]] = []
+    pending: set[asyncio.Task[None]] = set()
+    start = time.perf_counter()
+
+    async def send(at: float) -> None:
+        status = await ask(http, rng)
+        samples.append(Sample(at, (time.perf_counter() - start - at) * 1e3, status))
+
+    async def watch() -> None:
+        while True:
+            _, mib = await asyncio.to_thread(memory.at_rest, server.pid)
+            private.append((time.perf_counter() - start, mib or 0.0))
+            await asyncio.sleep(MEMORY_SECONDS)
+
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    async with httpx.AsyncClient(base_url=server.url, timeout=READY, trust_env=False, limits=limits) as http:
+        watching = asyncio.create_task(watch())
+        at = rng.expovariate(rate)
+        while at < seconds:
+            await asyncio.sleep(max(0.0, at - (time.perf_counter() - start)))
+            task = asyncio.create_task(send(at))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+            at += rng.expovariate(rate)
+        await asyncio.gather(*pending)
+        watching.cancel()
+    return samples, private
+
+
+async def ask(http: httpx.AsyncClient, rng: random.Random) -> int:
+    """One to sixty words, under any strategy; the status."""
+    name = rng.choice(STRATEGIES)
+    text = " ".join(rng.choices(SENTENCE.split(), k=rng.choice((1, 8, 16, 16, 60))))
+    route = "/predict" if name == "persistent" else f"/predict-{name}"
+    try:
+        return (await http.post(route, json={"text": text})).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def overload(server: ServerProcess, client: httpx.Client, seconds: int) -> Iterator[str]:
+    """More than the server can do, and what is wrong then."""
+    capacity, _, _ = wrk(server.url, CLIENTS, 0, seconds)
+    print(f"capacity of persistent: {capacity:.0f} requests/s")
+    for times in (2, 10):
+        pause = round(OVERLOADED / (times * capacity) * 1e3)  # with it, so many connections offer that rate
+        with probing(client) as refusals:
+            good, refused, other = wrk(server.url, OVERLOADED, pause, seconds)
+        slowest = float(np.percentile(refusals, 99)) if refusals else 0.0
+        print(
+            f"{times} × offered: {good + refused:.0f}/s came, {good:.0f}/s answered ({good / capacity:.2f} of the"
+            f" capacity), {refused:.0f}/s refused; a 503 took {slowest:.0f} ms (p99 of {len(refusals)})"
+        )
+        if good < MIN_GOODPUT * capacity:
+            yield f"at {times} × the capacity only {good / capacity:.2f} of it is answered"
+        if slowest > REFUSED_MS:
+            yield f"at {times} × the capacity a 503 takes {slowest:.0f} ms"
+        if other:
+            yield f"at {times} × the capacity {other:.0f}/s ended in another way"
+    started = time.perf_counter()
+    while (again := wrk(server.url, CLIENTS, 0, 2)[0]) < MIN_GOODPUT * capacity:
+        if time.perf_counter() - started > PATIENT_SECONDS:
+            yield f"{PATIENT_SECONDS:g} s after the overload {again:.0f} requests/s are answered, {capacity:.0f} before"
+            return
+    print(f"back to {again:.0f} requests/s within {time.perf_counter() - started:.1f} s")
+
+
+@contextmanager
+def probing(client: httpx.Client) -> Iterator[list[float]]:
+    """The milliseconds that refusals take, asked for meanwhile in a process of its own."""
+    code = (
+        "import sys, time, httpx\n"
+        "with httpx.Client(base_url=sys.argv[1], trust_env=False, timeout=30) as client:\n"
+        "    while True:\n"
+        "        began = time.perf_counter()\n"
+        "        status = client.post('/predict', json={'text': 'probe'}).status_code\n"
+        "        print(status, (time.perf_counter() - began) * 1e3, flush=True)\n"
+        "        time.sleep(0.02)\n"
+    )
+    found: list[float] = []
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, "-c", code, str(client.base_url)], stdout=output)
+        try:
+            yield found
+        finally:
+            process.kill()
+            process.wait()
+            output.seek(0)
+            lines = [line.split() for line in output.read().splitlines()]
+            found += [float(line[1]) for line in lines if len(line) == 2 and line[0] == "503"]
+
+
+def wrk(url: str, connections: int, pause: int, seconds: int) -> tuple[float, float, float]:
+    """Answered, refused and other requests per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "post.lua"
+        script.write_text(LUA.replace("SENTENCE", SENTENCE))
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "-s",
+            str(script),
+            f"{url}/predict",
+            "--",
+            str(pause),
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        except FileNotFoundError:
+            sys.exit("This needs wrk; install it (Debian: apt-get install wrk).")
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("COUNTS")]
+    good, refused, other, microseconds = map(float, line.split()[1:])
+    return tuple(count / (microseconds / 1e6) for count in (good, refused, other))  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()
