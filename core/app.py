@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from .errors import ResidencyError
 from .plugins import load_plugins
+from .routes.open_inference import add_open_inference
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
 from .serving.limits import BodyLimit
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_body=settings.max_body)
     add_problem_handlers(app)
     add_predict_routes(app, service)
+    add_open_inference(app, service)
     add_status_routes(app, service)
     return app
 

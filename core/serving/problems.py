@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from ..errors import (
     DeadlinePassed,
@@ -20,18 +22,34 @@ from ..errors import (
     TextTooLong,
     TooManyTexts,
     UnknownModel,
+    WrongTensor,
     WrongTimeout,
 )
 from ..schemas import Problem
 
 RETRY = {"Retry-After": "1"}
+PROTOCOL = "/v2/"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     # Text that is no valid Unicode may come back to us in a detail; it must not break the answer.
     content = {key: _printable(value) for key, value in body.model_dump().items()}
-    return JSONResponse(content, status, headers, "application/problem+json")
+    return ProblemResponse(content, status, headers)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem; clients of the Open Inference Protocol read its detail under another name."""
+
+    media_type = "application/problem+json"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if f"{path}/".startswith(PROTOCOL):
+            content = json.loads(bytes(self.body))
+            self.body = self.render(content | {"error": content["detail"]})
+            self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def _printable(value: object) -> object:
@@ -45,6 +63,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(TooManyTexts)
     @app.exception_handler(TextTooLong)
+    @app.exception_handler(WrongTensor)
     @app.exception_handler(WrongTimeout)
     async def too_many(request: Request, error: ResidencyError) -> JSONResponse:
         return problem(422, str(error))
