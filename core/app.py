@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from .errors import ResidencyError
 from .plugins import load_plugins
 from .routes.metrics import add_metrics
+from .routes.open_inference import add_open_inference
+from .routes.openapi import list_what_there_is
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
 from .routes.steering import add_steering
@@ -58,10 +60,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     add_problem_handlers(app)
     add_predict_routes(app, service, steered=settings.token is not None)
+    add_open_inference(app, service)
     add_status_routes(app, service)
     add_metrics(app, service)
     if settings.token is not None:
         add_steering(app, service, settings.token)
+    list_what_there_is(app, service)
     return app
 
 

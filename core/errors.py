@@ -51,6 +51,10 @@ class TextTooLong(ResidencyError):
     """A request holds a text over the limit of this server."""
 
 
+class WrongTensor(ResidencyError):
+    """A tensor's shape, its data and what is said of them do not fit together."""
+
+
 class WrongTimeout(ResidencyError):
     """A request's own deadline is no number of seconds."""
 

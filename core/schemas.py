@@ -172,3 +172,9 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class ProtocolProblem(Problem):
+    """The same, for clients of the Open Inference Protocol."""
+
+    error: Annotated[str, Field(description="the detail")]

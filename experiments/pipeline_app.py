@@ -1,5 +1,9 @@
-"""The app that people write: FastAPI around `pipeline()`. `start_up.py` compares ours with it."""
+"""The app that people write: FastAPI around `pipeline()`. `start_up.py` and `peers.py` compare ours with it.
 
+PIPELINE_MODEL names another checkpoint, PIPELINE_PER_REQUEST builds the pipeline anew for each request.
+"""
+
+import os
 from typing import Any
 
 from fastapi import FastAPI
@@ -8,8 +12,15 @@ from transformers import pipeline
 
 from core.models.embedded import embedded
 
+MODEL = os.environ.get("PIPELINE_MODEL") or str(embedded())
+
+
+def load() -> Any:
+    return pipeline("text-classification", model=MODEL)
+
+
 app = FastAPI()
-classify: Any = pipeline("text-classification", model=str(embedded()))
+classify: Any = None if os.environ.get("PIPELINE_PER_REQUEST") else load()
 
 
 class Request(BaseModel):
@@ -20,4 +31,4 @@ class Request(BaseModel):
 
 @app.post("/predict")
 def predict(request: Request) -> Any:
-    return classify(request.text)
+    return (classify or load())(request.text)

@@ -46,3 +46,12 @@ def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
     rows = done.stdout.splitlines()[2:]
     assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", "transformers", "mapped", "subprocess"]
     assert all(float(row.split()[-1]) > 0 for row in rows)
+
+
+def test_the_comparison_with_peers_says_how_it_is_used() -> None:
+    done = run_python("experiments/peers.py", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--peer-python" in done.stdout
+    wrong = run_python("experiments/peers.py", "--only", "nobody")
+    assert wrong.returncode == 2
+    assert "there is no nobody; there are: bare, " in wrong.stderr

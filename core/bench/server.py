@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -64,23 +64,39 @@ class ServerProcess:
 
 
 @contextmanager
-def serve(settings: Mapping[str, Any], app: str = "core.app:app", folder: Path = ROOT) -> Iterator[ServerProcess]:
+def serve(
+    settings: Mapping[str, Any],
+    app: str = "core.app:app",
+    folder: Path = ROOT,
+    *,
+    workers: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[ServerProcess]:
     """Run the ASGI `app`, found from `folder`, with `settings` on a free loopback port; on leaving it is ended.
 
     Variables that configure a served app are kept away from it: an experiment says all there is.
     """
     keep = {"RESIDENCY_CACHE"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
-    with tempfile.TemporaryDirectory(prefix="residency-") as temporary, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory(prefix="residency-") as temporary:
         config = Path(temporary) / "settings.yaml"
         config.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
+        environment |= {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
+        command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--workers", str(workers)]
+        command += ["--host", "127.0.0.1", "--log-level", "warning", "--no-access-log"]
+        with launch(command, environment) as server:
+            yield server
+
+
+@contextmanager
+def launch(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[ServerProcess]:
+    """Run any server that takes `--port`; on leaving it is ended."""
+    with tempfile.TemporaryFile() as log:
         port = _free_port()
-        command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder)]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
         started = time.perf_counter()
         process = subprocess.Popen(
-            command,
-            env=environment | {"RESIDENCY_CONFIG": str(config)},
+            [*command, "--port", str(port)],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

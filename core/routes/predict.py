@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive
@@ -18,9 +18,11 @@ from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictReques
 from ..serving.answer import Answer
 from ..serving.edge import EVENT
 from ..serving.service import Mounted, Service
-from .openapi import problems, steering_links
+from .openapi import PREDICTING, problems, steering_links
 
 Result = TypeVar("Result")
+Wanted = TypeVar("Wanted", bound=BaseModel)
+Answering = Callable[[Request], Awaitable[Response]]
 NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 CLIENT_GONE = 499  # nobody reads it; the name is nginx's
 BODY = {
@@ -41,29 +43,32 @@ def add_predict_routes(app: FastAPI, service: Service, *, steered: bool) -> None
         predict = _predict_route(service, mounted)
         steerable = steered and hasattr(mounted.registered.cls, "preload")
         links = {"links": steering_links("/model", "/strategy")} if steerable else {}
-        # FastAPI's own route below is for the documentation; a plain one before it takes half the time.
-        app.router.routes.append(Route(mounted.route, predict, methods=["POST"]))
-        app.post(
+        add_post(
+            app,
             mounted.route,
+            predict,
+            predict,
             summary=mounted.registered.summary,
             name=mounted.name,
-            response_class=Response,
-            responses={200: {"model": PredictAnswer, **links}, **problems(404, 413, 415, 422, 503)},
+            responses={200: {"model": PredictAnswer, **links}, **problems(*PREDICTING)},
             openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
-        )(predict)
+        )
 
 
-def _predict_route(service: Service, mounted: Mounted) -> Callable[[Request], Awaitable[Response]]:
+def add_post(app: FastAPI, path: str, answer: Answering, documented: Callable[..., Any], **more: Any) -> None:
+    """FastAPI's own route is for the documentation; a plain one before it takes half the time."""
+    app.router.routes.append(Route(path, answer, methods=["POST"]))
+    app.post(path, response_class=Response, **more)(documented)
+
+
+def _predict_route(service: Service, mounted: Mounted) -> Answering:
     async def predict(request: Request) -> Response:
         # Read and written by hand: what FastAPI does for every body takes longer than the rest of the way.
         wanted = parse(await request.body(), request)
-        timeout = request.headers.get("x-request-timeout")
-        predicted = service.predict(mounted, wanted.model, wanted.all_texts(), timeout)
-        done = await while_connected(request.receive, predicted)
+        done = await predicted(request, service, mounted, wanted.model, wanted.all_texts())
         if done is None:
             return Response(status_code=CLIENT_GONE)
         model_id, answer = done
-        request.scope[EVENT] |= event(mounted.name, model_id, answer)
         body = PredictAnswer(
             strategy=mounted.name,
             model=model_id,
@@ -82,10 +87,26 @@ def parse(body: bytes, request: Request) -> PredictRequest:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
+    return validated(PredictRequest, body)
+
+
+def validated(model: type[Wanted], body: bytes) -> Wanted:
+    """Raises RequestValidationError."""
     try:
-        return PredictRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+
+
+async def predicted(
+    request: Request, service: Service, mounted: Mounted, model: str | None, texts: Sequence[str]
+) -> tuple[str, Answer] | None:
+    """The model's id and the answer, within the request's own deadline; None when the client goes first."""
+    timeout = request.headers.get("x-request-timeout")
+    done = await while_connected(request.receive, service.predict(mounted, model, texts, timeout))
+    if done is not None:
+        request.scope[EVENT] |= event(mounted.name, *done)
+    return done
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:

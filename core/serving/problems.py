@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from .. import errors
 from ..schemas import Problem
@@ -20,6 +22,7 @@ STATUS: dict[type[Exception], int] = {
     errors.InUse: 409,
     errors.TooManyTexts: 422,
     errors.TextTooLong: 422,
+    errors.WrongTensor: 422,
     errors.WrongTimeout: 422,
     errors.Overloaded: 503,
     errors.DeadlinePassed: 503,
@@ -28,13 +31,28 @@ STATUS: dict[type[Exception], int] = {
     errors.ModelCrashed: 503,
     TimeoutError: 503,
 }
+PROTOCOL = "/v2/"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     # Text that is no valid Unicode may come back to us in a detail; it must not break the answer.
     content = {key: _printable(value) for key, value in body.model_dump().items()}
-    return JSONResponse(content, status, headers, "application/problem+json")
+    return ProblemResponse(content, status, headers)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem; clients of the Open Inference Protocol read its detail under another name."""
+
+    media_type = "application/problem+json"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if f"{path}/".startswith(PROTOCOL):
+            content = json.loads(bytes(self.body))
+            self.body = self.render(content | {"error": content["detail"]})
+            self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def _printable(value: object) -> object:

@@ -138,6 +138,10 @@ class Service:
         loader: LoaderChoice = choice.loader
         return Mounted(choice, self._plugins.strategy(choice.strategy), self._plugins.loader(loader.name))
 
+    @property
+    def model_ids(self) -> Sequence[str]:
+        return tuple(self._settings.models)
+
     def start(self) -> None:
         """Find the checkpoints and start the strategies; blocks. Raises ResidencyError."""
         checkpoints = {}
@@ -174,14 +178,19 @@ class Service:
             raise TooManyTexts(f"texts: {len(texts)} texts are over the limit of {limit}; send them in parts.")
         if max(map(len, texts)) > self._settings.max_text:
             raise TextTooLong(f"A text is over the limit of {self._settings.max_text} characters.")
-        models = self._settings.models
-        model_id = next(iter(models)) if model is None else model
-        if model_id not in models:
-            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
+        model_id = self.find_model(model)
         if not self.ready or mounted.dispatcher is None:
             raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
         seconds = self._settings.request_timeout if timeout is None else self._seconds(timeout)
         return model_id, await mounted.dispatcher.predict(model_id, texts, seconds)
+
+    def find_model(self, model: str | None) -> str:
+        """Its id; without one that of the first model. Raises UnknownModel."""
+        models = self._settings.models
+        model_id = next(iter(models)) if model is None else model
+        if model_id not in models:
+            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
+        return model_id
 
     def _seconds(self, timeout: str) -> float:
         try:

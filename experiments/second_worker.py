@@ -1,0 +1,70 @@
+"""What a second uvicorn worker adds in memory: for `peers.py --workers`."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from served import CONNECTIONS, TIMEOUT, Start, answers, running
+from tabulate import tabulate
+
+from core.bench.client import connect
+from core.bench.server import serve
+from core.errors import TrialFailed
+from core.memory import at_rest
+from core.models.references import resolve
+
+HEADERS = (
+    "PSS (MiB)", "one worker", "two workers", "the second adds",
+    "mapped weights, one worker", "two workers", "the second adds",
+)  # fmt: skip
+
+
+def second_worker(model: str, rounds: int) -> None:
+    """PSS of the whole tree, with the model kept and with none, so that what Python and torch take is known.
+
+    A process elsewhere that maps the same checkpoint takes its part of the PSS: nothing else should.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for strategy, route in (("persistent", "/predict"), ("on-demand", "/predict-on-demand")):
+        settings = {"strategies": [{"strategy": strategy, "loader": "mapped"}], "models": {"model": model}}
+        found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        for _ in range(rounds):
+            for workers, measured in found.items():
+                measured.append(pss(partial(serve, settings, workers=workers), route))
+        everything, mapped = ([median(m[i] for m in measured) for measured in found.values()] for i in (0, 1))
+        rows.append((strategy, *everything, everything[1] - everything[0], *mapped, mapped[1] - mapped[0]))
+    print(tabulate(rows, HEADERS, floatfmt=".1f"))
+    weights = sum(file.stat().st_size for file in resolve(model).glob("*.safetensors")) / 2**20
+    print(f"Of {weights:.0f} MiB of weights, a second worker adds {rows[0][-1] / weights:.1%}.")
+
+
+def pss(start: Start, route: str) -> tuple[float, float]:
+    """In MiB, idle, after many requests: of everything, and of mapped weights."""
+    with running(start, route) as server, ThreadPoolExecutor(CONNECTIONS) as pool:
+
+        def ask(_: int) -> bool:
+            with connect(server.url, TIMEOUT) as client:  # a new connection, which any worker may accept
+                return answers(client, route)
+
+        if not all(pool.map(ask, range(20 * CONNECTIONS))):
+            raise TrialFailed("a request was not answered")
+        time.sleep(1.0)
+        found, _ = at_rest(server.pid)
+        if found is None:
+            raise TrialFailed("this system does not tell a process's PSS")
+        main = psutil.Process(server.pid)
+        return found, sum(of_weights(process.pid) for process in [main, *main.children(recursive=True)])
+
+
+def of_weights(pid: int) -> float:
+    """PSS of safetensors files in MiB."""
+    maps = Path(f"/proc/{pid}/smaps").read_text()
+    sizes = re.findall(r"^[0-9a-f]+-[0-9a-f]+ .*\.safetensors\n(?:(?!Pss:).*\n)*Pss:\s+(\d+) kB", maps, re.MULTILINE)
+    return sum(map(int, sizes)) / 1024
