@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from .errors import ResidencyError
 from .plugins import load_plugins
 from .routes.metrics import add_metrics
+from .routes.page import add_page
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
 from .routes.steering import add_steering
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_metrics(app, service)
     if settings.token is not None:
         add_steering(app, service, settings.token)
+    add_page(app)
     return app
 
 
