@@ -20,6 +20,7 @@ from .plugins import load_plugins
 from .routes.metrics import add_metrics
 from .routes.open_inference import add_open_inference
 from .routes.openapi import list_what_there_is
+from .routes.page import add_page
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
 from .routes.steering import add_steering
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.token is not None:
         add_steering(app, service, settings.token)
     list_what_there_is(app, service)
+    add_page(app)
     return app
 
 

@@ -1,0 +1,97 @@
+// A sentence under one strategy, or under each in turn, and where its time went.
+
+import { SILENCE, byId, element, milliseconds, options, sentence, write } from "./page-dom.js";
+import { bar, partsOf, swatch } from "./page-draw.js";
+
+const EVERY = "every";
+const routes = new Map(); // by strategy
+const answers = new Map(); // the latest one of each strategy
+let busy = false;
+
+export function offer(strategies) {
+  routes.clear();
+  for (const { name, route } of strategies) routes.set(name, route.replace(/^\//, ""));
+  options(byId("strategy"), [...routes.keys()]);
+  options(byId("model"), [...new Set(strategies.flatMap(({ models }) => models.map(({ model }) => model)))]);
+}
+
+// `quiet` keeps polls away for a second: what watches must not slow what is watched.
+export function listen(quiet) {
+  byId("try").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (busy || routes.size === 0) return;
+    busy = true;
+    const every = event.submitter?.name === EVERY;
+    const chosen = every ? [...routes.keys()] : [byId("strategy").value];
+    try {
+      for (const strategy of chosen) {
+        write(byId("said"), `Asking ${strategy} …`);
+        await quiet();
+        answers.set(strategy, await ask(strategy, byId("text").value, byId("model").value));
+        show();
+      }
+      byId("said").replaceChildren(...spoken(chosen));
+    } finally {
+      busy = false;
+    }
+  });
+}
+
+async function ask(strategy, text, model) {
+  const sent = performance.now();
+  try {
+    const response = await fetch(routes.get(strategy), {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ text, model }),
+    });
+    if (!response.ok) return { strategy, error: await sentence(response) };
+    const { predictions: [prediction], cold } = await response.json();
+    const total = performance.now() - sent;
+    return { strategy, model, cold, total, ...prediction, parts: partsOf(response.headers.get("Server-Timing"), total) };
+  } catch {
+    return { strategy, error: SILENCE };
+  }
+}
+
+const percent = (score) => `${(100 * score).toFixed(1)} %`;
+const warmth = (cold) => (cold ? "cold" : "warm");
+
+// For the eye, which has the bars, a line; for the ear every answer.
+function spoken(chosen) {
+  const all = chosen.map((name) => answers.get(name));
+  const sentences = all.map(({ strategy, error, label, score, cold, total }) => {
+    return `${strategy}: ${error ?? `${label} ${percent(score)}, ${warmth(cold)}, ${milliseconds(total)}.`}`;
+  });
+  if (all.length === 1) return sentences;
+  const timed = all.filter(({ error }) => !error).sort((a, b) => a.total - b.total);
+  const extremes = timed.length > 1 ? `Fastest ${timed[0].strategy}, slowest ${timed.at(-1).strategy}. ` : "";
+  return [extremes, element("span", { class: "unseen" }, sentences.join(" "))];
+}
+
+function show() {
+  const all = [...routes.keys()].flatMap((name) => answers.get(name) ?? []);
+  const scale = Math.max(...all.map(({ total }) => total ?? 0));
+  byId("answers").replaceChildren(...all.map((answer) => (answer.error ? failed(answer) : answered(answer, scale))));
+}
+
+function failed({ strategy, error }) {
+  return element("li", {}, element("h3", {}, strategy), element("p", { class: "error" }, error));
+}
+
+function answered({ strategy, model, label, score, cold, total, parts }, scale) {
+  return element(
+    "li",
+    {},
+    element("h3", {}, strategy, " ", element("span", { class: "muted" }, model)),
+    element("p", { class: "outcome" }, element("strong", {}, label), ` ${percent(score)}`),
+    element("p", {}, element("span", { class: `badge ${warmth(cold)}` }, warmth(cold))),
+    element("p", { class: "total" }, milliseconds(total)),
+    bar(parts, scale),
+    element("ul", { class: "legend" }, ...parts.map(legend)),
+  );
+}
+
+function legend({ name, ms, kind }) {
+  return element("li", {}, swatch(kind), ` ${name} `, element("span", { class: "figure" }, milliseconds(ms)));
+}

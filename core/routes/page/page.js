@@ -1,0 +1,88 @@
+// Polls what is in memory while somebody looks, and steers it for whoever has the token.
+
+import { SILENCE, byId, sentence, write } from "./page-dom.js";
+import * as tables from "./page-tables.js";
+import * as trial from "./page-try.js";
+
+const SECOND = 1000;
+const PATIENCE = 5 * SECOND; // with one poll
+const LONGEST_PAUSE = 8 * SECOND; // between polls that fail
+let pause = SECOND;
+let timer;
+let current = null; // the poll under way
+let latest = ""; // when the server last answered
+
+async function poll() {
+  clearTimeout(timer);
+  if (document.hidden || current) return;
+  current = look();
+  try {
+    await current;
+  } finally {
+    current = null;
+    timer = setTimeout(poll, pause);
+  }
+}
+
+// Lets the poll under way end, and puts off the next one.
+async function quiet() {
+  await current;
+  clearTimeout(timer);
+  timer = setTimeout(poll, pause);
+}
+
+async function look() {
+  let response, residency;
+  try {
+    response = await fetch("residency", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    residency = response.ok && (await response.json());
+  } catch {
+    return fail(SILENCE);
+  }
+  if (!response.ok) return fail(await sentence(response));
+  // The server's clock, not ours: the two may differ.
+  const now = (Date.parse(response.headers.get("Date")) || Date.now()) / SECOND;
+  pause = SECOND;
+  latest = new Date().toLocaleTimeString();
+  report("");
+  trial.offer(residency.strategies);
+  tables.show(residency, now);
+}
+
+function fail(trouble) {
+  pause = byId("trouble").hidden ? SECOND : Math.min(2 * pause, LONGEST_PAUSE);
+  report(trouble);
+}
+
+function report(trouble) {
+  const since = latest ? ` What stands below is from ${latest}.` : "";
+  write(byId("trouble"), trouble && `${trouble}${since} This page goes on asking.`);
+  byId("trouble").hidden = !trouble;
+}
+
+// A sentence about what came of it.
+async function steer({ action, model, strategy }) {
+  const response = await fetch(`models/${encodeURIComponent(model)}/${action}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Authorization: `Bearer ${byId("token").value}` },
+    body: JSON.stringify({ strategy }),
+  });
+  if (response.ok) return `${model} is ${(await response.json()).state} under ${strategy}.`;
+  if (response.status === 404) return "Steering is off: start the server with RESIDENCY_TOKEN.";
+  return sentence(response);
+}
+
+byId("steer").addEventListener("submit", (event) => event.preventDefault());
+byId("token").addEventListener("input", ({ target }) => {
+  byId("models").classList.toggle("steered", target.value !== "");
+});
+byId("models").addEventListener("click", async ({ target }) => {
+  if (!target.dataset.action) return;
+  write(byId("steered"), `${target.getAttribute("aria-label")} …`);
+  write(byId("steered"), await steer(target.dataset).catch(() => SILENCE));
+  poll();
+});
+
+document.addEventListener("visibilitychange", poll);
+trial.listen(quiet);
+poll();
