@@ -19,18 +19,19 @@ export function offer(strategies) {
 export function listen(quiet) {
   byId("try").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (busy || routes.size === 0) return;
+    if (busy) return;
     busy = true;
-    const every = event.submitter?.name === EVERY;
-    const chosen = every ? [...routes.keys()] : [byId("strategy").value];
     try {
+      await quiet(); // the first poll tells what there is to ask
+      const every = event.submitter?.name === EVERY;
+      const chosen = every ? [...routes.keys()] : [byId("strategy").value].filter(Boolean);
       for (const strategy of chosen) {
         write(byId("said"), `Asking ${strategy} …`);
         await quiet();
         answers.set(strategy, await ask(strategy, byId("text").value, byId("model").value));
         show();
       }
-      byId("said").replaceChildren(...spoken(chosen));
+      if (chosen.length) byId("said").replaceChildren(...spoken(chosen));
     } finally {
       busy = false;
     }
