@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from core.contracts import Model
 from core.errors import ModelReferenceError
 from core.models import checkpoint, linear, stock
 from core.models.mapped_loader import MappedLoader
@@ -223,11 +224,16 @@ def test_a_template_is_made_once_for_an_architecture(monkeypatch: pytest.MonkeyP
     assert models == [expected[i % 2] for i in range(8)]
 
 
+@pytest.fixture(scope="module")
+def reference(embedded_directory: Path) -> Model:
+    return TransformersLoader().load(embedded_directory)
+
+
 @pytest.mark.parametrize("options", [{}, {"pack": True}, {"linear": "stock"}, {"keep_tokenizer": False}])
-def test_scores_are_the_stock_loaders(embedded_directory: Path, options: dict[str, Any]) -> None:
+def test_scores_are_the_stock_loaders(embedded_directory: Path, reference: Model, options: dict[str, Any]) -> None:
     texts = POSITIVE + NEGATIVE
     loader = MappedLoader(**options)
-    expected = [TransformersLoader().load(embedded_directory).predict([text])[0] for text in texts]
+    expected = [reference.predict([text])[0] for text in texts]
     for _ in range(2):
         model = loader.load(embedded_directory)
         answers = [model.predict([text])[0] for text in texts]
@@ -236,7 +242,7 @@ def test_scores_are_the_stock_loaders(embedded_directory: Path, options: dict[st
         assert [score for _, score in answers] == (
             scores if options.get("linear") == "stock" else pytest.approx(scores, abs=1e-5)
         )
-        assert model.nbytes == TransformersLoader().load(embedded_directory).nbytes
+        assert model.nbytes == reference.nbytes
         assert set(model.phases) == {"resolve", "weights", "structure", "tokenizer"}
 
 
