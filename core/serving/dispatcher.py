@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from threading import Event
 from time import perf_counter
-
-import anyio
 
 from ..choices import Batching
 from ..contracts import LoadingStrategy, Model, Prediction
 from ..errors import ModelCrashed
 from .batching import predict_in_parts
+from .daemons import DaemonPool
 from .host import Host
 from .lane import Answer, Lane, Request
 from .logs import request_id
@@ -40,7 +38,7 @@ class Dispatcher:
         self,
         strategy: LoadingStrategy,
         host: Host,
-        compute: ThreadPoolExecutor,
+        compute: Executor,
         batching: Batching | None = None,
         max_queue: int = sys.maxsize,
     ) -> None:
@@ -51,8 +49,7 @@ class Dispatcher:
         self._compute = compute
         self._batching = batching
         self.lanes: Mapping[str, Lane] = {model_id: Lane(model_id, max_queue) for model_id in host.model_ids}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = anyio.CapacityLimiter(math.inf)  # the lanes bound them: one each
+        self._threads = DaemonPool("lane")  # the lanes bound them: one each
 
     async def predict(self, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
         """Raises Overloaded, DeadlinePassed after `seconds`, and whatever `acquire` or `predict` raises."""
@@ -64,9 +61,7 @@ class Dispatcher:
         lane.places += 1
         try:
             if lane.join(request):
-                task = loop.create_task(anyio.to_thread.run_sync(self._serve, lane, limiter=self._threads))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._threads.submit(self._serve, lane).add_done_callback(Future.result)  # logs what it raises
             answer = await request.answer
         finally:  # it was answered, or its client has gone
             expiry.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
@@ -24,6 +24,7 @@ from ..errors import (
 from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
+from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
 from .lane import Answer
@@ -55,7 +56,7 @@ class Mounted:
         checkpoints: dict[str, Path],
         plugins: Plugins,
         slots: Semaphore,
-        compute: ThreadPoolExecutor,
+        compute: Executor,
         settings: Settings,
     ) -> None:
         """Raises StartupFailed in the strategy's or the loader's own words.
@@ -100,7 +101,7 @@ class Service:
             if names.count(name) > 1:
                 raise SettingsError(f"The strategy '{name}' is chosen twice; an app mounts each strategy once.")
         self.ready = False
-        self._compute = ThreadPoolExecutor(COMPUTE_SLOTS, thread_name_prefix="compute")
+        self._compute = DaemonPool("compute", COMPUTE_SLOTS)
 
     def _mount(self, choice: StrategyChoice) -> Mounted:
         loader: LoaderChoice = choice.loader
