@@ -14,11 +14,13 @@ from threading import Thread
 from typing import Any, cast
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from .errors import ResidencyError
 from .plugins import load_plugins
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
+from .serving.connections import ConnectionLimits
 from .serving.limits import BodyLimit
 from .serving.problems import add_problem_handlers
 from .serving.service import Service
@@ -26,6 +28,17 @@ from .settings import Settings, settings_from_environment
 from .threads import limit_torch
 
 log = logging.getLogger("residency")
+
+
+class App(FastAPI):
+    """FastAPI within the connection limits, which as a middleware inside it would not see the server."""
+
+    def __init__(self, settings: Settings, lifespan: Callable[[FastAPI], Any]) -> None:
+        super().__init__(title="Residency", summary="One model under several loading strategies", lifespan=lifespan)
+        self._limited = ConnectionLimits(super().__call__, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._limited(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -42,11 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     limit_torch()
     _log_beside_the_server()
     service = Service(settings, load_plugins(settings.plugins))
-    app = FastAPI(
-        title="Residency",
-        summary="One model under several loading strategies",
-        lifespan=_lifespan(service),
-    )
+    app = App(settings, _lifespan(service))
     app.add_middleware(BodyLimit, max_body=settings.max_body)
     add_problem_handlers(app)
     add_predict_routes(app, service)

@@ -16,11 +16,11 @@ from starlette.types import Receive
 
 from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, Problem
 from ..serving.lane import Answer
+from ..serving.problems import CLIENT_GONE
 from ..serving.service import Mounted, Service
 
 Result = TypeVar("Result")
 NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
-CLIENT_GONE = 499  # nobody reads it; the name is nginx's
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such model"},
     413: {"model": Problem, "description": "The body is over the limit"},

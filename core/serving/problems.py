@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ..errors import (
     DeadlinePassed,
@@ -25,6 +26,7 @@ from ..errors import (
 from ..schemas import Problem
 
 RETRY = {"Retry-After": "1"}
+CLIENT_GONE = 499  # nobody reads it; the name is nginx's
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -32,6 +34,13 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     # Text that is no valid Unicode may come back to us in a detail; it must not break the answer.
     content = {key: _printable(value) for key, value in body.model_dump().items()}
     return JSONResponse(content, status, headers, "application/problem+json")
+
+
+def on_the_wire(response: Response) -> bytes:
+    """For where no server writes it: HTTP/1.1, as it leaves."""
+    status = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()
+    lines = [status, *(b"%b: %b" % header for header in response.raw_headers)]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def _printable(value: object) -> object:
@@ -60,6 +69,10 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(TimeoutError)
     async def unavailable(request: Request, error: ResidencyError | TimeoutError) -> JSONResponse:
         return problem(503, str(error), RETRY)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
