@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any, cast
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from .errors import ResidencyError
 from .plugins import load_plugins
@@ -24,6 +25,7 @@ from .routes.page import add_page
 from .routes.predict import add_predict_routes
 from .routes.status import add_status_routes
 from .routes.steering import add_steering
+from .serving.connections import ConnectionLimits
 from .serving.edge import Edge
 from .serving.logs import set_up
 from .serving.problems import add_problem_handlers
@@ -32,6 +34,17 @@ from .settings import Settings, settings_from_environment
 from .threads import limit_torch
 
 log = logging.getLogger("residency")
+
+
+class App(FastAPI):
+    """FastAPI within the connection limits, which as a middleware inside it would not see the server."""
+
+    def __init__(self, settings: Settings, lifespan: Callable[[FastAPI], Any]) -> None:
+        super().__init__(title="Residency", summary="One model under several loading strategies", lifespan=lifespan)
+        self._limited = ConnectionLimits(super().__call__, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._limited(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -48,11 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     limit_torch()
     set_up(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
-    app = FastAPI(
-        title="Residency",
-        summary="One model under several loading strategies",
-        lifespan=_lifespan(service),
-    )
+    app = App(settings, _lifespan(service))
     app.add_middleware(
         Edge,
         max_body=settings.max_body,

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
     plugins: Annotated[list[str], NoDecode] = []
     max_body: ByteSize = ByteSize(2 << 20)
+    max_header: Annotated[ByteSize, Field(ge=1024)] = ByteSize(32 << 10)
     max_texts: Annotated[int, Field(ge=1)] = 256
     max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
     batching: Annotated[BatchingChoice, NoDecode] = Batching()
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
     log: Literal["text", "json"] = "text"
     request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
+    receive_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must be received")] = 20.0
+    shutdown_timeout: Annotated[float, Field(ge=0, le=3600, description="seconds for those that run")] = 30.0
 
     @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
     @classmethod

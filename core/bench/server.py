@@ -56,11 +56,15 @@ class ServerProcess:
 
     def last_words(self) -> str:
         """The end of what the server wrote to its log."""
+        lines = self.log(LOG_TAIL).strip().splitlines()
+        return " | ".join(lines[-3:]) or "it wrote nothing"
+
+    def log(self, most: int = sys.maxsize) -> str:
+        """What the server wrote to its log, or its last `most` bytes."""
         end = os.fstat(self._log.fileno()).st_size
         # pread, because a seek would move the place where the server goes on writing.
-        tail = os.pread(self._log.fileno(), LOG_TAIL, max(0, end - LOG_TAIL))
-        lines = tail.decode("utf-8", "replace").strip().splitlines()
-        return " | ".join(lines[-3:]) or "it wrote nothing"
+        tail = os.pread(self._log.fileno(), min(most, end), max(0, end - most))
+        return tail.decode("utf-8", "replace")
 
 
 @contextmanager

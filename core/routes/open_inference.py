@@ -12,9 +12,10 @@ from starlette.exceptions import HTTPException
 
 from ..errors import NotReady
 from ..schemas import ProtocolProblem
+from ..serving.problems import CLIENT_GONE
 from ..serving.service import Mounted, Service
 from .openapi import PREDICTING, problems
-from .predict import CLIENT_GONE, TIMEOUT, add_post, predicted, server_timing, validated
+from .predict import TIMEOUT, add_post, predicted, server_timing, validated
 from .tensors import DATATYPES, InferAnswer, InferRequest, encode, texts_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"

@@ -17,6 +17,7 @@ from starlette.types import Receive
 from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest
 from ..serving.answer import Answer
 from ..serving.edge import EVENT
+from ..serving.problems import CLIENT_GONE
 from ..serving.service import Mounted, Service
 from .openapi import PREDICTING, problems, steering_links
 
@@ -24,7 +25,6 @@ Result = TypeVar("Result")
 Wanted = TypeVar("Wanted", bound=BaseModel)
 Answering = Callable[[Request], Awaitable[Response]]
 NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
-CLIENT_GONE = 499  # nobody reads it; the name is nginx's
 BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},

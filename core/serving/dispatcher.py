@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
 from threading import Event
 from time import perf_counter
-
-import anyio
 
 from ..choices import Batching
 from ..contracts import LoadingStrategy, Model, Prediction
 from ..errors import ModelCrashed
 from .answer import Answer
 from .batching import predict_in_parts
+from .daemons import DaemonPool
 from .host import Host
 from .lane import Lane, Request
 from .logs import request_id
@@ -44,7 +42,7 @@ class Dispatcher:
         self,
         strategy: LoadingStrategy,
         host: Host,
-        compute: ThreadPoolExecutor,
+        compute: Executor,
         batching: Batching | None = None,
         max_queue: int = sys.maxsize,
         metrics: Metrics | None = None,
@@ -57,8 +55,7 @@ class Dispatcher:
         self._batching = batching
         meter = partial((metrics or Metrics()).meter, host.strategy)
         self.lanes = {model_id: Lane(model_id, max_queue, meter(model_id)) for model_id in host.model_ids}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = anyio.CapacityLimiter(math.inf)  # the lanes bound them: one each
+        self._threads = DaemonPool("lane")  # the lanes bound them: one each
 
     async def predict(self, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
         """Raises Overloaded, DeadlinePassed after `seconds`, and whatever `acquire` or `predict` raises."""
@@ -69,9 +66,7 @@ class Dispatcher:
             expiry = loop.call_later(seconds, request.expire)
             try:
                 if lane.join(request):
-                    task = loop.create_task(anyio.to_thread.run_sync(self._serve, lane, limiter=self._threads))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._threads.submit(self._serve, lane).add_done_callback(Future.result)  # logs what it raises
                 return await request.answer
             finally:
                 expiry.cancel()

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from .. import errors
@@ -32,6 +33,8 @@ STATUS: dict[type[Exception], int] = {
     TimeoutError: 503,
 }
 PROTOCOL = "/v2/"
+RETRY = {"Retry-After": "1"}
+CLIENT_GONE = 499  # nobody reads it; the name is nginx's
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -55,6 +58,13 @@ class ProblemResponse(JSONResponse):
         await super().__call__(scope, receive, send)
 
 
+def on_the_wire(response: Response) -> bytes:
+    """For where no server writes it: HTTP/1.1, as it leaves."""
+    status = f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()
+    lines = [status, *(b"%b: %b" % header for header in response.raw_headers)]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
+
+
 def _printable(value: object) -> object:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
@@ -62,11 +72,16 @@ def _printable(value: object) -> object:
 def add_problem_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> JSONResponse:
         status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
-        headers = {503: {"Retry-After": str(getattr(error, "seconds", 1))}, 405: {"Allow": ""}}.get(status)
+        retry = {"Retry-After": str(getattr(error, "seconds", 1))}
+        headers = {503: retry, 405: {"Allow": ""}}.get(status)
         return problem(status, str(error), headers)
 
     for cls in STATUS:
         app.exception_handler(cls)(known)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
 from .answer import Answer
+from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
 from .metrics import Metrics, check_multiprocess
@@ -81,7 +82,7 @@ class Mounted:
         checkpoints: dict[str, Path],
         plugins: Plugins,
         slots: Semaphore,
-        compute: ThreadPoolExecutor,
+        compute: Executor,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
@@ -132,7 +133,7 @@ class Service:
         plugins.manager.register(self.metrics, "metrics")
         for mounted in self.mounted:
             self.metrics.budget.labels(mounted.name).set(mounted.budget or math.inf)
-        self._compute = ThreadPoolExecutor(COMPUTE_SLOTS, thread_name_prefix="compute")
+        self._compute = DaemonPool("compute", COMPUTE_SLOTS)
 
     def _mount(self, choice: StrategyChoice) -> Mounted:
         loader: LoaderChoice = choice.loader

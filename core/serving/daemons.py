@@ -1,0 +1,73 @@
+"""Threads that nobody waits for when the process ends."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from threading import Condition, Thread
+from typing import Any, TypeVar
+
+IDLE_SECONDS = 10.0  # until a thread without work ends
+
+Result = TypeVar("Result")
+
+
+class DaemonPool(Executor):
+    """Runs calls in up to `most` threads, which are daemons: a load or a forward may hang.
+
+    Python waits at its end for the threads of a ThreadPoolExecutor, and for anyio's, however long they take.
+    """
+
+    def __init__(self, name: str, most: int = sys.maxsize) -> None:
+        self._name = name
+        self._most = most
+        self._changed = Condition()  # protects what stands below
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future: Future[Result] = Future()
+        with self._changed:
+            if self._closed:
+                raise RuntimeError(f"the pool of threads '{self._name}' is closed")
+            self._calls.append((future, partial(fn, *args, **kwargs)))
+            if self._idle >= len(self._calls):
+                self._changed.notify()
+            elif self._threads < self._most:
+                self._threads += 1
+                Thread(target=self._run, name=self._name, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. It waits for none of them, whatever `wait` says."""
+        with self._changed:
+            self._closed = True
+            while cancel_futures and self._calls:
+                self._calls.popleft()[0].cancel()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while call := self._next():
+            future, work = call
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+            del call, future, work  # an idle thread keeps nothing in memory
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """Wait for a call; None ends the thread."""
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._calls or self._closed, IDLE_SECONDS)
+            self._idle -= 1
+            if self._calls:
+                return self._calls.popleft()
+            self._threads -= 1
+            return None
