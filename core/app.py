@@ -37,14 +37,15 @@ log = logging.getLogger("residency")
 
 
 class App(FastAPI):
-    """FastAPI within the connection limits, which as a middleware inside it would not see the server."""
+    """FastAPI within our own limits, which as middlewares inside it would come late, and not see the server."""
 
-    def __init__(self, settings: Settings, lifespan: Callable[[FastAPI], Any]) -> None:
-        super().__init__(title="Residency", summary="One model under several loading strategies", lifespan=lifespan)
-        self._limited = ConnectionLimits(super().__call__, settings)
+    def __init__(self, settings: Settings, service: Service) -> None:
+        summary = "One model under several loading strategies"
+        super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service))
+        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.refusal), settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._limited(scope, receive, send)
+        await self._outermost(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -61,13 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     limit_torch()
     set_up(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
-    app = App(settings, _lifespan(service))
-    app.add_middleware(
-        Edge,
-        max_body=settings.max_body,
-        max_bodies=settings.max_queue_bytes,
-        allowed_hosts=settings.allowed_hosts,
-    )
+    app = App(settings, service)
     add_problem_handlers(app)
     add_predict_routes(app, service, steered=settings.token is not None)
     add_open_inference(app, service)

@@ -103,10 +103,10 @@ def test_a_hanging_start_up_load_ends_at_once(tmp_path: Path) -> None:
 def test_all_that_were_accepted_are_answered(tmp_path: Path) -> None:
     model = checkpoint_in(tmp_path / "a")
     with gated(model) as gate, running(settings(model, shutdown_timeout=SECONDS)) as (server, _):
-        connections = waiting(server)
-        gate.wait_for_load()
         late = sent(server, WHOLE.removesuffix(BODY).replace(b"Host", b"Expect: 100-continue\r\nHost"))
         assert status(late.recv(1 << 16)) == 100  # so it is accepted, too, and its body awaited
+        connections = waiting(server)
+        gate.wait_for_load()
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: refuses(server))
         gate.open()

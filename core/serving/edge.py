@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import Overloaded
+from ..settings import Settings
 from .logs import access, request_id
-from .problems import problem
+from .problems import FAILED, problem
 
 log = logging.getLogger("residency")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -23,19 +25,21 @@ EVENT = "residency.event"  # in a request's scope: what its line in the log says
 
 
 class Edge:
-    """ASGI middleware: a request id, the hosts that we are, the limits of bodies, and an answer for every failure.
+    """ASGI middleware: a request id, the hosts that we are, the limits of bodies, and a line for every failure.
 
     Bodies are counted as they are read, one by one and all together, so that none is refused only when it
     is in memory. Starlette has middlewares for hosts and bodies, but they answer in plain text where we
-    promise a problem.
+    promise a problem. It stands outside FastAPI, because an overloaded server must say no before it has
+    spent itself on the way there.
     """
 
-    def __init__(self, app: ASGIApp, max_body: int, max_bodies: int, allowed_hosts: Collection[str]) -> None:
-        """`max_bodies`: bytes of all bodies that are read, or wait for their answer, at a time."""
+    def __init__(self, app: ASGIApp, settings: Settings, refusal: Callable[[str], Overloaded | None]) -> None:
+        """`refusal` tells by the path whether there is a place for one more request."""
         self._app = app
-        self._max_body = max_body
-        self._max_bodies = max_bodies
-        self._allowed_hosts = {host.lower() for host in allowed_hosts}
+        self._max_body = settings.max_body
+        self._max_bodies = settings.max_queue_bytes
+        self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
+        self._refusal = refusal
         self._held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,16 +58,15 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(raw=message["headers"])["X-Request-ID"] = identity
+                message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
             await send(message)
 
         try:
             await self._serve(scope, headers, receive, answer)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            if status:
-                raise  # the answer has begun
-            await problem(500, "The server failed at this request; its log holds the reason.")(scope, receive, answer)
+            if not status:
+                await problem(500, FAILED)(scope, receive, answer)
         finally:
             if not access.disabled:
                 access.info("request", extra=_line(scope, status, perf_counter() - began))
@@ -71,6 +74,9 @@ class Edge:
     async def _serve(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
             await problem(421, "This server does not answer for the host that the request names.")(scope, receive, send)
+            return
+        if overloaded := self._refusal(scope["path"]):
+            await _refused(str(overloaded), overloaded.seconds)(scope, receive, send)
             return
         sentence = f"The body is over the limit of {self._max_body} bytes."
         if int(headers.get(b"content-length", b"0")) > self._max_body:
@@ -94,6 +100,11 @@ class Edge:
             await self._app(scope, counting, send)
         finally:
             self._held -= received
+
+
+@lru_cache(16)
+def _refused(sentence: str, seconds: int) -> Response:
+    return problem(503, sentence, {"Retry-After": str(seconds)})
 
 
 def _host(headers: dict[bytes, bytes]) -> str:

@@ -63,13 +63,19 @@ class Lane:
         self._waiting: deque[Request] = deque()
         self._served = False  # whether a thread is at it
 
+    def refusal(self) -> Overloaded | None:
+        """What to tell one more request, if there is no place for it, and when there will be one."""
+        if self.places < self._max_queue:
+            return None
+        self._meter.ended("overloaded")
+        seconds = max(1, math.ceil(self.places * self._seconds))
+        return Overloaded(f"{self.places} requests for this model wait already; come again in {seconds} s.", seconds)
+
     @contextmanager
     def place(self, request: Request) -> Iterator[None]:
         """Hold a place until the request has ended, in whatever way. Raises Overloaded when there is none."""
-        if self.places >= self._max_queue:
-            self._meter.ended("overloaded")
-            seconds = max(1, math.ceil(self.places * self._seconds))
-            raise Overloaded(f"{self.places} requests for this model wait already; come again in {seconds} s.", seconds)
+        if refusal := self.refusal():
+            raise refusal
         self.places += 1
         self._meter.in_flight.inc()
         try:

@@ -32,6 +32,7 @@ STATUS: dict[type[Exception], int] = {
     errors.ModelCrashed: 503,
     TimeoutError: 503,
 }
+FAILED = "The server failed at this request; its log holds the reason."
 PROTOCOL = "/v2/"
 RETRY = {"Retry-After": "1"}
 CLIENT_GONE = 499  # nobody reads it; the name is nginx's
@@ -90,6 +91,10 @@ def add_problem_handlers(app: FastAPI) -> None:
             where = ".".join(str(part) for part in detail["loc"] if part != "body") or "body"
             sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
         return problem(422, "; ".join(sentences[:5]))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, FAILED)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

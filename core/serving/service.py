@@ -16,6 +16,7 @@ from ..errors import (
     CannotSteer,
     InUse,
     NotReady,
+    Overloaded,
     ResidencyError,
     SettingsError,
     StartupFailed,
@@ -128,6 +129,7 @@ class Service:
         for name in names:
             if names.count(name) > 1:
                 raise SettingsError(f"The strategy '{name}' is chosen twice; an app mounts each strategy once.")
+        self._routes = {mounted.route: mounted for mounted in self.mounted}
         self.ready = False
         self.metrics = Metrics()
         plugins.manager.register(self.metrics, "metrics")
@@ -165,6 +167,14 @@ class Service:
             mounted.close()
         self.metrics.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
+
+    def refusal(self, path: str) -> Overloaded | None:
+        """For a request to `path` that has no place, whatever its body says: there is one model to ask for only."""
+        mounted = self._routes.get(path)
+        if len(self.model_ids) > 1 or mounted is None or mounted.dispatcher is None:
+            return None
+        [lane] = mounted.dispatcher.lanes.values()
+        return lane.refusal()
 
     async def predict(
         self, mounted: Mounted, model: str | None, texts: Sequence[str], timeout: str | None = None
