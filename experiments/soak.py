@@ -49,7 +49,7 @@ wrk.headers["Content-Type"] = "application/json"
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function init(args) pause = tonumber(args[1]); good = 0; refused = 0; other = 0 end
-function delay() return pause end
+function delay() return -pause * math.log(1 - math.random()) end  -- or all connections would ask at once
 function response(status)
   if status == 200 then good = good + 1 elseif status == 503 then refused = refused + 1 else other = other + 1 end
 end
