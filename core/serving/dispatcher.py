@@ -72,7 +72,7 @@ class Dispatcher:
                 expiry.cancel()
 
     def _serve(self, lane: Lane) -> None:
-        while head := lane.first(self._batching):
+        while head := lane.first(self._batching if self._shares else None):
             request_id.set(head.trace)
             self._serve_batch(lane)
 
@@ -87,10 +87,8 @@ class Dispatcher:
         except BaseException as error:
             if batch.acquired:
                 log.exception("Strategy '%s' failed after it lent '%s'", self._host.strategy, lane.model_id)
-                left = batch.requests
-            else:
-                left = lane.take_all() if self._shares else lane.take(None, shared=False)
-            _settle_all(left, error)  # who has an answer keeps it
+            waiting = lane.take_all if self._shares else partial(lane.take, None, shared=False)
+            _settle_all(batch.requests if batch.taken else waiting(), error)  # who has an answer keeps it
 
     def _in_slot(self, model: Model, work: Callable[[], None]) -> None:
         """In a compute slot; a model in a process of its own holds it for a moment only, since it may hang."""
@@ -128,6 +126,7 @@ class _Batch:
         self._watch = host.watch(lane.model_id)
         self._asked = asked
         self.acquired = 0.0
+        self.taken = False
         self.requests: list[Request] = []
         self.pending: list[Request] = []
         self._cold: dict[Request, bool] = {}
@@ -139,6 +138,7 @@ class _Batch:
             self._lane.load = self._asked, self.acquired
 
     def take(self, batching: Batching | None, *, shared: bool) -> None:
+        self.taken = True
         self.requests = self._lane.take(batching, shared=shared)
         self.pending = list(self.requests)
         self._cold = {request: request.watch.cold() for request in self.requests}
