@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 REQUEST_EXAMPLES: dict[str, Any] = {
     "one text": {"value": {"text": "I absolutely love this product."}},
@@ -30,7 +30,7 @@ class PredictRequest(BaseModel):
     )
 
     text: Annotated[str, Field(default_factory=str)]
-    texts: Annotated[list[str], Field(default_factory=list, min_length=1)]
+    texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
     model: Annotated[str, Field(description="a model id; the first model when left out")] | None = None
 
     @model_validator(mode="after")

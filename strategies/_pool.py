@@ -127,6 +127,7 @@ class Pool:
             entry = self._entries.get(model_id)
             if joined := entry is not None:
                 self._entries.move_to_end(model_id)
+                entry.last_use = time()
             else:
                 error, until = self._failures.get(model_id, (None, 0.0))
                 if error is not None and monotonic() < until:
@@ -148,7 +149,7 @@ class Pool:
     def _leave(self, entry: _Entry) -> None:
         with self._changed:
             entry.users -= 1
-            entry.idle_since, entry.last_use = monotonic(), time()
+            entry.idle_since = monotonic()
             last = self._closed and entry.users == 0
             self._changed.notify_all()
         if last:
@@ -160,6 +161,7 @@ class Pool:
             model = self._load(model_id)
         except BaseException as error:
             with self._changed:
+                error.__cause__ = error.__context__ = None  # which hold the frames of the load, and half a model
                 entry.error = error  # for those who wait, and for those who come in the next moment
                 if not getattr(error, "transient", isinstance(error, TimeoutError)):
                     self._failures[model_id] = error, monotonic() + FAILURE_SECONDS

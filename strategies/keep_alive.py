@@ -43,6 +43,7 @@ class KeepAlive:
         self._model_ids = load.model_ids
         self._ttl: Mapping[str, Ttl] = ttl if isinstance(ttl, dict) else dict.fromkeys(load.model_ids, ttl)
         self._preload = preload
+        self._budget = memory_budget
         self._pool = Pool(load, budget=memory_budget, pinned=pin)
         self._changed = Condition()  # protects `_closed`; wakes the thread that frees
         self._closed = False
@@ -82,7 +83,7 @@ class KeepAlive:
         ends = {i: since + self._seconds(i) for i, since in idle.items() if 0 < self._seconds(i) < float("inf")}
         if model_id in ends:
             known["expires"] = time() + ends[model_id] - monotonic()
-            if not known["next_out"] and model_id == min(ends, key=lambda i: ends[i]):
+            if self._budget is None and model_id == min(ends, key=lambda i: ends[i]):
                 known |= {"next_out": True, "why": "its time is up first"}
         return known
 

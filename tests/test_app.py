@@ -121,6 +121,8 @@ def test_openapi_has_examples_that_work(real: Client) -> None:
         ('{"texts": []}', 422, "texts: "),
         ('{"text": 1}', 422, "text: "),
         ('{"texts": "x"}', 422, "texts: "),
+        ('{"texts": [' + "1," * 4000 + "1]}", 422, "texts.0: "),
+        ("{" + ",".join(f'"{i}": 1' for i in range(1000)) + "}", 422, "in many places"),
         ('{"text": null}', 422, "text: "),
         ('{"text": "x", "reference": "/etc"}', 422, "reference: "),
         ('{"text": "\\ud800"}', 422, "Invalid JSON"),

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from core.contracts import Prediction
 from core.errors import DeadlinePassed, Overloaded
 from core.models.mapped_loader import MappedLoader
 from core.serving.answer import Answer
-from core.serving.batching import chunks, predict_in_parts, tokens
+from core.serving.batching import chunks, tokens
 from core.serving.dispatcher import Dispatcher
 from core.serving.host import Host
 from strategies.on_demand import OnDemand
@@ -210,6 +211,89 @@ def test_nothing_is_loaded_for_those_who_have_gone(checkpoints: list[Path]) -> N
     assert loader.loads == 1
 
 
+def test_what_is_left_of_a_request_that_has_gone_is_not_computed(host: Host) -> None:
+    async def scenario() -> None:
+        async with dispatching(host, Batching(max_batch_size=1)) as (dispatcher, slow):
+            gone = asyncio.create_task(ask(dispatcher, *map(str, range(50))))
+            await computing(slow)
+            gone.cancel()
+            await asyncio.wait([gone])
+            slow.go.set()
+            await ask(dispatcher, "next")
+            assert slow.batches == [["0"], ["next"]]
+
+    asyncio.run(scenario())
+
+
+def test_a_long_request_lets_others_in_between_its_parts(checkpoints: list[Path]) -> None:
+    async def scenario() -> list[str]:
+        order: list[str] = []
+        with ThreadPoolExecutor(1) as compute:
+            dispatchers = []
+            for _ in range(2):
+                host = host_of(FakeLoader(), checkpoints[0])
+                strategy: Any = Persistent(host)
+                strategy.start()
+                [model] = host.resident()
+                model.predict = lambda texts: [order.append(text) or GOOD for text in texts]  # type: ignore[func-returns-value]
+                dispatchers.append(Dispatcher(strategy, host, compute, Batching(max_batch_size=1)))
+            held = Event()
+            compute.submit(held.wait, SECONDS)
+            work = [
+                asyncio.create_task(ask(each, *texts))
+                for each, texts in zip(dispatchers, (["long"] * 9, ["short"]), strict=True)
+            ]
+            await started(work)
+            await asyncio.to_thread(wait_for, lambda: compute._work_queue.qsize() == 2)
+            held.set()
+            await asyncio.gather(*work)
+        return order
+
+    order = asyncio.run(scenario())
+    assert sorted(order) == ["long"] * 9 + ["short"]
+    assert order.index("short") < 2
+
+
+def test_who_waited_through_a_load_by_hand_is_cold_and_its_times_add_up(host: Host) -> None:
+    async def scenario() -> Answer:
+        async with dispatching(host, None) as (dispatcher, slow):
+            first = asyncio.create_task(ask(dispatcher, "first"))
+            await computing(slow)
+            second = asyncio.create_task(ask(dispatcher, "second"))
+            await started([second])
+            began = perf_counter()
+            host("a").close("manual")
+            slow.go.set()
+            await first
+            answer = await second
+            assert 0 < answer.load + answer.queue <= perf_counter() - began + 1
+            return answer
+
+    answer = asyncio.run(scenario())
+    assert answer.cold
+    assert min(answer.load, answer.queue, answer.inference) >= 0
+
+
+def test_a_lane_is_served_again_when_the_system_had_no_thread_for_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with dispatching(host, Batching()) as (dispatcher, slow):
+            slow.go.set()
+
+            def fail(thread: Thread) -> None:
+                raise RuntimeError("can't start new thread")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Thread, "start", fail)
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    await ask(dispatcher, "first")
+            assert (await ask(dispatcher, "second")).predictions == [GOOD]
+            assert dispatcher.lanes["a"].places == 0
+
+    asyncio.run(scenario())
+
+
 def test_parts_are_of_like_length_and_within_the_limits() -> None:
     texts = ["word " * n for n in (3, 200, 5, 180, 4, 1, 220, 2)]
     limits = Batching(max_batch_size=4, max_batch_tokens=600)
@@ -228,8 +312,8 @@ def test_scores_do_not_depend_on_company(embedded_directory: Path) -> None:
     model = loader.load(embedded_directory)
     texts = [("good " * (i % 37) + "but the soup was cold. " * (i % 5)) or "fine" for i in range(60)]
     together: dict[int, Prediction] = {}
-    for part in predict_in_parts(model.predict, texts, Batching()):
-        together |= part
+    for part in chunks(texts, Batching()):
+        together |= zip(part, model.predict([texts[i] for i in part]), strict=True)
     alone = [model.predict([text])[0] for text in texts]
     assert [together[i].label for i in range(len(texts))] == [prediction.label for prediction in alone]
     assert [together[i].score for i in range(len(texts))] == pytest.approx([p.score for p in alone], abs=1e-5)

@@ -143,7 +143,9 @@ def _add_infer(app: FastAPI, service: Service) -> None:
 def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
     """The request, and the bytes that follow its JSON."""
     kind = headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind not in (JSON, BINARY) and not kind.endswith("+json"):  # some clients name none
+    # Some clients name none; a browser that was sent here by another site's page would not, either.
+    foreign = "content-type" not in headers and "origin" in headers
+    if foreign or (kind not in (JSON, BINARY) and not kind.endswith("+json")):
         raise HTTPException(415, "Send the body as JSON, or as application/octet-stream with tensors after the JSON.")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "Send the body as it is: this server takes no compressed ones.")

@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 Wanted = TypeVar("Wanted", bound=BaseModel)
 Answering = Callable[[Request], Awaitable[Response]]
 NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
+MANY_ERRORS = 20
 BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},
@@ -95,6 +96,8 @@ def validated(model: type[Wanted], body: bytes) -> Wanted:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > MANY_ERRORS:  # nobody reads them, and to write them takes seconds
+            raise HTTPException(422, "The body does not fit the schema in many places; see /docs.") from None
         raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from functools import partial
 from typing import Annotated, Literal
 
-import anyio
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
@@ -45,7 +43,7 @@ def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
                 raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
             if model_id not in mounted.host.model_ids:
                 raise UnknownModel(f"There is no model '{model_id[:100]}'.")
-            await anyio.to_thread.run_sync(partial(mounted.steer, action, model_id))
+            await service.steer(mounted, action, model_id)
             return Steered(model=model_id, strategy=mounted.name, state=state_of(mounted.host, model_id))
 
     add("load", "preload", "Bring a model into memory")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from ..errors import WrongTensor
 
@@ -41,7 +41,7 @@ class InputTensor(BaseModel):
         list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2, description="[n] or [n, 1], for n texts")
     ]
     parameters: InputParameters | None = None
-    data: list[str] | list[tuple[str]] | None = None
+    data: Annotated[list[str], FailFast()] | Annotated[list[tuple[str]], FailFast()] | None = None
 
 
 class OutputParameters(BaseModel):

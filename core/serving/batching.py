@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..choices import Batching
-from ..contracts import Prediction
 
 CHARACTERS_PER_TOKEN = 4  # of English, roughly; nobody tokenizes twice to know it better
 SPECIAL_TOKENS = 2  # around every text
-
-Predict = Callable[[Sequence[str]], list[Prediction]]
 
 
 def tokens(text: str) -> int:
@@ -31,14 +28,3 @@ def chunks(texts: Sequence[str], limits: Batching) -> Iterator[list[int]]:
             part = []
         part.append(index)
     yield part
-
-
-def predict_in_parts(
-    predict: Predict, texts: Sequence[str], limits: Batching | None
-) -> Iterator[dict[int, Prediction]]:
-    """Predictions by the index of their text, part by part; without `limits` all at once."""
-    for part in chunks(texts, limits) if limits else [list(range(len(texts)))]:
-        predictions = predict([texts[i] for i in part])
-        if len(predictions) != len(part):
-            raise RuntimeError(f"the loader's model gave {len(predictions)} predictions for {len(part)} texts")
-        yield dict(zip(part, predictions, strict=True))

@@ -39,9 +39,19 @@ class DaemonPool(Executor):
             if self._idle >= len(self._calls):
                 self._changed.notify()
             elif self._threads < self._most:
-                self._threads += 1
-                Thread(target=self._run, name=self._name, daemon=True).start()
+                self._start()
         return future
+
+    def _start(self) -> None:
+        """Raises RuntimeError when the system has no thread for us, and no other one will come to the call."""
+        self._threads += 1
+        try:
+            Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:
+            self._threads -= 1
+            if not self._threads:
+                self._calls.pop()
+                raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. It waits for none of them, whatever `wait` says."""

@@ -20,6 +20,7 @@ from .logs import access, request_id
 from .problems import FAILED, problem
 
 log = logging.getLogger("residency")
+NO_ROOM = "The bodies of the requests that wait take all the room that there is; come again."
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 EVENT = "residency.event"  # in a request's scope: what its line in the log says of it, besides
 
@@ -93,7 +94,7 @@ class Edge:
             if received > self._max_body:
                 raise HTTPException(413, sentence)
             if self._held > self._max_bodies and size:
-                raise Overloaded("The bodies of the requests that wait take all the room that there is; come again.")
+                raise HTTPException(503, NO_ROOM, {"Retry-After": "1"})
             return message
 
         try:

@@ -24,10 +24,11 @@ HISTORY = 20  # events that are remembered of each model
 
 
 class Loaded(NamedTuple):
-    """A load: its seconds, in all and by phase."""
+    """A load: its seconds, in all and by phase, and when it ended (`perf_counter`)."""
 
     seconds: float
     phases: Mapping[str, float]
+    ended: float
 
 
 class Event(NamedTuple):
@@ -123,7 +124,7 @@ class Host:
         with self._lock:
             self.loads += 1
             self.crashes += reason == "crash"
-            self._latest[model.model_id] = Loaded(seconds, model.phases)
+            self._latest[model.model_id] = Loaded(seconds, model.phases, time.perf_counter())
             self._resident.append(model)
         self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
         self._remember(Event("load", reason, time.time(), seconds), model.model_id)
@@ -139,7 +140,7 @@ class Host:
     def latest(self, model_id: str) -> Loaded:
         """The model's latest load."""
         with self._lock:
-            return self._latest.get(model_id, Loaded(0.0, {}))
+            return self._latest.get(model_id, Loaded(0.0, {}, 0.0))
 
     def resident(self) -> list[HostedModel]:
         """What is in memory now, the oldest first."""

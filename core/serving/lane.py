@@ -19,6 +19,7 @@ from .metrics import Meter
 
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
 EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time
+MAX_RETRY_SECONDS = 60
 SAMPLES = 500  # of the latest answers, for whoever wants to see them
 
 
@@ -32,6 +33,7 @@ class Request:
     trace: str = ""  # the id under which logs know it
     arrived: float = field(default_factory=perf_counter)
     begun: bool = False  # it was taken out of the queue to be computed
+    settled: bool = False  # its outcome is on its way to the event loop
 
     def expire(self) -> None:
         """In the event loop, at the deadline: what has not begun never will."""
@@ -63,12 +65,16 @@ class Lane:
         self._waiting: deque[Request] = deque()
         self._served = False  # whether a thread is at it
 
+    @property
+    def is_full(self) -> bool:
+        return self.places >= self._max_queue
+
     def refusal(self) -> Overloaded | None:
         """What to tell one more request, if there is no place for it, and when there will be one."""
-        if self.places < self._max_queue:
+        if not self.is_full:
             return None
         self._meter.ended("overloaded")
-        seconds = max(1, math.ceil(self.places * self._seconds))
+        seconds = min(max(1, math.ceil(self.places * self._seconds)), MAX_RETRY_SECONDS)
         return Overloaded(f"{self.places} requests for this model wait already; come again in {seconds} s.", seconds)
 
     @contextmanager
@@ -100,6 +106,11 @@ class Lane:
             needed, self._served = not self._served, True
             return needed
 
+    def abandon(self) -> None:
+        """No thread could be started for it."""
+        with self._changed:
+            self._served = False
+
     def _leave(self, request: Request) -> None:
         """Whoever is still in the queue gives up the place."""
         if not request.begun:
@@ -111,14 +122,12 @@ class Lane:
         """Who is at the head, once a batch is full or its wait is over; None, if nobody is, ends the service."""
         with self._changed:
             self._drop_the_gone()
-            if not self._waiting:
-                self._served = False
-                return None
-            head = self._waiting[0]
-            if batching and batching.max_wait_ms:
-                end = head.arrived + batching.max_wait_ms / 1e3
+            if self._waiting and batching and batching.max_wait_ms:
+                end = self._waiting[0].arrived + batching.max_wait_ms / 1e3
                 self._changed.wait_for(lambda: self._texts() >= batching.max_batch_size, end - perf_counter())
-            return head
+                self._drop_the_gone()
+            self._served = bool(self._waiting)
+            return self._waiting[0] if self._waiting else None
 
     def take(self, batching: Batching | None, *, shared: bool) -> list[Request]:
         """The next batch: requests of up to `max_batch_size` texts together, or one request.
@@ -129,7 +138,8 @@ class Lane:
         taken: list[Request] = []
         texts = 0
         with self._changed:
-            most = max(EFFICIENT, self._texts() // 2)
+            waited = batching is not None and batching.max_wait_ms > 0  # for a full batch
+            most = self._texts() if waited else max(EFFICIENT, self._texts() // 2)
             while True:
                 self._drop_the_gone()
                 if not self._waiting or (taken and not (shared and batching)):

@@ -38,9 +38,17 @@ def set_up(style: Literal["text", "json"]) -> None:
             )
     else:
         for handler in log.handlers:
-            handler.addFilter(_with_request_id)
+            handler.addFilter(_with_request_id_in_front)
 
 
 def _with_request_id(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get() or None
+    return True
+
+
+def _with_request_id_in_front(record: logging.LogRecord) -> bool:
+    """For a log of text; a record that passes several handlers is changed once."""
+    if request_id.get() and record.name == log.name and not hasattr(record, "request_id"):
+        _with_request_id(record)
+        record.msg = f"[{request_id.get()}] {record.msg}"
     return True

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pluggy
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from .. import memory
@@ -101,7 +102,11 @@ class Metrics:
             self.pss.set(pss * MIB)
             self.private.set(private * MIB)
         registry = self._registry
-        if MULTIPROCESS in os.environ:
+        if folder := os.environ.get(MULTIPROCESS):
+            for file in Path(folder).glob("gauge_live*_*.db"):
+                pid = int(file.stem.rpartition("_")[2])
+                if not psutil.pid_exists(pid):  # it was killed, and could not say that it counts no more
+                    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

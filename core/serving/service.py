@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from .release import start_up
 log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
+Action = Literal["preload", "evict"]
 LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
 
 
@@ -69,7 +71,7 @@ class Mounted:
             log.exception("Strategy '%s': explain('%s') failed", self.name, model_id)
             return Explanation()
 
-    def steer(self, action: Literal["preload", "evict"], model_id: str) -> None:
+    def steer(self, action: Action, model_id: str) -> None:
         """Load or free a model by hand; blocks. Raises CannotSteer, InUse, or LoadFailed."""
         method = getattr(self._strategy, action, None)
         if method is None:
@@ -136,6 +138,7 @@ class Service:
         for mounted in self.mounted:
             self.metrics.budget.labels(mounted.name).set(mounted.budget or math.inf)
         self._compute = DaemonPool("compute", COMPUTE_SLOTS)
+        self._by_hand = DaemonPool("by-hand", LOAD_SLOTS)
 
     def _mount(self, choice: StrategyChoice) -> Mounted:
         loader: LoaderChoice = choice.loader
@@ -169,12 +172,16 @@ class Service:
         self._compute.shutdown(wait=False, cancel_futures=True)
 
     def refusal(self, path: str) -> Overloaded | None:
-        """For a request to `path` that has no place, whatever its body says: there is one model to ask for only."""
+        """For a request to `path` that has no place, whatever its body says: no model has one."""
         mounted = self._routes.get(path)
-        if len(self.model_ids) > 1 or mounted is None or mounted.dispatcher is None:
+        if mounted is None or mounted.dispatcher is None:
             return None
-        [lane] = mounted.dispatcher.lanes.values()
-        return lane.refusal()
+        lanes = mounted.dispatcher.lanes.values()
+        return next(iter(lanes)).refusal() if all(lane.is_full for lane in lanes) else None
+
+    async def steer(self, mounted: Mounted, action: Action, model_id: str) -> None:
+        """Load or free a model by hand; see `Mounted.steer`. A load that hangs holds up nothing else."""
+        await asyncio.wrap_future(self._by_hand.submit(mounted.steer, action, model_id))
 
     async def predict(
         self, mounted: Mounted, model: str | None, texts: Sequence[str], timeout: str | None = None
