@@ -169,7 +169,7 @@ class Pool:
                 self._give_back(entry)
             raise
         with self._changed:
-            entry.model = model
+            entry.model, entry.last_use = model, time()
             self._changed.notify_all()
 
     def _reserve(self, model_id: str, entry: _Entry, size: int) -> None:

@@ -276,6 +276,7 @@ def test_metrics_of_several_workers_are_added_up(tmp_path: Path) -> None:
             return set(metrics(client).get("residency_process_pss_bytes", {}))
 
         wait_for(lambda: len(workers()) == 2)
+        wait_for(lambda: sum(metrics(client)["residency_loads_total"].values()) == 2)  # both are ready
         for _ in range(20):
             with connect(url, SECONDS) as fresh:
                 assert fresh.post("/predict", json={"text": "good"}).status_code == 200
@@ -283,7 +284,6 @@ def test_metrics_of_several_workers_are_added_up(tmp_path: Path) -> None:
             with connect(url, SECONDS) as fresh:
                 found = metrics(fresh)
                 assert found["residency_requests_total"]["model=embedded,outcome=answered,strategy=persistent"] == 20
-                assert sum(found["residency_loads_total"].values()) == 2
 
 
 def test_a_missing_folder_for_the_workers_metrics_is_a_sentence(

@@ -30,6 +30,12 @@ class InputParameters(BaseModel):
     binary_data_size: Size | None = None
 
 
+class FirstError(FailFast):
+    """In a list of wrong values one is told; pydantic's own class cannot stand in a union."""
+
+    __hash__ = object.__hash__
+
+
 class InputTensor(BaseModel):
     """Texts, in `data` or after the JSON."""
 
@@ -41,7 +47,7 @@ class InputTensor(BaseModel):
         list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2, description="[n] or [n, 1], for n texts")
     ]
     parameters: InputParameters | None = None
-    data: Annotated[list[str], FailFast()] | Annotated[list[tuple[str]], FailFast()] | None = None
+    data: Annotated[list[str], FirstError()] | Annotated[list[tuple[str]], FirstError()] | None = None
 
 
 class OutputParameters(BaseModel):

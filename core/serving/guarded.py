@@ -99,8 +99,8 @@ class Guarded(Base):
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
-        elif self._received > self.limits.wire:
-            self._cut()
+        elif self._received > self.limits.wire and not (cycle is not None and cycle.response_complete):
+            self._cut()  # what still comes of a request that is answered is read away, so that the answer is seen
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self.limits.seconds, self._too_late)
 
