@@ -1,6 +1,6 @@
 """The mapped loader's model in a loop, without a server: what `peers.py` holds served figures against.
 
-python experiments/bare_forward.py CHECKPOINT DTYPE TEXT SECONDS
+python experiments/bare_forward.py CHECKPOINT OPTIONS-AS-JSON TEXT SECONDS
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from core.threads import limit_torch
 
 BATCH = 16
 
 
-def main(checkpoint: Path, dtype: str, text: str, seconds: float) -> None:
+def main(checkpoint: Path, options: dict[str, Any], text: str, seconds: float) -> None:
     limit_torch()  # before torch is imported
     from core.models.mapped_loader import MappedLoader
 
-    loader = MappedLoader(dtype=dtype)  # type: ignore[arg-type]
+    loader = MappedLoader(**options)
     loader.prepare(checkpoint)
     model = loader.load(checkpoint)
     medians = {}
@@ -37,4 +38,4 @@ def main(checkpoint: Path, dtype: str, text: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], float(sys.argv[4]))

@@ -64,23 +64,25 @@ def competitors(checkpoint: Path, peer_python: str) -> dict[str, Competitor]:
         return partial(served, lambda: serve({}, "pipeline_app:app", HERE, variables=variables), "/predict")
 
     litserve = [peer_python, str(HERE / "litserve_app.py"), str(checkpoint)]
-    halved = {"name": "mapped", "dtype": "bfloat16"}
+    halved, packed = {"dtype": "bfloat16"}, {"pack": True}
     return {
-        "bare": Competitor(partial(bare, checkpoint, "float32")),
-        "bare bfloat16": Competitor(partial(bare, checkpoint, "bfloat16"), "bare bfloat16"),
+        "bare": Competitor(partial(bare, checkpoint, {})),
+        "bare packed": Competitor(partial(bare, checkpoint, packed), "bare packed"),
+        "bare bfloat16": Competitor(partial(bare, checkpoint, halved), "bare bfloat16"),
         "pipeline": Competitor(pipeline()),
         "pipeline on demand": Competitor(pipeline(PIPELINE_PER_REQUEST="1")),
         "litserve": Competitor(partial(served, lambda: launch(litserve, os.environ), "/predict")),
         "residency transformers": Competitor(ours("persistent", "transformers")),
         "residency mapped": Competitor(ours("persistent", "mapped")),
-        "residency bfloat16": Competitor(ours("persistent", halved), "bare bfloat16"),
+        "residency packed": Competitor(ours("persistent", {"name": "mapped", **packed}), "bare packed"),
+        "residency bfloat16": Competitor(ours("persistent", {"name": "mapped", **halved}), "bare bfloat16"),
         "on-demand mapped": Competitor(ours("on-demand", "mapped")),
         "on-demand mapped share": Competitor(ours("on-demand", "mapped", share=True)),
     }
 
 
-def bare(checkpoint: Path, dtype: str, seconds: int) -> Figures:
-    command = [sys.executable, str(HERE / "bare_forward.py"), str(checkpoint), dtype, TEXT, str(seconds)]
+def bare(checkpoint: Path, options: Mapping[str, Any], seconds: int) -> Figures:
+    command = [sys.executable, str(HERE / "bare_forward.py"), str(checkpoint), json.dumps(options), TEXT, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrialFailed(f"the loop ended with status {done.returncode}: {done.stderr[-300:]}")
