@@ -331,3 +331,10 @@ def test_the_factory_serves_as_well() -> None:
         "-c", "import core.app, json; print(json.dumps(sorted(core.app.create_app().openapi()['paths'])))"
     )
     assert set(json.loads(done.stdout)) >= {*ROUTES.values(), "/strategies", "/healthz", "/readyz"}
+
+
+def test_after_a_body_that_was_too_large_the_connection_serves_on(fake: Client) -> None:
+    """Head and body of the next request come apart, and only its own bytes count."""
+    for _ in range(20):
+        assert fake.post("/predict", content=b"[" * 200_000, headers={"Content-Type": "application/json"}).is_error
+        assert fake.post("/predict", json={"text": "good " * 500}).status_code == 200

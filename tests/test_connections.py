@@ -150,7 +150,7 @@ def test_what_is_too_large_is_refused_and_leaves_nothing(fake: Fake, name: str) 
     def once() -> None:
         heard = rest(sent(fake.server, data))
         if expected is None:  # the client was still sending when it was cut off, so it may hear nothing
-            assert status(heard) in (0, 431)
+            assert status(heard) in (0, 413, 431)
         else:
             assert status(heard) == expected
             assert REFUSED in heard

@@ -56,8 +56,12 @@ class Guarded(Base):
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
+            before = self.cycle
             self._received += len(data)
             super().data_received(data)
+            if self.cycle is not before:  # another request, which the app refuses by its head if that tells its length
+                announced = any(name == b"content-length" for name, _ in self.cycle.scope["headers"])
+                self._received = 0 if announced else len(data)
             self._watch()
 
     def on_response_complete(self) -> None:
