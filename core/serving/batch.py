@@ -38,6 +38,8 @@ class Batch:
         """Take those who wait now and compute them, a part in each step; True while there is more to do."""
         self.taken = True
         self.requests = self._lane.take(batching, shared=shared)
+        if not self.requests:
+            return  # their clients have gone
         self._cold = {request: request.watch.cold() for request in self.requests}
         limits = batching or Batching()
         try:
