@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,21 @@ def test_the_faster_backend_is_measured_and_gives_equal_answers() -> None:
         torch.testing.assert_close(other(text), layer(text), atol=1e-5, rtol=0)
         linear.pack(other)
         torch.testing.assert_close(other(text), layer(text), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_see_few_numbers_of_rows(dtype: torch.dtype) -> None:
+    """What oneDNN generates for a shape stays, so texts of mixed length must not make ever new ones."""
+    assert len({linear.bucket(rows) for rows in range(1, 4097)}) == 80
+    assert all(rows <= linear.bucket(rows) <= 1.125 * rows for rows in range(1, 4097))
+    layer = torch.nn.Linear(32, 48, dtype=dtype)
+    plain = deepcopy(layer)
+    (linear.use_one_dnn if dtype == torch.float32 else linear.use_buckets)(layer)
+    assert isinstance(layer, linear.BucketedLinear)
+    with torch.inference_mode():
+        for shape in ((17,), (1, 17), (3, 7, 11), (2, 10), (1,)):
+            text = torch.randn(*shape, 32, dtype=dtype)
+            torch.testing.assert_close(layer(text), plain(text), atol=1e-5 if dtype == torch.float32 else 0.02, rtol=0)
 
 
 def test_most_tensors_converted_means_the_stock_path(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class MappedLoader:
         from .template import Template
 
         self._dtype = computable(dtype)
-        self._measure = linear == "auto" and self._dtype == "float32"
+        self._choose = linear == "auto"
         self._pack = pack
         self._keep_tokenizer = keep_tokenizer
         self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
@@ -128,8 +128,10 @@ class MappedLoader:
 
         module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
         try:
-            if self._measure and (self._pack or self._backends.one_dnn_is_faster(module)):
+            if self._choose and (self._pack or self._backends.one_dnn_is_faster(module)):
                 self._backends.use_one_dnn(module)
+            if self._choose:
+                self._backends.use_buckets(module)
             # A mapping of its own: the comparison touches every page, which a load must not pay for.
             return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected)
         except UnaccountedError as error:
