@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from core.app import create_app
 from core.bench.client import connect
 from core.errors import ResidencyError
 from core.plugins import load_plugins
+from core.serving import logs
 from core.serving.service import Service
 from core.settings import Settings
 from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
@@ -256,6 +259,20 @@ def test_the_log_says_as_json_what_each_request_cost(tmp_path: Path) -> None:
     assert request["ms"] >= sum(request[part] for part in parts) > 0
     [loaded] = [line for line in lines if "loaded" in line["message"]]
     assert loaded["request_id"] == "mine"
+
+
+def test_the_log_as_text_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = StringIO()
+    monkeypatch.setattr(logs.log, "handlers", [logging.StreamHandler(written)])
+    monkeypatch.setattr(logs.access, "disabled", logs.access.disabled)
+    logs.set_up("text")
+    logs.log.warning("before any %s", "request")
+    token = logs.request_id.set("mine")
+    try:
+        logs.log.warning("%s: loaded", "on-demand")
+    finally:
+        logs.request_id.reset(token)
+    assert written.getvalue() == "before any request\n[mine] on-demand: loaded\n"
 
 
 def test_metrics_of_several_workers_are_added_up(tmp_path: Path) -> None:
