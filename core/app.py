@@ -29,6 +29,7 @@ from .serving.connections import ConnectionLimits
 from .serving.edge import Edge
 from .serving.logs import set_up
 from .serving.problems import add_problem_handlers
+from .serving.release import use_one_heap
 from .serving.service import Service
 from .settings import Settings, settings_from_environment
 from .threads import limit_torch
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         except ResidencyError as error:
             sys.exit(f"residency: {error}")
     limit_torch()
+    use_one_heap()
     set_up(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
     app = App(settings, service)
