@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -10,6 +11,35 @@ STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 # A model id stands in URLs, labels and file names.
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # checked where it is anchored
+SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
+
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not (match := _DURATION.fullmatch(value)):
+        raise ValueError(f"must be a duration such as 200ms, 30s, 10min or 2h, not '{value[:40]}'")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+# Seconds, as a float; in YAML `200ms`, `30s`, `10min`, `2h`, or a plain number of seconds.
+Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+
+
+def fraction(value: Any) -> Any:
+    """0.05 of `5%`; anything else as it is. Raises ValueError for a text that is no percentage."""
+    if not isinstance(value, str):
+        return value
+    if not (match := _PERCENTAGE.fullmatch(value)):
+        raise ValueError(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{value[:40]}'")
+    return float(match[1]) / 100
+
+
+# In YAML `5%`, or 0.05.
+Fraction = Annotated[float, BeforeValidator(fraction), Field(gt=0, lt=1)]
 
 
 class LoaderChoice(BaseModel):

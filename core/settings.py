@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
     token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
     log: Literal["text", "json"] = "text"
+    capture: Annotated[Path, Field(description="a trace of the requests is appended to it")] | None = None
     request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
     receive_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must be received")] = 20.0
     shutdown_timeout: Annotated[float, Field(ge=0, le=3600, description="seconds for those that run")] = 30.0
@@ -107,6 +108,8 @@ def _file_values() -> dict[str, Any]:
     folder = document.path.resolve().parent
     if isinstance(models := values.get("models"), dict):
         values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
+    if isinstance(capture := values.get("capture"), str):
+        values["capture"] = str(anchored(capture, folder))
     if isinstance(plugins := values.get("plugins"), list):
         values["plugins"] = [
             str(anchored(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins

@@ -31,6 +31,3 @@ def limit_torch() -> None:
     os.environ[VARIABLE] = str(torch_threads())
     # libgomp's threads spin for milliseconds when a forward is over, on cores that its answer needs to leave.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    # oneDNN keeps what it made for each shape of its input, 1024 of them, 0.1 MB each. With this many, making them
-    # anew costs a few percent.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")

@@ -44,7 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"options", "plugins"},  # and records of a run as plain values; never servers
     "core": BASE,
     "strategies": set(),
-    "runner": {"errors", "plugins", "bench", "decide", "report"},
+    "command_line": {"choices"},
+    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report"},
 }
 
 

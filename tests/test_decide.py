@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -15,8 +13,7 @@ from core.decide.summary import summarise
 from core.decide.words import answer_in_words
 from core.report.table import footnotes, table
 from core.report.waterfall import waterfall
-
-Record = dict[str, Any]
+from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
 
 
 def test_a_percentile_wants_ten_values_beyond_it() -> None:
@@ -34,73 +31,46 @@ def test_the_interval_is_students_over_rounds() -> None:
     assert mean_interval([10.0]) is None
 
 
-def run_of(*trials: Record, rounds: int = 2) -> Record:
-    return {
-        "kind": "run", "schema": 2, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
-        "rounds": rounds, "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
-    }  # fmt: skip
-
-
-def trial_of(label: str, dtype: str = "float32") -> Record:
-    return {
-        "label": label, "strategy": label, "options": {}, "loader": "transformers", "loader_options": {},
-        "dtype": dtype, "weights_mib": 0.0,
-    }  # fmt: skip
-
-
-def sample_of(trial: str, ms: float, number: int = 0, **changes: Any) -> Record:
-    return {
-        "kind": "sample", "round": number, "trial": trial, "model": "m", "text": 0, "first": False, "ms": ms,
-        "status": 200, "cold": False, "label": "POSITIVE", "score": 0.9, "timing": {"queue": 0.1, "inference": ms - 1},
-    } | changes  # fmt: skip
-
-
-def ended(trial: str, number: int = 0, pss: float | None = 500.0) -> Record:
-    memory = {"idle_pss": pss, "idle_private": pss, "peak_rss": pss}
-    return {
-        "kind": "trial", "round": number, "trial": trial, "ready_s": 2.0, "first_answer_s": 3.0, "steady_s": 2.0,
-        "memory_mib": memory, "loads": 1, "unloads": 0,
-    }  # fmt: skip
-
-
 def two_strategies() -> list[Record]:
     records = [run_of(trial_of("persistent"), trial_of("on-demand"))]
     for number in range(2):
         cold: Record = {"cold": True, "timing": {"queue": 0.1, "load": 40.0, "load-weights": 30.0, "inference": 9.0}}
         for trial, ms, pss, more in (("persistent", 10.0, 500.0, {}), ("on-demand", 50.0, 400.0, cold)):
             records.append(sample_of(trial, 1000.0, number, first=True, **more))
-            records += [sample_of(trial, ms + number, number, **more) for _ in range(10)]
+            records += [sample_of(trial, ms + number, number, **more) for _ in range(20)]
             records.append(ended(trial, number, pss))
     return records
 
 
 def test_a_summary_keeps_the_first_request_apart() -> None:
     kept, loaded = summarise(two_strategies())["trials"]
-    assert (kept["requests"], kept["rounds"], kept["loads"], kept["errors"]) == (20, 2, 2, 0)
+    assert (kept["requests"], kept["rounds"], kept["loads"], kept["errors"]) == (40, 2, 2, 0)
     assert kept["first_request_ms"] == 1000
     assert kept["latency_ms"]["mean"] == pytest.approx(10.5)
     assert kept["latency_ms"]["p50"] == pytest.approx(10.5)
     assert kept["latency_ms"]["mean_ci95"] == pytest.approx(list(mean_interval([10.0, 11.0]) or ()))
     assert kept["latency_ms"]["null_because"] == {
-        "p95": "needs 200 requests, has 20",
-        "p99": "needs 1000 requests, has 20",
+        "p95": "needs 200 requests, has 40",
+        "p99": "needs 1000 requests, has 40",
     }
-    assert kept["throughput_rps"] == pytest.approx(5)
+    assert kept["throughput_rps"] == pytest.approx(10)
     assert (kept["cold"]["share"], loaded["cold"]["share"]) == (0, 1)
     assert loaded["memory_mib"]["idle_pss"] == 400
 
 
 def test_the_answer_in_words() -> None:
-    words = answer_in_words(summarise(two_strategies()))
-    slower = "on-demand answers 4.8 times slower than persistent"
-    assert words == [
-        f"{slower}: half of its requests take more than 50 ms, against 10.5 ms.",
-        "For that, persistent holds 100 MiB more between requests (PSS 500 against 400 MiB).",
-        "Of a median 50 ms with loading, the load takes 40 ms (weights 30 ms) and the forward after it 9.0 ms.",
-    ]
+    latency, memory, lacking, phases = answer_in_words(summarise(two_strategies()))
+    assert latency == "on-demand against persistent: p50 50 ms against 10.5 ms, a ratio of 4.81 in 2 rounds."
+    assert memory == (
+        "on-demand against persistent: PSS between requests 400 against 500 MiB, a ratio of 0.80 in 2 rounds."
+    )
+    assert lacking.startswith("These are figures, no verdict: that takes 5 rounds")
+    assert phases == (
+        "Of a median 50 ms with loading, the load takes 40 ms (weights 30 ms) and the forward after it 9.0 ms."
+    )
 
 
-def test_a_loader_is_compared_with_the_first() -> None:
+def test_what_loading_adds_is_told_of_each_loader() -> None:
     labels = {"ps": ("transformers", "persistent", 20.0), "os": ("transformers", "on-demand", 70.0)}
     labels |= {"pm": ("mapped", "persistent", 12.0), "om": ("mapped", "on-demand", 17.0)}
     specs = [
@@ -111,10 +81,10 @@ def test_a_loader_is_compared_with_the_first() -> None:
     for label, (_, strategy, ms) in labels.items():
         records += [sample_of(label, ms) for _ in range(20)]
         records.append(ended(label, pss=310.0 if strategy == "persistent" else 300.0))
-    assert answer_in_words(summarise(records))[2] == (
-        "mapped (float32) takes 0.60 of the time of transformers (float32) when both keep the model, and 0.85 of that"
-        " time when it loads for every request. Loading adds 5.0 ms, against 50 ms (0.10 of it). Keeping it takes"
-        " 10 MiB of private memory, 5% of the weights."
+    assert answer_in_words(summarise(records))[-1] == (
+        "mapped (float32): p50 12.0 ms kept, 17.0 ms loaded for every request, which adds 5.0 ms."
+        " transformers (float32): p50 20 ms kept, 70 ms loaded for every request, which adds 50 ms."
+        " Keeping it takes 10 MiB of private memory, 5% of the weights."
     )
 
 
@@ -201,5 +171,20 @@ def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
     lines = table(summary, "pipe").splitlines()
     assert len(lines) == 4
     assert lines[3].split("|")[1].strip() == "on-demand"
-    assert lines[3].split("|")[8].strip() == "4.8"
-    assert footnotes(summary)[1:] == ["No p95, which needs 200 requests, has 20: persistent, on-demand."]
+    assert lines[3].split("|")[12].strip() == "4.8"
+    assert footnotes(summary)[1:] == [
+        "No p95, which needs 200 requests, has 40: persistent, on-demand.",
+        "No p99, which needs 1000 requests, has 40: persistent, on-demand.",
+    ]
+
+
+def test_what_the_load_generator_was_at_worst_is_told() -> None:
+    header, *rest = run_with({"a": [[10.0] * 20] * 2})
+    one = {"seconds": 10.0, "processor_s": 1.0, "late_share": 0.001, "lag_p99_ms": 0.5, "sends": 20}
+    measured = iter([one, one | {"processor_s": 2.0, "lag_p99_ms": 1.25}])
+    records = [r | {"generator": next(measured)} if r["kind"] == "trial" else r for r in rest]
+    summary = summarise([header, *records])
+    assert summary["trials"][0]["generator"] == {"cores": 0.2, "lag_p99_ms": 1.25, "late_share": 0.001}
+    told = "The load generator took up to 0.20 cores; p99 of its lag 1.2 ms, 0.10% sends late."
+    assert told in footnotes(summary)
+    assert summarise([header, *rest])["trials"][0]["generator"] is None

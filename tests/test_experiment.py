@@ -35,7 +35,7 @@ def test_a_good_one(tmp_path: Path) -> None:
     assert plan.question == "What is it?"
     assert plan.texts == ("A good day.", "No")  # text stays text, also where YAML 1.1 sees a boolean
     assert [trial.label for trial in plan.trials] == ["persistent", "two"]
-    assert (plan.requests, plan.experiment.repeats) == (6, 3)
+    assert (plan.requests, plan.experiment.repeats) == (6, 5)
     assert batching_of(plan) == {"max_batch_size": 32, "max_batch_tokens": 2048, "max_wait_ms": 0}
     assert batching_of(load(tmp_path, GOOD + "batching: off\n")) == "off"
     assert batching_of(load(tmp_path, GOOD + "batching: {max_batch_size: 4}\n")) == {
@@ -45,7 +45,22 @@ def test_a_good_one(tmp_path: Path) -> None:
     }
 
 
+def test_targets_and_a_precision(tmp_path: Path) -> None:
+    plan = load(tmp_path, GOOD + "slo: {p99: 200ms, p99.9: 1}\nprecision: 5%\n")
+    assert plan.experiment.slo == {"p99": 0.2, "p99.9": 1}
+    assert plan.experiment.precision == 0.05
+    assert load(tmp_path, GOOD + "precision: 0.05\nrepeats: 5\n").experiment.precision == 0.05
+    with pytest.raises(ResidencyError, match="11:1: precision: needs at least 5 rounds; set 'repeats' to the most"):
+        load(tmp_path, GOOD + "precision: 5%\n", Overrides(repeats=4))
+
+
 BAD = {
+    "a target of no percentile": (("repetitions: 3", "slo: {p200: 1s}"), "10:7: slo.p200: "),
+    "a target of no time": (("repetitions: 3", "slo: {p99: fast}"), "slo.p99: must be a duration such as 200ms"),
+    "a target of nothing": (("repetitions: 3", "slo: {}"), "10:1: slo: "),
+    "a precision that is none": (("repetitions: 3", "precision: much"), "precision: must be a percentage such as 5%"),
+    "a precision of nothing": (("repetitions: 3", "precision: 0%"), "precision: input should be greater than 0"),
+    "a precision with too few rounds": (("repetitions: 3", "precision: 5%\nrepeats: 4"), "needs at least 5 rounds"),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
         "batching.max_batch_size: input should be",

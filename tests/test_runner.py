@@ -61,7 +61,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = default_run
     summary = read_json(folder / "summary.json")
-    assert (summary["schema"], summary["experiment"]) == (2, "default")
+    assert (summary["schema"], summary["experiment"]) == (3, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
     assert list(trials) == ["persistent", "on-demand", "lru-cached (2)"]
     for trial in trials.values():
@@ -71,6 +71,7 @@ def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.Com
         assert trial["latency_ms"]["p95"] is None  # of 30 requests
         assert trial["first_answer_s"] > trial["ready_s"] > 0
         assert trial["memory_mib"]["peak_rss"] >= trial["memory_mib"]["idle_private"] > 100
+    assert {pair["statistics"]["p50"]["verdict"] for pair in summary["comparisons"]} == {None}  # of one round
     assert [trials[label]["loads"] for label in trials] == [1, 31, 1]
     assert trials["on-demand"]["latency_ms"]["p50"] > 1.5 * trials["persistent"]["latency_ms"]["p50"]
 
@@ -81,7 +82,7 @@ def test_default_writes_all_files_and_answers_in_words(
     folder, done = default_run
     files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json"}
     assert {path.name for path in folder.iterdir()} == files
-    for sentence in ("on-demand answers", "times slower than persistent", "holds", "the load takes", "tokenizer"):
+    for sentence in ("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"):
         assert sentence in done.stdout
         assert sentence in (folder / "table.md").read_text()
     resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
@@ -262,13 +263,13 @@ ENDED = json.dumps(
 def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
     lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
     for text, sentence in (
-        ('{"kind": "run", "schema": 2}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
+        ('{"kind": "run", "schema": 3}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
         (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
         (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
         (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
         (lines[1] + "\n", "the first line does not describe a run"),
-        (lines[0].replace('"schema": 2', '"schema": 9') + "\n", "written by another version"),
-        (lines[0] + "\n" + lines[1].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
+        (lines[0].replace('"schema": 3', '"schema": 9') + "\n", "written by another version"),
+        (lines[0] + "\n" + lines[2].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
         ("", "the first line does not describe a run"),
     ):
         (tmp_path / "samples.jsonl").write_text(text)
@@ -340,11 +341,13 @@ def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
 def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     for _ in range(2):
-        path = experiment(tmp_path, batching="off")
+        path = experiment(tmp_path, batching="off", slo={"p99": "1h"})
         assert runner(path, "--output", str(tmp_path / "out")).returncode == 0
     assert len(list((tmp_path / "out" / "quick").iterdir())) == 2
     summary = read_json(next((tmp_path / "out" / "quick").glob("*/summary.json")))
-    assert summary["batching"] == "off"
+    assert (summary["batching"], summary["slo"], summary["precision"]) == ("off", {"p99": 3600}, None)
+    [target] = summary["trials"][0]["slo"]
+    assert (target["share_within"], target["verdict"], target["further_rounds"]) == (1, None, 4)
     samples = next((tmp_path / "out" / "quick").glob("*/samples.jsonl"))
     records = [json.loads(line) for line in samples.read_text().splitlines()]
-    assert [record["kind"] for record in records] == ["run", *["sample"] * 5, "trial"]
+    assert [record["kind"] for record in records] == ["run", "begin", *["sample"] * 5, "trial"]

@@ -29,7 +29,7 @@ BANNED = {
     # An app that is built and not started: a wrong setting is told at once.
     BUILD: {"torch", "transformers", "scipy"},
     # The process that measures must not map the libraries whose pages it charges to a server.
-    RUN: {"torch", "transformers", "fastapi", "uvicorn", "scipy.stats", "core.app", "core.serving.service"},
+    RUN: {"torch", "transformers", "fastapi", "uvicorn", "uvloop", "scipy.stats", "core.app", "core.serving.service"},
 }  # fmt: skip
 
 

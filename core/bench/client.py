@@ -1,7 +1,8 @@
-"""The load generator: one request after the other over one connection, each timed and told apart."""
+"""One request after the other over one connection, each timed and told apart."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -27,21 +28,31 @@ def ask(client: httpx.Client, route: str, model: str, text: str) -> dict[str, An
     """
     started = time.perf_counter()
     response = client.post(route, json={"text": text, "model": model})
-    sample: dict[str, Any] = {"ms": (time.perf_counter() - started) * 1e3, "status": response.status_code}
-    if response.status_code != httpx.codes.OK:
-        return sample | {"error": _detail(response)}
+    ms = (time.perf_counter() - started) * 1e3
+    return {"ms": ms} | read_answer(response.status_code, response.content, response.headers.get("Server-Timing", ""))
+
+
+def read_answer(status: int, body: bytes, server_timing: str) -> dict[str, Any]:
+    """An answer as the fields of a sample. Raises TrialFailed for one that is none."""
+    sample: dict[str, Any] = {"status": status}
+    if status != httpx.codes.OK:
+        return sample | {"error": _detail(body)}
     try:
-        answer = response.json()
+        answer = json.loads(body)
         [prediction] = answer["predictions"]
         answered = {"cold": answer["cold"], "label": prediction["label"], "score": prediction["score"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise TrialFailed(f"the server's answer has another form: {response.text[:200]}") from error
-    timing = {name: float(ms) for name, ms in TIMING.findall(response.headers.get("Server-Timing", ""))}
+        raise TrialFailed(f"the server's answer has another form: {_text(body)}") from error
+    timing = {name: float(ms) for name, ms in TIMING.findall(server_timing)}
     return sample | answered | {"timing": timing}
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(body: bytes) -> str:
     try:
-        return str(response.json()["detail"])
+        return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        return _text(body)
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,19 @@ import psutil
 from ..threads import cores, torch_threads
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
-PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors", "fastapi", "uvicorn", "httpx", "numpy")
+PACKAGES = (
+    "residency",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "fastapi",
+    "uvicorn",
+    "uvloop",
+    "httpx",
+    "aiohttp",
+    "numpy",
+)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -32,6 +45,18 @@ def describe_environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def differences(before: Any, after: dict[str, Any]) -> Iterator[str]:
+    """What is different, as parts of a sentence: "torch became 2.13.1 (was 2.13.0)"."""
+    if not isinstance(before, dict):
+        return
+    for key, now in after.items():
+        was = before.get(key)
+        if isinstance(now, dict) and isinstance(was, dict):
+            yield from differences(was, now)
+        elif now != was:
+            yield f"{key} became {now} (was {was})"
 
 
 def _version(package: str) -> str | None:

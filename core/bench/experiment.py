@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..choices import STRICT, Batching, BatchingChoice, ModelId, Reference, StrategyChoice
+from ..choices import STRICT, Batching, BatchingChoice, Duration, Fraction, ModelId, Reference, StrategyChoice
 from ..errors import OptionError, ResidencyError, YamlError
 from ..files import anchored, read_text
 from ..models.references import anchor
 from ..plugins import Plugins, load_plugins
 from ..strict_yaml import MAX_BYTES, Document, read
+from .traffic import Traffic, resolved
+from .workload import MAX_REQUESTS, Workload
 
-MAX_REQUESTS = 1_000_000  # in one trial
 MAX_TEXTS = 10_000
 MAX_TEXT = 1_000_000  # characters
 MAX_TEXT_FILE = 32 << 20  # bytes
+FEWEST_ROUNDS = 5  # after which a run may stop early
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Percentile = Annotated[str, Field(pattern=r"^p[1-9][0-9]?(\.[0-9]{1,4})?$")]
 
 
 class Texts(BaseModel):
@@ -52,8 +55,11 @@ class Experiment(BaseModel):
     models: Annotated[dict[ModelId, Reference], Field(min_length=1)] = {"embedded": "embedded"}
     strategies: Annotated[list[StrategyChoice], Field(min_length=1)]
     texts: Texts
-    repetitions: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] = 10
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 3
+    repetitions: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] | None = 10
+    workload: Annotated[Workload | None, Field(description="traffic, in place of repetitions")] = None
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 5
+    precision: Annotated[Fraction | None, Field(description="end once the intervals are no wider, relatively")] = None
+    slo: Annotated[dict[Percentile, Annotated[Duration, Field(gt=0)]], Field(min_length=1)] | None = None
     plugins: list[str] = []
     seed: int = 0
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (
@@ -94,11 +100,14 @@ class Plan:
     texts: tuple[str, ...]
     trials: tuple[TrialPlan, ...]
     plugins: Plugins
+    traffic: Traffic | None = None  # else each text with each model, `repetitions` times
 
     @property
-    def requests(self) -> int:
-        """In one trial, without the first request."""
-        return len(self.texts) * len(self.experiment.models) * self.experiment.repetitions
+    def requests(self) -> int | None:
+        """In one trial, without the first request; under a workload about so many, or None where answers decide."""
+        if self.traffic is not None:
+            return self.traffic.requests
+        return len(self.texts) * len(self.experiment.models) * (self.experiment.repetitions or 0)
 
 
 def batching_of(plan: Plan) -> dict[str, Any] | str:
@@ -110,7 +119,7 @@ def batching_of(plan: Plan) -> dict[str, Any] | str:
 def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
-    experiment = _override(document.validate(Experiment), overrides or Overrides())
+    experiment = _override(_one_form(document, document.validate(Experiment)), overrides or Overrides())
     folder = path.resolve().parent
     models = {}
     for model_id, reference in experiment.models.items():
@@ -121,14 +130,36 @@ def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
         plugins = load_plugins(files)
     experiment = experiment.model_copy(update={"models": models, "plugins": files})
     trials = _trials(document, experiment, plugins)
-    plan = Plan(_question(path), experiment, _texts(document, experiment.texts, folder), trials, plugins)
-    if plan.requests > MAX_REQUESTS:
+    texts = _texts(document, experiment.texts, folder)
+    traffic = resolved(document, experiment.workload, list(experiment.models), len(texts), experiment.seed, folder)
+    if traffic is not None:
+        experiment = experiment.model_copy(update={"workload": traffic.workload})
+    plan = Plan(_question(path), experiment, texts, trials, plugins, traffic)
+    if (plan.requests or 0) > MAX_REQUESTS:
         raise document.error(
             ("repetitions",),
             f"{len(plan.texts)} texts × {len(experiment.models)} models × {experiment.repetitions} repetitions are"
             f" over the limit of {MAX_REQUESTS} requests in a trial.",
         )
+    if experiment.precision is not None and experiment.repeats < FEWEST_ROUNDS:
+        raise document.error(
+            ("precision",), f"needs at least {FEWEST_ROUNDS} rounds; set 'repeats' to the most that it may take."
+        )
     return _select(plan, overrides.strategies if overrides else None)
+
+
+def _one_form(document: Document, experiment: Experiment) -> Experiment:
+    """Either repetitions or a workload, whose requests are not held up for anything."""
+    if experiment.workload is None:
+        if experiment.repetitions is None:
+            raise document.error(("repetitions",), "must be a number, unless there is a workload.")
+        return experiment
+    if document.value.get("repetitions") is not None:
+        raise document.error(("repetitions",), "goes without a workload only, which says how many requests there are.")
+    if experiment.memory_after_each or experiment.page_cache == "cold":
+        key = "memory_after_each" if experiment.memory_after_each else "page_cache"
+        raise document.error((key,), "would hold up the requests of a workload; use 'repetitions' in its place.")
+    return experiment.model_copy(update={"repetitions": None})
 
 
 @contextmanager
@@ -143,6 +174,8 @@ def _at(document: Document, *where: str | int) -> Iterator[None]:
 
 
 def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
+    if experiment.workload is not None and overrides.repetitions is not None:
+        raise YamlError("--repetitions: this experiment has a workload, which says how many requests there are.")
     named = {
         "repetitions": overrides.repetitions,
         "repeats": overrides.repeats,
@@ -202,4 +235,4 @@ def _select(plan: Plan, names: Sequence[str] | None) -> Plan:
             raise YamlError(f"--strategies: this experiment has no '{name}'. It has: {known}.")
     chosen = tuple(t for t in plan.trials if t.label in names or t.choice.strategy in names)
     experiment = plan.experiment.model_copy(update={"strategies": [trial.choice for trial in chosen]})
-    return Plan(plan.question, experiment, plan.texts, chosen, plan.plugins)
+    return replace(plan, experiment=experiment, trials=chosen)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterator
+import mmap
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ResultsError
 
+Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
-SCHEMA = 2  # 1: private memory counted what a process alone maps
+SCHEMA = 3  # 2: no attempts, targets or workload; 1: private memory counted what a process alone maps
 REQUIRED = {
-    "run": {"experiment", "question", "started", "rounds", "models", "trials"},
+    "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
+    "begin": {"round", "trial"},
     "sample": {"round", "trial", "model", "text", "first", "ms", "status"},
     "trial": {"round", "trial", "ready_s", "first_answer_s", "steady_s", "memory_mib", "loads"},
     "failure": {"round", "trial", "reason"},
+    "stop": {"round", "reason"},
 }
 
 
@@ -38,10 +44,24 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 class Records:
-    """Appends records, one line each; what is written survives the death of this process."""
+    """Appends records, one line each; what is written survives the death of this process.
+
+    One process at a time: the lock goes with the process that holds it, however that ends.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / SAMPLES).open("a", encoding="utf-8")
+        """Raises ResultsError while another process appends, or where the folder cannot be written to."""
+        path = folder / SAMPLES
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ResultsError(f"{path} cannot be written: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ResultsError(f"Another runner is at work in {folder}; wait until it has ended.") from error
+        _cut_torn_line(path)
 
     def append(self, kind: str, **fields: Any) -> None:
         try:
@@ -49,16 +69,34 @@ class Records:
             self._file.flush()
         except OSError as error:
             raise ResultsError(
-                f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole."
+                f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole: make room"
+                f" and go on with --resume {Path(self._file.name).parent}."
             ) from error
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # every record was flushed, or its failure was told
             self._file.close()
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Every whole record. A torn last line, left by a killed run, is passed over.
+def _cut_torn_line(path: Path) -> None:
+    """Drop what follows the last newline: a record that was not finished when its writer was killed."""
+    with path.open("rb+") as file:
+        if size := os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+                end = content.rfind(b"\n") + 1
+            file.truncate(end)
+
+
+def settled(records: Iterable[Record]) -> set[tuple[int, str]]:
+    """(round, label) of each trial that has its outcome, be it a failure; what else there is must be run."""
+    return {(record["round"], record["trial"]) for record in records if record["kind"] in ("trial", "failure")}
+
+
+def read_records(folder: Path, rounds: int | None = None) -> list[Record]:
+    """Every whole record, or those of the first `rounds`. A torn last line, left by a killed run, is passed over.
 
     Raises ResultsError when the folder holds no run, or a line that is none of ours.
     """
@@ -72,10 +110,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         raise ResultsError(f"{path}: the first line does not describe a run.")
     if records[0].get("schema") != SCHEMA:
         raise ResultsError(f"{path} was written by another version (schema {records[0].get('schema')!r}).")
-    return records
+    return [record for record in records if rounds is None or record.get("round", 0) < rounds]
 
 
-def _parse(path: Path, lines: list[str]) -> Iterator[dict[str, Any]]:
+def _parse(path: Path, lines: list[str]) -> Iterator[Record]:
     for number, line in enumerate(lines, start=1):
         if not line:
             continue

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,8 @@ from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
 from ..models.references import resolve
 from .experiment import Plan, batching_of
-from .records import SCHEMA, Records
+from .records import SCHEMA, Record, Records, settled
+from .resume import write_experiment
 from .trial import Trial, run_trial
 
 MIB = 1 << 20
@@ -28,7 +30,7 @@ class Progress(Protocol):
     def trial_started(self, number: int, label: str) -> None:
         """`number` is that of the round, from 0."""
 
-    def request_done(self) -> None: ...
+    def requests_done(self, count: int) -> None: ...
 
     def trial_ended(self, failure: str | None) -> None: ...
 
@@ -66,23 +68,50 @@ def _resolve(reference: str) -> Path:
         return apart.submit(resolve, reference).result()
 
 
+def begin(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], folder: Path) -> None:
+    """Say in the folder what is run, before anything is."""
+    written = write_experiment(folder, plan)
+    with Records(folder) as records:
+        records.append("run", experiment_sha256=written, **_describe(plan, checkpoints, digests))
+
+
 def run_trials(
-    plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], records: Records, progress: Progress
+    plan: Plan,
+    checkpoints: Mapping[str, Path],
+    records: Records,
+    progress: Progress,
+    past: Sequence[Record],
+    enough: Callable[[int], str | None],
 ) -> None:
-    """Run every trial in every round and append what it measures; a failed trial is a record, too."""
-    records.append("run", **_describe(plan, checkpoints, digests))
+    """Run every trial in every round and append what it measures; a failed trial is a record, too.
+
+    What `past` has the outcome of is not run again. After each round `enough` is asked with its number, and
+    says why no other is needed, or None.
+    """
+    done = settled(past)
+    if any(record["kind"] == "stop" for record in past):
+        return
     for number in range(plan.experiment.repeats):
         order = list(plan.trials)
         random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
         for spec in order:
-            progress.trial_started(number, spec.label)
-            failure = None
-            try:
-                run_trial(Trial(plan, spec, checkpoints, number), records, progress.request_done)
-            except TrialFailed as error:
-                failure = str(error)
-                records.append("failure", round=number, trial=spec.label, reason=failure)
-            progress.trial_ended(failure)
+            if (number, spec.label) not in done:
+                _run_one(Trial(plan, spec, checkpoints, number), records, progress)
+        if reason := enough(number):
+            records.append("stop", round=number, reason=reason)
+            return
+
+
+def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
+    number, label, failure = trial.number, trial.spec.label, None
+    progress.trial_started(number, label)
+    records.append("begin", round=number, trial=label)
+    try:
+        run_trial(trial, records, progress.requests_done)
+    except TrialFailed as error:
+        failure = str(error)
+        records.append("failure", round=number, trial=label, reason=failure)
+    progress.trial_ended(failure)
 
 
 def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Any]:
@@ -96,6 +125,10 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "rounds": experiment.repeats,
         "page_cache": experiment.page_cache,
         "batching": batching_of(plan),
+        "workload": experiment.workload.model_dump(mode="json", exclude_none=True) if experiment.workload else None,
+        "texts": sha256("\n".join(plan.texts).encode()).hexdigest(),
+        "slo": experiment.slo,
+        "precision": experiment.precision,
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}
             for model_id, reference in experiment.models.items()

@@ -44,8 +44,7 @@ class ServerProcess:
     def wait_until_ready(self, client: httpx.Client, timeout: float) -> float:
         """Seconds from exec to the first 200 of /readyz. Raises TrialFailed."""
         while time.perf_counter() - self.started < timeout:
-            if self.process.poll() is not None:
-                raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
+            self.check()
             try:
                 if client.get("/readyz").status_code == httpx.codes.OK:
                     return time.perf_counter() - self.started
@@ -53,6 +52,11 @@ class ServerProcess:
                 pass  # it does not listen yet
             time.sleep(POLL_SECONDS)
         raise TrialFailed(f"the server was not ready within {timeout:g} s: {self.last_words()}")
+
+    def check(self) -> None:
+        """Raises TrialFailed when the server has ended."""
+        if self.process.poll() is not None:
+            raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what the server wrote to its log."""

@@ -23,7 +23,7 @@ from .server import ServerProcess, serve
 
 SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
 IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
-Tick = Callable[[], None]
+Tick = Callable[[int], None]  # told how many requests are done
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ class Trial:
         """
         experiment = self.plan.experiment
         once = [(model, i) for model in experiment.models for i in range(len(self.plan.texts))]
-        requests = once * experiment.repetitions
+        requests = once * (experiment.repetitions or 0)
         random.Random(f"{experiment.seed}/{self.number}").shuffle(requests)
         return requests
 
 
 def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
-    """Run it and append all that it measures; `tick` is called after each request. Raises TrialFailed."""
+    """Run it and append all that it measures. Raises TrialFailed.
+
+    `tick` is called after each request, and after a workload.
+    """
     timeout = trial.plan.experiment.timeout
     if trial.is_cold:
         evict(trial.files(*trial.checkpoints))
@@ -84,10 +87,8 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
             memory.reset_peak(server.pid)
-            before, steady = send.aside, time.perf_counter()
-            for model_id, text in trial.schedule():
-                send(model_id, text)
-            steady = time.perf_counter() - steady - (send.aside - before)
+            generator = _drive(trial, f"{server.url}{strategy['route']}", server, records, tick)
+            steady = generator["seconds"] if generator else _repeat(trial, send)
             strategy = strategy_of(client)
         except httpx.TimeoutException as error:
             raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
@@ -106,7 +107,34 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
         memory_mib=measured,
         loads=strategy["loads"],
         unloads=strategy["unloads"],
+        generator=generator,
     )
+
+
+def _repeat(trial: Trial, send: _Sender) -> float:
+    """The plain form, one request after the other: its wall time, in seconds."""
+    before, began = send.aside, time.perf_counter()
+    for model_id, text in trial.schedule():
+        send(model_id, text)
+    return time.perf_counter() - began - (send.aside - before)
+
+
+def _drive(trial: Trial, url: str, server: ServerProcess, records: Records, tick: Tick) -> dict[str, Any] | None:
+    """Under a workload, send its requests: what the load generator measured of itself."""
+    plan = trial.plan
+    if plan.traffic is None:
+        return None
+    # In the plain form this process must not map libraries whose pages it would share with the server.
+    from .generator import Target, check_kept_up, drive
+
+    def record(sample: dict[str, Any]) -> None:
+        records.append("sample", round=trial.number, trial=trial.spec.label, **sample)
+
+    target = Target(url, plan.texts, plan.experiment.timeout, server.check)
+    generator = drive(plan.traffic, trial.number, target, record)
+    tick(generator["sends"])  # not before: to draw the bar would hold up sends
+    check_kept_up(plan.traffic, generator)
+    return generator
 
 
 def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
@@ -147,7 +175,7 @@ class _Sender:
                 pss, private = memory.at_rest(self._pid)
             sample["memory_mib"] = {"pss": pss, "private": private}
         self._records.append("sample", **place, **sample)
-        self._tick()
+        self._tick(1)
         return bool(sample["status"] == httpx.codes.OK)
 
     def _make_cold(self, model_id: str) -> bool:

@@ -15,13 +15,13 @@ class RunProgress:
     """`core.bench.run.Progress`, on standard error; a context manager."""
 
     def __init__(self, rounds: int, trials: int, requests: int) -> None:
-        """`requests` in each trial."""
+        """`trials` in all that are left, `requests` in each."""
         self._rounds = rounds
         self._requests = requests
         self._console = Console(stderr=True, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console, auto_refresh=False, disable=not self._console.is_terminal)
-        self._task = self._bar.add_task("", total=rounds * trials * requests)
+        self._task = self._bar.add_task("", total=trials * requests)
         self._label = ""
         self._done = 0
         self._drawn = 0.0
@@ -38,15 +38,14 @@ class RunProgress:
         self._done = 0
         self._bar.update(self._task, description=self._label, refresh=True)
 
-    def request_done(self) -> None:
-        self._done += 1
-        self._bar.advance(self._task)
+    def requests_done(self, count: int) -> None:
+        self._done += count
+        self._bar.advance(self._task, count)
         if time.monotonic() - self._drawn > 1 / REDRAWS_PER_SECOND:
             self._drawn = time.monotonic()
             self._bar.refresh()
 
     def trial_ended(self, failure: str | None) -> None:
-        if failure is not None:
-            self._bar.advance(self._task, self._requests - self._done)
+        self._bar.advance(self._task, self._requests - self._done)  # it failed, or was estimated
         if failure is not None or not self._console.is_terminal:
             self._console.print(f"{self._label}: {failure or f'{self._done} requests'}", markup=False, soft_wrap=True)

@@ -9,31 +9,61 @@ from tabulate import tabulate
 
 Trial = Mapping[str, Any]
 MISSING = "n/a"
-SHOWN = {"p50": "p50, which", "p95": "p95, which", "mean_ci95": "interval, which"}
+Column = Callable[[Trial, float | None], str]
+SHOWN = {"p50": "p50, which", "p95": "p95, which", "p99": "p99, which", "mean_ci95": "interval, which"}
 
 
 def table(summary: Mapping[str, Any], style: str) -> str:
-    """One row for each trial; `style` is tabulate's, `pipe` for Markdown."""
+    """One row for each trial; `style` is tabulate's, `pipe` for Markdown.
+
+    A terminal is narrow: there, a column without a single figure is left out; the footnotes say why.
+    """
     fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
-    rows = [[column(trial, fastest) for column in COLUMNS.values()] for trial in summary["trials"]]
+    cells = {
+        name: [column(trial, fastest) for trial in summary["trials"]]
+        for name, column in (COLUMNS | _target_columns(summary)).items()
+    }
+    if style != "pipe":
+        cells = {name: column for name, column in cells.items() if set(column) != {MISSING}}
     separator = " " if style == "pipe" else "\n"
-    headers = [name.replace("|", separator) for name in COLUMNS]
+    headers = [name.replace("|", separator) for name in cells]
     align = ("left", *("right" for _ in headers[1:]))
+    rows = list(zip(*cells.values(), strict=True))
     return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
+
+
+def _target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
+    """Answers within each target of `slo`, per second; none without one."""
+
+    def column(index: int) -> Column:
+        return lambda trial, _: _number(trial["slo"][index]["goodput_rps"], 1)
+
+    slo = summary["slo"] or {}
+    return {f"within {seconds * 1e3:g} ms|({name}, 1/s)": column(i) for i, (name, seconds) in enumerate(slo.items())}
 
 
 def footnotes(summary: Mapping[str, Any]) -> list[str]:
     """Why figures are missing, and how those that are there were made."""
     how = (
         "Latencies are of the steady state, after the first request; mean ± 95 % interval over rounds"
-        " (a round is a server process of its own). PSS counts mapped weights, private memory does not."
+        " (a round is a server process of its own). cold: the share of the requests that waited for a load; the other"
+        " ones are warm. PSS counts mapped weights, private memory does not."
     )
     whose: dict[str, list[str]] = {}
     for trial in summary["trials"]:
         for key, reason in trial["latency_ms"]["null_because"].items():
             if key in SHOWN:
                 whose.setdefault(f"{SHOWN[key]} {reason}", []).append(trial["label"])
-    return [how, *(f"No {what}: {', '.join(labels)}." for what, labels in whose.items())]
+    return [how, *_generator(summary), *(f"No {what}: {', '.join(labels)}." for what, labels in whose.items())]
+
+
+def _generator(summary: Mapping[str, Any]) -> list[str]:
+    """What the load generator was at worst, of which each trial has its own in summary.json."""
+    known = [trial["generator"] for trial in summary["trials"] if trial["generator"]]
+    if not known:
+        return []
+    lag, late, cores = (max(each[key] for each in known) for key in ("lag_p99_ms", "late_share", "cores"))
+    return [f"The load generator took up to {cores:.2f} cores; p99 of its lag {lag:.2g} ms, {late:.2%} sends late."]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -57,13 +87,21 @@ def _times_fastest(trial: Trial, fastest: float | None) -> str:
     return MISSING if p50 is None or fastest is None else f"{p50 / fastest:.1f}"
 
 
-COLUMNS: dict[str, Callable[[Trial, float | None], str]] = {  # | is a line break where there is room
+def _share(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
+
+
+COLUMNS: dict[str, Column] = {  # | is a line break where there is room
     "strategy": lambda trial, _: str(trial["label"]),
     "exec →|ready (s)": lambda trial, _: _number(trial["ready_s"], 2),
     "exec → first|answer (s)": lambda trial, _: _number(trial["first_answer_s"], 2),
     "first|request (ms)": lambda trial, _: _milliseconds(trial["first_request_ms"]),
+    "cold": lambda trial, _: _share(trial["cold"]["share"]),
+    "warm p50|(ms)": lambda trial, _: _milliseconds(trial["warm"]["latency_ms"]["p50"]),
+    "cold p50|(ms)": lambda trial, _: _milliseconds(trial["cold"]["latency_ms"]["p50"]),
     "p50|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p50"]),
     "p95|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p95"]),
+    "p99|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p99"]),
     "mean ± 95 %|(ms)": lambda trial, _: _mean(trial),
     "× the|fastest": _times_fastest,
     "requests/s": lambda trial, _: _number(trial["throughput_rps"], 1),

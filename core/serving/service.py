@@ -30,6 +30,7 @@ from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
 from .answer import Answer
+from .capture import Capture
 from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
@@ -132,6 +133,7 @@ class Service:
             if names.count(name) > 1:
                 raise SettingsError(f"The strategy '{name}' is chosen twice; an app mounts each strategy once.")
         self._routes = {mounted.route: mounted for mounted in self.mounted}
+        self._capture = Capture(settings.capture) if settings.capture else None
         self.ready = False
         self.metrics = Metrics()
         plugins.manager.register(self.metrics, "metrics")
@@ -169,12 +171,17 @@ class Service:
         for mounted in self.mounted:
             mounted.close()
         self.metrics.close()
+        if self._capture:
+            self._capture.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
     def refusal(self, path: str) -> Overloaded | None:
-        """For a request to `path` that has no place, whatever its body says: no model has one."""
+        """For a request to `path` that has no place, whatever its body says: no model has one.
+
+        A capture has to know the model, so that it takes the whole way to refuse.
+        """
         mounted = self._routes.get(path)
-        if mounted is None or mounted.dispatcher is None:
+        if mounted is None or mounted.dispatcher is None or self._capture is not None:
             return None
         lanes = mounted.dispatcher.lanes.values()
         return next(iter(lanes)).refusal() if all(lane.is_full for lane in lanes) else None
@@ -197,6 +204,8 @@ class Service:
         if max(map(len, texts)) > self._settings.max_text:
             raise TextTooLong(f"A text is over the limit of {self._settings.max_text} characters.")
         model_id = self.find_model(model)
+        if self._capture is not None:
+            self._capture.arrived(model_id)
         if not self.ready or mounted.dispatcher is None:
             raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
         seconds = self._settings.request_timeout if timeout is None else self._seconds(timeout)

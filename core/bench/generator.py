@@ -1,0 +1,212 @@
+"""The load generator: a workload's requests over connections that are reused, each at its time.
+
+In an open loop a request is sent at its intended time, however many are still unanswered, and its latency counts
+from that time (no coordinated omission). How late it was really sent is its lag. A closed loop has no schedule by
+which a generator could be late, so a metronome stands for it: a beat each 10 ms, in the same event loop, whose
+lag is that of whatever else the loop had to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count, islice
+from threading import Event
+from typing import Any, NamedTuple
+
+import aiohttp
+import numpy as np
+import uvloop
+
+from ..errors import TrialFailed
+from .client import read_answer
+from .traffic import Request, Traffic
+from .workload import MAX_REQUESTS, Closed
+
+HEADERS = {"Content-Type": "application/json"}
+KEEP_SECONDS = 4.0  # for a connection to be reused; uvicorn closes it after 5
+AHEAD_SECONDS = 0.05  # before the first arrival, for what is made once
+BEAT_SECONDS = 0.01
+LATE_SECONDS = 0.005
+LATE_OF_MEDIAN = 0.05
+LATE_SHARE = 0.01
+Record = Callable[[dict[str, Any]], None]
+
+
+class Target(NamedTuple):
+    """Who is asked; `check` raises TrialFailed when the server is dead, `timeout` is in seconds."""
+
+    url: str
+    texts: Sequence[str]
+    timeout: float
+    check: Callable[[], None]
+
+
+def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict[str, Any]:
+    """Send the requests of the round `number`, and hand each sample to `record` as it is answered.
+
+    Returns what the generator measured of itself: `seconds` until the last answer, `processor_s` of this process
+    in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and `late_share`, of the sends (in a
+    closed loop, of the beats) that were late by more than 5 ms or 5 % of the median latency, whichever is larger.
+    Raises TrialFailed when the server dies.
+    """
+    closed = traffic.workload.closed
+    arrivals = [] if closed else traffic.arrivals(number)
+    if not closed and not arrivals:
+        raise TrialFailed("no request arrived in this round; give the workload a longer 'duration', or 'requests'.")
+    with _frozen(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        generator = _Generator(target, record)
+        if closed:
+            runner.run(generator.run(generator.closed(closed, traffic.asked(number))))
+        else:
+            runner.run(generator.run(generator.open(arrivals)))
+    return generator.result()
+
+
+def check_kept_up(traffic: Traffic, generator: Mapping[str, Any]) -> None:
+    """Raises TrialFailed when more than 1 % were late: what was measured then is not the server alone."""
+    if generator["late_share"] > LATE_SHARE:
+        late = f"{generator['late_share']:.1%} of its {'beats' if traffic.workload.closed else 'sends'} were late"
+        remedy = "fewer clients" if traffic.workload.closed else "a lower rate"
+        raise TrialFailed(
+            f"the load generator could not keep up: {late} (p99 {generator['lag_p99_ms']:.3g} ms). Use {remedy}, or a"
+            " quieter machine."
+        )
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """The garbage collector passes over what there is already, which would hold up sends for long."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Other signals that are treated as Ctrl-C, too, end the work where it waits, as `asyncio.Runner` does for that."""
+    others = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.default_int_handler]
+    for number in others:
+        signal.signal(number, signal.getsignal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number in others:
+            signal.signal(number, signal.default_int_handler)
+
+
+class _Generator:
+    def __init__(self, target: Target, record: Record) -> None:
+        self._target = target
+        self._record = record
+        self._lags: list[float] = []  # seconds, of the sends or the beats
+        self._latencies: list[float] = []  # milliseconds, of what was answered
+        self._sends = 0
+        self._started = self._ended = self._processor = 0.0
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS,
+            timeout=aiohttp.ClientTimeout(total=self._target.timeout),
+        )
+        with _interruptible():
+            async with session as self._session:
+                before = time.process_time()
+                try:
+                    await work
+                except BaseExceptionGroup as group:  # of a task group; the others were cancelled
+                    raise group.exceptions[0] from None
+                self._processor = time.process_time() - before
+
+    async def open(self, arrivals: Sequence[tuple[float, Request]]) -> None:
+        """A thread keeps the time: timers of an event loop count whole milliseconds."""
+        self._started = time.perf_counter() + AHEAD_SECONDS
+        loop, stop = asyncio.get_running_loop(), Event()
+        async with asyncio.TaskGroup() as tasks:
+
+            def send(due: float, request: Request) -> None:
+                if not stop.is_set():
+                    tasks.create_task(self._ask(request, due))
+
+            def keep_time() -> None:
+                for at, request in arrivals:
+                    due = self._started + at
+                    if stop.wait(max(0.0, due - time.perf_counter())):
+                        return
+                    loop.call_soon_threadsafe(send, due, request)
+
+            try:
+                await asyncio.to_thread(keep_time)
+            finally:
+                stop.set()
+
+    async def closed(self, choice: Closed, asked: Iterator[Request]) -> None:
+        self._started = time.perf_counter()
+        requests = islice(asked, choice.requests or MAX_REQUESTS)  # whoever is free takes the next
+        end = self._started + (choice.duration or float("inf"))
+        beats = asyncio.create_task(self._beat())
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(choice.clients):
+                tasks.create_task(self._client(requests, end))
+        beats.cancel()
+
+    async def _client(self, requests: Iterator[Request], end: float) -> None:
+        while time.perf_counter() < end and (request := next(requests, None)):
+            await self._ask(request)
+
+    async def _beat(self) -> None:
+        for beat in count(1):
+            due = self._started + beat * BEAT_SECONDS
+            if (left := due - time.perf_counter()) > 0:
+                await asyncio.sleep(left)
+            self._lags.append(max(0.0, time.perf_counter() - due))
+
+    async def _ask(self, request: Request, due: float | None = None) -> None:
+        """Append a sample; one that was not answered has status 0 and an error."""
+        sent = time.perf_counter()
+        if due is None:
+            due = sent
+        else:
+            self._lags.append(sent - due)
+        self._sends += 1
+        body = json.dumps({"text": self._target.texts[request.text], "model": request.model}).encode()
+        try:
+            async with self._session.post(self._target.url, data=body) as response:
+                content = await response.read()
+            ended = time.perf_counter()
+            answer = read_answer(response.status, content, response.headers.get("Server-Timing", ""))
+        except TimeoutError:
+            ended = time.perf_counter()
+            answer = {"status": 0, "error": f"no answer within {self._target.timeout:g} s"}
+        except aiohttp.ClientError as error:
+            ended = time.perf_counter()
+            self._target.check()
+            answer = {"status": 0, "error": f"the connection broke ({error or type(error).__name__})"}
+        self._ended = max(self._ended, ended)
+        ms = (ended - due) * 1e3
+        if answer["status"] == 200:
+            self._latencies.append(ms)
+        place = {"model": request.model, "text": request.text, "first": False}
+        self._record({**place, "at": due - self._started, "lag_ms": (sent - due) * 1e3, "ms": ms, **answer})
+
+    def result(self) -> dict[str, Any]:
+        """See `drive`."""
+        median = float(np.median(self._latencies)) / 1e3 if self._latencies else 0.0
+        lags = np.array(self._lags or [0.0])
+        return {
+            "processor_s": self._processor,
+            "seconds": self._ended - self._started,
+            "sends": self._sends,
+            "late_share": float(np.mean(lags > max(LATE_SECONDS, LATE_OF_MEDIAN * median))),
+            "lag_p99_ms": float(np.quantile(lags, 0.99)) * 1e3,
+        }

@@ -1,0 +1,179 @@
+"""A workload as requests: when each is sent, to which model, with which text; the same for every trial of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FileError
+from ..files import anchored
+from ..strict_yaml import Document
+from .trace_file import read_trace
+from .workload import MAX_REQUESTS, Gamma, Open, Shares, TraceChoice, Workload, Zipf
+
+CHUNK = 1024  # requests of a closed loop that are drawn at a time
+Floats = NDArray[np.float64]
+
+
+class Request(NamedTuple):
+    """What is asked: a model id, and the index of a text."""
+
+    model: str
+    text: int
+
+
+class Arrivals(NamedTuple):
+    """Seconds since the start of the workload, ascending, and the model ids where a trace names them."""
+
+    at: Floats
+    models: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A workload over models and texts. Every draw is seeded by the experiment's seed and the round's number."""
+
+    workload: Workload
+    models: tuple[str, ...]
+    texts: int
+    seed: int
+    trace: Arrivals | None = None
+
+    @property
+    def requests(self) -> int | None:
+        """In one trial, about; None where it depends on the answers."""
+        open_ = self.workload.open
+        if self.trace is not None:
+            return len(self.trace.at)
+        if open_ is not None and open_.duration is not None:
+            return round(open_.rate * open_.duration)
+        bounded = open_ or self.workload.closed
+        return bounded.requests if bounded else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one trial, about; None where it depends on the answers."""
+        open_, closed = self.workload.open, self.workload.closed
+        if self.trace is not None:
+            return float(self.trace.at[-1])
+        if open_ is not None:
+            return open_.duration or (open_.requests or 0) / open_.rate
+        return closed.duration if closed else None
+
+    def __str__(self) -> str:
+        """What it is, in words."""
+        closed, open_, trace = self.workload.closed, self.workload.open, self.workload.trace
+        if closed:
+            words = f"closed, {closed.clients} clients that wait for their answers"
+        elif open_:
+            times = f"gamma {open_.arrivals.gamma:g}" if isinstance(open_.arrivals, Gamma) else open_.arrivals
+            words = f"open, {times} arrivals at {open_.rate:g}/s"
+        else:
+            words = f"the arrivals of {trace and trace.file}"
+        named = self.trace is not None and self.trace.models is not None
+        shares = ", ".join(f"{share:.0%}" for share in shares_of(self.workload.popularity, self.models))
+        return words if len(self.models) == 1 or named else f"{words}, models in shares of {shares}"
+
+    def arrivals(self, number: int) -> list[tuple[float, Request]]:
+        """(seconds since the start, request) of an open loop in the round of that number, from 0."""
+        if self.trace is not None:
+            at, models = self.trace
+        else:
+            assert self.workload.open is not None
+            at, models = arrival_times(self.workload.open, _draws(self.seed, number, "times")), None
+        requests = self.asked(number)
+        drawn = [next(requests) for _ in at]
+        if models is not None:
+            drawn = [request._replace(model=model) for request, model in zip(drawn, models, strict=True)]
+        return list(zip(at.tolist(), drawn, strict=True))
+
+    def asked(self, number: int) -> Iterator[Request]:
+        """Requests without end: models by their popularity, texts uniformly, each independent of the others."""
+        models, texts = _draws(self.seed, number, "models"), _draws(self.seed, number, "texts")
+        shares = shares_of(self.workload.popularity, self.models)
+        while True:
+            chosen = models.choice(len(self.models), CHUNK, p=shares).tolist()
+            for model, text in zip(chosen, texts.integers(self.texts, size=CHUNK).tolist(), strict=True):
+                yield Request(self.models[model], text)
+
+
+def resolved(
+    document: Document, workload: Workload | None, models: Sequence[str], texts: int, seed: int, folder: Path
+) -> Traffic | None:
+    """The workload over these models, its trace read and its path absolute. Raises YamlError."""
+    if workload is None:
+        return None
+    popularity, trace = workload.popularity, workload.trace
+    if isinstance(popularity, Shares) and set(popularity.shares) != set(models):
+        where = ("workload", "trace" if trace else "open", "popularity", "shares")
+        raise document.error(where, f"must give the share of each model, 0 or more: {', '.join(models)}.")
+    arrivals = None
+    if trace is not None:
+        try:
+            path = anchored(trace.file, folder)
+            arrivals = read_arrivals(trace, path, models, seed)
+        except FileError as error:
+            raise document.error(("workload", "trace", "file"), str(error)) from error
+        workload = Workload(trace=trace.model_copy(update={"file": str(path)}))
+    return Traffic(workload, tuple(models), texts, seed, arrivals)
+
+
+def shares_of(popularity: str | Zipf | Shares, models: Sequence[str]) -> Floats:
+    """The share of each model; their sum is 1."""
+    if isinstance(popularity, Shares):
+        weights = np.array([popularity.shares[model] for model in models])
+    else:
+        exponent = popularity.zipf if isinstance(popularity, Zipf) else 0.0
+        weights = np.arange(1, len(models) + 1, dtype=float) ** -exponent
+    return np.asarray(weights / weights.sum())
+
+
+def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
+    """Seconds, ascending. Times between arrivals are constant, exponential (Poisson), or gamma distributed with
+    shape 1/b and scale b/rate: their mean is 1/rate and their squared coefficient of variation b, the burstiness.
+    """
+    burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else 1.0
+    count = choice.requests or round(choice.rate * (choice.duration or 0))
+    if choice.arrivals == "constant":
+        return np.arange(count) / choice.rate
+    drawn: list[Floats] = []
+    end = 0.0
+    while choice.duration is None or end < choice.duration:
+        drawn.append(end + np.cumsum(draws.gamma(1 / burstiness, burstiness / choice.rate, max(count, 16))))
+        end = float(drawn[-1][-1])
+        if choice.requests is not None:
+            return drawn[0][: choice.requests]
+    at = np.concatenate(drawn)
+    return at[at < choice.duration]
+
+
+def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: int) -> Arrivals:
+    """The trace's arrivals that the window and thinning leave, the same in every round.
+
+    Raises FileError for a file that cannot be used, a model that is not there, no arrival or too many.
+    """
+    rows = read_trace(path, choice.columns)
+    begin, end = choice.window or (0.0, float("inf"))
+    first = rows[0].time
+    rows = [row for row in rows if begin <= row.time - first < end]
+    named = choice.popularity is None and bool(rows) and rows[0].model is not None
+    if named:
+        for row in rows:
+            if row.model not in models:
+                raise FileError(f"{path}:{row.line}: there is no model '{row.model}'; models: {', '.join(models)}.")
+    if choice.thin < 1:
+        kept = _draws(seed, "thin").random(len(rows)) < choice.thin
+        rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
+    if not 1 <= len(rows) <= MAX_REQUESTS:
+        raise FileError(f"{path}: 'window' and 'thin' must leave 1 to {MAX_REQUESTS} arrivals, but leave {len(rows)}.")
+    at = (np.array([row.time for row in rows]) - first - begin) / choice.speed
+    return Arrivals(at, tuple(str(row.model) for row in rows) if named else None)
+
+
+def _draws(*seed: object) -> np.random.Generator:
+    return np.random.default_rng(list("/".join(map(str, seed)).encode()))

@@ -1,0 +1,170 @@
+"""What a user chooses under `workload:`: who asks, when, and for which model."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from ..choices import SECONDS, STRICT, Duration, ModelId
+
+MAX_REQUESTS = 1_000_000  # in one trial
+MAX_CLIENTS = 1000
+_RATE = re.compile(r"(\d+(?:\.\d+)?) ?/ ?(s|min|h)")
+_KINDS = ("closed", "open", "trace")
+Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
+Length = Annotated[Duration, Field(gt=0, le=7 * 24 * 3600)]
+
+
+def _per_second(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not (match := _RATE.fullmatch(value)):
+        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not '{value[:40]}'")
+    return float(match[1]) / SECONDS[match[2]]
+
+
+def _one_of(words: tuple[str, ...], keys: tuple[str, ...], remedy: str) -> BeforeValidator:
+    """A word, or a mapping with one key: told in one sentence, where a union would tell of each of its parts."""
+
+    def check(value: Any) -> Any:
+        one_key = isinstance(value, dict) and len(value) == 1 and set(value) <= set(keys)
+        if value in words or one_key or isinstance(value, BaseModel):
+            return value
+        raise ValueError(f"must be {remedy}")
+
+    return BeforeValidator(check)
+
+
+class Gamma(BaseModel):
+    """Gamma distributed times between arrivals, whose squared coefficient of variation is `gamma`.
+
+    1 is a Poisson process, 0 would be a constant rate, and above 1 arrivals come in bursts.
+    """
+
+    model_config = STRICT
+
+    gamma: Annotated[float, Field(gt=0, le=1000, description="burstiness")]
+
+
+class Zipf(BaseModel):
+    """The k-th of the models, in the experiment's order, is asked for in proportion to k^-zipf."""
+
+    model_config = STRICT
+
+    zipf: Annotated[float, Field(ge=0, le=20)]
+
+
+class Shares(BaseModel):
+    """The share of each model in the requests."""
+
+    model_config = STRICT
+
+    shares: Annotated[dict[ModelId, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, not to {sum(self.shares.values()):g}")
+        return self
+
+
+Arrivals = Annotated[
+    Literal["poisson", "constant"] | Gamma,
+    _one_of(("poisson", "constant"), ("gamma",), "poisson, constant, or {gamma: <burstiness>}"),
+]
+Popularity = Annotated[
+    Annotated[Literal["uniform"], Tag("word")] | Annotated[Zipf, Tag("zipf")] | Annotated[Shares, Tag("shares")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else next(iter(dict(value)))),
+    _one_of(("uniform",), ("zipf", "shares"), "uniform, {zipf: <exponent>}, or {shares: {<model>: <share>, …}}"),
+]
+
+
+class _Bounded(BaseModel):
+    """Ends after a time, or after a number of requests."""
+
+    model_config = STRICT
+
+    duration: Length | None = None
+    requests: Requests | None = None
+
+    @model_validator(mode="after")
+    def _has_one_end(self) -> Self:
+        if (self.duration is None) == (self.requests is None):
+            raise ValueError("must have either a 'duration' or a number of 'requests'")
+        return self
+
+
+class Closed(_Bounded):
+    """So many clients, each of which waits for its answer and then asks again; models are drawn uniformly."""
+
+    clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
+
+
+class Open(_Bounded):
+    """Requests that arrive at a rate, however long the answers take."""
+
+    rate: Annotated[float, BeforeValidator(_per_second), Field(gt=0, le=100_000, description="per second")]
+    arrivals: Arrivals = "poisson"
+    popularity: Popularity = "uniform"
+
+    @model_validator(mode="after")
+    def _has_some(self) -> Self:
+        if self.duration is not None and not 1 <= self.duration * self.rate <= MAX_REQUESTS:
+            raise ValueError(f"rate and duration must make 1 to {MAX_REQUESTS} requests in a trial")
+        return self
+
+
+class Columns(BaseModel):
+    """What the columns of a trace, or the keys of its lines, are called."""
+
+    model_config = STRICT
+
+    time: Annotated[str, Field(min_length=1)] = "time"
+    model: Annotated[str, Field(min_length=1, description="`model`, if the file has it")] | None = None
+
+
+class TraceChoice(BaseModel):
+    """Recorded arrivals. `popularity` draws the models where the file names none, and wins where it is written."""
+
+    model_config = STRICT
+
+    file: Annotated[str, Field(min_length=1)]
+    columns: Columns = Columns()
+    window: (
+        Annotated[list[Duration], Field(min_length=2, max_length=2, description="since the first arrival")] | None
+    ) = None
+    thin: Annotated[float, Field(gt=0, le=1, description="the probability that an arrival is kept")] = 1.0
+    speed: Annotated[float, Field(gt=0, le=1e6, description="times are divided by it")] = 1.0
+    popularity: Popularity | None = None
+
+    @model_validator(mode="after")
+    def _window_has_a_length(self) -> Self:
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError("the window must end after it begins, such as [0s, 600s]")
+        return self
+
+
+class Workload(BaseModel):
+    """Exactly one kind of traffic."""
+
+    model_config = STRICT
+
+    closed: Closed | None = None
+    open: Open | None = None
+    trace: TraceChoice | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind(cls, value: Any) -> Any:
+        chosen = {key: kind for key, kind in value.items() if kind is not None} if isinstance(value, dict) else {}
+        if len(chosen) != 1 or (set(value) - set(_KINDS)):
+            raise ValueError(f"must have exactly one of the keys {', '.join(_KINDS)}")
+        return chosen
+
+    @property
+    def popularity(self) -> Literal["uniform"] | Zipf | Shares:
+        """Of the models, where no trace names them."""
+        chosen = self.open or self.trace
+        return (chosen.popularity if chosen else None) or "uniform"

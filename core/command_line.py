@@ -1,0 +1,50 @@
+"""The runner's flags."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .choices import fraction
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(prog="runner.py", description="Measure what loading strategies cost.")
+    flags.add_argument("experiment", nargs="?", type=Path, help="a YAML file, such as experiments/default.yaml")
+    flags.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="root of all results")
+    flags.add_argument("--repetitions", type=_positive, metavar="N", help="requests for each text in each round")
+    flags.add_argument("--repeats", type=_positive, metavar="N", help="rounds")
+    flags.add_argument("--strategies", metavar="A,B", help="only these, by label or by strategy")
+    flags.add_argument("--model", action="append", default=[], type=_model, metavar="ID=REFERENCE")
+    flags.add_argument("--plugins", action="store_true", help="list strategies and loaders, and end")
+    flags.add_argument("--dry-run", action="store_true", help="check the experiment, print the plan, and end")
+    flags.add_argument("--waterfall", action="store_true", help="draw where the time of a load goes")
+    flags.add_argument("--compare", type=Path, metavar="DIR", help="say what changed since this older run")
+    flags.add_argument("--tolerance", type=_fraction, default=0.05, metavar="SHARE", help="of --compare, such as 5%%")
+    instead = flags.add_mutually_exclusive_group()
+    instead.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
+    instead.add_argument("--report", type=Path, metavar="DIR", help="rebuild table and summary from samples, and end")
+    return flags
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not '{text}'")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        share = float(fraction(text if text.endswith("%") else float(text)))
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{text}'")
+    return share
+
+
+def _model(text: str) -> tuple[str, str]:
+    model_id, equals, reference = text.partition("=")
+    if not (model_id and equals and reference):
+        raise argparse.ArgumentTypeError(f"must be ID=REFERENCE, such as sst2=embedded, not '{text}'")
+    return model_id, reference

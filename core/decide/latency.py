@@ -1,0 +1,60 @@
+"""Distributions of latency: cold and warm requests apart, and the mixture of both with its share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .rounds import Record, Round
+from .statistics import mean_interval, median, percentile, samples_for
+
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def latencies(rounds: Sequence[Round]) -> dict[str, Any]:
+    """`latency_ms` of all answered steady requests, and of the `warm` and the `cold` ones by themselves.
+
+    A share is of the answered requests; None where there is none.
+    """
+    answered = [each.answered for each in rounds]
+    warm = [[sample for sample in each if not sample["cold"]] for each in answered]
+    cold = [[sample for sample in each if sample["cold"]] for each in answered]
+    total = sum(map(len, answered))
+    parts = {}
+    for name, samples in (("warm", warm), ("cold", cold)):
+        count = sum(map(len, samples))
+        parts[name] = {"count": count, "share": count / total if total else None, "latency_ms": distribution(samples)}
+    phases = _phases([sample for each in cold for sample in each])
+    return {
+        "latency_ms": distribution(answered),
+        "warm": parts["warm"],
+        "cold": parts["cold"] | {"phases_ms": phases},
+    }
+
+
+def distribution(rounds: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """Mean over rounds with its interval, and percentiles over all requests; null ones say why."""
+    pooled = [sample["ms"] for each in rounds for sample in each]
+    means = [float(np.mean([sample["ms"] for sample in each])) for each in rounds if each]
+    interval = mean_interval(means)
+    result: dict[str, Any] = {"mean": float(np.mean(means)) if means else None}
+    result["mean_ci95"] = list(interval) if interval else None
+    why = {} if interval else {"mean_ci95": f"needs 2 rounds, has {len(means)}"}
+    for name, q in PERCENTILES.items():
+        result[name] = percentile(pooled, q)
+        if result[name] is None:
+            why[name] = f"needs {samples_for(q)} requests, has {len(pooled)}"
+    return result | {"null_because": why}
+
+
+def _phases(cold: Sequence[Record]) -> dict[str, float | None]:
+    """Where the time of a cold request goes: the median of each part of its Server-Timing, in ms."""
+    parts: defaultdict[str, list[float]] = defaultdict(list)
+    for sample in cold:
+        parts["answer"].append(sample["ms"])
+        for name, value in sample["timing"].items():
+            parts[name].append(value)
+    return {name: median(values) for name, values in parts.items()}

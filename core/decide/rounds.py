@@ -1,0 +1,132 @@
+"""A run's records, arranged by trial and round: what was finished, what failed, what does not count."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .statistics import percentile
+
+Record = dict[str, Any]
+OK = 200
+STATISTICS = ("p50", "mean", "p99", "throughput", "idle_pss")
+"""What is compared: one figure for each server process. Milliseconds, answers per second, MiB."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One trial in one round that ran to its end: one server process."""
+
+    number: int
+    ended: Record
+    """The trial's record."""
+    samples: list[Record]
+
+    @cached_property
+    def steady(self) -> list[Record]:
+        """The samples after the first request."""
+        return [sample for sample in self.samples if not sample["first"]]
+
+    @cached_property
+    def answered(self) -> list[Record]:
+        """Those of the steady state that were answered without an error."""
+        return [sample for sample in self.steady if sample["status"] == OK]
+
+    @cached_property
+    def statistics(self) -> dict[str, float | None]:
+        """This process's `STATISTICS`; None what its samples do not support."""
+        latencies = [sample["ms"] for sample in self.answered]
+        seconds = self.ended["steady_s"]
+        return {
+            "p50": percentile(latencies, 0.5),
+            "mean": float(np.mean(latencies)) if latencies else None,
+            "p99": percentile(latencies, 0.99),
+            "throughput": len(latencies) / seconds if latencies and seconds > 0 else None,
+            "idle_pss": self.ended["memory_mib"]["idle_pss"],
+        }
+
+
+@dataclass
+class _Attempt:
+    """At one trial in one round, since the latest "begin"."""
+
+    samples: list[Record] = field(default_factory=list)
+    ended: Record | None = None
+    failure: Record | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's records, arranged."""
+
+    header: Record
+    """Its "run" record."""
+    rounds: dict[str, dict[int, Round]]
+    """By trial label and number; only those that ran to their end."""
+    failures: list[Record]
+    stop: Record | None
+    """Where it ended before its cap."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Of its trials, as in the file."""
+        return list(self.rounds)
+
+    @property
+    def rounds_due(self) -> int:
+        """How many rounds each trial should have finished."""
+        return int(self.stop["round"]) + 1 if self.stop else int(self.header["rounds"])
+
+    def finished(self, label: str) -> list[Round]:
+        """The rounds that this trial finished, in their order."""
+        return [self.rounds[label][number] for number in sorted(self.rounds[label])]
+
+    def complete(self) -> list[int]:
+        """The rounds that every trial finished."""
+        return sorted(set.intersection(*(set(rounds) for rounds in self.rounds.values()))) if self.rounds else []
+
+
+def generator(rounds: Sequence[Round]) -> dict[str, float] | None:
+    """What the load generator was at worst in a round: `cores`, `lag_p99_ms` of its sends, `late_share` of them.
+
+    None without a workload.
+    """
+    known = [measured for each in rounds if (measured := each.ended.get("generator")) and measured["seconds"] > 0]
+    if not known:
+        return None
+    return {
+        "cores": max(measured["processor_s"] / measured["seconds"] for measured in known),
+        "lag_p99_ms": max(measured["lag_p99_ms"] for measured in known),
+        "late_share": max(measured["late_share"] for measured in known),
+    }
+
+
+def arrange(records: Sequence[Record]) -> Run:
+    """Of several attempts at one trial in one round, only the latest counts."""
+    attempts: defaultdict[tuple[str, int], _Attempt] = defaultdict(_Attempt)
+    stop = None
+    for record in records[1:]:
+        kind = record["kind"]
+        if kind == "stop":
+            stop = record
+            continue
+        place = record["trial"], record["round"]
+        if kind == "begin":
+            attempts[place] = _Attempt()
+        elif kind == "sample":
+            attempts[place].samples.append(record)
+        elif kind == "trial":
+            attempts[place].ended = record
+        elif kind == "failure":
+            attempts[place].failure = record
+    rounds: dict[str, dict[int, Round]] = {trial["label"]: {} for trial in records[0]["trials"]}
+    for (label, number), attempt in attempts.items():
+        if attempt.ended is not None:
+            rounds[label][number] = Round(number, attempt.ended, attempt.samples)
+    failures = [attempt.failure for attempt in attempts.values() if attempt.failure is not None]
+    return Run(records[0], rounds, failures, stop)

@@ -1,0 +1,57 @@
+"""Records of runs whose figures are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = dict[str, Any]
+Latencies = Sequence[Sequence[float]]  # of each round, in milliseconds
+
+
+def run_of(*trials: Record, rounds: int = 2, **changes: Any) -> Record:
+    return {
+        "kind": "run", "schema": 3, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
+        "rounds": rounds, "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
+        "workload": None, "slo": None, "precision": None,
+    } | changes  # fmt: skip
+
+
+def trial_of(label: str, dtype: str = "float32") -> Record:
+    return {
+        "label": label, "strategy": label, "options": {}, "loader": "transformers", "loader_options": {},
+        "dtype": dtype, "weights_mib": 0.0,
+    }  # fmt: skip
+
+
+def sample_of(trial: str, ms: float, number: int = 0, **changes: Any) -> Record:
+    return {
+        "kind": "sample", "round": number, "trial": trial, "model": "m", "text": 0, "first": False, "ms": ms,
+        "status": 200, "cold": False, "label": "POSITIVE", "score": 0.9, "timing": {"queue": 0.1, "inference": ms - 1},
+    } | changes  # fmt: skip
+
+
+def ended(trial: str, number: int = 0, pss: float | None = 500.0, **changes: Any) -> Record:
+    memory = {"idle_pss": pss, "idle_private": pss, "peak_rss": pss}
+    return {
+        "kind": "trial", "round": number, "trial": trial, "ready_s": 2.0, "first_answer_s": 3.0, "steady_s": 2.0,
+        "memory_mib": memory, "loads": 1, "unloads": 0, "generator": None,
+    } | changes  # fmt: skip
+
+
+def run_with(latencies: Mapping[str, Latencies], **changes: Any) -> list[Record]:
+    """A run whose trials answered so, in rounds of two seconds each."""
+    records = [run_of(*map(trial_of, latencies), rounds=max(map(len, latencies.values())), **changes)]
+    for number in range(records[0]["rounds"]):
+        for label, rounds in latencies.items():
+            if number < len(rounds):
+                records += trial_with(label, rounds[number], number)
+    return records
+
+
+def trial_with(label: str, latencies: Sequence[float], number: int = 0, **changes: Any) -> list[Record]:
+    """One trial in one round, from its beginning to its end; `changes` are of its last record."""
+    place = {"round": number, "trial": label}
+    first = sample_of(label, 99.0, number, first=True)
+    samples = [first, *(sample_of(label, ms, number) for ms in latencies)]
+    return [{"kind": "begin", **place}, *samples, ended(label, number, **changes)]

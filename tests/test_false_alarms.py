@@ -1,0 +1,60 @@
+"""Verdicts on real servers: a strategy against itself, and against itself with a known delay."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import ROOT, read_json, run_python
+
+RUNS = int(os.environ.get("FALSE_ALARM_RUNS", "20"))
+ROUNDS = 8
+DELAY = 0.15  # of p50
+
+
+def measured(folder: Path, strategies: list[Any], rounds: int) -> Any:
+    """The summary of an experiment with the embedded model: 100 requests for each trial in each round."""
+    folder.mkdir()
+    values = {
+        "name": "self",
+        "models": {"embedded": "embedded"},
+        "plugins": [str(ROOT / "tests" / "delayed.py")],
+        "strategies": strategies,
+        "texts": ["The seats were narrow, but the crew was kind.", "The map shows streets that do not exist."],
+        "repetitions": 50,
+        "repeats": rounds,
+        "seed": int(folder.name) if folder.name.isdecimal() else 0,
+    }
+    (folder / "self.yaml").write_text("# Is it itself?\n" + yaml.safe_dump(values))
+    done = run_python(str(ROOT / "runner.py"), str(folder / "self.yaml"), "--output", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    [summary] = folder.glob("self/*/summary.json")
+    return read_json(summary)
+
+
+@pytest.mark.slow
+def test_few_false_alarms_and_a_delay_of_15_percent_is_found(tmp_path: Path) -> None:
+    """20 runs, about half an hour; FALSE_ALARM_RUNS=2 for a try."""
+    [alone] = measured(tmp_path / "alone", ["persistent"], 3)["trials"]
+    seconds = DELAY * alone["latency_ms"]["p50"] / 1e3
+    strategies = [
+        {"strategy": "persistent", "label": "one"},
+        {"strategy": "persistent", "label": "again"},
+        {"strategy": "delayed", "label": "later", "options": {"seconds": seconds}},
+    ]
+    alarms = found = 0
+    for number in range(RUNS):
+        pairs = measured(tmp_path / str(number), strategies, ROUNDS)["comparisons"]
+        same, later = (p["statistics"]["p50"] for p in pairs if p["against"] == "one")
+        alarms += same["verdict"] != "not separable"
+        found += later["verdict"] == "higher"
+        for name, pair in (("again", same), ("later", later)):
+            low, high = pair["ci95"]
+            print(f"{number}: {name} {pair['ratio']:.3f} ({low:.3f} to {high:.3f}) {pair['verdict']}", flush=True)
+    print(f"{alarms} false alarms, {found} delays found in {RUNS} runs")
+    assert alarms <= 0.15 * RUNS
+    assert found >= 0.9 * RUNS

@@ -1,0 +1,163 @@
+"""A run that was killed goes on, and nothing that was measured is lost or counted twice."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.bench.records import SAMPLES, Records, read_records
+from tests.support import SECONDS, checkpoint_in, read_json, wait_for
+from tests.test_runner import experiment, only_folder, runner, start_runner
+
+STRATEGIES = [{"strategy": name, "loader": "fake", "label": name} for name in ("on-demand", "persistent")]
+
+
+def without_timings(value: Any) -> Any:
+    """A summary's structure, counts and labels; every figure with a fraction is a measurement."""
+    if isinstance(value, dict):
+        measured = {"started", "comparisons", "warnings"}
+        return {key: without_timings(part) for key, part in value.items() if key not in measured}
+    if isinstance(value, list):
+        return [without_timings(part) for part in value]
+    return None if isinstance(value, float) else value
+
+
+def kill_when(process: subprocess.Popen[str], folder: Path, size: int) -> bytes:
+    """Kill it when so many bytes are there; what it had written."""
+    wait_for(lambda: any(path.stat().st_size > size for path in folder.glob(f"*/*/{SAMPLES}")))
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    return (only_folder(folder, "quick") / SAMPLES).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An experiment: two strategies, two rounds."""
+    folder = tmp_path_factory.mktemp("quick")
+    checkpoint_in(folder / "a")
+    return experiment(folder, strategies=STRATEGIES, repeats=2, repetitions=50)
+
+
+@pytest.fixture(scope="module")
+def unbroken(quick: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of it."""
+    out = tmp_path_factory.mktemp("out")
+    done = runner(quick, "--output", str(out))
+    assert done.returncode == 0, done.stderr
+    return only_folder(out, "quick")
+
+
+@pytest.fixture
+def finished(unbroken: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(unbroken, tmp_path / "finished"))
+
+
+def test_a_killed_run_goes_on_where_it_was(quick: str, unbroken: Path, tmp_path: Path) -> None:
+    kept = kill_when(start_runner(quick, "--output", str(tmp_path)), tmp_path, 30_000)  # in the second of four trials
+    folder = only_folder(tmp_path, "quick")
+    done = runner("--resume", str(folder))
+    assert done.returncode == 0, done.stderr
+    after = (folder / SAMPLES).read_bytes()
+    whole = kept[: kept.rfind(b"\n") + 1]
+    assert after.startswith(whole)
+    records = read_records(folder)
+    begun = [(r["round"], r["trial"]) for r in records if r["kind"] == "begin"]
+    ended = [(r["round"], r["trial"]) for r in records if r["kind"] == "trial"]
+    assert len(begun) == 5  # the one that was killed twice
+    assert sorted(ended) == sorted(set(begun))
+    assert without_timings(read_json(folder / "summary.json")) == without_timings(read_json(unbroken / "summary.json"))
+
+
+def test_what_is_complete_is_not_run_again(finished: Path) -> None:
+    samples = (finished / SAMPLES).read_bytes()
+    done = runner("--resume", str(finished))
+    assert done.returncode == 0, done.stderr
+    assert (finished / SAMPLES).read_bytes() == samples
+
+
+def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
+    samples = (finished / SAMPLES).read_bytes()
+    (finished / SAMPLES).write_bytes(samples + b'{"kind": "sample", "tri')
+    with Records(finished) as records:
+        records.append("stop", round=1, reason="enough")
+    assert (finished / SAMPLES).read_bytes().startswith(samples)
+    assert read_records(finished)[-1] == {"kind": "stop", "round": 1, "reason": "enough"}
+
+
+def test_a_second_runner_is_refused(finished: Path) -> None:
+    with Records(finished):
+        done = runner("--resume", str(finished))
+    assert (done.returncode, "Another runner is at work" in done.stderr) == (2, True), done.stderr
+
+
+def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
+    original = (finished / "experiment.yaml").read_text()
+    (finished / "experiment.yaml").write_text(original.replace("repeats: 2", "repeats: 3"))
+    done = runner("--resume", str(finished))
+    assert (done.returncode, "experiment.yaml was changed" in done.stderr) == (2, True), done.stderr
+    (finished / "experiment.yaml").unlink()
+    assert "experiment.yaml cannot be read" in runner("--resume", str(finished)).stderr
+    (finished / "experiment.yaml").write_text(original)
+    samples = (finished / SAMPLES).read_text()
+    sha = read_records(finished)[0]["models"]["a"]["sha256"]
+    (finished / SAMPLES).write_text(samples.replace(sha, "0" * 64))
+    done = runner("--resume", str(finished))
+    assert (done.returncode, "checkpoint of model 'a'" in done.stderr) == (2, True), done.stderr
+    assert "holds no run" in runner("--resume", str(tmp_path)).stderr
+
+
+def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -> None:
+    done = runner(str(finished / "experiment.yaml"), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Is it quick?")
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    """Killed at random and resumed: what was written stays, each sample is there once, the summary is the same."""
+    rng = random.Random(7)
+    checkpoint_in(tmp_path / "a")
+    path = experiment(tmp_path, strategies=STRATEGIES, repeats=6, repetitions=400)
+    whole = tmp_path / "whole"
+    assert runner(path, "--output", str(whole)).returncode == 0
+    out = tmp_path / "out"
+    arguments: list[str] = [path, "--output", str(out)]
+    kept, kills = b"", 0
+    while kills < 50:
+        process = start_runner(*arguments)
+        end = time.monotonic() + rng.uniform(0.3, 9.0)
+        wait_for(lambda process=process, end=end: process.poll() is not None or time.monotonic() > end)  # type: ignore[misc]
+        if process.poll() is not None:  # it came to its end before we did: begin another
+            assert process.returncode == 0, process.communicate()[0]
+            shutil.rmtree(out)
+            arguments, kept = [path, "--output", str(out)], b""
+            process.communicate()
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=SECONDS)
+        kills += 1
+        folders = [folder for folder in out.glob("quick/*") if (folder / SAMPLES).exists()]
+        now = (folders[0] / SAMPLES).read_bytes() if folders else b""
+        assert now.startswith(kept)  # what an earlier one wrote is there, and where it was
+        kept = now[: now.rfind(b"\n") + 1]
+        if kept:
+            arguments = ["--resume", str(folders[0])]
+        elif out.exists():
+            shutil.rmtree(out)  # it did not come to its first record: there is nothing to go on with
+    done = runner(*arguments)
+    assert done.returncode == 0, done.stderr
+    folder = only_folder(out, "quick")
+    final = (folder / SAMPLES).read_bytes()
+    assert final.startswith(kept)
+    samples = [line for line in final.splitlines() if b'"kind": "sample"' in line]
+    assert len(samples) == len(set(samples))
+    summaries = [read_json(each / "summary.json") for each in (folder, only_folder(whole, "quick"))]
+    assert without_timings(summaries[0]) == without_timings(summaries[1])

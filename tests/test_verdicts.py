@@ -1,0 +1,253 @@
+"""Comparisons, targets and precision, on records whose figures are known; what is said, and what is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from core.decide.intervals import estimate, further_rounds
+from core.decide.precision import precise_enough
+from core.decide.rounds import arrange
+from core.decide.slo import quantile, share_interval
+from core.decide.summary import summarise
+from core.decide.verdicts import compared, ending, targets
+from core.report.table import table
+from tests.synthetic import Record, run_with, sample_of, trial_with
+
+
+def around(ms: float, ratios: Sequence[float], requests: int = 20) -> list[list[float]]:
+    """In each round that many requests, all of them this long times the round's ratio."""
+    return [[ms * ratio] * requests for ratio in ratios]
+
+
+DRIFT = [1.0, 1.4, 0.9, 1.2, 1.1, 0.8, 1.3, 1.0, 0.7, 1.5]  # of the machine, which pairing takes out
+SMALL = [1.01, 0.99, 1.02, 0.98, 1.01, 0.99, 1.02, 0.98, 1.01, 1.0]
+
+
+def against(ratio: float, rounds: int, **changes: Any) -> list[Record]:
+    slower = [drift * ratio * small for drift, small in zip(DRIFT, SMALL, strict=True)]
+    return run_with({"a": around(10, DRIFT[:rounds]), "b": around(10, slower[:rounds])}, **changes)
+
+
+def statistics_of(records: Sequence[Record]) -> Any:
+    [pair] = summarise(records)["comparisons"]
+    assert (pair["trial"], pair["against"]) == ("b", "a")
+    return pair["statistics"]
+
+
+def test_a_comparison_is_students_over_paired_log_ratios() -> None:
+    p50 = statistics_of(against(1.5, 5))["p50"]
+    logs = np.log(1.5 * np.array(SMALL[:5]))
+    expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert p50["ratio"] == pytest.approx(math.exp(logs.mean()))
+    assert p50["ci95"] == pytest.approx([math.exp(expected.low), math.exp(expected.high)])
+    assert (p50["method"], p50["rounds"], p50["verdict"], p50["further_rounds"]) == ("t", 5, "higher", None)
+
+
+def test_from_ten_rounds_on_it_is_the_bootstrap() -> None:
+    p50 = statistics_of(against(1 / 1.5, 10))["p50"]
+    assert (p50["method"], p50["verdict"]) == ("bootstrap", "lower")
+    logs = np.log(np.array(SMALL) / 1.5)
+    expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert p50["ci95"] == pytest.approx([math.exp(expected.low), math.exp(expected.high)], rel=2e-3)
+    assert statistics_of(against(1 / 1.5, 10))["p50"] == p50  # the same report from the same samples
+
+
+def test_below_five_rounds_there_are_figures_and_no_verdict() -> None:
+    records = against(1.5, 4)
+    p50 = statistics_of(records)["p50"]
+    assert p50["ratio"] == pytest.approx(1.5, rel=0.01)
+    assert (p50["ci95"], p50["verdict"], p50["further_rounds"]) == (None, None, 1)
+    latency, memory, lacking = compared(summarise(records))
+    assert latency == "b against a: p50 16.4 ms against 11.0 ms, a ratio of 1.50 in 4 rounds."
+    assert memory == "b against a: PSS between requests 500 against 500 MiB, a ratio of 1.000 in 4 rounds."
+    assert lacking == (
+        "These are figures, no verdict: that takes 5 rounds that both trials finished, 1 more than there are"
+        " (repeats: 5)."
+    )
+
+
+def test_each_verdict_in_words() -> None:
+    slower, *_ = compared(summarise(against(1.5, 5)))
+    assert slower.startswith("b takes 1.50 times as long as a: p50 16.7 ms against 11.0 ms (95 % interval 1.")
+    assert slower.endswith(", 5 rounds).")
+    faster, *_ = compared(summarise(against(0.5, 5)))
+    assert faster.startswith("b takes 0.50 of the time of a: ")
+    same, *_ = compared(summarise(against(1.002, 5)))
+    assert same.startswith("b and a are not separable: p50 ")
+    assert "more would probably separate a difference of this size" in same
+    records = run_with({"a": around(10, [1] * 6), "b": around(10, [1.1, 1 / 1.1] * 3)})
+    equal, *_ = compared(summarise(records))
+    assert "Over 1000 more would be needed; the interval bounds the difference to -10.4% to +11.6%." in equal
+
+
+def test_memory_in_words() -> None:
+    records = run_with({"a": around(10, [1] * 5)})
+    records[0]["trials"].append(records[0]["trials"][0] | {"label": "b"})
+    for number in range(5):
+        records += trial_with(
+            "b", [10.0] * 20, number, memory_mib=dict.fromkeys(("idle_pss", "idle_private", "peak_rss"), 400 + number)
+        )
+    [_, memory] = compared(summarise(records))
+    assert memory.startswith("b holds 98 MiB less than a: PSS between requests 402 against 500 MiB (ratio 0.80, 95 %")
+    unknown = [r | {"memory_mib": dict.fromkeys(r["memory_mib"])} if r["kind"] == "trial" else r for r in records]
+    assert list(compared(summarise(unknown)))[1].endswith("is not known: this system has no /proc.")
+
+
+def test_the_rounds_that_only_one_finished_are_left_out() -> None:
+    records = [r for r in against(2, 7) if not (r.get("trial") == "b" and r.get("round") == 3)]
+    assert statistics_of(records)["p50"]["rounds"] == 6
+
+
+def test_only_the_latest_attempt_counts() -> None:
+    records = against(2, 5)
+    killed = [{"kind": "begin", "round": 2, "trial": "b"}, *[sample_of("b", 9999.0, 2)] * 30]
+    failed = [
+        {"kind": "begin", "round": 1, "trial": "a"},
+        {"kind": "failure", "round": 1, "trial": "a", "reason": "R."},
+    ]
+    assert summarise([records[0], *killed, *failed, *records[1:]]) == summarise(records)
+    again = summarise([*records, *failed])
+    assert [trial["rounds"] for trial in again["trials"]] == [4, 5]
+    assert [failure["round"] for failure in again["failures"]] == [1]
+
+
+def test_p99_and_throughput_only_where_they_mean_something() -> None:
+    few = statistics_of(against(2, 5))
+    assert few["p99"] == {"ratio": None, "null_because": "needs 1000 answered requests in each round"}
+    assert few["throughput"]["ratio"] == pytest.approx(1)  # the records say two seconds for each round
+    many = statistics_of(run_with({"a": around(10, DRIFT[:5], 1000), "b": around(20, DRIFT[:5], 1000)}))
+    assert many["p99"]["ratio"] == pytest.approx(2)
+    offered = statistics_of(against(2, 5, workload={"open": {"rate": 5.0}}))
+    assert (offered["throughput"]["ratio"], offered["p50"]["verdict"]) == (None, "higher")
+    closed = against(2, 5, workload={"closed": {"clients": 4}})
+    assert statistics_of(closed)["throughput"]["ratio"] == pytest.approx(1)
+    assert "requests/s" in list(compared(summarise(closed)))[1]
+    short = statistics_of(run_with({"a": around(10, DRIFT[:5], 19), "b": around(20, DRIFT[:5], 19)}))
+    assert (short["p50"]["ratio"], short["mean"]["verdict"]) == (None, "higher")
+
+
+def test_the_further_rounds_find_such_an_effect_in_four_of_five_cases() -> None:
+    more = further_rounds(0.05, 0.1, 5)
+    assert more is not None
+    n = more + 5
+    noncentral = stats.nct(n - 1, 0.05 / 0.1 * math.sqrt(n))
+    assert float(noncentral.sf(stats.t.ppf(0.975, n - 1))) == pytest.approx(0.8, abs=0.02)
+    assert further_rounds(0.0001, 0.1, 5) is None
+    assert further_rounds(0.0, 0.0, 5) is None
+
+
+def test_equal_rounds_are_a_bound_not_an_error() -> None:
+    for rounds in (5, 10):
+        found = estimate([0.0] * rounds)
+        assert (found["ci95"], found["verdict"]) == ([1, 1], "not separable")
+
+
+def test_cold_and_warm_are_kept_apart() -> None:
+    records = [sample_of("a", 50.0 + i, cold=True) for i in range(25)] + [sample_of("a", 5.0 + i) for i in range(75)]
+    records = [*run_with({"a": [[]]})[:2], *records, trial_with("a", [])[-1]]
+    summary = summarise(records)
+    [trial] = summary["trials"]
+    assert (trial["cold"]["count"], trial["cold"]["share"], trial["warm"]["count"]) == (25, 0.25, 75)
+    assert (trial["cold"]["latency_ms"]["p50"], trial["warm"]["latency_ms"]["p50"]) == (62, 42)
+    assert trial["cold"]["latency_ms"]["null_because"]["p95"] == "needs 200 requests, has 25"
+    header, _, row = (line.split("|") for line in table(summary, "pipe").splitlines())
+    cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
+    assert (cells["cold"], cells["warm p50 (ms)"], cells["cold p50 (ms)"], cells["p99 (ms)"]) == (
+        "25.0%",
+        "42.0",
+        "62.0",
+        "n/a",
+    )
+    assert "p99" not in table(summary, "simple")
+
+
+def target_of(within: Sequence[int], sent: int, **changes: Any) -> Any:
+    rounds = [[10.0] * count + [300.0] * (sent - count) for count in within]
+    return summarise(run_with({"a": rounds}, slo={"p99": 0.2}, **changes))["trials"][0]["slo"][0]
+
+
+def test_goodput_and_whether_a_target_is_met() -> None:
+    met = target_of([500] * 5, 500)
+    assert (met["verdict"], met["share_within"], met["goodput_rps"]) == ("met", 1, 250)
+    assert target_of([50] * 5, 50)["verdict"] == "not separable"  # 250 of 250 do not prove 99 %
+    assert target_of([90, 92, 91, 93, 90], 100)["verdict"] == "missed"
+    assert target_of([100, 100, 100, 100, 80], 100)["verdict"] == "not separable"  # one process decides
+    few = target_of([500] * 4, 500)
+    assert (few["verdict"], few["further_rounds"]) == (None, 1)
+
+
+def test_a_failed_request_is_not_within_the_target() -> None:
+    records = run_with({"a": [[10.0] * 99] * 5}, slo={"p90": 0.2})
+    records[3:3] = [sample_of("a", 1.0, 0, status=503)]
+    [target] = summarise(records)["trials"][0]["slo"]
+    assert target["share_within"] == pytest.approx(495 / 496)
+
+
+def test_targets_in_words_and_in_the_table() -> None:
+    rounds = {"a": [[10.0] * 500] * 5, "b": [[300.0] * 500] * 5, "c": [[10.0] * 50] * 5}
+    summary = summarise(run_with(rounds, slo={"p99": 0.2}))
+    met, missed, open_ = targets(summary)
+    assert met.startswith("a meets p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
+    assert met.endswith(", 250.0 each second.")
+    assert missed.startswith(
+        "b misses p99 ≤ 200 ms: 0.00% of the requests are within it (95 % interval 0.00% to 0.15%)"
+    )
+    assert open_.startswith("c, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 98.49% to 100.00%)")
+    assert open_.endswith(", 25.0 each second; whether that meets it is not separable.")
+    assert "within 200 ms (p99, 1/s)" in table(summary, "pipe")
+    assert "within" not in table(summarise(run_with(rounds)), "pipe")
+    few = summarise(run_with({"a": [[10.0] * 500]}, slo={"p99": 0.2}))
+    assert list(targets(few))[1] == "Whether a target is met takes 5 rounds, 4 more than there are."
+
+
+def test_a_share_is_at_least_as_open_as_so_many_requests_leave_it() -> None:
+    wilson = stats.binomtest(500, 500).proportion_ci(0.95, "wilson")
+    assert share_interval([100] * 5, [100] * 5) == pytest.approx((wilson.low, 1))
+    low, high = share_interval([100, 100, 100, 100, 50], [100] * 5)
+    expected = stats.t.interval(0.95, 4, 0.9, stats.sem([1, 1, 1, 1, 0.5]))
+    assert (low, high) == pytest.approx((expected[0], 1))
+    assert [quantile(name) for name in ("p50", "p99", "p99.9")] == [0.5, 0.99, 0.999]
+
+
+def test_a_run_stops_when_its_intervals_are_narrow_whatever_they_say() -> None:
+    assert precise_enough(against(2, 4), 0.5) is None  # never before round 5
+    assert precise_enough(against(2, 6), 0.5) is None  # nor before the third narrow one in a row
+    for ratio in (2, 1):
+        reason = precise_enough(against(ratio, 7), 0.05)
+        assert reason is not None
+        assert reason.startswith("After 7 rounds, the interval of p50 relative to a is no wider than 5.0%: b 3.")
+        assert precise_enough(against(ratio, 7), 0.04) is None  # after round 5 it was 4.1 %
+    unfinished = [r for r in against(2, 7) if not (r["kind"] == "trial" and r["trial"] == "a" and r["round"] == 6)]
+    assert precise_enough(unfinished, 0.5) is None  # the seventh round is not complete
+
+
+def test_a_single_trial_stops_by_the_width_of_its_own_mean() -> None:
+    records = run_with({"a": around(10, SMALL[:7])})
+    logs = np.log(SMALL[:5])  # the widest of the three
+    low, high = stats.t.interval(0.95, 4, logs.mean(), stats.sem(logs))
+    width = (math.exp(high) - math.exp(low)) / math.exp(logs.mean())
+    assert precise_enough(records, width * 1.01) is not None
+    assert precise_enough(records, width * 0.99) is None
+    assert precise_enough(run_with({"a": [[]] * 8}), 0.5) is None
+    short = {"a": around(10, SMALL, 19), "b": around(10, SMALL, 19)}
+    assert precise_enough(run_with(short), 0.5) is None  # no round has a p50
+
+
+def test_why_a_run_ended_is_told() -> None:
+    records = against(2, 5, precision=0.05)
+    records[0]["rounds"] = 20
+    stopped = summarise([*records, {"kind": "stop", "round": 4, "reason": "It knows enough."}])
+    assert list(ending(stopped)) == ["The run ended before its 20 rounds: It knows enough."]
+    assert (stopped["rounds_due"], arrange(records).rounds_due) == (5, 20)
+    assert list(ending(summarise(against(2, 5, precision=0.01)))) == [
+        "The precision of 1.0% was not reached. The widest intervals: b 4.1%. Raise 'repeats'."
+    ]
+    assert list(ending(summarise(against(2, 4, precision=0.01)))) == [
+        "The precision of 1.0% was not reached. Raise 'repeats'."
+    ]
