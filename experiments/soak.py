@@ -49,7 +49,8 @@ wrk.headers["Content-Type"] = "application/json"
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function init(args) pause = tonumber(args[1]); good = 0; refused = 0; other = 0 end
-function delay() return -pause * math.log(1 - math.random()) end  -- or all connections would ask at once
+-- All connections would ask at once without it; and after 5 s the server closes one that is idle.
+function delay() return math.min(4000, -pause * math.log(1 - math.random())) end
 function response(status)
   if status == 200 then good = good + 1 elseif status == 503 then refused = refused + 1 else other = other + 1 end
 end
