@@ -191,7 +191,7 @@ class _Generator:
         except aiohttp.ClientError as error:
             ended = time.perf_counter()
             self._target.check()
-            answer = {"status": 0, "error": f"the connection broke ({error or type(error).__name__})"}
+            answer = {"status": 0, "error": f"the connection broke ({str(error) or type(error).__name__})"}
         self._ended = max(self._ended, ended)
         ms = (ended - due) * 1e3
         if answer["status"] == 200:
