@@ -38,7 +38,7 @@ def measured(folder: Path, strategies: list[Any], rounds: int) -> Any:
 
 @pytest.mark.slow
 def test_few_false_alarms_and_a_delay_of_15_percent_is_found(tmp_path: Path) -> None:
-    """20 runs, about half an hour; FALSE_ALARM_RUNS=2 for a try."""
+    """20 runs, some 50 minutes; FALSE_ALARM_RUNS=2 for a try."""
     [alone] = measured(tmp_path / "alone", ["persistent"], 3)["trials"]
     seconds = DELAY * alone["latency_ms"]["p50"] / 1e3
     strategies = [
