@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,21 @@ def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -
     assert done.stdout.startswith("Is it quick?")
 
 
+def attempts(folder: Path, *, ended: bool) -> dict[tuple[int, str], list[list[int]]]:
+    """The texts of each attempt's samples by (round, trial), of those that came to their end or of all."""
+    found: defaultdict[tuple[int, str], list[list[int]]] = defaultdict(list)
+    finished: defaultdict[tuple[int, str], list[list[int]]] = defaultdict(list)
+    for record in read_records(folder)[1:]:
+        place = record["round"], record["trial"]
+        if record["kind"] == "begin":
+            found[place].append([])
+        elif record["kind"] == "sample":
+            found[place][-1].append(record["text"])
+        elif record["kind"] == "trial":
+            finished[place].append(found[place][-1])
+    return finished if ended else found
+
+
 @pytest.mark.slow
 def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     """Killed at random and resumed: what was written stays, each sample is there once, the summary is the same."""
@@ -157,7 +173,9 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     folder = only_folder(out, "quick")
     final = (folder / SAMPLES).read_bytes()
     assert final.startswith(kept)
-    samples = [line for line in final.splitlines() if b'"kind": "sample"' in line]
-    assert len(samples) == len(set(samples))
+    for place, those in attempts(only_folder(whole, "quick"), ended=True).items():
+        [as_planned] = those
+        assert attempts(folder, ended=True)[place] == [as_planned]
+        assert all(each == as_planned[: len(each)] for each in attempts(folder, ended=False)[place])
     summaries = [read_json(each / "summary.json") for each in (folder, only_folder(whole, "quick"))]
     assert without_timings(summaries[0]) == without_timings(summaries[1])
