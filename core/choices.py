@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -69,6 +69,22 @@ class Batching(BaseModel):
     max_batch_size: Annotated[int, Field(ge=1, le=4096, description="texts")] = 32
     max_batch_tokens: Annotated[int, Field(ge=1, description="of a padded batch, estimated")] = 2048
     max_wait_ms: Annotated[float, Field(ge=0, le=60_000, description="for a batch to fill")] = 0.0
+
+
+class Cost(BaseModel):
+    """What a deployment pays, in one currency. The defaults are AWS Fargate's (Linux on x86, us-east-1, on demand:
+    aws.amazon.com/fargate/pricing); what an hour of callers' waiting is worth nobody can say but their host.
+    """
+
+    model_config = STRICT
+
+    memory_gib_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.004445
+    cpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False, description="of one core")] = 0.04048
+    latency_hour: Annotated[float, Field(ge=0, allow_inf_nan=False, description="of a caller's waiting")] = 0.0
+    charge: Annotated[Literal["pss", "private"], Field(description="which memory is paid for")] = "pss"
+    billing: Annotated[
+        Literal["average", "peak"], Field(description="peak: as on a machine of fixed size, which others cannot use")
+    ] = "average"
 
 
 def _batching(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..choices import STRICT, Batching, BatchingChoice, Duration, Fraction, ModelId, Reference, StrategyChoice
+from ..choices import STRICT, Batching, BatchingChoice, Cost, Duration, Fraction, ModelId, Reference, StrategyChoice
 from ..errors import OptionError, ResidencyError, YamlError
 from ..files import anchored, read_text
 from ..models.references import anchor
@@ -60,6 +60,7 @@ class Experiment(BaseModel):
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
     precision: Annotated[Fraction | None, Field(description="end once the intervals are no wider, relatively")] = None
     slo: Annotated[dict[Percentile, Annotated[Duration, Field(gt=0)]], Field(min_length=1)] | None = None
+    cost: Annotated[Cost, Field(description="prices of memory, processor and waiting")] = Cost()
     plugins: list[str] = []
     seed: int = 0
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (

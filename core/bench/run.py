@@ -129,6 +129,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "texts": sha256("\n".join(plan.texts).encode()).hexdigest(),
         "slo": experiment.slo,
         "precision": experiment.precision,
+        "cost": experiment.cost.model_dump(),
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}
             for model_id, reference in experiment.models.items()
