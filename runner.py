@@ -40,6 +40,8 @@ class Wanted:
     waterfall: bool = False
     baseline: list[Record] | None = None
     """The records of an older run."""
+    older: Path | None = None
+    """Its folder."""
     tolerance: float = 0.05
 
 
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(flags: argparse.Namespace) -> int:
-    wanted = Wanted(flags.waterfall, _baseline(flags.compare), flags.tolerance)
+    wanted = Wanted(flags.waterfall, _baseline(flags.compare), flags.compare, flags.tolerance)
     if flags.report:
         return write_report(flags.report, wanted)
     if flags.resume:
@@ -137,8 +139,8 @@ def write_report(folder: Path, wanted: Wanted) -> int:
     if wanted.waterfall:
         print(f"\n{waterfall(summary)}")
     changed = changes(wanted.baseline, records, wanted.tolerance) if wanted.baseline else None
-    if changed:
-        print("\nAgainst the older run:", *changed.sentences, sep="\n")
+    if changed and wanted.older:
+        print("\nAgainst the older run:", *changed.sentences, *_since(wanted.older, folder), sep="\n")
     due = summary["rounds_due"]
     sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == due for t in summary["trials"])
     return OK if sound and not (changed and changed.regressed) else FAILED
@@ -156,6 +158,12 @@ def _baseline(folder: Path | None) -> list[Record] | None:
     except BROKEN as error:
         raise FileError(f"--compare: {folder} holds a record of another form ({error!r}).") from error
     return records
+
+
+def _since(older: Path, folder: Path) -> list[str]:
+    """What else was different in that run."""
+    before, now = (_read_json(each / "environment.json") for each in (older, folder))
+    return [f"Since that run {difference}." for difference in differences(before, now)]
 
 
 def _read_json(path: Path) -> Any:

@@ -110,10 +110,12 @@ def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
     for name, records in (("old", run_at(10)), ("new", run_at(12, NEW))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (tmp_path / name / "environment.json").write_text(json.dumps({"processor": f"the {name} one", "cores": 2}))
     old, new = tmp_path / "old", tmp_path / "new"
     done = report(new, "--compare", str(old))
     assert done.returncode == 1
     assert "Against the older run:\na, p50: 10.0 → 12.0 ms, +20.0%" in done.stdout
+    assert "\nSince that run processor became the new one (was the old one).\n" in done.stdout
     assert report(new, "--compare", str(old), "--tolerance", "30%").returncode == 0
     bad = report(new, "--compare", str(tmp_path))
     assert (bad.returncode, "--compare: " in bad.stderr, "holds no run" in bad.stderr) == (2, True, True)

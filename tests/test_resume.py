@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -91,6 +93,26 @@ def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
         records.append("stop", round=1, reason="enough")
     assert (finished / SAMPLES).read_bytes().startswith(samples)
     assert read_records(finished)[-1] == {"kind": "stop", "round": 1, "reason": "enough"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set from outside the process")
+def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbroken: Path, tmp_path: Path) -> None:
+    process = start_runner(quick, "--output", str(tmp_path))
+    wait_for(lambda: any(path.stat().st_size > 30_000 for path in tmp_path.glob(f"*/*/{SAMPLES}")))
+    folder = only_folder(tmp_path, "quick")
+    room = (folder / SAMPLES).stat().st_size + 1000  # for some more lines, and a part of one
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "cannot be written: File too large." in said
+    assert f"--resume {folder}" in said
+    assert "Traceback" not in said
+    kept = (folder / SAMPLES).read_bytes()
+    assert len(read_records(folder)) == kept.count(b"\n")
+    done = runner("--resume", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert (folder / SAMPLES).read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    assert without_timings(read_json(folder / "summary.json")) == without_timings(read_json(unbroken / "summary.json"))
 
 
 def test_a_second_runner_is_refused(finished: Path) -> None:

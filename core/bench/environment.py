@@ -47,9 +47,9 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def differences(before: Any, after: dict[str, Any]) -> Iterator[str]:
-    """What is different, as parts of a sentence: "torch became 2.13.1 (was 2.13.0)"."""
-    if not isinstance(before, dict):
+def differences(before: Any, after: Any) -> Iterator[str]:
+    """What is different, as parts of a sentence: "torch became 2.13.1 (was 2.13.0)"; nothing where one is not known."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
         return
     for key, now in after.items():
         was = before.get(key)
