@@ -42,7 +42,12 @@ def second_worker(model: str, rounds: int) -> None:
         rows.append((strategy, *everything, everything[1] - everything[0], *mapped, mapped[1] - mapped[0]))
     print(tabulate(rows, HEADERS, floatfmt=".1f"))
     weights = sum(file.stat().st_size for file in resolve(model).glob("*.safetensors")) / 2**20
-    print(f"Of {weights:.0f} MiB of weights, a second worker adds {rows[0][-1] / weights:.1%}.")
+    (_, _, _, kept, *_, mapped_again), (_, _, _, empty, *_) = rows
+    print(
+        f"Of {weights:.0f} MiB of weights, a second worker maps {mapped_again / weights:.1%} anew. It adds"
+        f" {kept - empty:.1f} MiB ({(kept - empty) / weights:.1%}) above one that keeps no model: kernels for each size of"
+        " batch, and what batches have left in the heap."
+    )
 
 
 def pss(start: Start, route: str) -> tuple[float, float]:
