@@ -42,11 +42,11 @@ def second_worker(model: str, rounds: int) -> None:
         rows.append((strategy, *everything, everything[1] - everything[0], *mapped, mapped[1] - mapped[0]))
     print(tabulate(rows, HEADERS, floatfmt=".1f"))
     weights = sum(file.stat().st_size for file in resolve(model).glob("*.safetensors")) / 2**20
-    (_, _, _, kept, *_, mapped_again), (_, _, _, empty, *_) = rows
+    (*_, kept, _, _, mapped_again), (*_, empty, _, _, _) = rows
+    added = f"{kept - empty:.1f} MiB, {(kept - empty) / weights:.1%}"
     print(
-        f"Of {weights:.0f} MiB of weights, a second worker maps {mapped_again / weights:.1%} anew. It adds"
-        f" {kept - empty:.1f} MiB ({(kept - empty) / weights:.1%}) above one that keeps no model: kernels for each size of"
-        " batch, and what batches have left in the heap."
+        f"Of {weights:.0f} MiB of weights, a second worker maps {mapped_again / weights:.1%} anew. Above one that keeps"
+        f" no model it adds {added}: kernels for each size of batch, and what batches have left in the heap."
     )
 
 
