@@ -1,4 +1,4 @@
-"""A plugin for tests: `persistent`, with a delay added to each request."""
+"""A plugin for tests: `on-demand`, with a delay added to each request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from strategies.persistent import Persistent
+from strategies.on_demand import OnDemand
 
 if TYPE_CHECKING:
     from core.contracts import Load, Model
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SPUN = 3e-4  # seconds at the end of a delay that are not slept, because a sleep ends late
 
 
-class Delayed(Persistent):
-    """Keeps every model, and answers later than it could."""
+class Delayed(OnDemand):
+    """Loads for every request, and answers later than it could."""
 
     name = "delayed"
 

@@ -13,12 +13,12 @@ from tests.support import ROOT, read_json, run_python
 
 RUNS = int(os.environ.get("FALSE_ALARM_RUNS", "20"))
 PRECISION = 0.15  # of an interval: as wide as the difference that is to be found, so its half is on either side
-MOST_ROUNDS = 20
+MOST_ROUNDS = 12
 DELAY = 0.15  # of p50
 
 
 def measured(folder: Path, strategies: list[Any]) -> Any:
-    """The summary of an experiment with the embedded model: 100 requests for each trial in each round, and as many
+    """The summary of an experiment with the embedded model: 40 requests for each trial in each round, and as many
     rounds as `precision` asks for.
     """
     folder.mkdir()
@@ -28,7 +28,7 @@ def measured(folder: Path, strategies: list[Any]) -> Any:
         "plugins": [str(ROOT / "tests" / "delayed.py")],
         "strategies": strategies,
         "texts": ["The seats were narrow, but the crew was kind.", "The map shows streets that do not exist."],
-        "repetitions": 50,
+        "repetitions": 20,
         "repeats": MOST_ROUNDS,
         "precision": PRECISION,
         "seed": int(folder.name) if folder.name.isdecimal() else 0,
@@ -42,14 +42,18 @@ def measured(folder: Path, strategies: list[Any]) -> Any:
 
 @pytest.mark.slow
 def test_few_false_alarms_and_a_delay_of_15_percent_is_found(tmp_path: Path) -> None:
-    """20 runs, some 50 minutes; FALSE_ALARM_RUNS=2 for a try."""
-    [before] = measured(tmp_path / "alone", ["persistent"])["trials"]
+    """20 runs, some 40 minutes; FALSE_ALARM_RUNS=2 for a try.
+
+    `on-demand`, whose processes differ by some 3 % in p50. Those of `persistent` with a model this small differ by
+    10 %, so that the same precision takes up to 20 rounds.
+    """
+    [before] = measured(tmp_path / "alone", ["on-demand"])["trials"]
     alarms = found = 0
     for number in range(RUNS):
         seconds = DELAY * before["latency_ms"]["p50"] / 1e3  # of the run before: a machine is faster at times
         strategies = [
-            {"strategy": "persistent", "label": "one"},
-            {"strategy": "persistent", "label": "again"},
+            {"strategy": "on-demand", "label": "one"},
+            {"strategy": "on-demand", "label": "again"},
             {"strategy": "delayed", "label": "later", "options": {"seconds": seconds}},
         ]
         summary = measured(tmp_path / str(number), strategies)
