@@ -20,14 +20,21 @@ from core.bench.run import begin, prepare, run_trials
 from core.command_line import parser
 from core.decide.changes import changes
 from core.decide.precision import precise_enough
+from core.decide.rounds import arrange
 from core.decide.summary import summarise
 from core.decide.words import answer_in_words
 from core.errors import FileError, ResidencyError, ResultsError
 from core.plugins import load_plugins
+from core.report.card import card
+from core.report.html import report
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
 from core.report.table import footnotes, table
 from core.report.waterfall import waterfall
+from core.simulate.confirm import errors, write_experiment
+from core.simulate.plan_file import load_plan
+from core.simulate.planning import candidates, plan_of_settings
+from core.simulate.report import write_plan
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what a record of another form leads to
@@ -68,6 +75,10 @@ def _dispatch(flags: argparse.Namespace) -> int:
         return write_report(flags.report, wanted)
     if flags.resume:
         return resume(flags.resume, wanted)
+    if flags.confirm and not flags.plan:
+        parser().error("--confirm goes with --plan FILE")
+    if flags.plan:
+        return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
         print(plugin_list(load_plugins()))
         return OK
@@ -83,11 +94,35 @@ def _dispatch(flags: argparse.Namespace) -> int:
 
 def run(plan: Plan, output: Path, wanted: Wanted) -> int:
     """Measure in a new folder, then report."""
+    folder, checkpoints = start(plan, output)
+    return measure(plan, checkpoints, folder, wanted)
+
+
+def start(plan: Plan, output: Path) -> tuple[Path, Mapping[str, Path]]:
+    """A new folder that says what is run, and the checkpoints by model id."""
     checkpoints, digests = prepare(plan)
     folder = new_folder(output, plan.experiment.name)
     _write_json(folder / "environment.json", describe_environment())
     begin(plan, checkpoints, digests, folder)
-    return measure(plan, checkpoints, folder, wanted)
+    return folder, checkpoints
+
+
+def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
+    """Simulate every setting; then, with `confirm`, measure the best two, and say how far the simulator was off."""
+    planned = load_plan(path)
+    found = list(candidates(planned))
+    settings = plan_of_settings(planned, found)
+    folder = new_folder(output, planned.file.name)
+    print(f"{write_plan(folder, settings)}\n\nWritten to {folder}")
+    if not confirm:
+        return OK
+    experiment = load_experiment(write_experiment(planned, found, folder))
+    measured, checkpoints = start(experiment, folder)
+    status = measure(experiment, checkpoints, measured, Wanted())
+    if status == INTERRUPTED or experiment.traffic is None:
+        return status
+    print(f"\n{write_plan(folder, settings, errors(planned, found, experiment.traffic, read_records(measured)))}")
+    return status
 
 
 def resume(folder: Path, wanted: Wanted) -> int:
@@ -123,7 +158,7 @@ def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, wanted: W
 
 
 def write_report(folder: Path, wanted: Wanted) -> int:
-    """Table, words and summary from the samples alone. Raises ResultsError."""
+    """Table, words, summary and page from the samples alone. Raises ResultsError."""
     records = read_records(folder)
     try:
         summary = summarise(records)
@@ -132,10 +167,14 @@ def write_report(folder: Path, wanted: Wanted) -> int:
     _write_json(folder / "summary.json", summary)
     words, notes = answer_in_words(summary), footnotes(summary)
     title = f"# {summary['experiment']}\n\n{summary['question']}"
-    paragraphs = (title, table(summary, "pipe"), "\n".join(f"- {s}" for s in words), "\n".join(notes))
+    listed = "\n".join(f"- {s}" for s in words)
+    paragraphs = (title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"))
     (folder / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
     print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
-    print("\n".join(words), *notes, f"\nWritten to {folder}", sep="\n")
+    print("\n".join(words), *notes, f"\n{card(summary, 'simple')}", sep="\n")
+    page = report(summary, arrange(records), words, notes, _read_json(folder / "environment.json"))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    print(f"\nWritten to {folder}; report.html in it shows all of it")
     if wanted.waterfall:
         print(f"\n{waterfall(summary)}")
     changed = changes(wanted.baseline, records, wanted.tolerance) if wanted.baseline else None

@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--tolerance", type=_fraction, default=0.05, metavar="SHARE", help="of --compare, such as 5%%")
     instead = flags.add_mutually_exclusive_group()
     instead.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
-    instead.add_argument("--report", type=Path, metavar="DIR", help="rebuild table and summary from samples, and end")
+    instead.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
+    instead.add_argument("--plan", type=Path, metavar="FILE", help="simulate what each setting would cost, and end")
+    flags.add_argument("--confirm", action="store_true", help="of --plan: also measure the best two settings")
     return flags
 
 

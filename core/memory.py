@@ -1,4 +1,4 @@
-"""Memory of a process tree, read from the kernel. Without /proc every figure is None."""
+"""Memory and processor time of a process tree. Without /proc every figure of memory is None."""
 
 from __future__ import annotations
 
@@ -26,6 +26,30 @@ def at_rest(pid: int) -> tuple[float | None, float | None]:
 def peak(pid: int) -> float | None:
     """The kernel's high-water mark of resident memory in MiB; summed over the tree, so an upper bound."""
     return _sum(pid, "status", ("VmHWM",))
+
+
+def resident(pid: int) -> float | None:
+    """Resident memory in MiB; what processes share is counted in each of them."""
+    return _sum(pid, "status", ("VmRSS",))
+
+
+def processor_seconds(pid: int) -> float | None:
+    """Processor time, user and system, since each process began; of those that have ended, what their parents know.
+
+    The kernel counts it in ticks of a hundredth of a second.
+    """
+    try:
+        return sum(_seconds(process) for process in _tree(pid)) or None
+    except psutil.Error:
+        return None
+
+
+def _seconds(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0  # it ended meanwhile, and its parent counts it
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def reset_peak(pid: int) -> None:

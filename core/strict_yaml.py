@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .errors import YamlError
@@ -172,7 +173,7 @@ def _place(event: Any) -> Place:
 
 
 def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(model.model_fields)
+    return ", ".join(str(key) for key in _fields(model))
 
 
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -188,11 +189,16 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{sentence} (got {got if len(got) <= 60 else got[:57] + '…'})."
 
 
+def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:
+    """By the keys that the file has."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
     """The model whose keys are allowed where the last part of `loc` stands."""
     for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(_models_in(model.model_fields[part].annotation), model)
+        if part in (fields := _fields(model)):
+            model = next(_models_in(fields[part].annotation), model)
     return model
 
 

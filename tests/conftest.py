@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.models import checkpoint, embedded
+from core.threads import limit_torch
+from tests.browsing import FLAGS
 from tests.support import checkpoint_in
+
+limit_torch()  # or the tests of one worker would spin on the cores of the other's
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +36,17 @@ def embedded_directory() -> Path:
 def checkpoints(tmp_path: Path) -> list[Path]:
     """Three checkpoint directories of their own: a, b and c."""
     return [checkpoint_in(tmp_path / name) for name in "abc"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Not for a whole session: its event loop would be in the way of other tests'."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("the page's tests need a browser: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()

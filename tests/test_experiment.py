@@ -61,6 +61,26 @@ BAD = {
     "a precision that is none": (("repetitions: 3", "precision: much"), "precision: must be a percentage such as 5%"),
     "a precision of nothing": (("repetitions: 3", "precision: 0%"), "precision: input should be greater than 0"),
     "a precision with too few rounds": (("repetitions: 3", "precision: 5%\nrepeats: 4"), "needs at least 5 rounds"),
+    "a price below nothing": (
+        ("repetitions: 3", "cost: {cpu_hour: -1}"),
+        "10:8: cost.cpu_hour: input should be greater",
+    ),
+    "a price that is a word": (
+        ("repetitions: 3", "cost: {memory_gib_hour: cheap}"),
+        "cost.memory_gib_hour: input should be",
+    ),
+    "a memory that is not paid for": (
+        ("repetitions: 3", "cost: {charge: rss}"),
+        "cost.charge: input should be 'pss' or",
+    ),
+    "a billing of no kind": (
+        ("repetitions: 3", "cost: {billing: monthly}"),
+        "cost.billing: input should be 'average' or",
+    ),
+    "a price of something else": (
+        ("repetitions: 3", "cost: {gpu_hour: 1}"),
+        "cost.gpu_hour: is no key here; allowed: memory_",
+    ),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
         "batching.max_batch_size: input should be",

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ByteSize
 
+from core.choices import Cost
+from core.decide.prices import Prices as StatedPrices
 from core.plugins import load_plugins
+from strategies._cold_starts import ColdStarts, Prices
 from strategies.keep_alive import KeepAlive
 from strategies.on_demand import OnDemand
 from tests.fakes import SIZE, FakeLoader
@@ -104,7 +110,14 @@ def test_what_cannot_be_is_refused_at_the_start(checkpoints: list[Path], options
 
 def test_options_in_yaml() -> None:
     entry = load_plugins().strategy("keep-alive")
-    for options in ({"ttl": 30}, {"ttl": 0}, {"ttl": "forever"}, {"ttl": {"a": 5, "b": "forever"}}, {"pin": ["a"]}):
+    for options in (
+        {"ttl": 30},
+        {"ttl": 0},
+        {"ttl": "forever"},
+        {"ttl": "auto"},
+        {"ttl": {"a": "auto", "c": 5, "b": "forever"}},
+        {"pin": ["a"]},
+    ):
         assert entry.validate(dict(options)) == options
 
 
@@ -133,3 +146,91 @@ def test_a_storm_over_a_small_budget(tmp_path: Path) -> None:
     assert loader.most == 3 * SIZE
     strategy.close()
     assert loader.held == 0
+
+
+class Timed:
+    """`core.contracts.Load` of models of 512 MiB; each load takes what is said here: seconds, and of a processor."""
+
+    model_ids = ("a",)
+    nbytes = 512 << 20
+
+    def __init__(self, *takes: tuple[float, float], own_process: bool = False) -> None:
+        self.now = self.processor = 0.0
+        self._takes = list(takes)
+        self._own_process = own_process
+
+    def size(self, model_id: str) -> int:
+        return self.nbytes
+
+    def __call__(self, model_id: str) -> Any:
+        seconds, processor = self._takes.pop(0)
+        self.now += seconds
+        self.processor += processor
+        return SimpleNamespace(nbytes=self.nbytes, own_process=self._own_process)
+
+
+def auto(load: Timed, cost: Cost) -> ColdStarts:
+    prices = Prices(cost.memory_gib_hour, cost.cpu_hour, cost.latency_hour)
+    return ColdStarts(load, prices, clock=lambda: load.now, processor=lambda: load.processor)
+
+
+@pytest.mark.parametrize(
+    ("takes", "own_process", "waiting", "processor"),
+    [
+        ((2.0, 0.5), False, 1, 0.5),
+        ((2.0, 3.5), False, 1, 2.0),  # others computed meanwhile
+        ((2.0, 0.0), True, 1, 2.0),  # the child's processor time is not known here
+        ((2.0, 0.5), False, 3, 0.5),
+    ],
+)
+def test_auto_keeps_a_model_for_as_long_as_a_cold_start_costs(
+    takes: tuple[float, float], own_process: bool, waiting: int, processor: float
+) -> None:
+    cost = Cost(latency_hour=0.5)
+    cold_starts = auto(Timed(takes, own_process=own_process), cost)
+    assert cold_starts.seconds("a") == float("inf")
+    with ExitStack() as callers:
+        for _ in range(waiting):
+            callers.enter_context(cold_starts.awaited("a"))
+        cold_starts("a")
+    stated = StatedPrices.of(cost.model_dump())
+    k = stated.cold_start(processor=processor, waiting=waiting * 2.0, load=2.0, mib=512)
+    assert cold_starts.seconds("a") == pytest.approx(k / stated.holding(512))
+
+
+def test_auto_goes_by_the_median_of_the_latest_loads() -> None:
+    free = Cost(cpu_hour=0.0)  # then k/m is the load's own time
+    cold_starts = auto(Timed((50.0, 1.0), (2.0, 1.0), (1.0, 1.0), *[(4.0, 1.0)] * 5), free)
+    for expected in (50.0, 26.0, 2.0, 3.0, 4.0):  # the median of 1, 2, 3, 4 and 5 loads
+        cold_starts("a")
+        assert cold_starts.seconds("a") == expected
+    assert "its ttl is 4 s" in cold_starts.explain("a")
+    assert "(median of 5 loads)" in cold_starts.explain("a")
+    nothing = auto(Timed((1.0, 1.0)), Cost(memory_gib_hour=0.0))
+    nothing("a")
+    assert (nothing.seconds("a"), nothing.explain("a")) == (
+        float("inf"),
+        "its ttl is infinite: holding it costs nothing",
+    )
+
+
+def test_auto_is_in_effect_and_explained(checkpoints: list[Path]) -> None:
+    strategy, loader = keeper(checkpoints, ttl={"a": "auto", "b": 60.0})
+    use(strategy, "a", "b")
+    known = strategy.explain("a")
+    [told] = re.findall(r"its ttl is (\S+) s", known["why"])
+    assert known["expires"] - known["last_use"] == pytest.approx(float(told), rel=0.02, abs=1)
+    assert strategy.explain("b")["expires"] - known["last_use"] == pytest.approx(60, abs=5)
+    assert "ttl" not in strategy.explain("b")["why"]
+    strategy.close()
+    dear, loader = keeper(checkpoints, ttl={"a": "auto", "b": 60.0}, memory_gib_hour=1e12)
+    use(dear, "a", "b")
+    wait_for(lambda: loader.held == SIZE)  # a was freed after the time that its load took
+    assert (dear.explain("a"), dear.explain("b")["in_use"]) == ({}, 0)
+    dear.close()
+
+
+def test_autos_prices_are_those_of_an_experiment() -> None:
+    fields = load_plugins().strategy("keep-alive").options.model_fields
+    for name in ("memory_gib_hour", "cpu_hour", "latency_hour"):
+        assert fields[name].default == getattr(Cost(), name)

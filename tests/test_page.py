@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,43 +13,18 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from core.routes.page import FOLDER, HEADERS, add_page
+from tests.browsing import CONTRASTS
 from tests.support import SECONDS, running, wait_for
 
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 STRATEGIES = ["persistent", "on-demand", "lru-cached", "keep-alive"]
 TOKEN = "a token of the tests"
 PHONE, DESKTOP = {"width": 320, "height": 640}, {"width": 1280, "height": 900}
 BROWSERS_OWN = "Failed to load resource: "  # it writes a line for each request that fails; no page can prevent it
 MARKUP = "<img src=x onerror=alert(1)> & so on"
 Client = httpx.Client
-
-# For each element that shows text itself: what it says, and its contrast with the ground behind it (WCAG 2).
-CONTRASTS = """() => {
-  const rgb = (color) => color.match(/[\\d.]+/g).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b]
-    .map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const color = rgb(getComputedStyle(node).backgroundColor);
-      if (color[3] !== 0) return color;
-    }
-    return [0, 0, 0];
-  };
-  const shows = (node) => node.checkVisibility() && (node.matches("input, select")
-    || [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()));
-  return [...document.body.querySelectorAll("*")].filter(shows).map((node) => {
-    const [text, behind] = [rgb(getComputedStyle(node).color), ground(node)].map(luminance);
-    const ratio = (Math.max(text, behind) + 0.05) / (Math.min(text, behind) + 0.05);
-    return [node.textContent.trim() || node.id, ratio];
-  });
-}"""
 
 
 @contextmanager
@@ -65,17 +39,6 @@ def served() -> Iterator[tuple[str, Client]]:
 def app() -> Iterator[tuple[str, Client]]:
     with served() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("the page's tests need a browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def unload(client: Client, strategy: str) -> None:

@@ -61,7 +61,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = default_run
     summary = read_json(folder / "summary.json")
-    assert (summary["schema"], summary["experiment"]) == (3, "default")
+    assert (summary["schema"], summary["experiment"]) == (4, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
     assert list(trials) == ["persistent", "on-demand", "lru-cached (2)"]
     for trial in trials.values():
@@ -73,6 +73,11 @@ def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.Com
         assert trial["memory_mib"]["peak_rss"] >= trial["memory_mib"]["idle_private"] > 100
     assert {pair["statistics"]["p50"]["verdict"] for pair in summary["comparisons"]} == {None}  # of one round
     assert [trials[label]["loads"] for label in trials] == [1, 31, 1]
+    prices = summary["economics"]["prices"]
+    assert (prices["memory_gib_hour"], prices["cpu_hour"], summary["cost"]) == (0.004445, 0.04048, prices)
+    kept, loaded, _ = summary["economics"]["trials"]
+    assert loaded["per_request"] > kept["per_request"] > 0  # of one round: no interval, and nothing is recommended
+    assert (kept["per_request_ci95"], summary["card"]["recommended"], summary["card"]["yaml"]) == (None, None, None)
     assert trials["on-demand"]["latency_ms"]["p50"] > 1.5 * trials["persistent"]["latency_ms"]["p50"]
 
 
@@ -80,9 +85,12 @@ def test_default_writes_all_files_and_answers_in_words(
     default_run: tuple[Path, subprocess.CompletedProcess[str]], embedded_directory: Path
 ) -> None:
     folder, done = default_run
-    files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json"}
+    files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == files
-    for sentence in ("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"):
+    for sentence in (
+        *("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"),
+        *("What to use", "a recommendation takes 5 rounds", "AWS Fargate"),
+    ):
         assert sentence in done.stdout
         assert sentence in (folder / "table.md").read_text()
     resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
@@ -106,6 +114,21 @@ def test_report_rebuilds_table_and_summary_from_the_samples_alone(
     assert again.stdout.partition("\nWritten to")[0] == done.stdout.partition("\nWritten to")[0]
     for name in ("table.md", "summary.json"):
         assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    workload = {"open": {"rate": "10/h", "requests": 100}}
+    values = {"name": "ahead", "profile": str(default_run[0]), "workload": workload}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
+    done = runner("--plan", str(tmp_path / "plan.yaml"), "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    plan = read_json(only_folder(tmp_path, "ahead") / "plan.json")
+    [theory] = plan["theory"]
+    assert (theory["model"], theory["loader"]) == ("embedded", "transformers")
+    assert 5 < theory["cold_start_ms"] < 5000
+    kept, loaded = (next(r for r in plan["settings"] if r["label"] == label) for label in ("persistent", "on-demand"))
+    assert (kept["cold_share"], loaded["cold_share"], loaded["loads"]) == (0, 1, 100)
+    assert plan["sentences"][0] in done.stdout
 
 
 def test_lists_plugins_with_their_options() -> None:
@@ -134,6 +157,8 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         ((str(tmp_path / "none.yaml"),), "cannot be read"),
         (("--report", str(tmp_path)), "holds no run"),
         ((), "name an experiment"),
+        (("--confirm",), "--confirm goes with --plan"),
+        (("--plan", good), "is no key here; allowed: name, profile, workload"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):
         done = runner(*arguments)
@@ -263,12 +288,12 @@ ENDED = json.dumps(
 def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
     lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
     for text, sentence in (
-        ('{"kind": "run", "schema": 3}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
+        ('{"kind": "run", "schema": 4}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
         (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
         (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
         (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
         (lines[1] + "\n", "the first line does not describe a run"),
-        (lines[0].replace('"schema": 3', '"schema": 9') + "\n", "written by another version"),
+        (lines[0].replace('"schema": 4', '"schema": 9') + "\n", "written by another version"),
         (lines[0] + "\n" + lines[2].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
         ("", "the first line does not describe a run"),
     ):

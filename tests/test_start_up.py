@@ -24,12 +24,15 @@ BANNED = {
     # The whole start of a server, up to the first answer under every loader.
     SERVE: {
         "transformers.pipelines", "transformers.trainer", "transformers.models.auto.image_processing_auto",
-        "scipy", "pandas", "torchvision", "tabulate", "core.bench", "core.decide", "core.report",
+        "scipy", "pandas", "torchvision", "tabulate", "matplotlib", "core.bench", "core.decide", "core.report",
     },
     # An app that is built and not started: a wrong setting is told at once.
     BUILD: {"torch", "transformers", "scipy"},
     # The process that measures must not map the libraries whose pages it charges to a server.
-    RUN: {"torch", "transformers", "fastapi", "uvicorn", "uvloop", "scipy.stats", "core.app", "core.serving.service"},
+    RUN: {
+        "torch", "transformers", "fastapi", "uvicorn", "uvloop", "scipy.stats", "matplotlib", "jinja2",
+        "core.app", "core.serving.service",
+    },
 }  # fmt: skip
 
 

@@ -50,10 +50,10 @@ class Target(NamedTuple):
 def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict[str, Any]:
     """Send the requests of the round `number`, and hand each sample to `record` as it is answered.
 
-    Returns what the generator measured of itself: `seconds` until the last answer, `processor_s` of this process
-    in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and `late_share`, of the sends (in a
-    closed loop, of the beats) that were late by more than 5 ms or 5 % of the median latency, whichever is larger.
-    Raises TrialFailed when the server dies.
+    Returns what the generator measured of itself: when it `started` (`perf_counter`), `seconds` until the last answer,
+    `processor_s` of this process in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and
+    `late_share`, of the sends (in a closed loop, of the beats) that were late by more than 5 ms or 5 % of the median
+    latency, whichever is larger. Raises TrialFailed when the server dies.
     """
     closed = traffic.workload.closed
     arrivals = [] if closed else traffic.arrivals(number)
@@ -204,6 +204,7 @@ class _Generator:
         median = float(np.median(self._latencies)) / 1e3 if self._latencies else 0.0
         lags = np.array(self._lags or [0.0])
         return {
+            "started": self._started,
             "processor_s": self._processor,
             "seconds": self._ended - self._started,
             "sends": self._sends,

@@ -16,7 +16,7 @@ from ..errors import ResultsError
 
 Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
-SCHEMA = 3  # 2: no attempts, targets or workload; 1: private memory counted what a process alone maps
+SCHEMA = 4  # 3: no processor time; 2: no attempts, targets or workload; 1: private memory counted mapped pages
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
     "begin": {"round", "trial"},

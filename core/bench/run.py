@@ -114,6 +114,11 @@ def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
     progress.trial_ended(failure)
 
 
+def _model_mib(checkpoints: Mapping[str, Path], dtype: str) -> dict[str, float]:
+    """MiB of each model's weights in that dtype."""
+    return {model_id: checkpoint.size(path, BYTES[dtype]) / MIB for model_id, path in checkpoints.items()}
+
+
 def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Any]:
     """All that a report needs to know of the run, so that the samples speak for themselves."""
     experiment = plan.experiment
@@ -130,6 +135,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "slo": experiment.slo,
         "precision": experiment.precision,
         "cost": experiment.cost.model_dump(),
+        "plugins": experiment.plugins,
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}
             for model_id, reference in experiment.models.items()
@@ -142,7 +148,8 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
                 "loader": trial.choice.loader.name,
                 "loader_options": trial.choice.loader.options,
                 "dtype": trial.dtype,
-                "weights_mib": sum(checkpoint.size(path, BYTES[trial.dtype]) for path in checkpoints.values()) / MIB,
+                "weights_mib": sum(_model_mib(checkpoints, trial.dtype).values()),
+                "model_mib": _model_mib(checkpoints, trial.dtype),
             }
             for trial in plan.trials
         ],

@@ -20,6 +20,7 @@ from .experiment import MAX_TEXT, Plan, TrialPlan, batching_of
 from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
+from .timeline import Timeline, events
 
 SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
 IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
@@ -87,16 +88,19 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
             memory.reset_peak(server.pid)
-            generator = _drive(trial, f"{server.url}{strategy['route']}", server, records, tick)
-            steady = generator["seconds"] if generator else _repeat(trial, send)
-            strategy = strategy_of(client)
+            with Timeline(server.pid) as timeline:
+                before = memory.processor_seconds(server.pid)
+                generator = _drive(trial, f"{server.url}{strategy['route']}", server, records, tick)
+                steady = generator["seconds"] if generator else _repeat(trial, send)
+                after = memory.processor_seconds(server.pid)
+            began = generator.pop("started") if generator else timeline.began
+            ended = _ended(server, client, timeline, began)
         except httpx.TimeoutException as error:
             raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
         except httpx.HTTPError as error:
             raise TrialFailed(
                 f"the connection broke ({error}); the server's last words: {server.last_words()}"
             ) from error
-        measured = _measure_memory(server)
     records.append(
         "trial",
         round=trial.number,
@@ -104,16 +108,25 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
         ready_s=ready,
         first_answer_s=first_answer,
         steady_s=steady,
-        memory_mib=measured,
-        loads=strategy["loads"],
-        unloads=strategy["unloads"],
+        processor_s=None if before is None or after is None else after - before,
         generator=generator,
+        **ended,
     )
+
+
+def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, began: float) -> dict[str, Any]:
+    """What the steady state, which began then (`perf_counter`), has left: memory, loads, and when they were."""
+    strategy = strategy_of(client)
+    measured = _measure_memory(server)
+    happened = events(client, began, timeline.ended)
+    counts = {key: strategy[key] for key in ("loads", "unloads")}
+    return {"memory_mib": measured, **counts, **timeline.fields(began), "events": happened}
 
 
 def _repeat(trial: Trial, send: _Sender) -> float:
     """The plain form, one request after the other: its wall time, in seconds."""
     before, began = send.aside, time.perf_counter()
+    send.began = began
     for model_id, text in trial.schedule():
         send(model_id, text)
     return time.perf_counter() - began - (send.aside - before)
@@ -141,7 +154,8 @@ def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
     peak = memory.peak(server.pid)
     time.sleep(IDLE_SECONDS)
     pss, private = memory.at_rest(server.pid)
-    return {"idle_pss": pss, "idle_private": private, "peak_rss": peak}
+    idle = {"idle_pss": pss, "idle_private": private, "idle_rss": memory.resident(server.pid)}
+    return idle | {"peak_rss": peak}
 
 
 class _Sender:
@@ -155,13 +169,16 @@ class _Sender:
         self._records = records
         self._tick = tick
         self.aside = 0.0
+        self.began = 0.0  # the steady state, by `perf_counter`
 
     def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
         """Whether it was answered without an error."""
         trial = self._trial
         evicted = trial.is_cold and self._make_cold(model_id)
+        at = time.perf_counter() - self.began
         sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
         place = {"round": trial.number, "trial": trial.spec.label, "model": model_id, "text": text, "first": first}
+        place |= {} if first else {"at": at}
         if trial.is_cold:
             sample["page_cache"] = "cold" if evicted else "warm"
             if sample.get("cold") and not evicted:

@@ -8,6 +8,7 @@ from typing import Any
 
 MIB_PER_GIB = 1024
 HOUR = 3600.0
+FARGATE = {"memory_gib_hour": 0.004445, "cpu_hour": 0.04048}  # the defaults of `cost`, and whose they are
 
 
 @dataclass(frozen=True)

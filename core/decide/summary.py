@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from .agreement import Agreement
+from .break_even import break_even
+from .card import card
 from .comparison import compare
+from .economics import economics, header_costs
 from .latency import latencies
 from .memory_return import memory_return
 from .precision import reached
@@ -27,7 +30,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     for label in run.labels:
         for each in run.finished(label):
             agreement.check(each.samples)
-    return {
+    summary = {
         "schema": header["schema"],
         "experiment": header["experiment"],
         "question": header["question"],
@@ -40,6 +43,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "workload": header.get("workload"),
         "slo": header.get("slo"),
         "precision": header.get("precision"),
+        "cost": header.get("cost"),
         "widths": reached(run) if header.get("precision") else None,
         "trials": [_trial(run, spec, agreement) for spec in header["trials"]],
         "comparisons": compare(run),
@@ -47,6 +51,9 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "failures": [{key: record[key] for key in ("trial", "round", "reason")} for record in run.failures],
         "disagreements": list(agreement.disagreements.values()),
     }
+    costs = header_costs(run)
+    summary["economics"] = economics(costs, break_even(costs), header.get("workload"))
+    return summary | {"card": card(run, summary)}
 
 
 def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:

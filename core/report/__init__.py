@@ -1,1 +1,1 @@
-"""How results look: the table, the list of plugins, progress while a run lasts."""
+"""How results look: the table, the page, the list of plugins, progress while a run lasts."""

@@ -21,7 +21,7 @@ def table(summary: Mapping[str, Any], style: str) -> str:
     fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
     cells = {
         name: [column(trial, fastest) for trial in summary["trials"]]
-        for name, column in (COLUMNS | _target_columns(summary)).items()
+        for name, column in (COLUMNS | target_columns(summary)).items()
     }
     if style != "pipe":
         cells = {name: column for name, column in cells.items() if set(column) != {MISSING}}
@@ -32,7 +32,7 @@ def table(summary: Mapping[str, Any], style: str) -> str:
     return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
 
 
-def _target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
+def target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
     """Answers within each target of `slo`, per second; none without one."""
 
     def column(index: int) -> Column:

@@ -22,13 +22,13 @@ def _block(trial: Mapping[str, Any], scale: float) -> Iterator[str]:
     answer = medians["answer"]
     yield f"{trial['label']}: median of the requests that waited for a load, {answer:.1f} ms"
     begin = 0.0
-    for name, ms in _parts(medians, answer):
+    for name, ms in parts(medians, answer):
         bar = "█" * max(1, round(ms * scale)) if ms >= 0.05 else ""
         yield f"  {name:<14} {ms:>7.1f} ms  {' ' * round(begin * scale)}{bar}"
         begin += ms
 
 
-def _parts(medians: Mapping[str, float], answer: float) -> Iterator[tuple[str, float]]:
+def parts(medians: Mapping[str, float], answer: float) -> Iterator[tuple[str, float]]:
     """(name, ms) in the order of time. Medians of parts need not add up to the median of the whole."""
     phases = {name.removeprefix("load-"): ms for name, ms in medians.items() if name.startswith("load-")}
     load = medians.get("load", 0.0)

@@ -1,0 +1,125 @@
+"""Resident memory of a server over its steady state, and what was loaded and unloaded meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Self
+
+import httpx
+
+from ..memory import PROC
+
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+INTERVAL = 0.1  # seconds between two points, at first
+SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes
+POINTS = 600
+EVENTS = 400
+
+
+class Timeline:
+    """Reads the memory of a process tree in a thread of its own, from entering to leaving this context.
+
+    When there are 600 points, every other one is dropped, and the interval doubles.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._stop = Event()
+        self._thread = Thread(target=self._sample, name="timeline", daemon=True)
+        self._points: list[tuple[float, float]] = []  # `perf_counter`, MiB
+        self._latest = (0.0, 0.0)
+        self._area = 0.0  # MiB × seconds, of all points, those that were dropped later included
+        self._interval = INTERVAL
+        self.began = self.ended = 0.0
+
+    def __enter__(self) -> Self:
+        self.began = time.perf_counter()
+        if self._read():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            self._read()
+        self.ended = time.perf_counter()
+
+    def fields(self, origin: float) -> dict[str, Any]:
+        """`timeline`, in seconds since `origin` (`perf_counter`) and MiB, and the average over time, `mean_rss`.
+
+        Both are null where the system does not tell.
+        """
+        if len(self._points) < 2:
+            return {"timeline": None, "mean_rss": None}
+        at, mib = zip(*self._points, strict=True)
+        timeline = {"at": [round(t - origin, 3) for t in at], "rss_mib": [round(value, 2) for value in mib]}
+        return {"timeline": timeline, "mean_rss": self._area / (self._latest[0] - at[0])}
+
+    def _sample(self) -> None:
+        cost = 0.0
+        while not self._stop.wait(max(self._interval, cost / SHARE)):
+            before = time.thread_time()
+            self._read()
+            cost = time.thread_time() - before
+
+    def _read(self) -> bool:
+        mib = resident(self._pid)
+        if mib is None:
+            return False
+        now = time.perf_counter()
+        if self._points:
+            at, last = self._latest
+            self._area += (now - at) * (mib + last) / 2
+        self._latest = now, mib
+        if len(self._points) >= POINTS:
+            del self._points[1::2]
+            self._interval *= 2
+        self._points.append(self._latest)
+        return True
+
+
+def resident(pid: int) -> float | None:
+    """MiB that a process and its descendants have in memory, each page as often as it is mapped.
+
+    From `statm` and `children` alone, some 20 µs for each thread of the tree. None where there is no such file.
+    """
+    pages, left = 0, [pid]
+    while left:
+        process = PROC / str(left.pop())
+        try:
+            pages += int((process / "statm").read_text().split()[1])
+            for thread in (process / "task").iterdir():
+                left += _children(thread)
+        except OSError:
+            continue  # it ended meanwhile
+    return pages * PAGE_MIB if pages and (PROC / "thread-self/children").exists() else None
+
+
+def _children(thread: Path) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in (thread / "children").read_text().split()]
+    return []
+
+
+def events(client: httpx.Client, began: float, ended: float) -> list[dict[str, Any]]:
+    """Loads and unloads between two times (`perf_counter`), `at` in seconds since the first: the latest of each model,
+    which is what the server remembers, and of those the latest 400. `seconds` are of the load, or in memory.
+
+    Takes the server milliseconds: not while something is timed. Raises httpx.HTTPError.
+    """
+    told = client.get("/residency").raise_for_status().json()["strategies"]
+    since_epoch = time.time() - (time.perf_counter() - began)
+    found = [
+        {"at": round(event["at"] - since_epoch, 3), "model": model["model"]}
+        | {key: event[key] for key in ("event", "reason", "seconds")}
+        for strategy in told
+        for model in strategy["models"]
+        for event in model["history"]
+    ]
+    within = [event for event in found if 0 <= event["at"] <= ended - began]
+    return sorted(within, key=lambda event: event["at"])[-EVENTS:]

@@ -1,0 +1,26 @@
+"""Rates and money in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .prices import HOUR
+
+
+def number(value: float) -> str:
+    """Three digits, never an exponent: 0.00176, 201, 1,230."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else np.format_float_positional(rounded, trim="-")
+
+
+def rate(per_hour: float) -> str:
+    """Requests an hour, and from 2 a second on also that."""
+    second = f" ({number(per_hour / HOUR)} a second)" if per_hour >= 2 * HOUR else ""
+    return f"{number(per_hour)} requests an hour{second}"
+
+
+def between(interval: Sequence[float] | None) -> str:
+    """The 95 % interval in brackets, or nothing."""
+    return f" (95 % interval {number(interval[0])} to {number(interval[1])})" if interval else ""

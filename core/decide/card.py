@@ -1,0 +1,120 @@
+"""The card: what to use for the stated traffic and prices, where that flips, and the settings to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from .advice import Advice, Evidence
+from .amounts import number
+from .break_even import break_even
+from .card_at_rate import advise_at_rate
+from .card_by_rate import advise_by_rate
+from .economics import header_costs, states_a_rate
+from .prices import FARGATE, Prices
+from .rounds import Run
+
+MEMORY = {"pss": "PSS", "private": "private memory"}
+BILLING = {"average": "for as long as it is held", "peak": "the most that was held, all the time"}
+
+
+def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """As summary.json has it; `summary` holds the trials and the economics already."""
+    costs = header_costs(run)
+    if costs is None or not costs.trials:
+        reasons = set(costs.unpriced.values()) if costs else {"this run states no prices"}
+        sentences = [f"There is no recommendation, because nothing can be priced: {'; '.join(sorted(reasons))}."]
+        return _as_json(Advice(answer=sentences), None)
+    advice = _advise(Evidence(summary, costs, summary["economics"]["break_even"]))
+    if len(costs.trials) < 2:
+        advice.recommended, advice.settles = None, _alone(summary)
+    advice.answer[:0] = _recommendation(advice)
+    advice.notes += _other_charge(run, summary, advice)
+    advice.notes.append(_prices(costs.prices))
+    return _as_json(advice, _settings(run, advice))
+
+
+def _alone(summary: Mapping[str, Any]) -> str:
+    if len(summary["trials"]) < 2:
+        return "A choice takes a second strategy; name one under 'strategies'."
+    return "A choice takes a second strategy that can be priced."
+
+
+def _recommendation(advice: Advice) -> list[str]:
+    if advice.recommended is None:
+        return []
+    runner_up = f"; the runner-up is {advice.runner_up}" if advice.runner_up else ""
+    return [f"Recommended: {advice.recommended}{advice.where}{runner_up}."]
+
+
+def _advise(evidence: Evidence) -> Advice:
+    stated = states_a_rate(evidence.summary["workload"])
+    return advise_at_rate(evidence) if stated else advise_by_rate(evidence)
+
+
+def _as_json(advice: Advice, settings: str | None) -> dict[str, Any]:
+    return {
+        "recommended": advice.recommended,
+        "runner_up": advice.runner_up,
+        "sentences": [*advice.answer, *advice.notes],
+        "flips": advice.flips,
+        "yaml": settings,
+        "settles": advice.settles,
+    }
+
+
+def _other_charge(run: Run, summary: Mapping[str, Any], advice: Advice) -> list[str]:
+    """The answer where the other memory is paid for, if that is another one."""
+    other = "private" if run.header["cost"]["charge"] == "pss" else "pss"
+    costs = header_costs(run, other)
+    if costs is None or not costs.trials:
+        return []
+    theirs = _advise(Evidence(summary, costs, break_even(costs)))
+    if theirs.order == advice.order and not _moved(advice, theirs):
+        return []
+    return [f"If {MEMORY[other]} were paid for (charge: {other}): {' '.join(theirs.answer)}"]
+
+
+def _moved(advice: Advice, other: Advice) -> bool:
+    """Whether a rate is more than twice, or less than half, what it was."""
+    edges = [[flip["at"] for flip in each.flips if flip["what"] == "rate"] for each in (advice, other)]
+    return len(edges[0]) != len(edges[1]) or any(not 0.5 <= b / a <= 2 for a, b in zip(*edges, strict=True))
+
+
+def _prices(prices: Prices) -> str:
+    stated = {"memory_gib_hour": prices.memory_gib_hour, "cpu_hour": prices.cpu_hour}
+    source = " (AWS Fargate's, in US dollars)" if stated == FARGATE else " (as 'cost' states them)"
+    waiting = (
+        f"{number(prices.latency_hour)} for an hour of a caller's waiting" if prices.latency_hour else "waiting is free"
+    )
+    return (
+        f"Prices: {number(prices.memory_gib_hour)} for a GiB of memory for an hour ({MEMORY[prices.charge]},"
+        f" {BILLING[prices.billing]}), {number(prices.cpu_hour)} for an hour of one core{source}; {waiting}."
+        " Yours go under 'cost' in the experiment."
+    )
+
+
+def _settings(run: Run, advice: Advice) -> str | None:
+    """Of a served app, with the recommended trial alone."""
+    if advice.recommended is None:
+        return None
+    spec = next(trial for trial in run.header["trials"] if trial["label"] == advice.recommended)
+    strategy: dict[str, Any] = {"strategy": spec["strategy"]}
+    if spec["options"]:
+        strategy["options"] = spec["options"]
+    strategy["loader"] = (
+        {"name": spec["loader"], **spec["loader_options"]} if spec["loader_options"] else spec["loader"]
+    )
+    settings: dict[str, Any] = {
+        "models": {model_id: model["reference"] for model_id, model in run.header["models"].items()},
+        "strategies": [strategy],
+        "batching": run.header.get("batching", "off"),
+    }
+    if plugins := run.header.get("plugins"):
+        settings["plugins"] = plugins
+    route = "/predict" if spec["strategy"] == "persistent" else f"/predict-{spec['strategy']}"
+    head = f"# app.yaml: {advice.recommended}{advice.where}\n"
+    head += f"# RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST {route}\n"
+    return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

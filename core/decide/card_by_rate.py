@@ -1,0 +1,74 @@
+"""The card of a run that states no traffic: which trial is the cheapest below and above which rate."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
+from .amounts import between, number, rate
+from .choice import Segment, cheapest_by_rate, contenders
+
+
+def advise_by_rate(evidence: Evidence) -> Advice:
+    """Recommends what is cheapest at the highest rates, and says below which rate another one is."""
+    lines = [trial for trial in evidence.eligible if trial.is_line]
+    found = contenders(lines, evidence.pairs)
+    segments = cheapest_by_rate(found.trials)
+    advice = Advice(notes=[*found.sentences, *evidence.excluded, *_gaps(evidence)])
+    if not segments:
+        advice.answer = ["There is nothing to recommend."]
+        return advice
+    labels = [segment.label for segment in segments]
+    others = sorted(
+        (trial for trial in lines if trial.label != labels[-1]), key=lambda trial: trial.mean("per_request")
+    )
+    advice.order = tuple(labels)
+    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines))
+    advice.recommended = labels[-1] if advice.settles is None else None
+    advice.runner_up = labels[-2] if len(labels) > 1 else others[0].label if others else None
+    advice.flips = [_flip(evidence, below, above) for below, above in pairwise(segments)]
+    advice.answer = [flip["sentence"] for flip in advice.flips] or [f"{labels[-1]} is the cheapest at every rate."]
+    for label in dict.fromkeys(reversed(labels)):
+        targets = latency_flip(evidence, label, [*reversed(labels), *(trial.label for trial in others)])
+        advice.flips += targets
+        advice.notes[:0] = [flip["sentence"] for flip in targets]
+    if len(segments) > 1:
+        advice.where = f", from {rate(segments[-1].start)} on"
+        advice.notes.append(
+            "With the price of memory these rates rise and fall: at twice the price, about twice as high."
+        )
+    return advice
+
+
+def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
+    """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
+    costs = longer(evidence, below.label, above.label)
+    if evidence.cost(below.label).capacity == below.end:
+        closed = (evidence.summary["workload"] or {}).get("closed") or {}
+        clients = closed.get("clients", 1)
+        asked = f"{clients} clients that ask" if clients > 1 else "one client that asks"
+        sentence = (
+            f"Up to {rate(below.end)} {below.label} is cheaper{costs}. No more was answered to {asked} without pause:"
+            f" above that it may not keep up; take {above.label}."
+        )
+    else:
+        interval = between(evidence.pair(below.label, above.label)["ci95"])
+        rates = f"From {number(below.start)} to" if below.start else "Below"
+        sentence = f"{rates} {rate(below.end)}{interval} {below.label} is cheaper{costs}. Above, {above.label} is."
+    return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": below.label, "sentence": sentence}
+
+
+def _gaps(evidence: Evidence) -> list[str]:
+    """What there is to say of trials whose models expire."""
+    sentences = []
+    for trial in evidence.eligible:
+        spec = evidence.trial(trial.label)
+        if not trial.is_line:
+            sentences.append(
+                f"{trial.label} is not compared: its models expire, so what it costs depends on the gaps between"
+                " requests. Give the experiment a 'workload'."
+            )
+        elif spec["strategy"] == "keep-alive" and spec["options"].get("ttl") != "forever":
+            sentences.append(f"What {trial.label} costs holds while no gap between requests is as long as its ttl.")
+    return sentences

@@ -1,0 +1,103 @@
+"""Which trials come into question, and which of them is cheapest at which rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from .economics import TrialCost
+from .slo import quantile
+
+Pair = Mapping[str, Any]
+
+
+class Segment(NamedTuple):
+    """Rates, in requests per hour, at which one trial is the cheapest."""
+
+    label: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The trials that are cheapest somewhere, and what the others lack."""
+
+    trials: list[TrialCost]
+    sentences: list[str]
+
+
+def left_out(trial: Mapping[str, Any]) -> str:
+    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be."""
+    if trial["errors"]:
+        return f"answered {trial['errors']} requests with an error"
+    if not trial["labels_agree"]:
+        return "gave answers that differ from the others'"
+    for target in trial["slo"]:
+        short = target["share_within"] is not None and target["share_within"] < quantile(target["percentile"])
+        if target["verdict"] == "missed" or short:
+            return f"misses {target['percentile']} ≤ {target['target_ms']:g} ms"
+    return ""
+
+
+def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders:
+    """Without those that another one beats at every rate; of two that cost the same the first is taken."""
+    known = {frozenset((pair["trial"], pair["against"])): pair for pair in pairs}
+    kept: list[TrialCost] = []
+    sentences = []
+    for trial in trials:
+        found = [known[frozenset((trial.label, other.label))] for other in trials if other is not trial]
+        beaten = next((pair for pair in found if _loses(trial.label, pair)), None)
+        same = next(
+            (pair for pair in found if _same(pair) and _other(trial.label, pair) in [k.label for k in kept]), None
+        )
+        if lost := beaten or same:
+            sentences.append(str(lost["reason"]))
+        else:
+            kept.append(trial)
+    # Pairwise verdicts need not be transitive: where they form a ring, the figures decide.
+    return Contenders(kept, sentences) if kept else Contenders(list(trials), [])
+
+
+def _other(label: str, pair: Pair) -> str:
+    return str(pair["against"] if pair["trial"] == label else pair["trial"])
+
+
+def _loses(label: str, pair: Pair) -> bool:
+    """Whether the other one is cheaper at every rate, as far as the rounds tell."""
+    return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
+
+
+def _same(pair: Pair) -> bool:
+    return pair["rate_per_hour"] is None and pair["cheaper_below"] is None and bool(pair["rounds"])
+
+
+def cheapest_by_rate(trials: Sequence[TrialCost]) -> list[Segment]:
+    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps."""
+    edges = {0.0, *(trial.capacity for trial in trials if trial.capacity is not None)}
+    for one, other in combinations(trials, 2):
+        more = one.mean("holding") - other.mean("holding")
+        less = other.mean("per_request") - one.mean("per_request")
+        if less and more / less > 0:
+            edges.add(more / less)
+    starts = sorted(edges)
+    segments: list[Segment] = []
+    for start, end in zip(starts, [*starts[1:], math.inf], strict=True):
+        able = [trial for trial in trials if trial.capacity is None or trial.capacity >= end]
+        if not able:
+            break
+        inside = (start + end) / 2 if end < math.inf else 2 * start + 1
+        _, label = min((at_rate(trial, inside), trial.label) for trial in able)
+        if segments and segments[-1].label == label:
+            segments[-1] = segments[-1]._replace(end=end)
+        else:
+            segments.append(Segment(label, start, end))
+    return segments
+
+
+def at_rate(trial: TrialCost, per_hour: float) -> float:
+    """Its cost rate there, money per hour."""
+    return trial.mean("holding") + trial.mean("per_request") * per_hour

@@ -1,0 +1,191 @@
+"""What each trial costs: a, to hold its models for an hour in which nobody asks, and b, for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .comparison import is_closed
+from .intervals import VERDICT_ROUNDS, interval
+from .prices import HOUR, MIB_PER_GIB, Prices
+from .rounds import Record, Round, Run
+
+MILLION = 1e6
+IDLE_SECONDS = 1.0  # after the last request, when idle memory is read
+DEFAULT_TTL = 300.0  # of keep-alive
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """One server process, priced."""
+
+    charged_mib: float
+    """Paid for while nobody asks; under `peak` billing the most that was held."""
+    average_mib: float
+    """Paid for on average over the steady state."""
+    holding: float
+    """a: money per hour."""
+    per_request: float
+    """b: money per answered request."""
+    rate: float
+    """Answered requests per hour of the steady state."""
+
+    @property
+    def measured(self) -> float:
+        """Money per hour of the steady state: a + b · rate."""
+        return self.holding + self.per_request * self.rate
+
+    @property
+    def per_answer(self) -> float:
+        """Money for each answered request, holding included."""
+        return self.measured / self.rate
+
+    @property
+    def gib_hours(self) -> float:
+        """Of memory, paid for with each answered request."""
+        return self.average_mib / MIB_PER_GIB / self.rate
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """A trial, priced round by round."""
+
+    label: str
+    rounds: Mapping[int, RoundCost]
+    capacity: float | None
+    """Requests per hour that clients were answered who wait for their answers; None under another workload."""
+    is_line: bool
+    """Whether a + b · rate holds at other rates than the one that was measured."""
+
+    def values(self, name: str) -> list[float]:
+        """That field of each round."""
+        return [float(getattr(self.rounds[number], name)) for number in sorted(self.rounds)]
+
+    def mean(self, name: str) -> float:
+        return float(np.mean(self.values(name)))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A run, priced."""
+
+    prices: Prices
+    trials: list[TrialCost]
+    """Those that can be priced, as in the file."""
+    unpriced: dict[str, str]
+    """Why the others cannot be, by label."""
+
+
+def price(run: Run, prices: Prices) -> Costs:
+    """Every trial of the run at these prices."""
+    trials, unpriced = [], {}
+    for spec in run.header["trials"]:
+        label = spec["label"]
+        rounds = run.finished(label)
+        is_line = _is_line(spec, rounds)
+        if why := _unpriced(rounds, prices, is_line):
+            unpriced[label] = why
+            continue
+        priced = {each.number: _round_cost(each, prices) for each in rounds}
+        closed = is_closed(run.header.get("workload"))
+        capacity = float(np.mean([cost.rate for cost in priced.values()])) if closed else None
+        trials.append(TrialCost(label, priced, capacity, is_line))
+    return Costs(prices, trials, unpriced)
+
+
+def economics(
+    costs: Costs | None, pairs: list[dict[str, Any]], workload: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """As summary.json has it, with the break-even rates of `pairs`; None where nothing can be priced."""
+    if costs is None or not costs.trials:
+        return None
+    prices = asdict(costs.prices)
+    stated = states_a_rate(workload)
+    trials = [_described(trial, stated) for trial in costs.trials]
+    return {"prices": prices, "trials": trials, "break_even": pairs, "unpriced": costs.unpriced}
+
+
+def states_a_rate(workload: Mapping[str, Any] | None) -> bool:
+    """Whether the traffic has a rate of its own; in a closed loop the answers make it."""
+    return not is_closed(workload)
+
+
+def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
+    measured = trial.mean("measured") if stated else None
+    return {
+        "label": trial.label,
+        "holding_per_hour": trial.mean("holding"),
+        "holding_ci95": _ci95(trial.values("holding")),
+        "per_request": trial.mean("per_request"),
+        "per_request_ci95": _ci95(trial.values("per_request")),
+        "charged_mib": trial.mean("charged_mib"),
+        "capacity_rps": None if trial.capacity is None else trial.capacity / HOUR,
+        "measured_per_hour": measured,
+        "per_million": trial.mean("per_answer") * MILLION if stated else None,
+    }
+
+
+def _ci95(values: Sequence[float]) -> list[float] | None:
+    """The project's interval, from 5 rounds on."""
+    return list(interval(values)[:2]) if len(values) >= VERDICT_ROUNDS else None
+
+
+def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
+    """Why the trial cannot be priced; empty when it can."""
+    if not rounds:
+        return "no round of it was finished"
+    if not all(each.answered and each.ended["steady_s"] > 0 for each in rounds):
+        return "in some round no request was answered"
+    memory = [each.ended["memory_mib"] for each in rounds]
+    wanted = [f"idle_{prices.charge}", *(("idle_rss", "peak_rss") if prices.billing == "peak" else ())]
+    if any(measured.get(name) is None for measured in memory for name in wanted):
+        return "memory is not known, because this system has no /proc"
+    if prices.billing == "average" and not is_line and any(each.ended.get("mean_rss") is None for each in rounds):
+        return "models expire, and memory over time is not known"
+    if any(each.ended.get("processor_s") is None for each in rounds):
+        return "processor time could not be read"
+    return ""
+
+
+def _round_cost(each: Round, prices: Prices) -> RoundCost:
+    """Of memory above the idle level only resident memory is known. Under `private` it stands for what is written
+    then, of which it is at least as much: mapped weights are resident, too.
+    """
+    memory, seconds, answered = each.ended["memory_mib"], each.ended["steady_s"], len(each.answered)
+    idle, mean = memory[f"idle_{prices.charge}"], each.ended.get("mean_rss")
+    if prices.billing == "peak":
+        charged, above = idle + max(0.0, memory["peak_rss"] - memory["idle_rss"]), 0.0
+    else:
+        known = mean is not None and memory.get("idle_rss") is not None
+        charged, above = idle, mean - memory["idle_rss"] if known else 0.0
+    waited = sum(sample["ms"] for sample in each.answered) / 1e3
+    spent = prices.processor(each.ended["processor_s"]) + prices.waiting(waited) + prices.holding(above) * seconds
+    return RoundCost(
+        charged_mib=charged,
+        average_mib=charged + above,
+        holding=prices.holding(charged) * HOUR,
+        per_request=spent / answered,
+        rate=answered / seconds * HOUR,
+    )
+
+
+def _is_line(spec: Mapping[str, Any], rounds: Sequence[Round]) -> bool:
+    """Not where models expire: how often they do depends on the gaps between requests. Kept for longer than the idle
+    second and never loaded anew, `keep-alive` is one, as long as nothing expires.
+    """
+    if spec["strategy"] != "keep-alive":
+        return True
+    ttl = spec["options"].get("ttl", DEFAULT_TTL)
+    kept = [value for value in (ttl.values() if isinstance(ttl, dict) else [ttl]) if value != "forever"]
+    if any(isinstance(value, str) or value <= IDLE_SECONDS for value in kept):
+        return False
+    return not (kept and any(sample.get("cold") for each in rounds for sample in each.answered))
+
+
+def header_costs(run: Run, charge: str | None = None) -> Costs | None:
+    """At the prices that the run states, perhaps with another `charge`; None where it states none."""
+    stated: Record | None = run.header.get("cost")
+    return price(run, Prices.of(stated | ({"charge": charge} if charge else {}))) if stated else None

@@ -1,0 +1,62 @@
+"""The card of a run, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import indent
+from typing import Any
+
+from tabulate import tabulate
+
+from .table import MISSING
+
+MILLION = 1e6
+HEADERS = ("strategy", "memory|(MiB)", "holding|(an hour)", "a million|requests", "p50|(ms)", "p99|(ms)")
+
+
+def card(summary: Mapping[str, Any], style: str) -> str:
+    """What to use, what each trial costs, and the settings; `style` is tabulate's, `pipe` for Markdown."""
+    markdown, found = style == "pipe", summary["card"]
+    sentences = [*([found["settles"]] if found["settles"] else []), *found["sentences"]]
+    parts = ["\n".join(f"- {sentence}" if markdown else sentence for sentence in sentences)]
+    if summary["economics"]:
+        parts.append(_costs(summary, style))
+    if found["yaml"]:
+        parts.append(f"```yaml\n{found['yaml']}```" if markdown else indent(found["yaml"].rstrip(), "  "))
+    return "\n\n".join([f"{'## ' if markdown else ''}What to use", *parts])
+
+
+def _costs(summary: Mapping[str, Any], style: str) -> str:
+    """A row for each trial that can be priced; a million requests at the run's own rate, or besides the holding."""
+    latency = {trial["label"]: trial["latency_ms"] for trial in summary["trials"]}
+    rows = []
+    stated = any(each["per_million"] is not None for each in summary["economics"]["trials"])
+    for each in summary["economics"]["trials"]:
+        million = each["per_million"] if stated else each["per_request"] * MILLION
+        rows.append(
+            (
+                each["label"],
+                f"{each['charged_mib']:.0f}",
+                _money(each["holding_per_hour"]),
+                _money(million),
+                *(_milliseconds(latency[each["label"]][q]) for q in ("p50", "p99")),
+            )
+        )
+    separator = " " if style == "pipe" else "\n"
+    headers = [name.replace("|", separator) for name in HEADERS]
+    note = (
+        "A million requests: all that is paid at this rate."
+        if stated
+        else ("A million requests: what is paid besides holding the models.")
+    )
+    align = ("left", *("right" for _ in headers[1:]))
+    shown = tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
+    return f"{shown}\n\n{note}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _money(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

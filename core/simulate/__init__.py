@@ -1,0 +1,1 @@
+"""What every setting would cost under a workload, simulated from the profiles that a run has measured."""

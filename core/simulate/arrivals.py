@@ -1,0 +1,45 @@
+"""A workload's arrivals, as the simulator takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bench.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Seconds since the beginning, ascending, and the index of the model that each asks for."""
+
+    at: list[float]
+    asked: list[int]
+
+    def halves(self) -> tuple[Arrivals, Arrivals]:
+        """As many requests in each; the second one begins with its first request."""
+        middle = len(self.at) // 2
+        begin = self.at[middle]
+        second = Arrivals([time - begin for time in self.at[middle:]], self.asked[middle:])
+        return Arrivals(self.at[:middle], self.asked[:middle]), second
+
+    def until(self, seconds: float) -> Arrivals:
+        """The beginning, of one request at least."""
+        count = max(1, int(np.searchsorted(self.at, seconds)))
+        return Arrivals(self.at[:count], self.asked[:count])
+
+    def gaps(self) -> dict[int, NDArray[np.float64]]:
+        """The times between requests, for each model that is asked for."""
+        at, asked = np.array(self.at), np.array(self.asked)
+        order = np.argsort(asked, kind="stable")
+        models, first = np.unique(asked[order], return_index=True)
+        times = np.split(at[order], first[1:])
+        return {int(model): np.diff(each) for model, each in zip(models, times, strict=True)}
+
+
+def arrivals_of(traffic: Traffic, number: int = 0) -> Arrivals:
+    """Those of the round of that number."""
+    index = {model: i for i, model in enumerate(traffic.models)}
+    drawn = traffic.arrivals(number)
+    return Arrivals([at for at, _ in drawn], [index[request.model] for _, request in drawn])

@@ -1,0 +1,91 @@
+"""What theory says of the same arrivals: the clairvoyant, the break-even rates, Belady's count of loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..bench.workload import Gamma
+from ..decide.eviction import belady_loads, lru_loads
+from ..decide.prices import HOUR, Prices
+from ..decide.timeouts import (
+    best_gamma_timeout,
+    best_timeout_in_hindsight,
+    break_even_rate,
+    clairvoyant_cost,
+    ski_rental_timeout,
+)
+from .arrivals import Arrivals
+from .plan_file import Planned
+from .profile import Profile
+
+FOREVER = "forever"
+ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost the same
+
+
+def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float | None:
+    """The least that keep-alive per model could cost; None where freed memory is paid for all the same."""
+    if prices.billing == "peak":
+        return None
+    models, total = list(profile.models.values()), 0.0
+    for index, gaps in arrivals.gaps().items():
+        model = models[index]
+        total += clairvoyant_cost(gaps, prices.holding(model.mib), model.cold_start(prices))
+    return total or None
+
+
+def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[dict[str, Any]]:
+    """m, k and what follows from them, of each model that is not like the one before it; nothing where memory is
+    paid for by its peak, so that m is no price per second.
+    """
+    if planned.prices.billing == "peak":
+        return
+    gaps, before = arrivals.gaps(), None
+    for index, (name, model) in enumerate(profile.models.items()):
+        if model == before:
+            continue
+        before = model
+        m, k = planned.prices.holding(model.mib), model.cold_start(planned.prices)
+        rate = break_even_rate(m, k)
+        yield {
+            "loader": profile.shown_as,
+            "model": name,
+            "mib": model.mib,
+            "holding_per_hour": m * HOUR,
+            "cold_start": k,
+            "cold_start_ms": model.waiting_s * 1e3,
+            "break_even_per_hour": rate * HOUR if math.isfinite(rate) else None,
+            "timeout_s": _told(ski_rental_timeout(m, k)),
+            "gaps": len(gaps[index]) if index in gaps else 0,
+            "best_timeout_s": _told(best_timeout_in_hindsight(gaps[index], m, k)) if index in gaps else None,
+            "expected_timeout_s": _expected(planned, m, k),
+        }
+
+
+def _expected(planned: Planned, m: float, k: float) -> float | str | None:
+    """The best timeout for arrivals of this kind and rate; None for a trace, or where several models share them."""
+    choice = planned.traffic.workload.open
+    if choice is None or len(planned.traffic.models) > 1:
+        return None
+    regular = 0.0 if choice.arrivals == "constant" else 1.0
+    burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else regular
+    return _told(best_gamma_timeout(choice.rate, burstiness, m, k))
+
+
+def _told(timeout: float) -> float | str:
+    return timeout if math.isfinite(timeout) else FOREVER
+
+
+def eviction(capacities: Iterable[int], profile: Profile, arrivals: Arrivals, prices: Prices) -> list[dict[str, Any]]:
+    """Loads of the LRU for each capacity, against the fewest, which is an optimum where all loads cost the same."""
+    costs = [model.cold_start(prices) for model in profile.models.values()]
+    return [
+        {
+            "capacity": capacity,
+            "lru_loads": lru_loads(arrivals.asked, capacity),
+            "belady_loads": belady_loads(arrivals.asked, capacity),
+            "optimum": max(costs) <= ALIKE * min(costs),
+        }
+        for capacity in sorted(set(capacities))
+    ]

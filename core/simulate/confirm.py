@@ -1,0 +1,154 @@
+"""`--confirm`: the best two settings for real, and how far the simulator was off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..bench.experiment import load_experiment
+from ..bench.resume import EXPERIMENT
+from ..bench.traffic import Traffic
+from ..decide.rounds import Record, Run, arrange
+from ..errors import YamlError
+from .arrivals import Arrivals, arrivals_of
+from .outcome import Outcome
+from .plan_file import Planned
+from .planning import Candidate, ranking, simulate
+
+BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
+WITHIN = 0.10  # what the simulator's error is held to
+NAME = "confirm"
+
+
+def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path) -> Path:
+    """The experiment that runs the best two settings on the beginning of the traffic, at its own clock, thinned to
+    what both can serve; its path in `folder`.
+
+    Raises ResidencyError where the run that was planned from can no longer be repeated.
+    """
+    if planned.file.models is not None:
+        raise YamlError("--confirm: a plan with a number of 'models' has none of its own to serve; leave that key out.")
+    if not planned.on_its_own_clock:
+        raise YamlError("--confirm: needs the trace on its own clock; remove 'speed' from the workload.")
+    best = ranking(found)[:2]
+    if not best:
+        raise YamlError("--confirm: no setting is advised, so that there is nothing to confirm.")
+    measured = load_experiment(planned.folder / EXPERIMENT)
+    workload = _thinned(planned, best)
+    experiment = measured.experiment.model_dump(mode="json", exclude_none=True) | {
+        "name": NAME,
+        "strategies": [_choice(candidate) for candidate in best],
+        "texts": list(measured.texts),
+        "workload": workload,
+        "repeats": planned.file.confirm.repeats,
+        "seed": planned.file.seed,
+        "memory_after_each": False,
+        "page_cache": "warm",
+    }
+    experiment["batching"] = experiment.get("batching") or "off"
+    for key in ("repetitions", "precision"):
+        experiment.pop(key, None)
+    path = folder / f"{NAME}.yaml"
+    question = f"# Is {planned.file.name} as it was simulated?\n"
+    path.write_text(question + yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def _choice(candidate: Candidate) -> dict[str, Any]:
+    setting, profile = candidate.setting, candidate.profile
+    loader = {"name": profile.loader, **profile.options}
+    options = dict(setting.options)
+    return {
+        "strategy": setting.strategy,
+        "options": options,
+        "loader": loader,
+        "label": candidate.label[:60],
+    }
+
+
+def _thinned(planned: Planned, best: Sequence[Candidate]) -> dict[str, Any]:
+    """The workload's beginning, of which so large a share of the requests is kept as both can serve."""
+    length = planned.file.confirm.window
+    window = planned.arrivals.until(length)
+    outcomes = [_simulated(planned, each, window, resident=False) for each in best]
+    keep = min([1.0, *(BUSY / busy for outcome in outcomes if (busy := outcome.busy))])
+    keep = float(f"{keep:.3g}")
+    workload = planned.traffic.workload.model_dump(mode="json", exclude_none=True)
+    if trace := workload.get("trace"):
+        begin = (trace.get("window") or [0.0])[0]
+        end = min(begin + length, (trace.get("window") or [0.0, float("inf")])[1])
+        trace |= {"window": [begin, end], "thin": trace["thin"] * keep}
+    else:
+        seconds = min(length, planned.traffic.seconds or length)
+        opened = workload["open"]
+        opened.pop("requests", None)
+        opened |= {"rate": opened["rate"] * keep, "duration": seconds}
+    return workload
+
+
+def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, resident: bool) -> Outcome:
+    """As it would be measured: the first request, before the workload, leaves its model in memory."""
+    before = [0] if resident else []
+    return simulate(
+        candidate.setting, candidate.profile, arrivals, planned.max_batch, planned.file.seed, resident=before
+    )
+
+
+def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, records: Sequence[Record]) -> dict[str, Any]:
+    """What was measured of each setting, over all rounds, what the simulator says of the same arrivals, and its
+    error, relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`.
+    """
+    run = arrange(records)
+    trials = []
+    for candidate, label in zip(ranking(found)[:2], run.labels, strict=True):
+        rounds = run.finished(label)
+        if rounds and any(each.answered for each in rounds):
+            trials.append({"label": label, "rounds": len(rounds), **_compared(planned, candidate, traffic, run, label)})
+    return {"requests": traffic.requests, "trials": trials}
+
+
+def _compared(planned: Planned, candidate: Candidate, traffic: Traffic, run: Run, label: str) -> dict[str, Any]:
+    rounds = run.finished(label)
+    answered = [sample for each in rounds for sample in each.answered]
+    measured = {
+        "cold_share": sum(bool(sample["cold"]) for sample in answered) / len(answered),
+        "mean_ms": float(np.mean([sample["ms"] for sample in answered])),
+    }
+    outcomes = [_simulated(planned, candidate, arrivals_of(traffic, each.number), resident=True) for each in rounds]
+    latencies = np.concatenate([outcome.latencies for outcome in outcomes])
+    simulated = {
+        "cold_share": sum(outcome.cold for outcome in outcomes) / len(latencies),
+        "mean_ms": float(latencies.mean()) * 1e3,
+    }
+    error = {key: _error(simulated[key], measured[key]) for key in measured}
+    return {"measured": measured, "simulated": simulated, "error": error}
+
+
+def _error(simulated: float, measured: float) -> float | None:
+    """Relative to what was measured; 0 where both are nothing, None where only the measured one is."""
+    if measured == 0:
+        return 0.0 if simulated == 0 else None
+    return simulated / measured - 1
+
+
+def sentences(confirmed: Mapping[str, Any]) -> list[str]:
+    """One for each setting."""
+    found = []
+    for trial in confirmed["trials"]:
+        measured, simulated, error = trial["measured"], trial["simulated"], trial["error"]
+        known = [abs(value) for value in error.values() if value is not None]
+        held = "within" if len(known) == len(error) and max(known) <= WITHIN else "beyond"
+        found.append(
+            f"{trial['label']}, measured against simulated: cold {measured['cold_share']:.1%} against"
+            f" {simulated['cold_share']:.1%} ({_percent(error['cold_share'])}), mean {measured['mean_ms']:.1f} against"
+            f" {simulated['mean_ms']:.1f} ms ({_percent(error['mean_ms'])}): {held} the target of {WITHIN:.0%}."
+        )
+    return found or ["Nothing was confirmed: no trial was finished."]
+
+
+def _percent(error: float | None) -> str:
+    return "no request was cold in truth" if error is None else f"an error of {error:+.1%}"

@@ -1,0 +1,84 @@
+"""What came of a simulation, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decide.prices import HOUR, Prices
+from ..decide.slo import quantile
+from ..decide.statistics import percentile
+from .profile import ModelProfile
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one setting under one sequence of arrivals; seconds and MiB."""
+
+    latencies: NDArray[np.float64]
+    requests: Sequence[int]
+    """For each model."""
+    cold: int
+    """Requests that waited for a load."""
+    loads: Sequence[int]
+    """Of each model, those before the first request included."""
+    seconds: float
+    """From the beginning of the workload to the last answer."""
+    mib_seconds: float
+    """Charged memory of the models, summed over time."""
+    peak_mib: float
+    """The most that the models held at a time."""
+    busy: float
+    """Share of the time that the busiest of the compute slot and the lanes was at work."""
+    exceeded: bool
+    """Whether more requests waited for a model than a served app lets wait."""
+
+    def money(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, float]:
+        """Of the whole workload: `holding` the server and its models, `processor`, `waiting`, and in `total`."""
+        mib = self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds
+        holding = prices.holding(base_mib + mib) * self.seconds
+        counts = zip(self.loads, self.requests, models, strict=True)
+        processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
+        waiting = prices.waiting(float(self.latencies.sum()))
+        total = holding + processor + waiting
+        return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+
+    def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
+        """What the keep-alive theory charges for it: m for each second in memory but the loads', k for each load."""
+        starts = zip(self.loads, models, strict=True)
+        unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
+        return prices.holding(self.mib_seconds) + unheld
+
+    def meets(self, slo: dict[str, float]) -> bool:
+        """Whether each percentile is within its target, in seconds."""
+        return all(float(np.quantile(self.latencies, quantile(name))) <= target for name, target in slo.items())
+
+    def described(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, Any]:
+        """As plan.json has it."""
+        money = self.money(base_mib, models, prices)
+        count = len(self.latencies)
+        return {
+            "cold_share": self.cold / count,
+            "loads": sum(self.loads),
+            "mean_ms": float(self.latencies.mean()) * 1e3,
+            "p50_ms": _milliseconds(self.latencies, 0.5),
+            "p99_ms": _milliseconds(self.latencies, 0.99),
+            "mean_mib": base_mib + self.mib_seconds / self.seconds,
+            "peak_mib": base_mib + self.peak_mib,
+            "busy": self.busy,
+            "capacity_exceeded": self.exceeded,
+            "cost": money,
+            "cost_per_hour": money["total"] / self.seconds * HOUR,
+            "cost_per_million": money["total"] / count * MILLION,
+        }
+
+
+def _milliseconds(latencies: NDArray[np.float64], q: float) -> float | None:
+    value = percentile(latencies, q)  # type: ignore[arg-type]
+    return None if value is None else value * 1e3

@@ -1,0 +1,163 @@
+"""A plan's YAML, strict: which run to go by, under which traffic and prices, over which settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
+
+from ..bench.experiment import Percentile
+from ..bench.records import read_records
+from ..bench.traffic import Traffic, resolved
+from ..bench.workload import Workload
+from ..choices import STRICT, Cost, Duration, ModelId
+from ..decide.prices import Prices
+from ..decide.rounds import Run, arrange
+from ..errors import ResidencyError
+from ..files import anchored
+from ..strict_yaml import Document, read
+from .arrivals import Arrivals, arrivals_of
+from .profile import Profile, profiles
+
+MOST_MODELS = 10_000
+Ttl = Duration | Literal["forever", "auto"]
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+TTLS: list[Ttl] = ["auto", SECOND, 10 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, "forever"]
+
+
+class OnDemandGrid(BaseModel):
+    """Settings of `on-demand`."""
+
+    model_config = STRICT
+
+    share: Annotated[list[bool], Field(min_length=1)] = [False, True]
+
+
+class LruGrid(BaseModel):
+    """Settings of `lru-cached`: those with a capacity, and those with a budget."""
+
+    model_config = STRICT
+
+    capacity: Annotated[list[Annotated[int, Field(ge=1)]] | None, Field(description="1, 2, 4, …, where left out")] = (
+        None
+    )
+    memory_budget: list[ByteSize] = []
+
+
+class KeepAliveGrid(BaseModel):
+    """Settings of `keep-alive`: every ttl with every budget. `auto` is k/m of each model."""
+
+    model_config = STRICT
+
+    ttl: Annotated[list[Ttl], Field(min_length=1)] = TTLS
+    memory_budget: Annotated[list[ByteSize | None], Field(min_length=1)] = [None]
+
+
+class Grid(BaseModel):
+    """Settings by strategy. One that is null is left out."""
+
+    model_config = ConfigDict(**STRICT, validate_by_alias=True, validate_by_name=False)
+
+    persistent: dict[str, Any] | None = {}
+    on_demand: Annotated[OnDemandGrid | None, Field(alias="on-demand")] = OnDemandGrid()
+    lru_cached: Annotated[LruGrid | None, Field(alias="lru-cached")] = LruGrid()
+    keep_alive: Annotated[KeepAliveGrid | None, Field(alias="keep-alive")] = KeepAliveGrid()
+
+
+class ConfirmChoice(BaseModel):
+    """How `--confirm` measures."""
+
+    model_config = STRICT
+
+    window: Annotated[Duration, Field(gt=0, description="of the traffic's beginning, seconds")] = 10 * MINUTE
+    repeats: Annotated[int, Field(ge=1, le=1000, description="rounds")] = 1
+
+
+class PlanFile(BaseModel):
+    """The keys of a plan's YAML file."""
+
+    model_config = STRICT
+
+    name: ModelId
+    profile: Annotated[str, Field(min_length=1, description="the folder of a run")]
+    workload: Workload
+    models: Annotated[
+        int | None, Field(ge=1, le=MOST_MODELS, description="so many like the run's first; else the run's own")
+    ] = None
+    cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
+    slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
+    grid: Grid = Grid()
+    seed: int = 0
+    confirm: ConfirmChoice = ConfirmChoice()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with everything read that it names."""
+
+    file: PlanFile
+    folder: Path
+    """Of the run."""
+    run: Run
+    profiles: list[Profile]
+    traffic: Traffic
+    prices: Prices
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """Those of the first round."""
+        return arrivals_of(self.traffic)
+
+    @property
+    def max_batch(self) -> int:
+        """Texts that are computed together at most."""
+        batching = self.run.header.get("batching", "off")
+        return 1 if batching == "off" else int(batching["max_batch_size"])
+
+    @property
+    def slo(self) -> dict[str, float]:
+        """Seconds by percentile; the run's where the plan has none."""
+        return self.file.slo or self.run.header.get("slo") or {}
+
+    @property
+    def on_its_own_clock(self) -> bool:
+        """Whether the gaps are those that the callers left."""
+        trace = self.traffic.workload.trace
+        return trace is None or trace.speed == 1
+
+
+def load_plan(path: Path) -> Planned:
+    """Raises ResidencyError, whose sentence names file, line, column and key."""
+    document = read(path)
+    file = document.validate(PlanFile)
+    if file.workload.closed:
+        raise document.error(
+            ("workload", "closed"), "has no arrivals to plan for, since clients wait; use 'open' or 'trace'."
+        )
+    if file.grid.persistent:
+        raise document.error(("grid", "persistent"), "has no settings; leave it empty, or null to leave it out.")
+    beside = path.resolve().parent
+    try:
+        folder = anchored(file.profile, beside)
+        run = arrange(read_records(folder))
+        cost = file.cost.model_dump() if file.cost else run.header.get("cost") or Cost().model_dump()
+        prices = Prices.of(cost)
+        found = profiles(run, prices.charge)
+    except ResidencyError as error:
+        raise document.error(("profile",), str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise document.error(("profile",), f"{folder} holds a record of another form ({error!r}).") from error
+    found = [profile.of_many(file.models) for profile in found] if file.models else found
+    traffic = _traffic(document, file, list(found[0].models), beside)
+    return Planned(file, folder, run, found, traffic, prices)
+
+
+def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:
+    traffic = resolved(document, file.workload, models, 1, file.seed, beside)
+    assert traffic is not None
+    if (traffic.requests or 0) < 2:
+        raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
+    return traffic

@@ -1,0 +1,125 @@
+"""What a run measured of its models under each loader, in the form that a simulation needs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..decide.prices import Prices
+from ..decide.rounds import Record, Run
+from ..errors import ResultsError
+from .resources import Memory, Processor, memory_of, processor_of
+from .times import Times
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """One model under one loader: times in seconds, of which a simulation draws, and memory in MiB."""
+
+    warm: tuple[float, ...]
+    """Forwards of one text."""
+    first: tuple[float, ...]
+    """Forwards that follow a load."""
+    load: tuple[float, ...]
+    further: float
+    """What each further text of a batch adds to a forward."""
+    around: float
+    """What a lone warm request takes besides the forward."""
+    around_cold: float
+    """What a lone cold request takes besides load and forward."""
+    weights_mib: float
+    """What a memory budget counts."""
+    mib: float
+    """What is paid for while the model is in memory."""
+    request_cpu: float
+    load_cpu: float
+    """Core seconds."""
+
+    @cached_property
+    def waiting_s(self) -> float:
+        """How much longer than a warm one a lone cold request takes, on average."""
+        cold = float(np.mean(self.load)) + float(np.mean(self.first)) + self.around_cold
+        return max(0.0, cold - float(np.mean(self.warm)) - self.around)
+
+    @cached_property
+    def load_s(self) -> float:
+        """Mean seconds of a load."""
+        return float(np.mean(self.load))
+
+    def cold_start(self, prices: Prices) -> float:
+        """k, in money."""
+        return prices.cold_start(processor=self.load_cpu, waiting=self.waiting_s, load=self.load_s, mib=self.mib)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A loader with its options, as a run measured it."""
+
+    loader: str
+    options: Mapping[str, Any]
+    base_mib: float
+    """Charged memory of a server that holds no model."""
+    models: Mapping[str, ModelProfile]
+    """By model id."""
+    notes: tuple[str, ...]
+    """What was not measured, and what stands for it: sentences."""
+
+    @property
+    def shown_as(self) -> str:
+        """The loader, with its options where it has some."""
+        options = ", ".join(f"{key} {value}" for key, value in self.options.items())
+        return f"{self.loader} ({options})" if options else self.loader
+
+    def of_many(self, count: int) -> Profile:
+        """As many models, each like the first one."""
+        name, first = next(iter(self.models.items()))
+        return replace(self, models={f"{name}-{number}": first for number in range(1, count + 1)})
+
+
+def profiles(run: Run, charge: str) -> list[Profile]:
+    """One for each loader of the run; `charge` is the memory that is paid for, `pss` or `private`.
+
+    Raises ResultsError where nothing was measured to go by.
+    """
+    by_loader: defaultdict[str, list[Record]] = defaultdict(list)
+    for spec in run.header["trials"]:
+        if any(each.answered for each in run.finished(spec["label"])):
+            by_loader[json.dumps([spec["loader"], spec["loader_options"]], sort_keys=True)].append(spec)
+    if not by_loader:
+        raise ResultsError(f"The run '{run.header['experiment']}' has no finished trial to go by.")
+    return [_profile(run, specs, charge) for specs in by_loader.values()]
+
+
+def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
+    rounds = [(spec, each) for spec in specs for each in run.finished(spec["label"])]
+    loader, ids, total = str(specs[0]["loader"]), list(run.header["models"]), float(specs[0]["weights_mib"])
+    weights = specs[0].get("model_mib") or dict.fromkeys(ids, total / len(ids))
+    times = Times([each for _, each in rounds], loader)
+    memory, processor = memory_of(rounds, len(ids), total, charge), processor_of(rounds)
+    models = {model: _model(times, model, weights[model], memory, processor) for model in ids}
+    disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
+    notes = tuple(f"{loader}: {note}" for note in (*disk, *times.notes, *memory.notes, *processor.notes))
+    return Profile(loader, dict(specs[0]["loader_options"]), memory.base_mib, models, notes)
+
+
+def _model(times: Times, model: str, weights: float, memory: Memory, processor: Processor) -> ModelProfile:
+    warm, cold = times.warm.of(model), times.cold.of(model)
+    forwards, loads = warm.seconds("inference"), cold.seconds("load")
+    return ModelProfile(
+        warm=forwards,
+        first=cold.seconds("inference"),
+        load=loads,
+        further=times.further(model),
+        around=warm.around(),
+        around_cold=cold.around(),
+        weights_mib=weights,
+        mib=memory.per_weight * weights,
+        request_cpu=float(np.mean(forwards)) if processor.request is None else processor.request,
+        load_cpu=float(np.mean(loads)) if processor.load is None else processor.load,
+    )

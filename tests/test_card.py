@@ -1,0 +1,242 @@
+"""The card: what it recommends, where that flips, what it refuses to say, and its settings in a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.choices import Cost
+from core.decide.amounts import number, rate
+from core.decide.summary import summarise
+from core.report.card import card
+from tests.priced import costing, ended_with
+from tests.support import uvicorn
+from tests.synthetic import Record, sample_of
+
+KEPT, LOADED = [(500.0, 0.01)] * 5, [(400.0, 0.06)] * 5
+TWO = {"persistent": KEPT, "on-demand": LOADED}
+SLOW = {"on-demand": 48.0}
+OPEN = {"open": {"rate": 10.0, "arrivals": "poisson", "popularity": "uniform", "requests": 20}}
+WOBBLE = (0.004, -0.004, 0.003, -0.003, 0.001)
+
+
+def card_of(records: Sequence[Record]) -> Any:
+    return summarise(records)["card"]
+
+
+def test_without_traffic_it_says_below_and_above_which_rate() -> None:
+    found = card_of(costing(TWO, SLOW))
+    assert (found["recommended"], found["runner_up"], found["settles"]) == ("persistent", "on-demand", None)
+    first, second, target, *_ = found["sentences"]
+    assert first == "Recommended: persistent, from 2,000 requests an hour on; the runner-up is on-demand."
+    assert second == (
+        "Below 2,000 requests an hour (95 % interval 2,000 to 2,000) on-demand is cheaper; it costs your callers 38 ms"
+        " each. Above, persistent is."
+    )
+    assert target == (
+        "Where p50 must be below 48 ms, on-demand will not do, whatever it costs: take persistent (p50 10.0 ms)."
+    )
+    assert [(flip["what"], flip["at"], flip["to"]) for flip in found["flips"]] == [
+        ("rate", pytest.approx(2000), "on-demand"),
+        ("latency target", 48, "persistent"),
+    ]
+
+
+def test_what_costs_the_same_is_told_once_and_not_recommended_in_place_of_the_first() -> None:
+    found = card_of(costing(TWO | {"lru-cached": KEPT}))
+    assert found["recommended"] == "persistent"
+    assert "lru-cached and persistent cost the same, as far as 5 rounds can tell." in found["sentences"]
+    assert [flip["to"] for flip in found["flips"]] == ["on-demand"]
+    same = card_of(costing({"a": KEPT, "b": KEPT}))
+    assert (same["recommended"], same["flips"]) == ("a", [])
+
+
+def test_a_cheaper_one_at_every_rate() -> None:
+    found = card_of(costing({"a": KEPT, "b": [(400.0, 0.005)] * 5}))
+    assert (found["recommended"], found["runner_up"]) == ("b", "a")
+    assert found["sentences"][:3] == [
+        "Recommended: b; the runner-up is a.",
+        "b is the cheapest at every rate.",
+        "b holds less and costs less for each request.",
+    ]
+
+
+def test_beyond_what_was_answered_it_says_so() -> None:
+    found = card_of(costing({"kept": [(5000.0, 0.01)] * 5, "loaded": LOADED}))
+    assert found["recommended"] == "loaded"  # nothing was asked more often than that
+    closed = {"closed": {"clients": 4, "duration": 2.0}}
+    records = costing({"kept": [(5000.0, 0.01)] * 5, "loaded": LOADED}, workload=closed)
+    slower = ended_with(records, "loaded", steady_s=4.0)
+    sentences = card_of(slower)["sentences"]
+    assert any(s.startswith("Up to 18,000 requests an hour (5 a second) loaded is cheaper") for s in sentences)
+    assert any("4 clients that ask without pause" in s for s in sentences)
+
+
+def test_with_traffic_it_recommends_for_that_rate() -> None:
+    found = card_of(costing(TWO, SLOW, workload=OPEN))  # 36 000 an hour
+    assert (found["recommended"], found["runner_up"], found["settles"]) == ("persistent", "on-demand", None)
+    # 500 + 0.01 · 36 000 = 860 an hour against 400 + 0.06 · 36 000 = 2560, and a millionth of the hour's requests.
+    assert found["sentences"][1] == (
+        "At 36,000 requests an hour (10 a second), as in this run, persistent is the cheapest, before on-demand: 23,900"
+        " against 71,100 for a million requests (95 % interval of the difference 47,200 to 47,200)."
+    )
+    flips = {flip["what"]: flip for flip in found["flips"]}
+    assert (flips["rate"]["at"], flips["rate"]["to"]) == (pytest.approx(2000), "on-demand")
+    assert flips["rate"]["sentence"].startswith("Below 2,000 requests an hour")
+    # 500 · p + 360 = 400 · p + 2160, where p is 1 for a MiB, and 1024 for a GiB.
+    assert (flips["memory price"]["at"], flips["memory price"]["to"]) == (pytest.approx(18 * 1024), "on-demand")
+    assert "latency target" not in flips  # nothing is quicker
+    dear = card_of(costing(TWO, SLOW, cost={"memory_gib_hour": 1024.0 * 36}, workload=OPEN))
+    assert dear["recommended"] == "on-demand"
+    assert {flip["what"]: flip["to"] for flip in dear["flips"]} == dict.fromkeys(
+        ("rate", "memory price", "latency target"), "persistent"
+    )
+    assert "it costs your callers 38 ms each" in dear["sentences"][1]
+
+
+def test_costs_that_are_not_separable_are_no_choice() -> None:
+    noisy = [(500.0, 0.01 + wobble) for wobble in WOBBLE]
+    found = card_of(costing({"a": KEPT, "b": noisy}, workload=OPEN))
+    assert (found["recommended"], found["yaml"]) == (None, None)
+    assert "are not separable" in found["sentences"][0]
+    assert found["settles"].startswith(("About ", "Over 1000 more rounds"))
+    close = [(500.0, 0.01 + wobble / 20) for wobble in WOBBLE]
+    found = card_of(costing({"a": KEPT, "b": close}, workload=OPEN))
+    assert found["recommended"] in ("a", "b")
+    assert "cost the same within 5%" in found["sentences"][1]
+
+
+def test_too_few_rounds_or_trials_are_no_choice() -> None:
+    for workload in (None, OPEN):
+        found = card_of(costing({label: rounds[:2] for label, rounds in TWO.items()}, workload=workload))
+        assert (found["recommended"], found["yaml"]) == (None, None)
+        assert found["settles"] == (
+            "These are figures; a recommendation takes 5 rounds, 3 more than there are (repeats: 5)."
+        )
+        alone = card_of(costing({"persistent": KEPT}, workload=workload))
+        assert (alone["recommended"], alone["yaml"]) == (None, None)
+        assert alone["settles"] == "A choice takes a second strategy; name one under 'strategies'."
+        [header, *rest] = costing(TWO, workload=workload)
+        failed = card_of([header, *(record for record in rest if record["trial"] == "on-demand")])
+        assert (failed["recommended"], failed["settles"]) == (
+            None,
+            "A choice takes a second strategy that can be priced.",
+        )
+        assert "persistent cannot be priced: no round of it was finished." in failed["sentences"]
+
+
+def test_errors_and_missed_targets_are_left_out() -> None:
+    broken = [*costing(TWO), sample_of("on-demand", 1.0, status=503)]
+    broken[-2:] = reversed(broken[-2:])
+    for workload in (None, OPEN):
+        records = [record | ({"workload": workload} if record["kind"] == "run" else {}) for record in broken]
+        found = card_of(records)
+        assert "on-demand is left out: it answered 1 requests with an error." in found["sentences"]
+        assert (found["recommended"], found["flips"]) == ("persistent", [])
+        missed = card_of(costing(TWO, SLOW, slo={"p50": 0.02}, workload=workload))
+        assert "on-demand is left out: it misses p50 ≤ 20 ms." in missed["sentences"]
+        assert missed["recommended"] == "persistent"
+        none = card_of(costing(TWO, SLOW, slo={"p50": 0.001}, workload=workload))
+        assert (none["recommended"], none["sentences"][0]) == (None, "There is nothing to recommend.")
+
+
+def test_without_proc_or_prices_it_says_why() -> None:
+    records = costing(TWO)
+    for label in TWO:
+        records = ended_with(records, label, memory_mib={"idle_pss": None})
+    found = card_of(records)
+    assert (found["recommended"], found["yaml"]) == (None, None)
+    [sentence] = found["sentences"]
+    assert sentence.startswith(
+        "There is no recommendation, because nothing can be priced: memory is not known, because"
+    )
+    assert card(summarise(records), "simple").startswith("What to use\n\nThere is no recommendation")
+    unpriced = [record | {"cost": None} if record["kind"] == "run" else record for record in costing(TWO)]
+    assert "this run states no prices" in card_of(unpriced)["sentences"][0]
+
+
+def test_both_charges_are_shown_where_they_differ() -> None:
+    records = ended_with(costing(TWO), "on-demand", memory_mib={"idle_private": 500.0})
+    assert (
+        "If private memory were paid for (charge: private): persistent is the cheapest at every rate."
+        in (card_of(records)["sentences"])
+    )
+    assert not any("charge: private" in sentence for sentence in card_of(costing(TWO))["sentences"])
+
+
+def test_models_that_expire_are_compared_only_under_a_workload() -> None:
+    specs = {"briefly": {"strategy": "keep-alive", "options": {"ttl": 0.2}}}
+    trials = {**TWO, "briefly": [(400.0, 0.01)] * 5}
+    found = card_of(ended_with(costing(trials, specs=specs), "briefly", mean_rss=450.0))
+    assert found["recommended"] == "persistent"
+    assert any(sentence.startswith("briefly is not compared: its models expire") for sentence in found["sentences"])
+    under = costing(trials, specs=specs, workload=OPEN)
+    assert "briefly cannot be priced: models expire, and memory over time is not known." in card_of(under)["sentences"]
+    found = card_of(ended_with(under, "briefly", mean_rss=450.0))
+    assert found["recommended"] == "briefly"
+    assert "From which rate on briefly would not be the cheapest is not known" in " ".join(found["sentences"])
+    long = card_of(costing(trials, specs={"briefly": {"strategy": "keep-alive", "options": {}}}))
+    assert "What briefly costs holds while no gap between requests is as long as its ttl." in long["sentences"]
+
+
+def test_prices_and_their_source_are_printed() -> None:
+    [prices] = [s for s in card_of(costing(TWO, cost=Cost().model_dump()))["sentences"] if s.startswith("Prices")]
+    assert prices == (
+        "Prices: 0.00445 for a GiB of memory for an hour (PSS, for as long as it is held), 0.0405 for an hour of one"
+        " core (AWS Fargate's, in US dollars); waiting is free. Yours go under 'cost' in the experiment."
+    )
+    [prices] = [s for s in card_of(costing(TWO, cost={"latency_hour": 2.5}))["sentences"] if s.startswith("Prices")]
+    assert "(as 'cost' states them); 2.5 for an hour of a caller's waiting." in prices
+
+
+def test_it_is_printed_with_what_each_costs() -> None:
+    summary = summarise(costing(TWO, SLOW, workload=OPEN))
+    plain, markdown = card(summary, "simple"), card(summary, "pipe")
+    assert plain.startswith("What to use\n\nRecommended: persistent; the runner-up is on-demand.\nAt 36,000")
+    assert (
+        "\n  # app.yaml: persistent\n  # RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST /predict\n"
+        in plain
+    )
+    assert markdown.startswith("## What to use\n\n- Recommended: persistent")
+    assert "```yaml\n# app.yaml" in markdown
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in markdown.splitlines() if row[:1] == "|"]
+    assert rows[0] == ["strategy", "memory (MiB)", "holding (an hour)", "a million requests", "p50 (ms)", "p99 (ms)"]
+    assert rows[2] == ["persistent", "500", "500", "23,889", "10.0", "n/a"]
+
+
+def test_numbers_are_short_and_have_no_exponent() -> None:
+    given = (0.00176432, 5e-7, 0.5, 12.345, 201.4, 1234.5, 1234567.0, 0.0)
+    assert [number(value) for value in given] == [
+        "0.00176", "0.0000005", "0.5", "12.3", "201", "1,230", "1,230,000", "0",
+    ]  # fmt: skip
+    assert rate(201.4) == "201 requests an hour"
+    assert rate(36_000) == "36,000 requests an hour (10 a second)"
+
+
+def test_its_settings_start_the_app_with_what_it_recommends(tmp_path: Path) -> None:
+    specs = {
+        "b": {
+            "strategy": "lru-cached",
+            "options": {"capacity": 1, "memory_budget": "512MiB"},
+            "loader": "mapped",
+            "loader_options": {"linear": "stock"},
+        }
+    }
+    models = {name: {"reference": "embedded", "sha256": "0"} for name in ("first", "second")}
+    cheap = [(400.0, 0.005)] * 5
+    found = card_of(costing({"persistent": KEPT, "b": cheap}, specs=specs, models=models, batching="off"))
+    assert found["recommended"] == "b"
+    assert yaml.safe_load(found["yaml"])["models"] == dict.fromkeys(models, "embedded")
+    (tmp_path / "app.yaml").write_text(found["yaml"])
+    variables = {"RESIDENCY_CONFIG": str(tmp_path / "app.yaml")}
+    with uvicorn(tmp_path / "log", variables=variables) as client:
+        [strategy] = client.get("/strategies").json()["strategies"]
+        assert (strategy["name"], strategy["loader"]) == ("lru-cached", "mapped")
+        assert strategy["options"]["capacity"] == 1
+        answer = client.post("/predict-lru-cached", json={"text": "I love it.", "model": "second"}).json()
+        assert (answer["strategy"], answer["model"]) == ("lru-cached", "second")
+        assert answer["predictions"][0]["label"] == "POSITIVE"

@@ -1,0 +1,305 @@
+"""`--plan`: from the samples of a run to the setting that is advised, and the refusals on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import runner
+from core.bench.records import SCHEMA, read_records
+from core.decide.rounds import arrange
+from core.errors import ResidencyError
+from core.simulate.arrivals import arrivals_of
+from core.simulate.confirm import errors, write_experiment
+from core.simulate.confirm import sentences as confirmed_in_words
+from core.simulate.plan_file import Planned, load_plan
+from core.simulate.planning import candidates, plan_of_settings, ranking
+from core.simulate.profile import profiles
+from core.simulate.words import sentences
+from tests.support import ROOT, read_json
+
+STRATEGIES = ("persistent", "on-demand")
+
+
+def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
+    """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, all else 1 ms; a model holds 40 of its
+    50 MiB, an empty server 300; a request takes 8 ms of processor, a load 25 ms.
+    """
+    ids = [f"m{number}" for number in range(models)]
+    header = {
+        "kind": "run", "schema": SCHEMA, "experiment": "small", "question": "", "started": "2026-01-01T00:00:00+00:00",
+        "rounds": 1, "page_cache": "warm", "batching": {"max_batch_size": 32}, "workload": None, "slo": None,
+        "precision": None, "models": {model: {"reference": "embedded", "sha256": ""} for model in ids},
+        "trials": [
+            {"label": name, "strategy": name, "options": {}, "loader": "transformers", "loader_options": {},
+             "dtype": "float32", "weights_mib": 50.0 * models}
+            for name in STRATEGIES
+        ],
+    }  # fmt: skip
+    lines = [header]
+    for name in STRATEGIES:
+        place, cold = {"round": 0, "trial": name}, name == "on-demand"
+        lines.append({"kind": "begin", **place})
+        for number in range(21):
+            timing = {"queue": 0.2, "load": 20.0, "load-weights": 18.0, "inference": 9.0} if cold else {}
+            timing = timing or {"queue": 0.2, "load": 0.0, "inference": 5.0}
+            ms = timing["load"] + timing["inference"] + 1.0
+            asked = {"model": ids[number % models], "text": 0, "first": number == 0}
+            answer = {"ms": ms, "status": 200, "cold": cold, "label": "A", "score": 1.0, "timing": timing}
+            lines.append({"kind": "sample", **place, **asked, **answer})
+        loads = 21 if cold else models
+        idle = 300.0 if cold else 300.0 + 40.0 * models
+        ended = {"ready_s": 1, "first_answer_s": 1, "steady_s": 0.2, "loads": loads, "unloads": 21 if cold else 0}
+        memory = {"idle_pss": idle, "idle_private": idle / 2, "peak_rss": idle}
+        processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
+        lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def plan_file(folder: Path, **changes: Any) -> Path:
+    values = {"name": "evening", "profile": "run", "workload": {"open": {"rate": "30/h", "requests": 200}}} | changes
+    (folder / "plan.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}))
+    return folder / "plan.yaml"
+
+
+def planned_from(folder: Path, of_run: int = 1, **changes: Any) -> tuple[Planned, dict[str, Any]]:
+    run_folder(folder / "run", of_run)
+    planned = load_plan(plan_file(folder, **changes))
+    return planned, plan_of_settings(planned, list(candidates(planned)))
+
+
+def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
+    [profile] = profiles(arrange(read_records(run_folder(tmp_path, 2))), "pss")
+    model = profile.models["m1"]
+    assert profile.base_mib == pytest.approx(300)
+    assert (model.weights_mib, model.mib) == pytest.approx((50, 40))
+    assert (np.mean(model.warm), np.mean(model.first), model.load_s) == pytest.approx((0.005, 0.009, 0.02))
+    assert (model.around, model.around_cold, model.waiting_s) == pytest.approx((0.001, 0.001, 0.024))
+    assert (model.request_cpu, model.load_cpu) == pytest.approx((0.008, 0.025))
+    [note] = profile.notes
+    assert note == "transformers: batches were not measured; each further text is taken to cost as much as the first."
+    [private] = profiles(arrange(read_records(tmp_path)), "private")
+    assert private.models["m1"].mib == pytest.approx(20)
+
+
+def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
+    memory = {"idle_pss": None, "idle_private": None, "peak_rss": None}
+    folder = run_folder(tmp_path, processor_s=None, memory_mib=memory)
+    [profile] = profiles(arrange(read_records(folder)), "pss")
+    model = profile.models["m0"]
+    assert (model.mib, model.load_cpu, model.request_cpu) == pytest.approx((50, 0.02, 0.005))
+    assert "as much as its weights" in profile.notes[1]
+    assert "processor time was not measured" in profile.notes[2]
+
+
+def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:
+    """Of one model, at once, and of one forward to the microsecond: computed together."""
+    lines = [json.loads(line) for line in (run_folder(tmp_path) / "samples.jsonl").read_text().splitlines()]
+    at, number = 0.0, 0
+    for line in lines:
+        if line["kind"] == "sample":
+            line["at"] = at
+            number += 1
+            at += 1.0
+    samples = [line for line in lines if line["kind"] == "sample" and line["trial"] == "persistent"]
+    for batch in range(6):  # three texts in 5 + 2 × 2 ms, while others come one by one
+        inference = 9.0 + batch / 1000
+        for late in (0.0, 0.002, 0.004):
+            copy = dict(samples[-1], at=1000.0 + batch + late, ms=20.0 - late * 1e3)
+            lines.insert(2, copy | {"timing": {"queue": 10.0, "load": 0.0, "inference": inference}})
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [profile] = profiles(arrange(read_records(tmp_path)), "pss")
+    assert profile.models["m0"].further == pytest.approx(0.002, rel=0.01)
+    assert min(profile.models["m0"].warm) == 0.005
+
+
+def test_rare_requests_are_loaded_for_and_frequent_ones_kept(tmp_path: Path) -> None:
+    """λ* = m/k divides them: what is advised lies on the right side of it."""
+    _, rare = planned_from(tmp_path)
+    [theory] = rare["theory"]
+    rate = theory["break_even_per_hour"]
+    assert rate == pytest.approx(theory["holding_per_hour"] / theory["cold_start"])
+    for times, cold in ((0.05, 1.0), (20, 0.0)):
+        workload = {"open": {"rate": f"{times * rate:.4f}/h", "requests": 400}}
+        _, plan = planned_from(tmp_path, workload=workload)
+        chosen = next(row for row in plan["settings"] if row["label"] == plan["recommended"])
+        assert chosen["cold_share"] == pytest.approx(cold, abs=0.05)
+        assert plan["hindsight"]["ratio"] <= 1.1
+        assert f"use {plan['recommended']}" in sentences(plan)[0]
+
+
+def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
+    """Sparse requests, then dense ones: the first half's choice is held against the second half's best."""
+    (tmp_path / "trace.csv").write_text(
+        "time\n" + "\n".join(str(t) for t in [*np.arange(100) * 3600.0, *(360_000 + np.arange(100) * 0.1)])
+    )
+    planned, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv"}})
+    first, second = arrivals_of(planned.traffic).halves()
+    assert (len(first.at), len(second.at), second.at[0]) == (100, 100, 0.0)
+    settings = {row["label"]: row for row in plan["settings"]}
+    sound = [row for row in plan["settings"] if row["first_half"] is not None]
+    assert plan["recommended"] == min(sound, key=lambda row: row["first_half"])["label"]
+    hindsight = plan["hindsight"]
+    assert hindsight["best_cost"] == min(row["second_half"] for row in plan["settings"])
+    assert hindsight["ratio"] == pytest.approx(settings[plan["recommended"]]["second_half"] / hindsight["best_cost"])
+    assert hindsight["ratio"] > 1.1
+    assert any("beyond the target of 1.1" in sentence for sentence in sentences(plan))
+
+
+def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
+    trace = {"open": {"rate": "600/h", "requests": 500, "popularity": {"zipf": 1.1}}}
+    _, plan = planned_from(tmp_path, 4, workload=trace)
+    assert all(row["regret"] >= 1 for row in plan["settings"])
+    auto = next(row for row in plan["settings"] if row["label"] == "keep-alive (ttl k/m)")
+    assert auto["regret"] < 2.01  # the bound of ski rental, but for the time in service
+    assert [row["capacity"] for row in plan["eviction"]] == [1, 2]
+    for row in plan["eviction"]:
+        assert row["lru_loads"] >= row["belady_loads"] >= 4
+        assert row["optimum"]
+    words = "\n".join(sentences(plan))
+    for part in ("at least 1.58 times", "Belady: the fewest possible", "break-even rate", "Prices: 0.004445"):
+        assert part in words
+
+
+def test_another_clock_has_no_timeouts(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("time\n" + "\n".join(str(t * 60) for t in range(50)))
+    _, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv", "speed": 10}})
+    assert not [row for row in plan["settings"] if "ttl" in row["options"] and row["options"]["ttl"] != "forever"]
+    assert any("no advice on timeouts" in sentence for sentence in sentences(plan))
+
+
+def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
+    _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 1000})
+    assert plan["recommended"] == "on-demand"
+    _, plan = planned_from(tmp_path, slo={"p99": "15ms"}, cost={"memory_gib_hour": 1000})
+    found = {row["label"]: row for row in plan["settings"]}
+    assert found[plan["recommended"]]["cold_share"] < 0.01
+    assert (found["on-demand"]["first_half"], found["persistent"]["first_half"] is None) == (None, False)
+    _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
+    assert plan["recommended"] is None
+    assert "no setting is advised" in sentences(plan)[0]
+
+
+def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
+    grid = {"keep-alive": {"ttl": ["1min"]}, "lru-cached": {"capacity": [10]}, "on-demand": None}
+    _, plan = planned_from(tmp_path, models=1000, grid=grid)
+    assert plan["models"] == 1000
+    labels = [row["label"] for row in plan["settings"]]
+    assert labels == ["persistent", "lru-cached (capacity 10)", "keep-alive (ttl 1 min)"]
+    assert plan["settings"][0]["peak_mib"] == pytest.approx(300 + 40 * 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"workload": {"closed": {"clients": 2, "requests": 10}}}, "workload.closed: has no arrivals to plan for"),
+        ({"workload": {"open": {"rate": 1, "requests": 1}}}, "must have two requests or more"),
+        ({"workload": {"trace": {"file": "none.csv"}}}, "none.csv: cannot be read"),
+        ({"profile": "nowhere"}, "profile: "),
+        ({"grid": {"keep_alive": {}}}, "grid.keep_alive: is no key here; allowed: persistent"),
+        ({"grid": {"keep-alive": {"ttl": ["soon"]}}}, "grid.keep-alive.ttl[0]"),
+        ({"grid": {"lru-cached": {"capacity": [0]}}}, "greater than or equal to 1"),
+        ({"grid": {"persistent": {"x": 1}}}, "grid.persistent: has no settings"),
+        ({"models": 0}, "models: input should be greater"),
+        ({"name": None}, "name: is required"),
+        ({"cost": {"memory": 1}}, "cost.memory: is no key here"),
+    ],
+)
+def test_a_bad_plan_is_a_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    run_folder(tmp_path / "run")
+    with pytest.raises(ResidencyError) as caught:
+        load_plan(plan_file(tmp_path, **changes))
+    assert sentence in str(caught.value)
+    assert "plan.yaml:" in str(caught.value)
+
+
+def test_a_run_without_loads_is_a_sentence(tmp_path: Path) -> None:
+    lines = (run_folder(tmp_path / "run") / "samples.jsonl").read_text().replace('"cold": true', '"cold": false')
+    (tmp_path / "run" / "samples.jsonl").write_text(lines)
+    with pytest.raises(ResidencyError, match="run it again with on-demand among the strategies"):
+        load_plan(plan_file(tmp_path))
+
+
+def test_the_readmes_plan_is_understood(tmp_path: Path) -> None:
+    block = (ROOT / "README.md").read_text().partition("# Which setting suits")[2].partition("```")[0]
+    values = yaml.safe_load(block.partition("\n")[2])
+    (tmp_path / "requests.csv").write_text("time\n1\n2\n")
+    run_folder(tmp_path / "run")
+    planned = load_plan(plan_file(tmp_path, **(values | {"profile": "run"})))
+    labels = {candidate.label for candidate in candidates(planned)}
+    assert labels >= {"lru-cached (memory_budget 512 MiB)", "keep-alive (ttl 5 min)", "keep-alive (ttl k/m)"}
+
+
+def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder(tmp_path / "run")
+    assert runner.plan_ahead(plan_file(tmp_path), tmp_path / "out", confirm=False) == 0
+    [folder] = (tmp_path / "out" / "evening").iterdir()
+    plan = read_json(folder / "plan.json")
+    shown = capsys.readouterr().out
+    assert plan["sentences"][0] in shown
+    assert plan["sentences"][0] in (folder / "plan.md").read_text()
+    assert {row["label"] for row in plan["settings"]} >= {"persistent", "on-demand", "keep-alive (ttl k/m)"}
+
+
+def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: Path) -> None:
+    run_folder(tmp_path / "run")
+    resolved = {"name": "small", "strategies": ["persistent"], "texts": ["a", "b"], "models": {"m0": "embedded"}}
+    (tmp_path / "run" / "experiment.yaml").write_text(yaml.safe_dump(resolved))
+    workload = {"open": {"rate": "100/s", "requests": 2000}}  # an unshared on-demand can answer some 30/s
+    grid = {"persistent": None, "lru-cached": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": [0.2]}}
+    path = plan_file(tmp_path, workload=workload, grid=grid, confirm={"window": "10s", "repeats": 2})
+    planned = load_plan(path)
+    found = list(candidates(planned))
+    written = yaml.safe_load(write_experiment(planned, found, tmp_path).read_text())
+    assert [choice["label"] for choice in written["strategies"]] == [each.label for each in ranking(found)[:2]]
+    assert (written["repeats"], written["texts"], written["workload"]["open"]["duration"]) == (2, ["a", "b"], 10)
+    assert 5 < written["workload"]["open"]["rate"] < 100
+
+    def confirmed(ms: dict[str, float]) -> dict[str, Any]:
+        """As if each had answered one request, after a load, in so many milliseconds."""
+        place = {"kind": "sample", "round": 0, "first": False, "status": 200, "cold": True}
+        samples = [{**place, "trial": label, "ms": each} for label, each in ms.items()]
+        ended = [{"kind": "trial", "round": 0, "trial": label} for label in ms]
+        live: list[dict[str, Any]] = [{"kind": "run", "trials": [{"label": label} for label in ms]}, *samples, *ended]
+        return errors(planned, found, planned.traffic, live)
+
+    labels = [each.label for each in ranking(found)[:2]]
+    assert set(labels) == {"on-demand (share)", "keep-alive (ttl 0.2 s)"}
+    simulated = {trial["label"]: trial["simulated"] for trial in confirmed(dict.fromkeys(labels, 1.0))["trials"]}
+    twice = {"on-demand (share)": 1.0, "keep-alive (ttl 0.2 s)": 2.0}
+    found_errors = confirmed({label: simulated[label]["mean_ms"] * twice[label] for label in labels})
+    words = dict(zip(labels, confirmed_in_words(found_errors), strict=True))
+    assert "cold 100.0% against 100.0% (an error of +0.0%)" in words["on-demand (share)"]
+    assert "within the target of 10%" in words["on-demand (share)"]
+    assert "ms (an error of -50.0%): beyond the target of 10%" in words["keep-alive (ttl 0.2 s)"]
+
+
+@pytest.mark.slow
+def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
+    """A real run, a plan from it, and the best two for real."""
+    texts = ["I absolutely love this product.", "The installer fails and the error message says nothing."]
+    traffic = {"open": {"rate": "2/s", "duration": "60s"}}
+    experiment = {
+        "name": "small", "strategies": ["persistent", "on-demand"], "texts": texts, "workload": traffic, "repeats": 1,
+        "models": {"one": "embedded", "two": "synthetic:minilm-l6"},
+    }  # fmt: skip
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment))
+    assert runner.main([str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out")]) == 0
+    [folder] = (tmp_path / "out" / "small").iterdir()
+    grid = {"persistent": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": ["1s"]}, "lru-cached": None}
+    changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "2min"}}
+    assert runner.main(["--plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
+    [made] = (tmp_path / "evening").iterdir()
+    confirmed = read_json(made / "plan.json")["confirmed"]
+    print(*confirmed["sentences"], sep="\n")
+    assert len(confirmed["trials"]) == 2
+    for trial in confirmed["trials"]:
+        assert abs(trial["error"]["cold_share"]) < 0.1
+        assert abs(trial["error"]["mean_ms"]) < 0.1
