@@ -28,7 +28,7 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     at = best.mean("rate")
     advice.order = (best.label,)
     if not others:
-        advice.answer = [f"Nothing was compared with {best.label}."]
+        advice.answer = [f"No other trial comes into question, so {best.label} was compared with none."]
         advice.settles = rounds_lacking(len(best.rounds))
     else:
         said, advice.settles = _against(evidence, best, others[0])
