@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 PROC = Path("/proc")
 KIB_PER_MIB = 1024
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def at_rest(pid: int) -> tuple[float | None, float | None]:
@@ -29,8 +32,26 @@ def peak(pid: int) -> float | None:
 
 
 def resident(pid: int) -> float | None:
-    """Resident memory in MiB; what processes share is counted in each of them."""
-    return _sum(pid, "status", ("VmRSS",))
+    """MiB that a process and its descendants have in memory, each page as often as it is mapped.
+
+    From `statm` and `children` alone, some 20 µs for each thread of the tree. None where there is no such file.
+    """
+    pages, left = 0, [pid]
+    while left:
+        process = PROC / str(left.pop())
+        try:
+            pages += int((process / "statm").read_text().split()[1])
+            for thread in (process / "task").iterdir():
+                left += _children(thread)
+        except OSError:
+            continue  # it ended meanwhile
+    return pages * PAGE_MIB if pages and (PROC / "thread-self/children").exists() else None
+
+
+def _children(thread: Path) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in (thread / "children").read_text().split()]
+    return []
 
 
 def processor_seconds(pid: int) -> float | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,10 @@ def attempts(folder: Path, *, ended: bool) -> dict[tuple[int, str], list[list[in
     return finished if ended else found
 
 
+def ended_or_late(process: subprocess.Popen[str], end: float) -> bool:
+    return process.poll() is not None or time.monotonic() > end
+
+
 @pytest.mark.slow
 def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     """Killed at random and resumed: what was written stays, each sample is there once, the summary is the same."""
@@ -172,7 +177,7 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     while kills < 50:
         process = start_runner(*arguments)
         end = time.monotonic() + rng.uniform(0.3, 9.0)
-        wait_for(lambda process=process, end=end: process.poll() is not None or time.monotonic() > end)  # type: ignore[misc]
+        wait_for(partial(ended_or_late, process, end))
         if process.poll() is not None:  # it came to its end before we did: begin another
             assert process.returncode == 0, process.communicate()[0]
             shutil.rmtree(out)

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from core import memory
 from core.bench import timeline
-from core.bench.timeline import POINTS, Timeline, resident
+from core.bench.timeline import POINTS, Timeline
+from core.memory import resident
 from tests.support import wait_for
 
 MIB = 1 << 20
@@ -86,7 +88,7 @@ def test_many_points_are_thinned_and_their_average_kept(monkeypatch: pytest.Monk
     """A clock that each point moves by the interval, and memory that grows by a MiB a second."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(timeline, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(timeline, "resident", lambda pid: 100 + clock.now)
+    monkeypatch.setattr(memory, "resident", lambda pid: 100 + clock.now)
     watched = Timeline(0)
     for _ in range(5 * POINTS):
         watched._read()
@@ -102,7 +104,7 @@ def test_many_points_are_thinned_and_their_average_kept(monkeypatch: pytest.Monk
 
 
 def test_without_proc_there_is_no_timeline(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.setattr(timeline, "PROC", tmp_path)
+    monkeypatch.setattr(memory, "PROC", tmp_path)
     with Timeline(1) as watched:
         pass
     assert watched.fields(watched.began) == {"timeline": None, "mean_rss": None}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import suppress
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
 
 import httpx
 
-from ..memory import PROC
+from .. import memory
 
-PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 INTERVAL = 0.1  # seconds between two points, at first
 SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes
 POINTS = 600
@@ -68,7 +64,7 @@ class Timeline:
             cost = time.thread_time() - before
 
     def _read(self) -> bool:
-        mib = resident(self._pid)
+        mib = memory.resident(self._pid)
         if mib is None:
             return False
         now = time.perf_counter()
@@ -81,29 +77,6 @@ class Timeline:
             self._interval *= 2
         self._points.append(self._latest)
         return True
-
-
-def resident(pid: int) -> float | None:
-    """MiB that a process and its descendants have in memory, each page as often as it is mapped.
-
-    From `statm` and `children` alone, some 20 µs for each thread of the tree. None where there is no such file.
-    """
-    pages, left = 0, [pid]
-    while left:
-        process = PROC / str(left.pop())
-        try:
-            pages += int((process / "statm").read_text().split()[1])
-            for thread in (process / "task").iterdir():
-                left += _children(thread)
-        except OSError:
-            continue  # it ended meanwhile
-    return pages * PAGE_MIB if pages and (PROC / "thread-self/children").exists() else None
-
-
-def _children(thread: Path) -> list[int]:
-    with suppress(OSError):
-        return [int(child) for child in (thread / "children").read_text().split()]
-    return []
 
 
 def events(client: httpx.Client, began: float, ended: float) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 
-def percentile(values: Sequence[float], q: float) -> float | None:
+def percentile(values: Sequence[float] | NDArray[np.float64], q: float) -> float | None:
     """The q-th quantile (0 to 1, linear interpolation); None below `samples_for(q)` values."""
     return float(np.quantile(values, q)) if len(values) >= samples_for(q) else None
 

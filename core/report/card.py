@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .table import MISSING
+from .table import milliseconds
 
 MILLION = 1e6
 HEADERS = ("strategy", "memory|(MiB)", "holding|(an hour)", "a million|requests", "p50|(ms)", "p99|(ms)")
@@ -39,7 +39,7 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
                 f"{each['charged_mib']:.0f}",
                 _money(each["holding_per_hour"]),
                 _money(million),
-                *(_milliseconds(latency[each["label"]][q]) for q in ("p50", "p99")),
+                *(milliseconds(latency[each["label"]][q]) for q in ("p50", "p99")),
             )
         )
     separator = " " if style == "pipe" else "\n"
@@ -52,10 +52,6 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
     align = ("left", *("right" for _ in headers[1:]))
     shown = tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
     return f"{shown}\n\n{note}"
-
-
-def _milliseconds(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _money(value: float) -> str:

@@ -70,16 +70,17 @@ def _number(value: float | None, digits: int) -> str:
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
-def _milliseconds(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """Without the unit."""
     return _number(value, 1 if value is not None and value < 100 else 0)
 
 
 def _mean(trial: Trial) -> str:
     latency = trial["latency_ms"]
     if latency["mean_ci95"] is None:
-        return _milliseconds(latency["mean"])
+        return milliseconds(latency["mean"])
     low, high = latency["mean_ci95"]
-    return f"{_milliseconds(latency['mean'])} ± {_milliseconds((high - low) / 2)}"
+    return f"{milliseconds(latency['mean'])} ± {milliseconds((high - low) / 2)}"
 
 
 def _times_fastest(trial: Trial, fastest: float | None) -> str:
@@ -95,13 +96,13 @@ COLUMNS: dict[str, Column] = {  # | is a line break where there is room
     "strategy": lambda trial, _: str(trial["label"]),
     "exec →|ready (s)": lambda trial, _: _number(trial["ready_s"], 2),
     "exec → first|answer (s)": lambda trial, _: _number(trial["first_answer_s"], 2),
-    "first|request (ms)": lambda trial, _: _milliseconds(trial["first_request_ms"]),
+    "first|request (ms)": lambda trial, _: milliseconds(trial["first_request_ms"]),
     "cold": lambda trial, _: _share(trial["cold"]["share"]),
-    "warm p50|(ms)": lambda trial, _: _milliseconds(trial["warm"]["latency_ms"]["p50"]),
-    "cold p50|(ms)": lambda trial, _: _milliseconds(trial["cold"]["latency_ms"]["p50"]),
-    "p50|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p50"]),
-    "p95|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p95"]),
-    "p99|(ms)": lambda trial, _: _milliseconds(trial["latency_ms"]["p99"]),
+    "warm p50|(ms)": lambda trial, _: milliseconds(trial["warm"]["latency_ms"]["p50"]),
+    "cold p50|(ms)": lambda trial, _: milliseconds(trial["cold"]["latency_ms"]["p50"]),
+    "p50|(ms)": lambda trial, _: milliseconds(trial["latency_ms"]["p50"]),
+    "p95|(ms)": lambda trial, _: milliseconds(trial["latency_ms"]["p95"]),
+    "p99|(ms)": lambda trial, _: milliseconds(trial["latency_ms"]["p99"]),
     "mean ± 95 %|(ms)": lambda trial, _: _mean(trial),
     "× the|fastest": _times_fastest,
     "requests/s": lambda trial, _: _number(trial["throughput_rps"], 1),

@@ -80,5 +80,5 @@ class Outcome:
 
 
 def _milliseconds(latencies: NDArray[np.float64], q: float) -> float | None:
-    value = percentile(latencies, q)  # type: ignore[arg-type]
+    value = percentile(latencies, q)
     return None if value is None else value * 1e3
