@@ -1,13 +1,18 @@
-"""How many cores the process may use, and torch told so before it is imported."""
+"""How many cores the process may use, torch told so before it is imported, and its threads spread over them."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 VARIABLE = "OMP_NUM_THREADS"
+BOUND_BY_USER = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+TASKS = Path("/proc/self/task")
+GRAIN = 1 << 15  # elements, of which torch gives each of its threads so many (at::internal::GRAIN_SIZE)
 
 
 def cores() -> int:
@@ -31,3 +36,23 @@ def limit_torch() -> None:
     os.environ[VARIABLE] = str(torch_threads())
     # libgomp's threads spin for milliseconds when a forward is over, on cores that its answer needs to leave.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def spread_forwards() -> None:
+    """For a thread that runs forwards: keep it on one core, and those that compute with it on the others.
+
+    Woken after a pause, they may find themselves on the same core and take turns there, forward after forward, while
+    another one is idle: 22 ms in place of 8 (MiniLM, one text, 2 cores of a virtual machine). Nothing is bound where a
+    forward does not take all cores, since then others need the choice; nor where the user has bound the threads.
+    """
+    if "torch" not in sys.modules or not TASKS.is_dir() or any(map(os.environ.get, BOUND_BY_USER)):
+        return
+    allowed, count = os.sched_getaffinity(0), torch_threads()
+    if count < 2 or count != len(allowed):
+        return
+    own = sorted(allowed)[os.getpid() % count]  # not the same one in every worker
+    before = len(list(TASKS.iterdir()))
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.sched_setaffinity(0, allowed - {own})
+        sys.modules["torch"].zeros(count * GRAIN).neg_()  # starts the others, which inherit where they may run
+        os.sched_setaffinity(0, {own} if len(list(TASKS.iterdir())) > before else allowed)

@@ -23,11 +23,11 @@ ALLOWED: dict[str, set[str]] = {
     "threads": set(),
     "strict_yaml": {"errors", "files"},
     "plugins": {"errors", "files", "hookspecs", "options"},
-    "models": BASE | {"files"},
+    "models": BASE | {"files", "threads"},
     "schemas": set(),
     "memory": set(),
     "settings": {"errors", "choices", "files", "models", "strict_yaml"},
-    "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings"},
+    "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings", "threads"},
     "routes": {"errors", "schemas", "serving"},
     "app": {"errors", "plugins", "routes", "serving", "settings", "threads"},
     "bench": {

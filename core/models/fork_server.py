@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from ..threads import spread_forwards
+
 if TYPE_CHECKING:
     from .mapped_loader import MappedLoader
 
@@ -140,6 +142,7 @@ class _Server:
                 os._exit(0)  # whoever wanted this child has gone
             order = json.loads(first)
             try:
+                spread_forwards()
                 before = set(sys.modules)
                 loader = self._loader(order["options"])
                 model = loader.load(Path(order["directory"]))

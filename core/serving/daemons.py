@@ -21,9 +21,11 @@ class DaemonPool(Executor):
     Python waits at its end for the threads of a ThreadPoolExecutor, and for anyio's, however long they take.
     """
 
-    def __init__(self, name: str, most: int = sys.maxsize) -> None:
+    def __init__(self, name: str, most: int = sys.maxsize, begin: Callable[[], None] | None = None) -> None:
+        """`begin` is what each of its threads does first."""
         self._name = name
         self._most = most
+        self._begin = begin
         self._changed = Condition()  # protects what stands below
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads = 0
@@ -62,6 +64,8 @@ class DaemonPool(Executor):
             self._changed.notify_all()
 
     def _run(self) -> None:
+        if self._begin:
+            self._begin()
         while call := self._next():
             future, work = call
             if future.set_running_or_notify_cancel():

@@ -29,6 +29,7 @@ from ..errors import (
 from ..models.references import resolve
 from ..plugins import Plugins, Registered
 from ..settings import Settings
+from ..threads import spread_forwards
 from .answer import Answer
 from .capture import Capture
 from .daemons import DaemonPool
@@ -139,7 +140,7 @@ class Service:
         plugins.manager.register(self.metrics, "metrics")
         for mounted in self.mounted:
             self.metrics.budget.labels(mounted.name).set(mounted.budget or math.inf)
-        self._compute = DaemonPool("compute", COMPUTE_SLOTS)
+        self._compute = DaemonPool("compute", COMPUTE_SLOTS, begin=spread_forwards)
         self._by_hand = DaemonPool("by-hand", LOAD_SLOTS)
 
     def _mount(self, choice: StrategyChoice) -> Mounted:
