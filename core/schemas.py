@@ -78,6 +78,7 @@ class StrategyStatus(BaseModel):
     options: dict[str, Any]
     loads: int
     unloads: int
+    unload_s: Annotated[float, Field(description="seconds that all unloads took together")]
     crashes: Annotated[int, Field(description="loads that a model's crashed process made necessary")]
     resident: list[ResidentModel]
     batching: Annotated[dict[str, Any] | None, Field(description="how those who wait are computed together; null: not")]

@@ -17,6 +17,7 @@ class SlowServer:
     service: float
     further: float
     load: float
+    unload: float
     timeout: float
     capacity: float
     batched: bool
@@ -25,6 +26,7 @@ class SlowServer:
     cold: int = 0
     loads: int = 0
     held: float = 0.0  # models × seconds
+    closing: float = 0.0  # seconds that the latest eviction takes
 
     def run(self, arrivals: Sequence[tuple[float, int]], models: int) -> list[float]:
         """The latencies."""
@@ -82,6 +84,8 @@ class SlowServer:
             self.latencies += [self.now - arrival for arrival in batch]
             self.cold += sum(arrival <= self.latest[model] for arrival in batch)
             self.slot.pop(0)
+            if self.timeout == 0:
+                yield self.now + self.unload
             self.lent[model] = False
             if self.timeout == 0:
                 self._free(model)
@@ -105,7 +109,8 @@ class SlowServer:
             yield lambda: self.room[0] == model and self._makes_room()
             self.room.pop(0)
             self.leaving.pop(model, None)
-            self.since[model] = self.now
+            self.since[model] = self.now + self.closing
+            yield self.since[model]
             self.loading.append(model)
             yield lambda: model in self.loading[:4]
             yield self.now + self.load
@@ -115,11 +120,13 @@ class SlowServer:
         self.lent[model] = True
 
     def _makes_room(self) -> bool:
+        self.closing = 0.0
         if len(self.since) < self.capacity:
             return True
         idle = [model for model in self.order if model in self.loaded and not self.lent[model]]
         if idle:
-            self._free(idle[0])
+            self.closing = self.unload
+            self._free(idle[0], after=self.unload)
             return True
         for waiter in self.room:
             marked = self.leaving.values()
@@ -128,7 +135,7 @@ class SlowServer:
                 self.leaving[waiter] = lent[0]
         return False
 
-    def _free(self, model: int) -> None:
-        self.held += self.now - self.since.pop(model)
+    def _free(self, model: int, after: float = 0.0) -> None:
+        self.held += self.now + after - self.since.pop(model)
         del self.loaded[model]
         self.leaving = {waiter: marked for waiter, marked in self.leaving.items() if marked != model}

@@ -69,6 +69,7 @@ def test_frees_everything_when_closed(started: Started) -> None:
     started.close()
     assert started.host.resident() == []
     assert started.host.loads == started.host.unloads > 0
+    assert started.host.unload_seconds > 0
 
 
 def test_serves_many_threads_at_a_time(started: Started) -> None:

@@ -27,7 +27,7 @@ STRATEGIES = ("persistent", "on-demand")
 
 
 def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
-    """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, all else 1 ms; a model holds 40 of its
+    """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, an unload 3, all else 1 ms; a model holds 40 of its
     50 MiB, an empty server 300; a request takes 8 ms of processor, a load 25 ms.
     """
     ids = [f"m{number}" for number in range(models)]
@@ -55,6 +55,7 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
         loads = 21 if cold else models
         idle = 300.0 if cold else 300.0 + 40.0 * models
         ended = {"ready_s": 1, "first_answer_s": 1, "steady_s": 0.2, "loads": loads, "unloads": 21 if cold else 0}
+        ended |= {"unload_s": 21 * 0.003 if cold else 0.0}
         memory = {"idle_pss": idle, "idle_private": idle / 2, "peak_rss": idle}
         processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
         lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})
@@ -82,7 +83,7 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
     assert (model.weights_mib, model.mib) == pytest.approx((50, 40))
     assert (np.mean(model.warm), np.mean(model.first), model.load_s) == pytest.approx((0.005, 0.009, 0.02))
     assert (model.around, model.around_cold, model.waiting_s) == pytest.approx((0.001, 0.001, 0.024))
-    assert (model.request_cpu, model.load_cpu) == pytest.approx((0.008, 0.025))
+    assert (model.request_cpu, model.load_cpu, model.unload) == pytest.approx((0.008, 0.025, 0.003))
     [note] = profile.notes
     assert note == "transformers: batches were not measured; each further text is taken to cost as much as the first."
     [private] = profiles(arrange(read_records(tmp_path)), "private")
@@ -91,12 +92,14 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
     memory = {"idle_pss": None, "idle_private": None, "peak_rss": None}
-    folder = run_folder(tmp_path, processor_s=None, memory_mib=memory)
+    folder = run_folder(tmp_path, processor_s=None, memory_mib=memory, unload_s=None)
     [profile] = profiles(arrange(read_records(folder)), "pss")
     model = profile.models["m0"]
     assert (model.mib, model.load_cpu, model.request_cpu) == pytest.approx((50, 0.02, 0.005))
-    assert "as much as its weights" in profile.notes[1]
-    assert "processor time was not measured" in profile.notes[2]
+    assert model.unload == 0
+    assert "how long an unload takes was not measured" in profile.notes[1]
+    assert "as much as its weights" in profile.notes[2]
+    assert "processor time was not measured" in profile.notes[3]
 
 
 def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:

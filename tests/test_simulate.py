@@ -25,9 +25,11 @@ PRICES = Prices(memory_gib_hour=3.6e3 * 1024, cpu_hour=0.0, latency_hour=3.6e3, 
 SERVICE, FURTHER = 0.3107, 0.1033  # seconds, such that nothing ends when something else does
 
 
-def profile_of(count: int, *, warm: float = 0.0, load: float = 0.0, mib: float = 1.0, further: float = 0.0) -> Profile:
+def profile_of(
+    count: int, *, warm: float = 0.0, load: float = 0.0, mib: float = 1.0, further: float = 0.0, unload: float = 0.0
+) -> Profile:
     model = ModelProfile(
-        warm=(warm,), first=(warm,), load=(load,), further=further, around=0.0, around_cold=0.0,
+        warm=(warm,), first=(warm,), load=(load,), unload=unload, further=further, around=0.0, around_cold=0.0,
         weights_mib=mib, mib=mib, request_cpu=0.0, load_cpu=0.0,
     )  # fmt: skip
     return Profile("transformers", {}, 0.0, {str(number): model for number in range(count)}, ())
@@ -116,6 +118,7 @@ def test_the_lru_loads_as_a_sequence_without_time_does() -> None:
     rate=st.sampled_from([0.2, 1.0, 5.0]),
     models=st.integers(1, 6),
     load=st.sampled_from([0.0, 0.731, 3.179]),
+    unload=st.sampled_from([0.0, 0.1717]),
     setting=st.sampled_from([
         Setting("persistent"), Setting("on-demand"), Setting("on-demand", {"share": True}),
         *(Setting("lru-cached", {"capacity": capacity}) for capacity in (1, 2, 3)),
@@ -123,12 +126,16 @@ def test_the_lru_loads_as_a_sequence_without_time_does() -> None:
         *(Setting("keep-alive", {"ttl": 2.3, "memory_budget": mib << 20}) for mib in (1, 2)),
     ]),
 )  # fmt: skip
-def test_it_does_what_the_slow_one_does(seed: int, rate: float, models: int, load: float, setting: Setting) -> None:
+def test_it_does_what_the_slow_one_does(
+    seed: int, rate: float, models: int, load: float, unload: float, setting: Setting
+) -> None:
     arrivals = poisson(rate, 60, models, seed)
-    found = simulate(setting, profile_of(models, warm=SERVICE, load=load, further=FURTHER), arrivals, 32, 0)
+    found = simulate(
+        setting, profile_of(models, warm=SERVICE, load=load, further=FURTHER, unload=unload), arrivals, 32, 0
+    )
     capacity = setting.capacity or setting.budget_mib or math.inf
     load = 0.0 if setting.preloads else load  # the slow one cannot preload
-    slow = SlowServer(SERVICE, FURTHER, load, setting.timeouts(["0"])[0], capacity, setting.shares)
+    slow = SlowServer(SERVICE, FURTHER, load, unload, setting.timeouts(["0"])[0], capacity, setting.shares)
     latencies = slow.run(list(zip(arrivals.at, arrivals.asked, strict=True)), models)
     assert sorted(found.latencies) == pytest.approx(sorted(latencies))
     if not setting.preloads:

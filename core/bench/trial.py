@@ -119,7 +119,7 @@ def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, bega
     strategy = strategy_of(client)
     measured = _measure_memory(server)
     happened = events(client, began, timeline.ended)
-    counts = {key: strategy[key] for key in ("loads", "unloads")}
+    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s")}
     return {"memory_mib": measured, **counts, **timeline.fields(began), "events": happened}
 
 

@@ -59,6 +59,7 @@ class Host:
         self.loader = loader
         self.loads = 0
         self.unloads = 0
+        self.unload_seconds = 0.0  # in all
         self.crashes = 0
         self._checkpoints = checkpoints
         self._hooks = hooks
@@ -161,6 +162,10 @@ class Host:
                 self._resident.remove(model)
             return was_resident
 
+    def closed_in(self, seconds: float) -> None:
+        with self._lock:
+            self.unload_seconds += seconds
+
     def freed(self, model: HostedModel, reason: Reason) -> None:
         seconds = time.time() - model.since
         self._notify("after_model_unload", model, seconds=seconds, reason=reason)
@@ -216,12 +221,13 @@ class HostedModel:
         if model is None:
             return
         self.predict = _closed
-        was_resident = self._host.leaving(self)
+        was_resident, began = self._host.leaving(self), time.perf_counter()
         try:
             model.close(reason)
         finally:
             del model
             give_back()
+            self._host.closed_in(time.perf_counter() - began)
             if self._host.leaving(self) or was_resident:  # it may have loaded itself anew until it was closed
                 self._host.freed(self, reason)
 

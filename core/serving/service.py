@@ -240,6 +240,7 @@ class Service:
             "batching": self._settings.batching and self._settings.batching.model_dump(),
             "loads": host.loads if host else 0,
             "unloads": host.unloads if host else 0,
+            "unload_s": host.unload_seconds if host else 0.0,
             "crashes": host.crashes if host else 0,
             "resident": [
                 {"model": model.model_id, "bytes": model.nbytes, "since": model.since}

@@ -55,16 +55,19 @@ class Memory:
         self.mib_seconds += self._models[model].mib * (now - self._since[model])
         self._leaving = {waiter: marked for waiter, marked in self._leaving.items() if marked != model}
 
-    def make_room(self, model: int, now: float) -> bool:
-        """Evict the least recently used of those that nobody uses, until the model fits; whether it does."""
+    def make_room(self, model: int, now: float) -> float | None:
+        """Evict the least recently used of those that nobody uses, until the model fits: when the last of them is
+        closed; None where it does not fit.
+        """
         size = self._models[model].weights_mib
         while self._count >= self._capacity or self._weights + size > self._budget:
             unused = (i for i in self._used if self.state[i] == RESIDENT and not self._busy[i])
             victim = next(unused, None)
             if victim is None:
-                return False
+                return None
+            now += self._models[victim].unload
             self.free(victim, now)
-        return True
+        return now
 
     def wait(self, model: int) -> None:
         """There is no room for it until a model that is lent is given back, which nobody may join from now on."""
@@ -85,13 +88,14 @@ class Memory:
         """Whether it goes when it is given back."""
         return bool(self._leaving) and model in self._leaving.values()
 
-    def next_in(self, now: float) -> int | None:
-        """The first of those who wait, if there is room for it now."""
+    def next_in(self, now: float) -> tuple[int, float] | None:
+        """The first of those who wait, if there is room for it now, and when that is empty."""
         if not self._waiting:
             return None
-        if not self.make_room(self._waiting[0], now):
+        empty = self.make_room(self._waiting[0], now)
+        if empty is None:
             self.mark()
             return None
         waiter = self._waiting.popleft()
         self._leaving.pop(waiter, None)
-        return waiter
+        return waiter, empty

@@ -15,7 +15,7 @@ from ..decide.prices import Prices
 from ..decide.rounds import Record, Run
 from ..errors import ResultsError
 from .resources import Memory, Processor, memory_of, processor_of
-from .times import Times
+from .times import Times, unloading_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ModelProfile:
     first: tuple[float, ...]
     """Forwards that follow a load."""
     load: tuple[float, ...]
+    unload: float
     further: float
     """What each further text of a batch adds to a forward."""
     around: float
@@ -101,20 +102,24 @@ def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
     loader, ids, total = str(specs[0]["loader"]), list(run.header["models"]), float(specs[0]["weights_mib"])
     weights = specs[0].get("model_mib") or dict.fromkeys(ids, total / len(ids))
     times = Times([each for _, each in rounds], loader)
+    unload = unloading_of([each for _, each in rounds])
     memory, processor = memory_of(rounds, len(ids), total, charge), processor_of(rounds)
-    models = {model: _model(times, model, weights[model], memory, processor) for model in ids}
+    models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
-    notes = tuple(f"{loader}: {note}" for note in (*disk, *times.notes, *memory.notes, *processor.notes))
+    notes = tuple(f"{loader}: {note}" for note in (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes))
     return Profile(loader, dict(specs[0]["loader_options"]), memory.base_mib, models, notes)
 
 
-def _model(times: Times, model: str, weights: float, memory: Memory, processor: Processor) -> ModelProfile:
+def _model(
+    times: Times, model: str, weights: float, unload: float, memory: Memory, processor: Processor
+) -> ModelProfile:
     warm, cold = times.warm.of(model), times.cold.of(model)
     forwards, loads = warm.seconds("inference"), cold.seconds("load")
     return ModelProfile(
         warm=forwards,
         first=cold.seconds("inference"),
         load=loads,
+        unload=unload,
         further=times.further(model),
         around=warm.around(),
         around_cold=cold.around(),

@@ -2,7 +2,8 @@
 
 As in core/serving: each model has a lane, which serves who waits for it in turn; there is one compute slot, and four
 loads at most run at a time, beside it. A lane acquires its model, which may load it, or wait for room; then it waits
-for the slot, takes a batch of those who wait by then, and lets go of the model.
+for the slot, takes a batch of those who wait by then, and lets go of the model. It closes what it evicts before its own
+load, and, where a model is freed after each use, that one before it serves the next.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Server:
         self._running, self._batch = -1, [0.0]
         self._ready: deque[int] = deque()  # lanes that wait for the slot
         self._loads, self._expiries = [(math.inf, -1)], [(math.inf, -1)]
+        self._closings = [(math.inf, -1, False)]  # when a lane has closed a model, and whether it was to load its own
         self._loading = 0
         self._load_queue: deque[int] = deque()
         # What comes out.
@@ -69,16 +71,18 @@ class Server:
     def run(self, at: Sequence[float], asked: Sequence[int]) -> Outcome:
         """Serve requests that arrive at these times, ascending, each for one model."""
         arrivals = [*at, math.inf]
-        loads, expiries, queues, busy = self._loads, self._expiries, self._queues, self._busy
+        loads, expiries, closings, queues, busy = self._loads, self._expiries, self._closings, self._queues, self._busy
         answers, sent, total, now = self._latencies, 0, len(asked), 0.0
         while len(answers) < total:
-            now = min(arrivals[sent], self._done, loads[0][0])
+            now = min(arrivals[sent], self._done, loads[0][0], closings[0][0])
             if expiries[0][0] < now:
                 self._expire()
             elif self._done == now:
                 self._computed(now)
             elif loads[0][0] == now:
                 self._loaded(now)
+            elif closings[0][0] == now:
+                self._closed(now)
             else:
                 model = asked[sent]
                 sent += 1
@@ -93,15 +97,28 @@ class Server:
             self._memory.touch(model)
         if self._state[model] == RESIDENT:
             self._compute(model, now)
-        elif self._memory.make_room(model, now):
-            self._load(model, now)
+        elif (empty := self._memory.make_room(model, now)) is not None:
+            self._load(model, empty, now)
         else:
             self._memory.wait(model)
 
-    def _load(self, model: int, now: float) -> None:
-        self._memory.reserve(model, now)
-        self._load_queue.append(model)
-        self._begin_loads(now)
+    def _load(self, model: int, empty: float, now: float) -> None:
+        """Into room that is empty from then on."""
+        self._memory.reserve(model, empty)
+        if empty > now:
+            self._work[model] += empty - now
+            heappush(self._closings, (empty, model, True))
+        else:
+            self._load_queue.append(model)
+            self._begin_loads(now)
+
+    def _closed(self, now: float) -> None:
+        _, model, to_load = heappop(self._closings)
+        if to_load:
+            self._load_queue.append(model)
+            self._begin_loads(now)
+        else:
+            self._let_go(model, now)
 
     def _begin_loads(self, now: float) -> None:
         while self._load_queue and self._loading < LOAD_SLOTS:
@@ -163,9 +180,15 @@ class Server:
         more = bool(self._queues[model])
         if more and self._timeouts[model] and not self._memory.leaves(model):
             self._acquire(model, now)
-            return
+        elif not self._timeouts[model] and (unload := self._models[model].unload):
+            self._work[model] += unload
+            heappush(self._closings, (now + unload, model, False))
+        else:
+            self._let_go(model, now)
+
+    def _let_go(self, model: int, now: float) -> None:
         self._rest(model, now)
-        if more:
+        if self._queues[model]:
             self._busy[model] = True
             self._acquire(model, now)
 
@@ -180,7 +203,7 @@ class Server:
             self._armed[model] = True
             heappush(self._expiries, (now + timeout, model))
         while (waiter := self._memory.next_in(now)) is not None:
-            self._load(waiter, now)
+            self._load(*waiter, now)
 
     def _expire(self) -> None:
         """A model's time is up, unless it was used in the meantime; then its expiry is put off until it is."""

@@ -77,6 +77,22 @@ class Times:
         return max(0.0, float(np.median(added))) if len(added) >= FEWEST else single
 
 
+@dataclass(frozen=True)
+class Unloading:
+    """What it takes to close a model, on average."""
+
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def unloading_of(rounds: Iterable[Round]) -> Unloading:
+    """Over all models and unloads of these rounds."""
+    ended = [each.ended for each in rounds if each.ended.get("unload_s") is not None]
+    if unloads := sum(end["unloads"] for end in ended):
+        return Unloading(sum(end["unload_s"] for end in ended) / unloads)
+    return Unloading(0.0, ("how long an unload takes was not measured; it is taken to take no time.",))
+
+
 def lone(each: Round) -> list[Record]:
     """The answered samples that had the server to themselves when they arrived."""
     if any("at" not in sample for sample in each.steady):  # one request after the other
