@@ -41,13 +41,14 @@ ALLOWED: dict[str, set[str]] = {
         "threads",
     },  # never app: it talks HTTP
     "decide": set(),
-    "report": {"options", "plugins"},  # and records of a run as plain values; never servers
+    "report": {"decide", "options", "plugins"},  # and records of a run as plain values; never servers
     # A plan's traffic is an experiment's, drawn by the same code, and a run's samples are its profile; never servers.
     "simulate": {"errors", "choices", "files", "strict_yaml", "bench", "decide"},
     "core": BASE,
     "strategies": set(),
     "command_line": {"choices"},
-    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report", "simulate"},
+    "results": {"errors", "bench", "decide", "report"},
+    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report", "results", "simulate"},
 }
 
 

@@ -205,7 +205,7 @@ def test_it_is_printed_with_what_each_costs() -> None:
     assert "```yaml\n# app.yaml" in markdown
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in markdown.splitlines() if row[:1] == "|"]
     assert rows[0] == ["strategy", "memory (MiB)", "holding (an hour)", "a million requests", "p50 (ms)", "p99 (ms)"]
-    assert rows[2] == ["persistent", "500", "500", "23,889", "10.0", "n/a"]
+    assert rows[2] == ["persistent", "500", "500", "23,900", "10.0", "n/a"]
 
 
 def test_numbers_are_short_and_have_no_exponent() -> None:

@@ -14,21 +14,20 @@ import runner
 from core.bench.records import SCHEMA, read_records
 from core.decide.rounds import arrange
 from core.errors import ResidencyError
+from core.report.plan import plan_text
 from core.simulate.arrivals import arrivals_of
 from core.simulate.confirm import errors, write_experiment
-from core.simulate.confirm import sentences as confirmed_in_words
 from core.simulate.plan_file import Planned, load_plan
 from core.simulate.planning import candidates, plan_of_settings, ranking
 from core.simulate.profile import profiles
-from core.simulate.words import sentences
-from tests.support import ROOT, read_json
+from tests.support import ROOT, read_json, running
 
 STRATEGIES = ("persistent", "on-demand")
 
 
 def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
-    """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, an unload 3, all else 1 ms; a model holds 40 of its
-    50 MiB, an empty server 300; a request takes 8 ms of processor, a load 25 ms.
+    """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, an unload 3, all else 1 ms; a model
+    holds 40 of its 50 MiB, an empty server 300; a request takes 8 ms of processor, a load 25 ms.
     """
     ids = [f"m{number}" for number in range(models)]
     header = {
@@ -135,7 +134,7 @@ def test_rare_requests_are_loaded_for_and_frequent_ones_kept(tmp_path: Path) -> 
         chosen = next(row for row in plan["settings"] if row["label"] == plan["recommended"])
         assert chosen["cold_share"] == pytest.approx(cold, abs=0.05)
         assert plan["hindsight"]["ratio"] <= 1.1
-        assert f"use {plan['recommended']}" in sentences(plan)[0]
+        assert f"use {plan['recommended']}" in plan["answer"][0]
 
 
 def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
@@ -153,7 +152,7 @@ def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
     assert hindsight["best_cost"] == min(row["second_half"] for row in plan["settings"])
     assert hindsight["ratio"] == pytest.approx(settings[plan["recommended"]]["second_half"] / hindsight["best_cost"])
     assert hindsight["ratio"] > 1.1
-    assert any("beyond the target of 1.1" in sentence for sentence in sentences(plan))
+    assert any("beyond the target of 1.1" in sentence for sentence in plan["answer"])
 
 
 def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
     for row in plan["eviction"]:
         assert row["lru_loads"] >= row["belady_loads"] >= 4
         assert row["optimum"]
-    words = "\n".join(sentences(plan))
+    words = "\n".join(plan["grounds"])
     for part in ("at least 1.58 times", "Belady: the fewest possible", "break-even rate", "Prices: 0.004445"):
         assert part in words
 
@@ -175,7 +174,7 @@ def test_another_clock_has_no_timeouts(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("time\n" + "\n".join(str(t * 60) for t in range(50)))
     _, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv", "speed": 10}})
     assert not [row for row in plan["settings"] if "ttl" in row["options"] and row["options"]["ttl"] != "forever"]
-    assert any("no advice on timeouts" in sentence for sentence in sentences(plan))
+    assert any("no advice on timeouts" in sentence for sentence in plan["answer"])
 
 
 def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
@@ -187,7 +186,38 @@ def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
     assert (found["on-demand"]["first_half"], found["persistent"]["first_half"] is None) == (None, False)
     _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
     assert plan["recommended"] is None
-    assert "no setting is advised" in sentences(plan)[0]
+    assert "no setting is advised" in plan["answer"][0]
+
+
+def test_it_says_at_which_price_of_memory_the_answer_flips(tmp_path: Path) -> None:
+    """A plan at prices on both sides of the flip chooses what it said."""
+    grid = {"keep-alive": None, "lru-cached": None, "on-demand": {"share": [False]}}
+    _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 1e-5}, grid=grid)
+    assert plan["recommended"] == "persistent"
+    [flip] = [flip for flip in plan["flips"] if flip["what"] == "memory price"]
+    assert flip["to"] == "on-demand"
+    assert flip["sentence"].startswith("If a GiB-hour of memory cost above")
+    assert flip["sentence"] in plan["answer"]
+    for times, chosen in ((0.9, "persistent"), (1.1, "on-demand")):
+        _, there = planned_from(tmp_path, cost={"memory_gib_hour": times * flip["at"]}, grid=grid)
+        assert there["recommended"] == chosen
+    [latency] = [flip for flip in there["flips"] if flip["what"] == "latency target"]
+    assert (latency["to"], latency["unit"]) == ("persistent", "ms (p50)")  # too few requests for a p99
+    assert latency["at"] == pytest.approx(30, abs=0.1)
+
+
+def test_its_settings_start_an_app(tmp_path: Path) -> None:
+    grid = {"keep-alive": {"ttl": [300]}, "persistent": None, "on-demand": None, "lru-cached": None}
+    _, plan = planned_from(tmp_path, 2, grid=grid)
+    assert plan["recommended"].startswith("keep-alive")
+    assert "# app.yaml: keep-alive" in plan["yaml"]
+    with running(yaml.safe_load(plan["yaml"])) as (_, client):
+        [strategy] = client.get("/strategies").json()["strategies"]
+        assert (strategy["name"], strategy["options"]["ttl"], strategy["loads"]) == ("keep-alive", 300, 0)
+    for style, mark in (("pipe", "```yaml\n# app.yaml"), ("simple", "\n  # app.yaml")):
+        assert mark in plan_text(plan, style)
+    _, many = planned_from(tmp_path, models=3)
+    assert many["yaml"] is None  # none of its own to serve
 
 
 def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
@@ -246,8 +276,8 @@ def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     [folder] = (tmp_path / "out" / "evening").iterdir()
     plan = read_json(folder / "plan.json")
     shown = capsys.readouterr().out
-    assert plan["sentences"][0] in shown
-    assert plan["sentences"][0] in (folder / "plan.md").read_text()
+    assert plan["answer"][0] in shown
+    assert plan["answer"][0] in (folder / "plan.md").read_text()
     assert {row["label"] for row in plan["settings"]} >= {"persistent", "on-demand", "keep-alive (ttl k/m)"}
 
 
@@ -278,7 +308,7 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
     simulated = {trial["label"]: trial["simulated"] for trial in confirmed(dict.fromkeys(labels, 1.0))["trials"]}
     twice = {"on-demand (share)": 1.0, "keep-alive (ttl 0.2 s)": 2.0}
     found_errors = confirmed({label: simulated[label]["mean_ms"] * twice[label] for label in labels})
-    words = dict(zip(labels, confirmed_in_words(found_errors), strict=True))
+    words = dict(zip(labels, found_errors["sentences"], strict=True))
     assert "cold 100.0% against 100.0% (an error of +0.0%)" in words["on-demand (share)"]
     assert "within the target of 10%" in words["on-demand (share)"]
     assert "ms (an error of -50.0%): beyond the target of 10%" in words["keep-alive (ttl 0.2 s)"]

@@ -128,7 +128,7 @@ def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.Completed
     assert 5 < theory["cold_start_ms"] < 5000
     kept, loaded = (next(r for r in plan["settings"] if r["label"] == label) for label in ("persistent", "on-demand"))
     assert (kept["cold_share"], loaded["cold_share"], loaded["loads"]) == (0, 1, 100)
-    assert plan["sentences"][0] in done.stdout
+    assert plan["answer"][0] in done.stdout
 
 
 def test_lists_plugins_with_their_options() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from .prices import HOUR
 
 
-def number(value: float) -> str:
-    """Three digits, never an exponent: 0.00176, 201, 1,230."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 100 else np.format_float_positional(rounded, trim="-")
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, never an exponent: 0.00176, 201, 1,230."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else np.format_float_positional(rounded, trim="-")
 
 
 def rate(per_hour: float) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from .advice import Advice, Evidence
 from .amounts import number
+from .app_settings import app_settings
 from .break_even import break_even
 from .card_at_rate import advise_at_rate
 from .card_by_rate import advise_by_rate
 from .economics import header_costs, states_a_rate
 from .prices import FARGATE, Prices
-from .rounds import Run
+from .rounds import Record, Run
 
 MEMORY = {"pss": "PSS", "private": "private memory"}
 BILLING = {"average": "for as long as it is held", "peak": "the most that was held, all the time"}
@@ -33,7 +32,7 @@ def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     advice.answer[:0] = _recommendation(advice)
     advice.notes += _other_charge(run, summary, advice)
     advice.notes.append(_prices(costs.prices))
-    return _as_json(advice, _settings(run, advice))
+    return _as_json(advice, _settings(run.header, advice))
 
 
 def _alone(summary: Mapping[str, Any]) -> str:
@@ -96,25 +95,8 @@ def _prices(prices: Prices) -> str:
     )
 
 
-def _settings(run: Run, advice: Advice) -> str | None:
-    """Of a served app, with the recommended trial alone."""
+def _settings(header: Record, advice: Advice) -> str | None:
     if advice.recommended is None:
         return None
-    spec = next(trial for trial in run.header["trials"] if trial["label"] == advice.recommended)
-    strategy: dict[str, Any] = {"strategy": spec["strategy"]}
-    if spec["options"]:
-        strategy["options"] = spec["options"]
-    strategy["loader"] = (
-        {"name": spec["loader"], **spec["loader_options"]} if spec["loader_options"] else spec["loader"]
-    )
-    settings: dict[str, Any] = {
-        "models": {model_id: model["reference"] for model_id, model in run.header["models"].items()},
-        "strategies": [strategy],
-        "batching": run.header.get("batching", "off"),
-    }
-    if plugins := run.header.get("plugins"):
-        settings["plugins"] = plugins
-    route = "/predict" if spec["strategy"] == "persistent" else f"/predict-{spec['strategy']}"
-    head = f"# app.yaml: {advice.recommended}{advice.where}\n"
-    head += f"# RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST {route}\n"
-    return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    chosen = next(trial for trial in header["trials"] if trial["label"] == advice.recommended)
+    return app_settings(header, chosen, f"{advice.recommended}{advice.where}")

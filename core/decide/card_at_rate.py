@@ -13,6 +13,7 @@ from .break_even import SAME_MIB
 from .choice import cheapest_by_rate, contenders
 from .economics import MILLION, TrialCost
 from .intervals import further_rounds, interval
+from .memory_price import Bill, memory_price_flips
 
 MATTERS = 0.05  # costs whose difference is certainly smaller than that are the same for a choice
 
@@ -86,23 +87,14 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
 def _memory_prices(evidence: Evidence, best: TrialCost, others: Sequence[TrialCost]) -> Iterator[dict[str, Any]]:
     """The prices of a GiB-hour below and above which another one would be cheaper at this rate."""
     price = evidence.costs.prices.memory_gib_hour
-    flips = []
-    for other in others:
-        if abs(best.mean("average_mib") - other.mean("average_mib")) < SAME_MIB:
-            continue
-        gib_hours = best.mean("gib_hours") - other.mean("gib_hours")
-        rest = [_per_answer(trial) - trial.mean("gib_hours") * price for trial in (other, best)]
-        if gib_hours and (at := (rest[0] - rest[1]) / gib_hours) > 0:
-            flips.append((at, other.label))
-    below = max((flip for flip in flips if flip[0] < price), default=None)
-    above = min((flip for flip in flips if flip[0] > price), default=None)
-    for side, flip in (("below", below), ("above", above)):
-        if flip is not None:
-            at, to = flip
-            sentence = (
-                f"If a GiB-hour of memory cost {side} {number(at)} (it costs {number(price)}), {to} would be cheaper."
-            )
-            yield {"what": "memory price", "at": at, "unit": "per GiB-hour", "to": to, "sentence": sentence}
+    differ = [o for o in others if abs(best.mean("average_mib") - o.mean("average_mib")) >= SAME_MIB]
+    return memory_price_flips(_bill(best, price), [_bill(other, price) for other in differ], price)
+
+
+def _bill(trial: TrialCost, price: float) -> Bill:
+    """For each answer."""
+    gib_hours = trial.mean("gib_hours")
+    return Bill(trial.label, gib_hours, _per_answer(trial) - gib_hours * price)
 
 
 def _per_answer(trial: TrialCost) -> float:

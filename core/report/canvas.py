@@ -9,6 +9,8 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
+from ..decide.amounts import number
+
 if TYPE_CHECKING:  # drawing is imported when something is drawn: whoever only measures must not pay for it
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -87,19 +89,13 @@ def shortened(label: str, most: int = 26) -> str:
     return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
-def figure_of(value: float) -> str:
-    """Three digits that tell: 0.00123, 4.91, 34.4, 381, 12,300."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:.3g}" if abs(rounded) < 1000 else f"{rounded:,.0f}"
-
-
 def log_ticks(axis: Axis, low: float, high: float, *, crowded: float) -> None:
     """1, 2, 5, 10 … in place of powers of ten; 1, 10, 100 … where the range is as wide as `crowded`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     steps = (1.0, 2.0, 5.0) if high / low < crowded else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=8) if high / low > 4 else MaxNLocator(4))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: figure_of(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_locator(NullLocator())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..decide.amounts import number
 from .table import milliseconds
 
 MILLION = 1e6
@@ -37,8 +38,8 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
             (
                 each["label"],
                 f"{each['charged_mib']:.0f}",
-                _money(each["holding_per_hour"]),
-                _money(million),
+                number(each["holding_per_hour"]),
+                number(million),
                 *(milliseconds(latency[each["label"]][q]) for q in ("p50", "p99")),
             )
         )
@@ -52,7 +53,3 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
     align = ("left", *("right" for _ in headers[1:]))
     shown = tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
     return f"{shown}\n\n{note}"
-
-
-def _money(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

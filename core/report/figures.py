@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canvas import COLOURS, Drawing, axes, drawing, figure_of, log_ticks, shortened
+from ..decide.amounts import number
+from .canvas import COLOURS, Drawing, axes, drawing, log_ticks, shortened
 from .waterfall import parts
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _row(ax: Axes, base: int, label: str, kinds: Mapping[str, Sequence[float]], 
         if kind == "cold":  # an outline tells it from the others without a colour, too
             ax.stairs(heights, edges, baseline=base, color=COLOURS[kind], linewidth=0.8)
     ax.axhline(base, color=COLOURS["muted"], linewidth=0.6)
-    medians = ", ".join(f"{kind} {figure_of(float(np.median(values)))}" for kind, values in kinds.items() if values)
+    medians = ", ".join(f"{kind} {number(float(np.median(values)))}" for kind, values in kinds.items() if values)
     inside = ax.get_yaxis_transform()
     ax.text(0, base + 0.72, shortened(label), transform=inside)
     ax.text(1, base + 0.72, medians or "no answer", transform=inside, ha="right", color=COLOURS["muted"])
@@ -74,7 +75,7 @@ def _in_words(kinds: Mapping[str, Sequence[float]]) -> str:
     def part(kind: str, values: Sequence[float]) -> str:
         if not values:
             return f"no {kind} requests"
-        low, middle, high = (figure_of(float(ms)) for ms in np.quantile(values, (0, 0.5, 1)))
+        low, middle, high = (number(float(ms)) for ms in np.quantile(values, (0, 0.5, 1)))
         return f"{len(values)} {kind} requests, median {middle} ms, {low} to {high}"
 
     return "; ".join(part(kind, values) for kind, values in kinds.items())
@@ -103,7 +104,7 @@ def load_waterfall(summary: Summary) -> Drawing | None:
         beside, top = ax.get_yaxis_transform(), 0.5
         for label, answer, steps in trials:
             ax.text(-0.6, top, shortened(label), transform=beside, va="center")
-            ax.text(1.36, top, f"{figure_of(answer)} ms", transform=beside, va="center", ha="right")
+            ax.text(1.36, top, f"{number(answer)} ms", transform=beside, va="center", ha="right")
             begin = 0.0
             for line, (name, ms) in enumerate(steps, start=1):
                 place: dict[str, Any] = {"transform": beside, "va": "center", "color": COLOURS["muted"]}
@@ -135,12 +136,12 @@ def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
 
     def draw(figure: Figure) -> None:
         ax = axes(figure, 0.4, 1.9, left=0.62)
-        for number, trial in enumerate(trials):
+        for place, trial in enumerate(trials):
             most = (trial["capacity_rps"] or np.inf) * 3600
             served = np.append(rates[rates < most], min(most, high))
             line: dict[str, Any] = {
-                "color": COLOURS[f"s{number % 8}"],
-                "linestyle": DASHES[number % 4],
+                "color": COLOURS[f"s{place % 8}"],
+                "linestyle": DASHES[place % 4],
                 "linewidth": 1.6,
             }
             ax.plot(served, trial["holding_per_hour"] + trial["per_request"] * served, **line)
@@ -148,7 +149,7 @@ def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
         for rate in flips:
             ax.axvline(rate, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
             if rate > told * (high / low) ** 0.12:  # else the figures would lie on each other; the table has all
-                ax.text(rate, 1.02, figure_of(rate), transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
+                ax.text(rate, 1.02, number(rate), transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
                 told = rate
         ax.set(xscale="log", xlim=(low, high), xlabel="requests an hour")
         ax.text(0, 1.12, "cost an hour", transform=ax.transAxes, color=COLOURS["muted"])
@@ -168,11 +169,11 @@ def priced(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _cost_in_words(trials: Sequence[Summary], economics: Summary) -> Iterator[str]:
     for trial in trials:
-        holding, each = figure_of(trial["holding_per_hour"]), figure_of(trial["per_request"])
+        holding, each = number(trial["holding_per_hour"]), number(trial["per_request"])
         yield f"{trial['label']}: {holding} an hour and {each} for each request."
     for pair in economics["break_even"]:
         if pair["rate_per_hour"]:
             yield (
-                f"At {figure_of(pair['rate_per_hour'])} requests an hour {pair['trial']} and {pair['against']} cost the"
+                f"At {number(pair['rate_per_hour'])} requests an hour {pair['trial']} and {pair['against']} cost the"
                 f" same; below, {pair['cheaper_below']} is cheaper, above, {pair['cheaper_above']}."
             )

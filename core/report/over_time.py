@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .canvas import COLOURS, Drawing, axes, drawing, figure_of, log_ticks
+from ..decide.amounts import number
+from .canvas import COLOURS, Drawing, axes, drawing, log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,17 +134,17 @@ def thinned(samples: Sequence[Any]) -> Sequence[Any]:
 
 def _in_words(part: Part) -> Iterator[str]:
     ended = part.round.ended
-    yield f"{part.label}, round {part.round.number + 1}, {figure_of(ended['steady_s'])} s."
+    yield f"{part.label}, round {part.round.number + 1}, {number(ended['steady_s'])} s."
     for kind, samples in part.requests.items():
         if samples:
             ms = [sample["ms"] for sample in samples]
-            yield f"{len(samples)} {kind} requests, {figure_of(min(ms))} to {figure_of(max(ms))} ms."
+            yield f"{len(samples)} {kind} requests, {number(min(ms))} to {number(max(ms))} ms."
             if len(samples) > MOST:
                 yield f"{len(thinned(samples))} of them are drawn."
     if rss := part.memory["rss_mib"]:
         mean = ended.get("mean_rss")
-        average = f", {figure_of(mean)} on average" if mean is not None else ""
-        yield f"Memory {figure_of(min(rss))} to {figure_of(max(rss))} MiB{average}."
+        average = f", {number(mean)} on average" if mean is not None else ""
+        yield f"Memory {number(min(rss))} to {number(max(rss))} MiB{average}."
     counts = {event: sum(each["event"] == event for each in part.events) for event in MARKS}
     if any(counts.values()):
         loads, unloads = counts.values()

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .canvas import figure_of
+from ..decide.amounts import number
 from .figures import Latencies, phases
 from .over_time import Part
 from .table import COLUMNS, MISSING, target_columns
@@ -158,7 +158,7 @@ def _harmless(value: Any) -> Any:
 
 
 def _cell(value: float | None, scale: float = 1.0) -> str:
-    return MISSING if value is None else figure_of(value * scale)
+    return MISSING if value is None else number(value * scale)
 
 
 def _text(value: Any) -> str:

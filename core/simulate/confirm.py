@@ -100,7 +100,8 @@ def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, re
 
 def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, records: Sequence[Record]) -> dict[str, Any]:
     """What was measured of each setting, over all rounds, what the simulator says of the same arrivals, and its
-    error, relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`.
+    error, relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`,
+    and sentences.
     """
     run = arrange(records)
     trials = []
@@ -108,7 +109,7 @@ def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, recor
         rounds = run.finished(label)
         if rounds and any(each.answered for each in rounds):
             trials.append({"label": label, "rounds": len(rounds), **_compared(planned, candidate, traffic, run, label)})
-    return {"requests": traffic.requests, "trials": trials}
+    return {"requests": traffic.requests, "trials": trials, "sentences": sentences(trials)}
 
 
 def _compared(planned: Planned, candidate: Candidate, traffic: Traffic, run: Run, label: str) -> dict[str, Any]:
@@ -135,10 +136,10 @@ def _error(simulated: float, measured: float) -> float | None:
     return simulated / measured - 1
 
 
-def sentences(confirmed: Mapping[str, Any]) -> list[str]:
+def sentences(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     """One for each setting."""
     found = []
-    for trial in confirmed["trials"]:
+    for trial in trials:
         measured, simulated, error = trial["measured"], trial["simulated"], trial["error"]
         known = [abs(value) for value in error.values() if value is not None]
         held = "within" if len(known) == len(error) and max(known) <= WITHIN else "beyond"

@@ -52,9 +52,9 @@ def _keep_alive(grid: KeepAliveGrid, profile: Profile, prices: Prices) -> Iterat
 
 
 def _auto(profile: Profile, prices: Prices) -> Ttl | dict[str, Ttl]:
-    """k/m of each model; one value where that is the same for all."""
+    """k/m of each model, in three digits; one value where that is the same for all."""
     timeouts: dict[str, Ttl] = {}
     for name, model in profile.models.items():
         timeout = ski_rental_timeout(prices.holding(model.mib), model.cold_start(prices))
-        timeouts[name] = timeout if math.isfinite(timeout) else "forever"
+        timeouts[name] = float(f"{timeout:.3g}") if math.isfinite(timeout) else "forever"
     return timeouts if len(set(timeouts.values())) > 1 else next(iter(timeouts.values()))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decide.prices import HOUR, Prices
+from ..decide.prices import HOUR, MIB_PER_GIB, Prices
 from ..decide.slo import quantile
 from ..decide.statistics import percentile
 from .profile import ModelProfile
@@ -41,13 +41,16 @@ class Outcome:
 
     def money(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, float]:
         """Of the whole workload: `holding` the server and its models, `processor`, `waiting`, and in `total`."""
-        mib = self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds
-        holding = prices.holding(base_mib + mib) * self.seconds
+        holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
         counts = zip(self.loads, self.requests, models, strict=True)
         processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
         waiting = prices.waiting(float(self.latencies.sum()))
         total = holding + processor + waiting
         return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+
+    def _charged(self, base_mib: float, prices: Prices) -> float:
+        """MiB that are paid for all the time."""
+        return base_mib + (self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds)
 
     def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
         """What the keep-alive theory charges for it: m for each second in memory but the loads', k for each load."""
@@ -71,6 +74,7 @@ class Outcome:
             "p99_ms": _milliseconds(self.latencies, 0.99),
             "mean_mib": base_mib + self.mib_seconds / self.seconds,
             "peak_mib": base_mib + self.peak_mib,
+            "gib_hours": self._charged(base_mib, prices) / MIB_PER_GIB * self.seconds / HOUR,
             "busy": self.busy,
             "capacity_exceeded": self.exceeded,
             "cost": money,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..decide.app_settings import app_settings
 from .arrivals import Arrivals
 from .bounds import clairvoyant, eviction, theory
+from .flips import flips
 from .grid import settings
 from .outcome import Outcome
 from .plan_file import Planned
 from .profile import Profile
 from .server import Server
 from .setting import Setting
+from .words import answer, grounds
 
 STOCK = "transformers"
 
@@ -92,12 +95,14 @@ def ranking(found: Sequence[Candidate]) -> list[Candidate]:
     return sorted(distinct.values(), key=lambda each: each.first or 0.0)
 
 
-def plan_of_settings(planned: Planned, found: Sequence[Candidate]) -> dict[str, Any]:
-    """`plan.json`, of these candidates, but for its sentences."""
+def plan_of_settings(
+    planned: Planned, found: Sequence[Candidate], confirmed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`plan.json`, of these candidates, with what `--confirm` found."""
     arrivals = planned.arrivals
     ranked = ranking(found)
     capacities = [capacity for each in found if (capacity := each.setting.capacity) is not None]
-    return {
+    plan = {
         "plan": planned.file.name,
         "profile": str(planned.folder),
         "workload": planned.traffic.workload.model_dump(mode="json", exclude_none=True),
@@ -111,11 +116,22 @@ def plan_of_settings(planned: Planned, found: Sequence[Candidate]) -> dict[str, 
         "settings": [_described(candidate) for candidate in found],
         "recommended": ranked[0].label if ranked else None,
         "runner_up": ranked[1].label if len(ranked) > 1 else None,
+        "flips": flips([_described(candidate) for candidate in ranked], planned.prices.memory_gib_hour),
+        "yaml": _settings(planned, ranked[0]) if ranked else None,
         "hindsight": _hindsight(found, ranked),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
         "notes": [note for profile in planned.profiles for note in profile.notes],
+        "confirmed": confirmed,
     }
+    return plan | {"answer": answer(plan), "grounds": grounds(plan)}
+
+
+def _settings(planned: Planned, chosen: Candidate) -> str | None:
+    """To paste; a plan for a number of models like one that was measured has none of its own to serve."""
+    if planned.file.models is not None:
+        return None
+    return app_settings(planned.run.header, _described(chosen), chosen.label)
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:

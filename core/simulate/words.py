@@ -1,34 +1,32 @@
-"""A plan as a table and in sentences."""
+"""A plan in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tabulate import tabulate
-
+from ..decide.amounts import number
 from ..decide.timeouts import POISSON_REGRET
+from ..decide.verdicts import milliseconds
+from .outcome import MILLION
 from .setting import duration
 
 WITHIN = 1.1  # times the best fixed setting in hindsight: what a choice by the first half is held to
-MISSING = "n/a"
 Row = Mapping[str, Any]
 
 
-def table(plan: Row, style: str) -> str:
-    """One row for each setting; `style` is tabulate's, `pipe` for Markdown."""
-    separator = " " if style == "pipe" else "\n"
-    rows = [[column(row) for column in COLUMNS.values()] for row in plan["settings"]]
-    headers = [name.replace("|", separator) for name in COLUMNS]
-    align = ("left", *("right" for _ in headers[1:]))
-    return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
-
-
-def sentences(plan: Row) -> list[str]:
-    """The answer first, then what it rests on."""
+def answer(plan: Row) -> list[str]:
+    """What to use, where that flips, and how well it was chosen."""
     rows = {row["label"]: row for row in plan["settings"]}
-    found = [*_recommendation(plan, rows), *_hindsight(plan), *_clock(plan), *_regret(plan, rows), *_eviction(plan)]
-    found += [_theory(row, timeouts=plan["on_its_own_clock"]) for row in plan["theory"]]
+    flips = (flip["sentence"] for flip in plan["flips"])
+    return [*_recommendation(plan, rows), *flips, *_hindsight(plan), *_clock(plan)]
+
+
+def grounds(plan: Row) -> list[str]:
+    """What that rests on."""
+    rows = {row["label"]: row for row in plan["settings"]}
+    found = [_theory(row, timeouts=plan["on_its_own_clock"]) for row in plan["theory"]]
+    found += [*_regret(plan, rows), *_eviction(plan)]
     return [*found, _prices(plan["prices"]), *(f"Note: {note}" for note in plan["notes"])]
 
 
@@ -50,9 +48,9 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
 
 
 def _what_it_costs(row: Row) -> str:
-    p99 = f", p99 {_milliseconds(row['p99_ms'])} ms" if row["p99_ms"] is not None else ""
+    p99 = f", p99 {milliseconds(row['p99_ms'])}" if row["p99_ms"] is not None else ""
     return (
-        f"{money(row['cost_per_million'])} per million requests, mean {_milliseconds(row['mean_ms'])} ms{p99},"
+        f"{number(row['cost_per_million'])} per million requests, mean {milliseconds(row['mean_ms'])}{p99},"
         f" {row['cold_share']:.1%} cold, {row['mean_mib']:.0f} MiB on average"
     )
 
@@ -108,12 +106,13 @@ def _eviction(plan: Row) -> Iterator[str]:
 
 def _theory(row: Row, *, timeouts: bool) -> str:
     start = (
-        f"{row['model']} under {row['loader']}: {row['mib']:.0f} MiB cost {money(row['holding_per_hour'])} an hour, a"
-        f" cold start {money(row['cold_start'])} (its caller waits {_milliseconds(row['cold_start_ms'])} ms longer)"
+        f"{row['model']} under {row['loader']}: {row['mib']:.0f} MiB cost {number(row['holding_per_hour'])} an hour, a"
+        f" million cold starts {number(row['cold_start'] * MILLION)} (each caller waits"
+        f" {milliseconds(row['cold_start_ms'])} longer)"
     )
     if not row["break_even_per_hour"] or not row["cold_start"]:
         return f"{start}; one of both is free, so there is no break-even rate."
-    start = f"{start}. Keeping it pays from {row['break_even_per_hour']:.4g} requests an hour on"
+    start = f"{start}. Keeping it pays from {number(row['break_even_per_hour'])} requests an hour on"
     if not timeouts:
         return f"{start}."
     timeout = _timeout(row["timeout_s"])
@@ -134,28 +133,3 @@ def _prices(prices: Row) -> str:
         f"Prices: {prices['memory_gib_hour']:g} for a GiB and hour ({prices['charge']}, billed by {prices['billing']}),"
         f" {prices['cpu_hour']:g} for an hour of a core, {prices['latency_hour']:g} for an hour of callers' waiting."
     )
-
-
-def money(value: float) -> str:
-    """Four digits, of whatever currency the prices are in."""
-    return f"{value:.4g}"
-
-
-def _milliseconds(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-COLUMNS: dict[str, Callable[[Row], str]] = {  # | is a line break where there is room
-    "setting": lambda row: str(row["label"]),
-    "cold": lambda row: f"{row['cold_share']:.1%}",
-    "loads": lambda row: str(row["loads"]),
-    "mean|(ms)": lambda row: _milliseconds(row["mean_ms"]),
-    "p50|(ms)": lambda row: _milliseconds(row["p50_ms"]),
-    "p99|(ms)": lambda row: _milliseconds(row["p99_ms"]),
-    "mean|(MiB)": lambda row: f"{row['mean_mib']:.0f}",
-    "peak|(MiB)": lambda row: f"{row['peak_mib']:.0f}",
-    "per hour": lambda row: money(row["cost_per_hour"]),
-    "per million": lambda row: money(row["cost_per_million"]),
-    "× the|clairvoyant": lambda row: MISSING if row["regret"] is None else f"{row['regret']:.2f}",
-    "capacity": lambda row: "exceeded" if row["capacity_exceeded"] else f"{row['busy']:.0%} used",
-}

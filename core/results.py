@@ -1,0 +1,122 @@
+"""The folder of a run or of a plan: what is written there, and what the terminal shows of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .bench.environment import describe_environment, differences
+from .bench.records import Record, read_records
+from .decide.changes import changes
+from .decide.rounds import arrange
+from .decide.summary import summarise
+from .decide.words import answer_in_words
+from .errors import FileError, ResultsError
+from .report.card import card
+from .report.html import report
+from .report.plan import plan_text
+from .report.table import footnotes, table
+from .report.waterfall import waterfall
+
+BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what a record of another form leads to
+ENVIRONMENT = "environment.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is shown of a run besides the table, the words and the card."""
+
+    waterfall: bool = False
+    baseline: list[Record] | None = None
+    """The records of an older run."""
+    older: Path | None = None
+    """Its folder."""
+    tolerance: float = 0.05
+
+
+def write_run(folder: Path, wanted: Wanted) -> bool:
+    """Table, words, summary and page from the samples alone; whether all trials finished and agree, and none regressed.
+
+    Raises ResultsError.
+    """
+    records = read_records(folder)
+    summary = _summary(folder, records)
+    _write_json(folder / "summary.json", summary)
+    words, notes = answer_in_words(summary), footnotes(summary)
+    title = f"# {summary['experiment']}\n\n{summary['question']}"
+    listed = "\n".join(f"- {s}" for s in words)
+    paragraphs = (title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"))
+    (folder / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
+    print("\n".join(words), *notes, f"\n{card(summary, 'simple')}", sep="\n")
+    page = report(summary, arrange(records), words, notes, _read_json(folder / ENVIRONMENT))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    print(f"\nWritten to {folder}; report.html in it shows all of it")
+    if wanted.waterfall:
+        print(f"\n{waterfall(summary)}")
+    due = summary["rounds_due"]
+    sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == due for t in summary["trials"])
+    return sound and not _regressed(folder, records, wanted)
+
+
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """plan.json, and plan.md with what the terminal shows."""
+    _write_json(folder / "plan.json", plan)
+    (folder / "plan.md").write_text(plan_text(plan, "pipe") + "\n", encoding="utf-8")
+    print(f"{plan_text(plan, 'simple')}\n\nWritten to {folder}")
+
+
+def write_environment(folder: Path) -> None:
+    _write_json(folder / ENVIRONMENT, describe_environment())
+
+
+def warn_of_differences(folder: Path) -> None:
+    """Where the environment is no longer that of the first rounds."""
+    for difference in differences(_read_json(folder / ENVIRONMENT), describe_environment()):
+        print(f"Warning: since the first rounds {difference}: they may not be alike.", file=sys.stderr)
+
+
+def baseline(folder: Path | None) -> list[Record] | None:
+    """An older run's records, found to be whole before anything is measured. Raises FileError."""
+    if folder is None:
+        return None
+    try:
+        records = read_records(folder)
+        _summary(folder, records)
+    except ResultsError as error:
+        raise FileError(f"--compare: {error}") from error
+    return records
+
+
+def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:
+    try:
+        return summarise(records)
+    except BROKEN as error:
+        raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
+
+
+def _regressed(folder: Path, records: list[Record], wanted: Wanted) -> bool:
+    """Say what changed since the older run, where there is one."""
+    if wanted.baseline is None or wanted.older is None:
+        return False
+    changed = changes(wanted.baseline, records, wanted.tolerance)
+    before, now = (_read_json(each / ENVIRONMENT) for each in (wanted.older, folder))
+    since = (f"Since that run {difference}." for difference in differences(before, now))
+    print("\nAgainst the older run:", *changed.sentences, *since, sep="\n")
+    return changed.regressed
+
+
+def _read_json(path: Path) -> Any:
+    """None when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

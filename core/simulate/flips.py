@@ -1,0 +1,38 @@
+"""Where a plan's answer flips: at which price of memory, and at which target for latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..decide.memory_price import Bill, memory_price_flips
+
+QUICKER = 0.9  # times the latency: what is closer is within the simulator's error
+Row = Mapping[str, Any]
+
+
+def flips(ranked: Sequence[Row], price: float) -> list[dict[str, Any]]:
+    """`ranked` are the settings that come into question, the chosen one first; `price` is that of a GiB-hour."""
+    if not ranked:
+        return []
+    best, *others = ranked
+    dearer = [_bill(row, price) for row in others if row["cost"]["total"] > best["cost"]["total"]]
+    return [*memory_price_flips(_bill(best, price), dearer, price), *_latency(best, others)]
+
+
+def _bill(row: Row, price: float) -> Bill:
+    return Bill(row["label"], row["gib_hours"], row["cost"]["total"] - row["gib_hours"] * price)
+
+
+def _latency(best: Row, others: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """The cheapest that is quicker."""
+    q = "p99" if best["p99_ms"] is not None else "p50"
+    ours = best[f"{q}_ms"]
+    quicker = next((row for row in others if ours is not None and row[f"{q}_ms"] < QUICKER * ours), None)
+    if quicker is not None:
+        to, theirs = quicker["label"], quicker[f"{q}_ms"]
+        sentence = (
+            f"Where {q} must be below {ours:.3g} ms, {best['label']} will not do, whatever it costs: take {to} ({q}"
+            f" {theirs:.3g} ms)."
+        )
+        yield {"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": to, "sentence": sentence}
