@@ -88,6 +88,9 @@ def test_residency_tells_who_goes_next_and_what_happened(client: Client) -> None
     assert b["in_use"] == 0
     assert b["since"] <= b["last_use"] <= time.time()
     assert b["latency_ms"]["cold"]["count"] == 1
+    [latest] = client.get("/residency?history=1").json()["strategies"][0]["models"][0]["history"]
+    assert latest["event"] == "unload"
+    assert client.get("/residency?history=401").status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert b["latency_ms"]["warm"] == {"count": 0, "p50": None, "p95": None}
     memory = client.get("/residency").json()["memory"]
     assert 0 < memory["private_bytes"] <= memory["pss_bytes"]

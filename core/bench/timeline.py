@@ -13,7 +13,7 @@ from .. import memory
 INTERVAL = 0.1  # seconds between two points, at first
 SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes
 POINTS = 600
-EVENTS = 400
+EVENTS = 400  # and no more, which is what a server remembers of each model
 
 
 class Timeline:
@@ -85,7 +85,7 @@ def events(client: httpx.Client, began: float, ended: float) -> list[dict[str, A
 
     Takes the server milliseconds: not while something is timed. Raises httpx.HTTPError.
     """
-    told = client.get("/residency").raise_for_status().json()["strategies"]
+    told = client.get("/residency", params={"history": EVENTS}).raise_for_status().json()["strategies"]
     since_epoch = time.time() - (time.perf_counter() - began)
     found = [
         {"at": round(event["at"] - since_epoch, 3), "model": model["model"]}

@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     409: "The model is in use, or pinned",
     413: "The body is over the limit",
     415: "The body is not JSON",
-    422: "The body, or a header, does not fit",
+    422: "The body, a header, or the query does not fit",
     503: "Overloaded, too late, not ready yet, or the model cannot be loaded",
 }
 PREDICTING = (404, 413, 415, 422, 503)

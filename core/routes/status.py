@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 
 from ..errors import NotReady
 from ..schemas import Health, ResidencyAnswer, StrategiesAnswer
+from ..serving.host import HISTORY
 from ..serving.residency import residency
 from ..serving.service import Service
 from .openapi import problems
+
+SHOWN = 20
+Events = Annotated[int, Query(ge=0, le=HISTORY, description="the latest loads and unloads of each model, so many")]
 
 
 def add_status_routes(app: FastAPI, service: Service) -> None:
@@ -17,9 +23,11 @@ def add_status_routes(app: FastAPI, service: Service) -> None:
     async def strategies() -> StrategiesAnswer:
         return StrategiesAnswer.model_validate({"strategies": [service.status(m) for m in service.mounted]})
 
-    @app.get("/residency", summary="Each model's state under each strategy, who goes next and why, and what it costs")
-    async def residency_of_all() -> ResidencyAnswer:
-        return await anyio.to_thread.run_sync(residency, service.mounted)
+    summary = "Each model's state under each strategy, who goes next and why, and what it costs"
+
+    @app.get("/residency", summary=summary, responses=problems(422))
+    async def residency_of_all(history: Events = SHOWN) -> ResidencyAnswer:
+        return await anyio.to_thread.run_sync(residency, service.mounted, history)
 
     @app.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> Health:

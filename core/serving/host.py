@@ -20,7 +20,7 @@ from .release import give_back
 
 log = logging.getLogger("residency")
 Result = TypeVar("Result")
-HISTORY = 20  # events that are remembered of each model
+HISTORY = 400  # events that are remembered of each model
 
 
 class Loaded(NamedTuple):
@@ -175,10 +175,10 @@ class Host:
         with self._lock:
             self._history.setdefault(model_id, deque(maxlen=HISTORY)).appendleft(event)
 
-    def history(self, model_id: str) -> list[Event]:
+    def history(self, model_id: str, most: int = HISTORY) -> list[Event]:
         """The latest loads and unloads, the newest first."""
         with self._lock:
-            return list(self._history.get(model_id, ()))
+            return list(self._history.get(model_id, ()))[:most]
 
     def _notify(self, hook: str, model: HostedModel, **event: Any) -> None:
         """Call every observer, each by itself: a failure is logged and breaks nothing."""

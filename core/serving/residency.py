@@ -16,11 +16,14 @@ from .service import Mounted
 MIB = 1 << 20
 
 
-def residency(mounted: Iterable[Mounted]) -> ResidencyAnswer:
-    """Takes milliseconds (the kernel adds up the memory) and a strategy's locks: not in the event loop."""
+def residency(mounted: Iterable[Mounted], history: int) -> ResidencyAnswer:
+    """With so many of the latest events of each model.
+
+    Takes milliseconds (the kernel adds up the memory) and a strategy's locks: not in the event loop.
+    """
     pss, private = (None if mib is None else int(mib * MIB) for mib in memory.at_rest(os.getpid()))
     return ResidencyAnswer(
-        memory=Memory(pss_bytes=pss, private_bytes=private), strategies=[_strategy(each) for each in mounted]
+        memory=Memory(pss_bytes=pss, private_bytes=private), strategies=[_strategy(each, history) for each in mounted]
     )
 
 
@@ -31,7 +34,7 @@ def state_of(host: Host, model_id: str) -> State:
     return "loading" if running else "absent"
 
 
-def _strategy(mounted: Mounted) -> StrategyResidency:
+def _strategy(mounted: Mounted, history: int) -> StrategyResidency:
     host = mounted.host
     return StrategyResidency(
         name=mounted.name,
@@ -40,11 +43,11 @@ def _strategy(mounted: Mounted) -> StrategyResidency:
         options=mounted.options,
         budget_bytes=mounted.budget,
         resident_bytes=sum(model.nbytes for model in host.resident()) if host else 0,
-        models=[_model(mounted, host, model_id) for model_id in host.model_ids] if host else [],
+        models=[_model(mounted, host, model_id, history) for model_id in host.model_ids] if host else [],
     )
 
 
-def _model(mounted: Mounted, host: Host, model_id: str) -> ModelResidency:
+def _model(mounted: Mounted, host: Host, model_id: str, history: int) -> ModelResidency:
     lane = mounted.dispatcher.lanes[model_id] if mounted.dispatcher else None
     model = next((model for model in host.resident() if model.model_id == model_id), None)
     known: dict[str, Any] = dict(mounted.explain(model_id))
@@ -64,7 +67,7 @@ def _model(mounted: Mounted, host: Host, model_id: str) -> ModelResidency:
             "warm": _latencies([seconds for cold, seconds in latest if not cold]),
             "cold": _latencies([seconds for cold, seconds in latest if cold]),
         },
-        history=[event._asdict() for event in host.history(model_id)],
+        history=[event._asdict() for event in host.history(model_id, history)],
     )
 
 
