@@ -13,14 +13,14 @@ from core.bench.experiment import Overrides, Plan, load_experiment
 from core.bench.records import Records, new_folder, read_records, settled
 from core.bench.resume import check_checkpoints, plan_of
 from core.bench.run import begin, prepare, run_trials
-from core.command_line import parser
+from core.command_line import parse
 from core.decide.precision import precise_enough
 from core.errors import ResidencyError, ResultsError
 from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
 from core.results import Wanted, baseline, warn_of_differences, write_environment, write_plan, write_run
-from core.simulate.confirm import errors, write_experiment
+from core.simulate.confirm import check, errors, write_experiment
 from core.simulate.plan_file import load_plan
 from core.simulate.planning import candidates, plan_of_settings
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 all trials finished and agree, 1 one failed or regressed, 2 bad input, 130 interrupted."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C: keep what was measured
-    flags = parser().parse_args(arguments)
+    flags = parse(arguments)
     try:
         return _dispatch(flags)
     except OSError as error:
@@ -50,15 +50,11 @@ def _dispatch(flags: argparse.Namespace) -> int:
         return OK if write_run(flags.report, wanted) else FAILED
     if flags.resume:
         return resume(flags.resume, wanted)
-    if flags.confirm and not flags.plan:
-        parser().error("--confirm goes with --plan FILE")
     if flags.plan:
         return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
         print(plugin_list(load_plugins()))
         return OK
-    if not flags.experiment:
-        parser().error("name an experiment, such as experiments/default.yaml")
     strategies = [name.strip() for name in flags.strategies.split(",")] if flags.strategies else None
     plan = load_experiment(flags.experiment, Overrides(flags.repetitions, flags.repeats, strategies, dict(flags.model)))
     if flags.plugins or flags.dry_run:
@@ -85,6 +81,8 @@ def start(plan: Plan, output: Path) -> tuple[Path, Mapping[str, Path]]:
 def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     """Simulate every setting; then, with `confirm`, measure the best two, and say how far the simulator was off."""
     planned = load_plan(path)
+    if confirm:
+        check(planned)
     found = list(candidates(planned))
     folder = new_folder(output, planned.file.name)
     write_plan(folder, plan_of_settings(planned, found))

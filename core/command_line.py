@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from .choices import fraction
 
+OF_AN_EXPERIMENT = ("experiment", "repetitions", "repeats", "strategies", "model", "plugins", "dry_run")
+UNUSED = {  # by the flag that stands for an experiment
+    "resume": OF_AN_EXPERIMENT,
+    "report": OF_AN_EXPERIMENT,
+    "plan": (*OF_AN_EXPERIMENT, "waterfall", "compare"),
+}
 
-def parser() -> argparse.ArgumentParser:
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Ends the process with a sentence where something is wrong, or would be passed over."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    for instead, names in UNUSED.items():
+        unused = [name for name in names if getattr(flags, name)]
+        if getattr(flags, instead) and unused:
+            named = (name if name == "experiment" else f"--{name.replace('_', '-')}" for name in unused)
+            parser.error(f"--{instead} takes no {', '.join(named)}")
+    if flags.confirm and not flags.plan:
+        parser.error("--confirm goes with --plan FILE")
+    if not (flags.experiment or flags.plugins or any(getattr(flags, instead) for instead in UNUSED)):
+        parser.error("name an experiment, such as experiments/default.yaml")
+    return flags
+
+
+def _parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(prog="runner.py", description="Measure what loading strategies cost.")
     flags.add_argument("experiment", nargs="?", type=Path, help="a YAML file, such as experiments/default.yaml")
     flags.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="root of all results")

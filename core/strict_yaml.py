@@ -181,12 +181,20 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"is no key here; allowed: {_keys(_owner(model, detail['loc']))}."
     if detail["type"] == "missing":
         return "is required."
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a mapping, of keys to values (got {_got(detail)})."
+    if detail["type"] == "byte_size":
+        return f"must be a size, such as 512MiB (got {_got(detail)})."
     message = detail["msg"].removeprefix("Value error, ")
-    got = repr(detail["input"])
     sentence = message[0].lower() + message[1:]
     if detail["type"] == "value_error":
         return f"{sentence.removesuffix('.')}."
-    return f"{sentence} (got {got if len(got) <= 60 else got[:57] + '…'})."
+    return f"{sentence} (got {_got(detail)})."
+
+
+def _got(detail: ErrorDetails) -> str:
+    got = repr(detail["input"])
+    return got if len(got) <= 60 else got[:57] + "…"
 
 
 def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:

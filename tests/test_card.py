@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from core.choices import Cost
-from core.decide.amounts import number, rate
+from core.decide.amounts import listed, number, rate
 from core.decide.summary import summarise
 from core.report.card import card
 from tests.priced import costing, ended_with
@@ -53,6 +53,40 @@ def test_what_costs_the_same_is_told_once_and_not_recommended_in_place_of_the_fi
     assert [flip["to"] for flip in found["flips"]] == ["on-demand"]
     same = card_of(costing({"a": KEPT, "b": KEPT}))
     assert (same["recommended"], same["flips"]) == ("a", [])
+    assert (
+        same["sentences"][1]
+        == "No other is cheaper than a at any rate; as far as the rounds can tell, b costs the same."
+    )
+
+
+def test_what_the_rounds_cannot_tell_at_high_rates_is_not_claimed() -> None:
+    found = card_of(costing({"a": KEPT, "b": [(400.0, 0.01 + 20 * wobble) for wobble in WOBBLE]}))
+    assert found["recommended"] == "b"
+    assert found["sentences"][1] == ("b is the cheapest at low rates; at high ones the rounds cannot tell it from a.")
+    assert found["sentences"][2].startswith("b holds less than a; what a request costs is not separable in 5 rounds.")
+
+
+@pytest.mark.parametrize("trials", [TWO, TWO | {"idle": [(300.0, 0.5)] * 5}])
+def test_at_twice_the_price_of_memory_it_is_as_it_says(trials: dict[str, list[tuple[float, float]]]) -> None:
+    """Held against a run with that price, in which each request also pays for some memory above the idle level."""
+    once, twice = (
+        card_of(ended_with(costing(trials, cost={"memory_gib_hour": 1024.0 * times}), "on-demand", mean_rss=420.0))
+        for times in (1, 2)
+    )
+    rates = [rate(flip["at"]) for flip in twice["flips"] if flip["what"] == "rate"]
+    assert f"At twice the price of memory that changes at {listed(rates)}." in once["sentences"]
+
+
+def test_memory_that_still_grows_makes_no_request_cheaper() -> None:
+    for records in (costing(TWO), ended_with(costing(TWO), "persistent", mean_rss=450.0)):
+        kept = next(t for t in summarise(records)["economics"]["trials"] if t["label"] == "persistent")
+        assert kept["per_request"] == pytest.approx(0.01)
+
+
+def test_where_rounds_failed_more_than_were_due_are_named() -> None:
+    records = costing(TWO)
+    lost = [r for r in records if not (r["kind"] == "trial" and r["round"] == 4 and r["trial"] == "persistent")]
+    assert "1 more than there are (repeats: 6)." in card_of(lost)["settles"]
 
 
 def test_a_cheaper_one_at_every_rate() -> None:
@@ -61,7 +95,7 @@ def test_a_cheaper_one_at_every_rate() -> None:
     assert found["sentences"][:3] == [
         "Recommended: b; the runner-up is a.",
         "b is the cheapest at every rate.",
-        "b holds less and costs less for each request.",
+        "b holds less than a, and costs less for each request.",
     ]
 
 
@@ -115,7 +149,8 @@ def test_too_few_rounds_or_trials_are_no_choice() -> None:
         found = card_of(costing({label: rounds[:2] for label, rounds in TWO.items()}, workload=workload))
         assert (found["recommended"], found["yaml"]) == (None, None)
         assert found["settles"] == (
-            "These are figures; a recommendation takes 5 rounds, 3 more than there are (repeats: 5)."
+            "These are figures; a recommendation takes 5 rounds that every trial finished, 3 more than there are"
+            " (repeats: 5)."
         )
         alone = card_of(costing({"persistent": KEPT}, workload=workload))
         assert (alone["recommended"], alone["yaml"]) == (None, None)

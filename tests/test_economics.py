@@ -111,10 +111,10 @@ def test_the_interval_of_the_rate_covers() -> None:
 def test_no_break_even_where_one_is_cheaper_in_both() -> None:
     even = pair(costing(TWO | {"on-demand": [(400.0, 0.005)] * 5}))
     assert (even["rate_per_hour"], even["cheaper_below"], even["cheaper_above"]) == (None, "on-demand", "on-demand")
-    assert even["reason"] == "on-demand holds less and costs less for each request."
+    assert even["reason"] == "on-demand holds less than persistent, and costs less for each request."
     even = pair(costing(TWO | {"on-demand": [(500.5, 0.06)] * 5}))  # less than a MiB is nothing
     assert (even["cheaper_below"], even["cheaper_above"]) == ("persistent", "persistent")
-    assert even["reason"] == "persistent costs the same to hold and costs less for each request."
+    assert even["reason"] == "persistent costs as much to hold as on-demand, and costs less for each request."
 
 
 def test_no_break_even_where_the_rounds_cannot_tell() -> None:
@@ -122,7 +122,9 @@ def test_no_break_even_where_the_rounds_cannot_tell() -> None:
     even = pair(costing(TWO | {"on-demand": unsure}))
     assert (even["rate_per_hour"], even["ci95"]) == (None, None)
     assert (even["cheaper_below"], even["cheaper_above"]) == ("on-demand", None)
-    assert even["reason"].startswith("on-demand holds less; what a request costs is not separable in 5 rounds. About ")
+    assert even["reason"].startswith(
+        "on-demand holds less than persistent; what a request costs is not separable in 5 rounds. About "
+    )
     even = pair(costing(TWO | {"on-demand": KEPT}))
     assert (even["rate_per_hour"], even["cheaper_below"], even["cheaper_above"]) == (None, None, None)
     assert even["reason"] == "on-demand and persistent cost the same, as far as 5 rounds can tell."

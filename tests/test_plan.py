@@ -69,6 +69,12 @@ def plan_file(folder: Path, **changes: Any) -> Path:
     return folder / "plan.yaml"
 
 
+def write_resolved(run: Path) -> None:
+    """The experiment that it was, as a run leaves it."""
+    resolved = {"name": "small", "strategies": ["persistent"], "texts": ["a", "b"], "models": {"m0": "embedded"}}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(resolved))
+
+
 def planned_from(folder: Path, of_run: int = 1, **changes: Any) -> tuple[Planned, dict[str, Any]]:
     run_folder(folder / "run", of_run)
     planned = load_plan(plan_file(folder, **changes))
@@ -185,7 +191,7 @@ def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
     assert found[plan["recommended"]]["cold_share"] < 0.01
     assert (found["on-demand"]["first_half"], found["persistent"]["first_half"] is None) == (None, False)
     _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
-    assert plan["recommended"] is None
+    assert (plan["recommended"], plan["yaml"]) == (None, None)
     assert "no setting is advised" in plan["answer"][0]
 
 
@@ -220,6 +226,62 @@ def test_its_settings_start_an_app(tmp_path: Path) -> None:
     assert many["yaml"] is None  # none of its own to serve
 
 
+def test_what_misses_the_target_in_the_second_half_comes_last(tmp_path: Path) -> None:
+    """Dense requests, then sparse ones, for which a short timeout loads each time."""
+    at = [*np.arange(100) * 0.5, *(50 + np.arange(100) * 100.0)]
+    (tmp_path / "trace.csv").write_text("time\n" + "\n".join(map(str, at)))
+    grid = {"keep-alive": {"ttl": [10, "forever"]}, "persistent": None, "on-demand": None}
+    workload = {"trace": {"file": "trace.csv"}}
+    _, plan = planned_from(tmp_path, workload=workload, grid=grid, slo={"p50": "15ms"})
+    first = {row["label"]: (row["first_half"], row["second_half"]) for row in plan["settings"]}
+    assert first["keep-alive (ttl 10 s)"][0] is not None
+    assert first["keep-alive (ttl 10 s)"][1] is None
+    assert plan["recommended"] == "keep-alive (ttl forever)"
+
+
+def test_without_a_setting_it_says_so(tmp_path: Path) -> None:
+    none = dict.fromkeys(("persistent", "on-demand", "lru-cached", "keep-alive"))
+    _, plan = planned_from(tmp_path, grid=none)
+    assert "there is no setting to choose from" in plan["answer"][0]
+    _, plan = planned_from(tmp_path, grid=none | {"lru-cached": {"capacity": [], "memory_budget": ["1MiB", "49MiB"]}})
+    assert "there is no setting to choose from" in plan["answer"][0]
+    assert plan["notes"][0] == (
+        "transformers: a memory_budget of 1 MiB and 49 MiB is left out, because the largest model takes 50 MiB."
+    )
+
+
+def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None:
+    """Who waits shares a load; the bound is of requests that are answered at once."""
+    grid = {"persistent": None, "keep-alive": None, "on-demand": None, "lru-cached": {"capacity": [1]}}
+    workload = {"open": {"rate": "60/s", "requests": 1000}}
+    _, plan = planned_from(tmp_path, 3, workload=workload, grid=grid, cost={"memory_gib_hour": 1.0})
+    assert plan["settings"][0]["regret"] < 1
+    assert any("who answers each request at once: here they wait" in sentence for sentence in plan["grounds"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window' in"),
+        ({"models": 3}, "has a number of 'models'"),
+        ({"workload": {"trace": {"file": "trace.csv", "speed": 2}}}, "remove 'speed' from the workload in"),
+        ({}, "experiment.yaml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_confirmed_is_told_before_anything_is_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], sentence: str
+) -> None:
+    run_folder(tmp_path / "run")
+    if sentence.startswith("lengthen"):
+        write_resolved(tmp_path / "run")
+    (tmp_path / "trace.csv").write_text("time\n" + "\n".join(str(t) for t in range(50)))
+    path = plan_file(tmp_path, **changes)
+    assert runner.main(["--plan", str(path), "--confirm", "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
     grid = {"keep-alive": {"ttl": ["1min"]}, "lru-cached": {"capacity": [10]}, "on-demand": None}
     _, plan = planned_from(tmp_path, models=1000, grid=grid)
@@ -234,6 +296,10 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
     [
         ({"workload": {"closed": {"clients": 2, "requests": 10}}}, "workload.closed: has no arrivals to plan for"),
         ({"workload": {"open": {"rate": 1, "requests": 1}}}, "must have two requests or more"),
+        ({"workload": {"open": {"rate": "2/min", "duration": "60s"}}, "seed": 9}, "must have two requests or more"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0"),
+        ({"grid": {"lru-cached": []}}, "grid.lru-cached: must be a mapping, of keys to values (got [])."),
+        ({"grid": {"lru-cached": {"memory_budget": [-1]}}}, "must be a size, such as 512MiB (got -1)."),
         ({"workload": {"trace": {"file": "none.csv"}}}, "none.csv: cannot be read"),
         ({"profile": "nowhere"}, "profile: "),
         ({"grid": {"keep_alive": {}}}, "grid.keep_alive: is no key here; allowed: persistent"),
@@ -283,8 +349,7 @@ def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: Path) -> None:
     run_folder(tmp_path / "run")
-    resolved = {"name": "small", "strategies": ["persistent"], "texts": ["a", "b"], "models": {"m0": "embedded"}}
-    (tmp_path / "run" / "experiment.yaml").write_text(yaml.safe_dump(resolved))
+    write_resolved(tmp_path / "run")
     workload = {"open": {"rate": "100/s", "requests": 2000}}  # an unshared on-demand can answer some 30/s
     grid = {"persistent": None, "lru-cached": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": [0.2]}}
     path = plan_file(tmp_path, workload=workload, grid=grid, confirm={"window": "10s", "repeats": 2})
@@ -318,16 +383,16 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
 def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
     """A real run, a plan from it, and the best two for real."""
     texts = ["I absolutely love this product.", "The installer fails and the error message says nothing."]
-    traffic = {"open": {"rate": "2/s", "duration": "60s"}}
+    traffic = {"open": {"rate": "2/s", "duration": "40s"}}
     experiment = {
-        "name": "small", "strategies": ["persistent", "on-demand"], "texts": texts, "workload": traffic, "repeats": 1,
+        "name": "small", "strategies": ["persistent", "on-demand"], "texts": texts, "workload": traffic, "repeats": 3,
         "models": {"one": "embedded", "two": "synthetic:minilm-l6"},
     }  # fmt: skip
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment))
     assert runner.main([str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out")]) == 0
     [folder] = (tmp_path / "out" / "small").iterdir()
     grid = {"persistent": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": ["1s"]}, "lru-cached": None}
-    changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "2min"}}
+    changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "40s", "repeats": 3}}
     assert runner.main(["--plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
     [made] = (tmp_path / "evening").iterdir()
     confirmed = read_json(made / "plan.json")["confirmed"]

@@ -80,7 +80,7 @@ def economics() -> dict[str, Any]:
     """As `decide` tells it, of two trials."""
 
     def trial(label: str, holding: float, request: float, **known: float) -> dict[str, Any]:
-        priced = {"label": label, "holding_per_hour": holding, "per_request": request}
+        priced = {"label": label, "is_line": True, "holding_per_hour": holding, "per_request": request}
         lacking = (
             "capacity_rps",
             "holding_ci95",

@@ -158,6 +158,8 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         (("--report", str(tmp_path)), "holds no run"),
         ((), "name an experiment"),
         (("--confirm",), "--confirm goes with --plan"),
+        (("--plan", "plan.yaml", "--repeats", "3", "--dry-run"), "--plan takes no --repeats, --dry-run"),
+        (("experiments/default.yaml", "--report", "results"), "--report takes no experiment"),
         (("--plan", good), "is no key here; allowed: name, profile, workload"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):

@@ -16,6 +16,7 @@ from ..strict_yaml import Document
 from .trace_file import read_trace
 from .workload import MAX_REQUESTS, Gamma, Open, Shares, TraceChoice, Workload, Zipf
 
+TOLD = 5  # models whose shares are told
 CHUNK = 1024  # requests of a closed loop that are drawn at a time
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,8 @@ class Traffic:
         else:
             words = f"the arrivals of {trace and trace.file}"
         named = self.trace is not None and self.trace.models is not None
-        shares = ", ".join(f"{share:.0%}" for share in shares_of(self.workload.popularity, self.models))
+        all_shares = shares_of(self.workload.popularity, self.models)
+        shares = ", ".join(f"{share:.0%}" for share in all_shares[:TOLD]) + (", …" if len(all_shares) > TOLD else "")
         return words if len(self.models) == 1 or named else f"{words}, models in shares of {shares}"
 
     def arrivals(self, number: int) -> list[tuple[float, Request]]:

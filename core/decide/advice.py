@@ -70,13 +70,15 @@ class Evidence:
         return sentences + [f"{label} cannot be priced: {why}." for label, why in self.costs.unpriced.items()]
 
 
-def rounds_lacking(rounds: int) -> str | None:
-    """What would settle it where there are too few of them."""
+def rounds_lacking(rounds: int, due: int) -> str | None:
+    """What would settle it where there are too few of those that were due."""
     if rounds >= VERDICT_ROUNDS:
         return None
+    lacking = VERDICT_ROUNDS - rounds
+    repeats = VERDICT_ROUNDS if due < VERDICT_ROUNDS else due + lacking
     return (
-        f"These are figures; a recommendation takes {VERDICT_ROUNDS} rounds, {VERDICT_ROUNDS - rounds} more than there"
-        f" are (repeats: {VERDICT_ROUNDS})."
+        f"These are figures; a recommendation takes {VERDICT_ROUNDS} rounds that every trial finished, {lacking} more"
+        f" than there are (repeats: {repeats})."
     )
 
 

@@ -21,6 +21,11 @@ def rate(per_hour: float) -> str:
     return f"{number(per_hour)} requests an hour{second}"
 
 
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def between(interval: Sequence[float] | None) -> str:
     """The 95 % interval in brackets, or nothing."""
     return f" (95 % interval {number(interval[0])} to {number(interval[1])})" if interval else ""

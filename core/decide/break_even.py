@@ -75,8 +75,8 @@ def _verdict(
         return _alike(cheap, dear, holds, less)
     quick, slow = (trial, against) if saves > 0 else (against, trial)  # cheaper for each request
     if holds == 0 or quick is cheap:
-        memory = "costs the same to hold" if holds == 0 else "holds less"
-        sentence = f"{quick.label} {memory} and costs less for each request."
+        memory = "costs as much to hold as" if holds == 0 else "holds less than"
+        sentence = f"{quick.label} {memory} {slow.label}, and costs less for each request."
         return {"cheaper_below": quick.label, "cheaper_above": quick.label, "reason": sentence}
     rate = float(np.mean(more)) / float(np.mean(less))
     interval = fieller(more, less) if len(more) >= VERDICT_ROUNDS else None
@@ -96,10 +96,16 @@ def _alike(cheap: TrialCost, dear: TrialCost, holds: int, less: Sequence[float])
     if holds == 0:
         return {"reason": f"{cheap.label} and {dear.label} cost the same, as far as {rounds} can tell."}
     if not any(less):
-        return {"cheaper_below": cheap.label, "cheaper_above": cheap.label, "reason": f"{cheap.label} holds less."}
+        return {
+            "cheaper_below": cheap.label,
+            "cheaper_above": cheap.label,
+            "reason": f"{cheap.label} holds less than {dear.label}.",
+        }
     further = further_rounds(float(np.mean(less)), float(np.std(less, ddof=1)), len(less))
     lacking = "Over 1000 more would be needed" if further is None else f"About {further} more would probably tell"
-    sentence = f"{cheap.label} holds less; what a request costs is not separable in {rounds}. {lacking}."
+    sentence = (
+        f"{cheap.label} holds less than {dear.label}; what a request costs is not separable in {rounds}. {lacking}."
+    )
     return {"cheaper_below": cheap.label, "reason": sentence}
 
 

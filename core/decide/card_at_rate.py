@@ -30,7 +30,7 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     advice.order = (best.label,)
     if not others:
         advice.answer = [f"No other trial comes into question, so {best.label} was compared with none."]
-        advice.settles = rounds_lacking(len(best.rounds))
+        advice.settles = rounds_lacking(len(best.rounds), evidence.summary["rounds_due"])
     else:
         said, advice.settles = _against(evidence, best, others[0])
         advice.answer = [f"At {rate(at)}, as in this run, {said}"]
@@ -52,7 +52,7 @@ def _against(evidence: Evidence, best: TrialCost, second: TrialCost) -> tuple[st
     both = sorted(set(best.rounds) & set(second.rounds))
     saved = [second.rounds[each].per_answer - best.rounds[each].per_answer for each in both]
     cheapest = f"{best.label} is the cheapest, before {second.label}: {costs}"
-    if lacking := rounds_lacking(len(both)):
+    if lacking := rounds_lacking(len(both), evidence.summary["rounds_due"]):
         return f"{cheapest}{longer(evidence, best.label, second.label)}.", lacking
     low, high, _ = interval(saved)
     within = f"difference {number(low * MILLION)} to {number(high * MILLION)}"

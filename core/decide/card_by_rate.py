@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
-from .amounts import between, number, rate
-from .choice import Segment, cheapest_by_rate, contenders
+from .amounts import between, listed, number, rate
+from .choice import Segment, cheapest_by_rate, contenders, costs_the_same
+from .economics import TrialCost
+from .prices import HOUR, Prices
 
 
 def advise_by_rate(evidence: Evidence) -> Advice:
@@ -24,21 +28,57 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         (trial for trial in lines if trial.label != labels[-1]), key=lambda trial: trial.mean("per_request")
     )
     advice.order = tuple(labels)
-    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines))
+    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
     advice.recommended = labels[-1] if advice.settles is None else None
     advice.runner_up = labels[-2] if len(labels) > 1 else others[0].label if others else None
     advice.flips = [_flip(evidence, below, above) for below, above in pairwise(segments)]
-    advice.answer = [flip["sentence"] for flip in advice.flips] or [f"{labels[-1]} is the cheapest at every rate."]
+    advice.answer = [flip["sentence"] for flip in advice.flips] or [_everywhere(evidence, labels[-1], lines)]
     for label in dict.fromkeys(reversed(labels)):
         targets = latency_flip(evidence, label, [*reversed(labels), *(trial.label for trial in others)])
         advice.flips += targets
         advice.notes[:0] = [flip["sentence"] for flip in targets]
     if len(segments) > 1:
         advice.where = f", from {rate(segments[-1].start)} on"
-        advice.notes.append(
-            "With the price of memory these rates rise and fall: at twice the price, about twice as high."
-        )
+        advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
+
+
+def _everywhere(evidence: Evidence, label: str, lines: Sequence[TrialCost]) -> str:
+    """Of the one that no other is known to beat at any rate."""
+    pairs = {each.label: evidence.pair(label, each.label) for each in lines if each.label != label}
+    same = [other for other, pair in pairs.items() if costs_the_same(pair)]
+    unsure = [o for o, pair in pairs.items() if pair["cheaper_below"] == label and pair["cheaper_above"] is None]
+    if unsure:
+        return f"{label} is the cheapest at low rates; at high ones the rounds cannot tell it from {listed(unsure)}."
+    if same:
+        costs = "costs" if len(same) == 1 else "cost"
+        told = f"as far as the rounds can tell, {listed(same)} {costs} the same"
+        return f"No other is cheaper than {label} at any rate; {told}."
+    return f"{label} is the cheapest at every rate."
+
+
+def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
+    """How the rates move with the price of memory."""
+    dearer = cheapest_by_rate([_with_dearer_memory(trial, evidence.costs.prices) for trial in trials])
+    if [each.label for each in dearer] != [each.label for each in segments]:
+        last = dearer[-1]
+        where = f"from {rate(last.start)} on" if last.start else "at every rate"
+        return f"At twice the price of memory {last.label} is the cheapest {where}."
+    rates = listed([rate(each.end) for each in dearer[:-1]])
+    return f"At twice the price of memory that changes at {rates}."
+
+
+def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:
+    """At twice its price."""
+    rounds = {
+        number: replace(
+            each,
+            holding=2 * each.holding,
+            per_request=each.per_request + prices.holding(each.average_mib - each.charged_mib) * HOUR / each.rate,
+        )
+        for number, each in trial.rounds.items()
+    }
+    return replace(trial, rounds=rounds)
 
 
 def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:

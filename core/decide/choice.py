@@ -52,7 +52,8 @@ def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders
         found = [known[frozenset((trial.label, other.label))] for other in trials if other is not trial]
         beaten = next((pair for pair in found if _loses(trial.label, pair)), None)
         same = next(
-            (pair for pair in found if _same(pair) and _other(trial.label, pair) in [k.label for k in kept]), None
+            (pair for pair in found if costs_the_same(pair) and _other(trial.label, pair) in [k.label for k in kept]),
+            None,
         )
         if lost := beaten or same:
             sentences.append(str(lost["reason"]))
@@ -71,7 +72,8 @@ def _loses(label: str, pair: Pair) -> bool:
     return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
 
 
-def _same(pair: Pair) -> bool:
+def costs_the_same(pair: Pair) -> bool:
+    """At every rate, as far as the rounds tell."""
     return pair["rate_per_hour"] is None and pair["cheaper_below"] is None and bool(pair["rounds"])
 
 

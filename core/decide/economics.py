@@ -89,7 +89,7 @@ def price(run: Run, prices: Prices) -> Costs:
         if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why
             continue
-        priced = {each.number: _round_cost(each, prices) for each in rounds}
+        priced = {each.number: _round_cost(each, prices, is_line) for each in rounds}
         closed = is_closed(run.header.get("workload"))
         capacity = float(np.mean([cost.rate for cost in priced.values()])) if closed else None
         trials.append(TrialCost(label, priced, capacity, is_line))
@@ -117,6 +117,7 @@ def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
     measured = trial.mean("measured") if stated else None
     return {
         "label": trial.label,
+        "is_line": trial.is_line,
         "holding_per_hour": trial.mean("holding"),
         "holding_ci95": _ci95(trial.values("holding")),
         "per_request": trial.mean("per_request"),
@@ -150,9 +151,10 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     return ""
 
 
-def _round_cost(each: Round, prices: Prices) -> RoundCost:
+def _round_cost(each: Round, prices: Prices, is_line: bool) -> RoundCost:
     """Of memory above the idle level only resident memory is known. Under `private` it stands for what is written
-    then, of which it is at least as much: mapped weights are resident, too.
+    then, of which it is at least as much: mapped weights are resident, too. Where nothing expires, less than idle is
+    memory that was still growing.
     """
     memory, seconds, answered = each.ended["memory_mib"], each.ended["steady_s"], len(each.answered)
     idle, mean = memory[f"idle_{prices.charge}"], each.ended.get("mean_rss")
@@ -161,6 +163,7 @@ def _round_cost(each: Round, prices: Prices) -> RoundCost:
     else:
         known = mean is not None and memory.get("idle_rss") is not None
         charged, above = idle, mean - memory["idle_rss"] if known else 0.0
+        above = max(0.0, above) if is_line else above
     waited = sum(sample["ms"] for sample in each.answered) / 1e3
     spent = prices.processor(each.ended["processor_s"]) + prices.waiting(waited) + prices.holding(above) * seconds
     return RoundCost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +126,9 @@ def _loads(phase: str) -> bool:
     return phase not in ("queue", "first forward", "HTTP and rest")
 
 
-def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
+def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) -> Drawing | None:
     """Money per hour, a + b λ, of each trial up to its capacity, with the rates at which the cheaper one changes."""
-    trials = priced(economics)
+    trials = lines(economics)
     if not trials:
         return None
     flips = sorted({pair["rate_per_hour"] for pair in economics["break_even"] if pair["rate_per_hour"]})
@@ -135,7 +136,7 @@ def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
     rates = np.geomspace(low, high, 80)
 
     def draw(figure: Figure) -> None:
-        ax = axes(figure, 0.4, 1.9, left=0.62)
+        ax = axes(figure, 0.4, 1.9, left=0.62, right=0.25)
         for place, trial in enumerate(trials):
             most = (trial["capacity_rps"] or np.inf) * 3600
             served = np.append(rates[rates < most], min(most, high))
@@ -145,12 +146,13 @@ def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
                 "linewidth": 1.6,
             }
             ax.plot(served, trial["holding_per_hour"] + trial["per_request"] * served, **line)
-        told = 0.0
-        for rate in flips:
+        told: list[float] = []
+        for rate in sorted(flips, key=lambda rate: not any(math.isclose(rate, flip) for flip in flips_of_card)):
             ax.axvline(rate, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
-            if rate > told * (high / low) ** 0.12:  # else the figures would lie on each other; the table has all
+            # Else the figures would lie on each other; the table has all.
+            if all(max(rate / other, other / rate) > (high / low) ** 0.12 for other in told):
                 ax.text(rate, 1.02, number(rate), transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
-                told = rate
+                told.append(rate)
         ax.set(xscale="log", xlim=(low, high), xlabel="requests an hour")
         ax.text(0, 1.12, "cost an hour", transform=ax.transAxes, color=COLOURS["muted"])
         log_ticks(ax.xaxis, low, high, crowded=200)
@@ -162,9 +164,9 @@ def cost_curves(economics: Mapping[str, Any]) -> Drawing | None:
     return drawing("cost", "Cost against request rate", " ".join(_cost_in_words(trials, economics)), 2.8, draw)
 
 
-def priced(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The trials that have a line."""
-    return [t for t in economics["trials"] if t["holding_per_hour"] is not None and t["per_request"] is not None]
+def lines(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The trials whose cost at other rates is known."""
+    return [trial for trial in economics["trials"] if trial["is_line"]]
 
 
 def _cost_in_words(trials: Sequence[Summary], economics: Summary) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .figures import cost_curves, distributions, latencies, load_waterfall, priced
+from .figures import cost_curves, distributions, latencies, lines, load_waterfall
 from .over_time import over_time, parts_over_time
 from .sheets import (
     break_even_sheet,
@@ -59,11 +59,16 @@ def report(
         waterfall=waterfall,
         waterfall_data=waterfall_data(summary),
         economics=economics,
-        cost=cost_curves(economics) if economics else None,
-        cost_labels=[trial["label"] for trial in priced(economics)] if economics else [],
+        cost=cost_curves(economics, _rates(summary["card"])) if economics else None,
+        cost_labels=[trial["label"] for trial in lines(economics)] if economics else [],
         price_sheets=[price_sheet(economics), break_even_sheet(economics)] if economics else [],
         prices=prices_in_words(economics) if economics else "",
         times=over_time(parts),
         time_data=time_data(parts),
         environment=environment_sheet(environment) if isinstance(environment, Mapping) else None,
     )
+
+
+def _rates(card: Mapping[str, Any]) -> list[float]:
+    """At which its answer flips."""
+    return [float(flip["at"]) for flip in card["flips"] if flip["what"] == "rate"]

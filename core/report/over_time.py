@@ -138,7 +138,7 @@ def _in_words(part: Part) -> Iterator[str]:
     for kind, samples in part.requests.items():
         if samples:
             ms = [sample["ms"] for sample in samples]
-            yield f"{len(samples)} {kind} requests, {number(min(ms))} to {number(max(ms))} ms."
+            yield f"{len(samples)} {kind} request{'s' * (len(samples) > 1)}, {number(min(ms))} to {number(max(ms))} ms."
             if len(samples) > MOST:
                 yield f"{len(thinned(samples))} of them are drawn."
     if rss := part.memory["rss_mib"]:

@@ -18,22 +18,42 @@ from .arrivals import Arrivals, arrivals_of
 from .outcome import Outcome
 from .plan_file import Planned
 from .planning import Candidate, ranking, simulate
+from .setting import duration
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # what the simulator's error is held to
+FEWEST = 20  # requests that tell anything
 NAME = "confirm"
+
+
+def check(planned: Planned) -> None:
+    """Raises ResidencyError where the plan cannot be confirmed, whatever it will advise."""
+    if planned.file.models is not None:
+        raise YamlError(
+            f"--confirm: {planned.path} has a number of 'models', which are not there to be served; leave that key out."
+        )
+    if not planned.on_its_own_clock:
+        raise YamlError(
+            f"--confirm: needs the trace on its own clock; remove 'speed' from the workload in {planned.path}."
+        )
+    load_experiment(planned.folder / EXPERIMENT)
+    _enough(planned, len(planned.arrivals.until(planned.file.confirm.window).at))
+
+
+def _enough(planned: Planned, requests: float) -> None:
+    if requests < FEWEST:
+        raise YamlError(
+            f"--confirm: {requests:.0f} requests come in the first {duration(planned.file.confirm.window)}, too few"
+            f" to tell, which takes {FEWEST}; lengthen 'confirm.window' in {planned.path}."
+        )
 
 
 def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path) -> Path:
     """The experiment that runs the best two settings on the beginning of the traffic, at its own clock, thinned to
     what both can serve; its path in `folder`.
 
-    Raises ResidencyError where the run that was planned from can no longer be repeated.
+    Raises ResidencyError where nothing is advised, or too little of the traffic could be served.
     """
-    if planned.file.models is not None:
-        raise YamlError("--confirm: a plan with a number of 'models' has none of its own to serve; leave that key out.")
-    if not planned.on_its_own_clock:
-        raise YamlError("--confirm: needs the trace on its own clock; remove 'speed' from the workload.")
     best = ranking(found)[:2]
     if not best:
         raise YamlError("--confirm: no setting is advised, so that there is nothing to confirm.")
@@ -77,6 +97,7 @@ def _thinned(planned: Planned, best: Sequence[Candidate]) -> dict[str, Any]:
     outcomes = [_simulated(planned, each, window, resident=False) for each in best]
     keep = min([1.0, *(BUSY / busy for outcome in outcomes if (busy := outcome.busy))])
     keep = float(f"{keep:.3g}")
+    _enough(planned, keep * len(window.at))
     workload = planned.traffic.workload.model_dump(mode="json", exclude_none=True)
     if trace := workload.get("trace"):
         begin = (trace.get("window") or [0.0])[0]

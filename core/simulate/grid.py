@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from ..decide.amounts import listed, number
 from ..decide.prices import Prices
 from ..decide.timeouts import ski_rental_timeout
 from .plan_file import Grid, KeepAliveGrid, LruGrid, Planned, Ttl
@@ -14,10 +15,21 @@ from .setting import Setting
 
 
 def settings(planned: Planned, profile: Profile) -> list[Setting]:
-    """In the order of the table; those that no model could fit into are left out."""
-    found = list(_all(planned.file.grid, profile, planned.prices))
-    largest = max(model.weights_mib for model in profile.models.values())
-    return [s for s in found if s.budget_mib is None or s.budget_mib >= largest]
+    """In the order of the table; those that some model could not fit into are left out."""
+    found = _all(planned.file.grid, profile, planned.prices)
+    return [s for s in found if s.budget_mib is None or s.budget_mib >= _largest(profile)]
+
+
+def left_out(planned: Planned, profile: Profile) -> list[str]:
+    """Sentences."""
+    budgets = {s.budget_mib for s in _all(planned.file.grid, profile, planned.prices) if s.budget_mib is not None}
+    told = listed([f"{number(mib)} MiB" for mib in sorted(budgets) if mib < _largest(profile)])
+    why = f"the largest model takes {number(_largest(profile))} MiB"
+    return [f"{profile.shown_as}: a memory_budget of {told} is left out, because {why}."] if told else []
+
+
+def _largest(profile: Profile) -> float:
+    return max(model.weights_mib for model in profile.models.values())
 
 
 def _all(grid: Grid, profile: Profile, prices: Prices) -> Iterator[Setting]:

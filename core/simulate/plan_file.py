@@ -90,7 +90,7 @@ class PlanFile(BaseModel):
     cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
     grid: Grid = Grid()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     confirm: ConfirmChoice = ConfirmChoice()
 
 
@@ -99,6 +99,8 @@ class Planned:
     """A plan with everything read that it names."""
 
     file: PlanFile
+    path: Path
+    """Of the plan."""
     folder: Path
     """Of the run."""
     run: Run
@@ -152,12 +154,13 @@ def load_plan(path: Path) -> Planned:
         raise document.error(("profile",), f"{folder} holds a record of another form ({error!r}).") from error
     found = [profile.of_many(file.models) for profile in found] if file.models else found
     traffic = _traffic(document, file, list(found[0].models), beside)
-    return Planned(file, folder, run, found, traffic, prices)
+    planned = Planned(file, path, folder, run, found, traffic, prices)
+    if len(planned.arrivals.at) < 2:
+        raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
+    return planned
 
 
 def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:
     traffic = resolved(document, file.workload, models, 1, file.seed, beside)
     assert traffic is not None
-    if (traffic.requests or 0) < 2:
-        raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
     return traffic

@@ -10,7 +10,7 @@ from ..decide.app_settings import app_settings
 from .arrivals import Arrivals
 from .bounds import clairvoyant, eviction, theory
 from .flips import flips
-from .grid import settings
+from .grid import left_out, settings
 from .outcome import Outcome
 from .plan_file import Planned
 from .profile import Profile
@@ -87,12 +87,16 @@ def _unavoidable(planned: Planned, outcome: Outcome) -> float:
 
 
 def ranking(found: Sequence[Candidate]) -> list[Candidate]:
-    """By what they cost in the first half; those that it does not rule out, and of those that do the same the first."""
-    distinct: dict[tuple[float | None, float | None], Candidate] = {}
-    for candidate in found:
-        if candidate.first is not None:
-            distinct.setdefault((candidate.first, candidate.second), candidate)
-    return sorted(distinct.values(), key=lambda each: each.first or 0.0)
+    """By what they cost in the first half, of those that do the same the first; before what the second half rules out.
+
+    What the first half rules out is none of them.
+    """
+    distinct: dict[tuple[Any, ...], Candidate] = {}
+    for each in found:
+        if each.first is not None:
+            does = (each.first, each.second, each.result["mean_mib"], each.result["mean_ms"])
+            distinct.setdefault(does, each)
+    return sorted(distinct.values(), key=lambda each: (each.second is None, each.first))
 
 
 def plan_of_settings(
@@ -121,7 +125,7 @@ def plan_of_settings(
         "hindsight": _hindsight(found, ranked),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [note for profile in planned.profiles for note in profile.notes],
+        "notes": [note for each in planned.profiles for note in (*left_out(planned, each), *each.notes)],
         "confirmed": confirmed,
     }
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}

@@ -106,8 +106,9 @@ def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
     memory, processor = memory_of(rounds, len(ids), total, charge), processor_of(rounds)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
-    notes = tuple(f"{loader}: {note}" for note in (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes))
-    return Profile(loader, dict(specs[0]["loader_options"]), memory.base_mib, models, notes)
+    profile = Profile(loader, dict(specs[0]["loader_options"]), memory.base_mib, models, ())
+    notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes)
+    return replace(profile, notes=tuple(f"{profile.shown_as}: {note}" for note in notes))
 
 
 def _model(

@@ -43,9 +43,12 @@ def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) ->
         if slope > 0:
             return Memory(float(base), float(slope))
         note = "between requests, a server with models held no more than one without, as far as that can be told;"
+    elif not points:
+        note = "memory was not measured; an empty server is taken to hold nothing, and a model as much as its weights."
+        return Memory(0.0, 1.0, (note,))
     else:
         note = "only servers that hold the same number of models were measured;"
-    base = float(np.mean([idle - x for x, idle in points])) if points else 0.0
+    base = float(np.mean([idle - x for x, idle in points]))
     return Memory(max(0.0, base), 1.0, (f"{note} a model is taken to hold as much as its weights.",))
 
 

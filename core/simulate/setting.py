@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..decide.amounts import number
+
 STRATEGIES = ("persistent", "on-demand", "lru-cached", "keep-alive")
 
 
@@ -72,8 +74,8 @@ def shown(key: str, value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`90 s`, `15 min`, `2 h`."""
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= length and math.isclose(seconds % length, 0):
-            return f"{seconds / length:g} {unit}"
-    return f"{seconds:.3g} s"
+    """`90 s`, `15 min`, `2 h`, `1.5 days`: in the largest unit of which there are two, or just one."""
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length or math.isclose(seconds, length):
+            return f"{number(seconds / length)} {unit if seconds > length else unit.removesuffix('s')}"
+    return f"{number(seconds)} s"

@@ -33,6 +33,12 @@ def grounds(plan: Row) -> list[str]:
 def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
     chosen, other = rows.get(plan["recommended"]), rows.get(plan["runner_up"])
     traffic = f"For {plan['requests']} requests in {duration(plan['seconds'])} ({plan['traffic']})"
+    if not rows:
+        yield (
+            f"{traffic} there is no setting to choose from: name some under 'grid', with a 'memory_budget' that has"
+            " room for the largest model."
+        )
+        return
     if chosen is None:
         yield (
             f"{traffic} no setting is advised: each one exceeds its capacity or misses the target. Lower the rate, ease"
@@ -88,10 +94,16 @@ def _regret(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
         return
     chosen = rows.get(plan["recommended"])
     if chosen is not None and chosen["regret"] is not None:
+        ratio = f"Its cold starts and models in memory cost {chosen['regret']:.2f} times what a clairvoyant would pay"
+        if chosen["regret"] < 1:
+            yield (
+                f"{ratio} who answers each request at once: here they wait for each other, so that several share a load"
+                " and there are fewer loads than gaps."
+            )
+            return
         yield (
-            f"Its cold starts and models in memory cost {chosen['regret']:.2f} times what a clairvoyant would pay, who"
-            f" frees each model whenever that pays. That is no target: on Poisson requests at the break-even rate, who"
-            f" does not know the future pays at least {POISSON_REGRET:.2f} times as much."
+            f"{ratio}, who frees each model whenever that pays. That is no target: on Poisson requests at the"
+            f" break-even rate, who does not know the future pays at least {POISSON_REGRET:.2f} times as much."
         )
 
 
@@ -99,8 +111,9 @@ def _eviction(plan: Row) -> Iterator[str]:
     for row in plan["eviction"]:
         but = "" if row["optimum"] else ", but no optimum of the cost, since cold starts differ in theirs"
         yield (
-            f"With room for {row['capacity']}, the LRU loads {row['lru_loads']} times; who knew the future would load"
-            f" {row['belady_loads']} times (Belady: the fewest possible{but})."
+            f"With room for {row['capacity']}, and each request over before the next one comes, the LRU would load"
+            f" {row['lru_loads']} times; who knew the future {row['belady_loads']} times (Belady: the fewest possible"
+            f"{but})."
         )
 
 
@@ -118,7 +131,8 @@ def _theory(row: Row, *, timeouts: bool) -> str:
     timeout = _timeout(row["timeout_s"])
     found = [f"{start}; freed after {timeout} of rest (k/m), it costs at most twice what a clairvoyant would pay."]
     if row["gaps"]:
-        found.append(f"On its {row['gaps']} gaps here, the best timeout is {_timeout(row['best_timeout_s'])}.")
+        gaps = "only gap" if row["gaps"] == 1 else f"{row['gaps']} gaps"
+        found.append(f"On its {gaps} here, the best timeout is {_timeout(row['best_timeout_s'])}.")
     if row["expected_timeout_s"] is not None:
         found.append(f"For arrivals of this kind and rate it is {_timeout(row['expected_timeout_s'])}.")
     return " ".join(found)
