@@ -74,7 +74,7 @@ def test_at_twice_the_price_of_memory_it_is_as_it_says(trials: dict[str, list[tu
         for times in (1, 2)
     )
     rates = [rate(flip["at"]) for flip in twice["flips"] if flip["what"] == "rate"]
-    assert f"At twice the price of memory that changes at {listed(rates)}." in once["sentences"]
+    assert f"At twice the price of memory it flips at {listed(rates)}." in once["sentences"]
 
 
 def test_memory_that_still_grows_makes_no_request_cheaper() -> None:

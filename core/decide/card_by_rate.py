@@ -65,7 +65,7 @@ def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segment
         where = f"from {rate(last.start)} on" if last.start else "at every rate"
         return f"At twice the price of memory {last.label} is the cheapest {where}."
     rates = listed([rate(each.end) for each in dearer[:-1]])
-    return f"At twice the price of memory that changes at {rates}."
+    return f"At twice the price of memory it flips at {rates}."
 
 
 def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:
