@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
@@ -51,8 +52,16 @@ def spread_forwards() -> None:
     if count < 2 or count != len(allowed):
         return
     own = sorted(allowed)[os.getpid() % count]  # not the same one in every worker
-    before = len(list(TASKS.iterdir()))
-    with contextlib.suppress(OSError):  # a sandbox may forbid it
-        os.sched_setaffinity(0, allowed - {own})
+    others = allowed - {own}
+    try:
+        os.sched_setaffinity(0, others)
         sys.modules["torch"].zeros(count * GRAIN).neg_()  # starts the others, which inherit where they may run
-        os.sched_setaffinity(0, {own} if len(list(TASKS.iterdir())) > before else allowed)
+        started = any(os.sched_getaffinity(int(task.name)) == others for task in TASKS.iterdir() if not _is_this(task))
+        os.sched_setaffinity(0, {own} if started else allowed)
+    except (OSError, AttributeError):  # a sandbox may forbid it, and torch be half imported
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, allowed)
+
+
+def _is_this(task: Path) -> bool:
+    return int(task.name) == threading.get_native_id()

@@ -61,3 +61,9 @@ def test_an_idle_thread_keeps_nothing() -> None:
     del thing
     wait_for(lambda: gc.collect() >= 0 and gone() is None)
     pool.shutdown()
+
+
+def test_a_thread_that_cannot_be_prepared_works_all_the_same() -> None:
+    pool = DaemonPool("bare", 1, begin=lambda: divmod(1, 0) and None)
+    assert [pool.submit(divmod, i, 3).result(SECONDS) for i in range(3)] == [divmod(i, 3) for i in range(3)]
+    pool.shutdown()

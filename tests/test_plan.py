@@ -190,6 +190,7 @@ def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
     found = {row["label"]: row for row in plan["settings"]}
     assert found[plan["recommended"]]["cold_share"] < 0.01
     assert (found["on-demand"]["first_half"], found["persistent"]["first_half"] is None) == (None, False)
+    assert any("What is cheaper misses p99 ≤ 15 ms" in s and "on-demand" in s for s in plan["answer"])
     _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
     assert (plan["recommended"], plan["yaml"]) == (None, None)
     assert "no setting is advised" in plan["answer"][0]
@@ -262,7 +263,7 @@ def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window' in"),
+        ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window', or the workload, in"),
         ({"models": 3}, "has a number of 'models'"),
         ({"workload": {"trace": {"file": "trace.csv", "speed": 2}}}, "remove 'speed' from the workload in"),
         ({}, "experiment.yaml: cannot be read"),

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from .amounts import number
 
+NOISE = 1e-6  # of the price: what is below comes of rounding
+
 
 class Bill(NamedTuple):
     """What a choice costs under some traffic: `gib_hours` times the price of a GiB-hour, and `rest`."""
@@ -21,7 +23,7 @@ def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iter
     flips = []
     for other in others:
         gib_hours = best.gib_hours - other.gib_hours
-        if gib_hours and (at := (other.rest - best.rest) / gib_hours) > 0:
+        if gib_hours and (at := (other.rest - best.rest) / gib_hours) > NOISE * price:
             flips.append((at, other.label))
     below = max((flip for flip in flips if flip[0] < price), default=None)
     above = min((flip for flip in flips if flip[0] > price), default=None)

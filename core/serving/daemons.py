@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from functools import partial
 from threading import Condition, Thread
 from typing import Any, TypeVar
 
+log = logging.getLogger("residency")
 IDLE_SECONDS = 10.0  # until a thread without work ends
 
 Result = TypeVar("Result")
@@ -64,8 +66,11 @@ class DaemonPool(Executor):
             self._changed.notify_all()
 
     def _run(self) -> None:
-        if self._begin:
-            self._begin()
+        try:
+            if self._begin:
+                self._begin()
+        except Exception:  # or the pool would count a thread that is no more
+            log.exception("A thread of the pool '%s' was not prepared", self._name)
         while call := self._next():
             future, work = call
             if future.set_running_or_notify_cancel():

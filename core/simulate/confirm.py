@@ -44,7 +44,7 @@ def _enough(planned: Planned, requests: float) -> None:
     if requests < FEWEST:
         raise YamlError(
             f"--confirm: {requests:.0f} requests come in the first {duration(planned.file.confirm.window)}, too few"
-            f" to tell, which takes {FEWEST}; lengthen 'confirm.window' in {planned.path}."
+            f" to tell, which takes {FEWEST}; lengthen 'confirm.window', or the workload, in {planned.path}."
         )
 
 

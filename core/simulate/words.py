@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..decide.amounts import number
+from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
 from .outcome import MILLION
@@ -48,6 +48,14 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
     yield f"{traffic}, use {chosen['label']}: {_what_it_costs(chosen)}."
     if other is not None:
         yield f"The runner-up is {other['label']}: {_what_it_costs(other)}."
+    missed = [
+        label
+        for label, row in rows.items()
+        if None in (row["first_half"], row["second_half"]) and row["cost_per_million"] < chosen["cost_per_million"]
+    ]
+    if plan["slo"] and missed:
+        targets = listed([f"{name} ≤ {seconds * 1e3:g} ms" for name, seconds in plan["slo"].items()])
+        yield f"What is cheaper misses {targets} in one half or both, or exceeds its capacity: {listed(missed)}."
     exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"]]
     if exceeded:
         yield f"More than 128 requests would wait for one model, so that some get 503, under {', '.join(exceeded)}."
