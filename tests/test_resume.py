@@ -26,7 +26,7 @@ STRATEGIES = [{"strategy": name, "loader": "fake", "label": name} for name in ("
 def without_timings(value: Any) -> Any:
     """A summary's structure, counts and labels; every figure with a fraction is a measurement."""
     if isinstance(value, dict):
-        measured = {"started", "comparisons", "warnings"}
+        measured = {"started", "comparisons", "warnings", "card", "break_even"}  # what they say hangs on figures
         return {key: without_timings(part) for key, part in value.items() if key not in measured}
     if isinstance(value, list):
         return [without_timings(part) for part in value]
