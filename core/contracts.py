@@ -9,30 +9,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypedDict
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self, TypedDict
 
-Reason = Literal["request", "capacity", "budget", "expired", "manual", "shutdown", "crash"]
+Reason = Literal["request", "capacity", "budget", "expired", "manual", "removed", "shutdown", "crash"]
 """Why a model left memory: its one request was answered, room was needed (number of models or
-bytes), its time was up, an operator said so, the server ended, or its own process did."""
+bytes), its time was up, an operator said so, another version took its place, the server ended, or its
+own process did."""
 LoadReason = Literal["asked", "crash"]
 """Why a model was loaded: its strategy asked for it, or its own process had ended."""
 
 
-class Prediction(NamedTuple):
-    """One text's most probable label, and its probability (softmax in float32; 0 to 1)."""
+class Score(NamedTuple):
+    """A label of a text, and its score: a probability (0 to 1), or any finite number of a regression."""
 
     label: str
     score: float
 
 
+class Prediction(Score):
+    """The label of a text that has the highest score, and that score.
+
+    `scores` has those of every label, in the order of the model's labels. A loader may leave it out; plain
+    (label, score) tuples do as well.
+    """
+
+    scores: Sequence[tuple[str, float]]
+
+    def __new__(cls, label: str, score: float, scores: Sequence[tuple[str, float]] = ()) -> Self:
+        self = super().__new__(cls, label, score)
+        self.scores = scores or [(label, score)]
+        return self
+
+    def ranked(self) -> list[tuple[str, float]]:
+        """Every label with its score, the best first; of equal ones the model's first."""
+        return sorted(self.scores, key=lambda pair: pair[1], reverse=True)
+
+    @classmethod
+    def of(cls, prediction: tuple[str, float]) -> Prediction:
+        """What a loader's model gave."""
+        return prediction if isinstance(prediction, Prediction) else cls(*prediction)
+
+
 class Model(Protocol):
     """A checkpoint in memory. `predict` may be called from any thread, until `close`.
 
-    It may also have `phases`, a mapping that says where its load's time went: seconds by phase, such as
-    `tokenizer` and `weights`; they show up in `Server-Timing`. One that can lose its weights and load them
-    anew within `predict` may have `reloading`: the host sets it to a function, which the model hands its
-    load to, so that this load is timed and counted like any other. One whose `predict` only waits for
-    another process has `own_process = True`: while that hangs, other models are answered.
+    It may also have
+
+    - `phases`, a mapping that says where its load's time went: seconds by phase, such as `tokenizer` and `weights`;
+      they show up in `Server-Timing`.
+    - `loaded_by`, a loader's name, and `dtype`, which say what it used, if that is not what was asked for.
+    - `check()`, which raises an error for what keeps the model from answering. It is called once, when the model is
+      probed with some texts before it first answers.
+    - `own_process = True`, if `predict` only waits for another process: while that hangs, other models are answered.
+    - `reloading`, if it can lose its weights and load them anew within `predict`: the host sets it to a function, which
+      the model hands its load to, so that this load is timed and counted like any other.
     """
 
     @property

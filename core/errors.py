@@ -51,6 +51,18 @@ class TextTooLong(ResidencyError):
     """A request holds a text over the limit of this server."""
 
 
+class NoTokens(ResidencyError):
+    """A text gives no tokens, and its model has nothing to compute for it."""
+
+
+class UnknownToken(ResidencyError):
+    """A text holds a token for which its model has no embedding."""
+
+
+class NoFiniteScore(ResidencyError):
+    """A model computed a score that is infinite or not a number."""
+
+
 class WrongTensor(ResidencyError):
     """A tensor's shape, its data and what is said of them do not fit together."""
 

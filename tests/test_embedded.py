@@ -108,6 +108,6 @@ def test_pads_no_single_text_and_spells_unknown_words(model: Classifier) -> None
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     assert all(letter in pieces and f"##{letter}" in pieces for letter in letters)
     assert model._tokenizer is not None
-    encoded = model._tokenizer(["zyxwvutsrq"], 256)["input_ids"][0].tolist()
+    encoded = model._tokenizer(["zyxwvutsrq"], 256)["input_ids"][0]
     assert len(encoded) < 16
     assert pieces["[UNK]"] not in encoded

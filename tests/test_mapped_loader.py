@@ -17,9 +17,9 @@ from core.contracts import Model
 from core.errors import ModelReferenceError
 from core.models import checkpoint, linear, stock
 from core.models.mapped_loader import MappedLoader
-from core.models.mapping import MappedTensors
+from core.models.mapping import MappedTensors, Unmappable
 from core.models.references import resolve
-from core.models.template import Template, UnaccountedError
+from core.models.template import Template
 from core.models.transformers_loader import TransformersLoader
 from tests.support import in_threads
 from tests.test_embedded import NEGATIVE, POSITIVE
@@ -386,5 +386,5 @@ def test_most_tensors_converted_means_the_stock_path(tmp_path: Path) -> None:
     module, unexpected = stock.load_module_and_report(directory, "float32")
     for parameter in module.parameters():
         parameter.data += 1
-    with pytest.raises(UnaccountedError, match="converted"):
+    with pytest.raises(Unmappable, match="converted"):
         Template(module, MappedTensors(checkpoint.weights(directory)), unexpected)

@@ -16,7 +16,7 @@ from core.bench import page_cache
 from core.bench.page_cache import evict, resident_share
 from core.errors import TrialFailed
 from core.models.cache import cached
-from core.models.header import BYTES, read_header
+from core.models.header import read_header
 from core.models.read_ahead import read_ahead
 from tests.support import ROOT, read_json, run_python, wait_for
 
@@ -78,7 +78,7 @@ def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory:
     wait_for(lambda: resident_share(weights) > 0.99)
     evict([weights])
     words = "bert.embeddings.word_embeddings.weight"
-    without = 1 - header[words].numel * BYTES[header[words].dtype] / weights.stat().st_size
+    without = 1 - header[words].nbytes / weights.stat().st_size
     read_ahead({weights: header}, set(header) - {words}, Event())
     wait_for(lambda: resident_share(weights) > 0.98 * without)
     # The kernel reads a little ahead by itself.

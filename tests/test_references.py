@@ -137,7 +137,7 @@ def test_a_checkpoint_without_a_head_is_no_classifier(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
     save_file({k: v for k, v in tensors.items() if "classifier" not in k}, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="no trained sequence classifier"):
+    with pytest.raises(ModelReferenceError, match="no trained sequence classifier"):
         TransformersLoader().load(copy)
 
 

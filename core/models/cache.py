@@ -6,7 +6,9 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 
 from ..errors import ModelReferenceError
 from .page_cache import read_anew
@@ -43,6 +45,24 @@ def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
             " Point RESIDENCY_CACHE at a folder that can be written."
         ) from error
     return target
+
+
+def remembered(name: str, make: Callable[[], str]) -> str:
+    """The text that `make` returned when it was first asked for `name`, from the cache.
+
+    Where the cache cannot be read or written, `make` is called each time.
+    """
+    try:
+        file = cache_directory() / "known" / name
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = make()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{name}.{os.getpid()}.{get_ident()}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(file)
+    return text
 
 
 def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..errors import ModelCrashed
+from ..errors import ModelCrashed, ModelReferenceError, NoFiniteScore, NoTokens, UnknownToken
 from .fork_server import PACKET
 
 START_SECONDS = 120.0  # for the imports, from the slowest disk
 SPAWN_SECONDS = 10.0  # for a fork
 END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
+FAILURES = {kind.__name__: kind for kind in (ModelReferenceError, NoFiniteScore, NoTokens, UnknownToken)}
 PRELOAD = ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader")
 BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
 import main; main(*rest)"
@@ -47,7 +48,7 @@ class Child:
     def ask(self, question: Any, seconds: float) -> dict[str, Any]:
         """Raises ModelCrashed when the process ends before it answers, or does not answer in time; it is gone then.
 
-        RuntimeError for what failed inside it, with its traceback as a note.
+        What failed inside it is raised as one of `FAILURES` or as RuntimeError, with its traceback as a note.
         """
         self._connection.settimeout(seconds)
         try:
@@ -65,7 +66,7 @@ class Child:
             raise ModelCrashed(f"The model's process {self.end()} before it had answered.")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            failure = RuntimeError(answer["error"])
+            failure = FAILURES.get(answer["kind"], RuntimeError)(answer["error"])
             failure.add_note(answer["traceback"])
             raise failure
         return answer

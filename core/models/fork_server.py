@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..threads import spread_forwards
 
 if TYPE_CHECKING:
+    from .classifier import Classifier
     from .mapped_loader import MappedLoader
 
 PACKET = 1 << 16  # bytes; no message of the control conversation is larger
@@ -147,6 +148,7 @@ class _Server:
                 loader = self._loader(order["options"])
                 model = loader.load(Path(order["directory"]))
                 if prepared is not None:
+                    model.check()
                     model.predict(WORDS)
                     modules = [name for name in set(sys.modules) - before if _importable(name)]
                     with os.fdopen(prepared, "wb") as stream:
@@ -154,10 +156,11 @@ class _Server:
             except Exception as error:
                 _answer(lines, _failure(error))
                 return
-            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules})
+            used = {"loaded_by": model.loaded_by, "dtype": model.dtype}
+            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **used})
             for line in lines:
                 try:
-                    _answer(lines, {"predictions": model.predict(json.loads(line))})
+                    _answer(lines, _answered(model, json.loads(line)))
                 except Exception as error:
                     _answer(lines, _failure(error))
         os._exit(0)
@@ -181,8 +184,16 @@ def _die_with_server(server: int) -> None:
 
 
 def _importable(name: str) -> bool:
-    """Whether the module came from an import, and was not made by some other module."""
-    return getattr(sys.modules[name], "__spec__", None) is not None
+    """Whether an import of that name finds the module: some are made by others, or known under a second name."""
+    return getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
+
+
+def _answered(model: Classifier, question: list[str] | None) -> dict[str, Any]:
+    """The scores of each text, in the order of the labels; to no texts, whether the model can answer all that come."""
+    if question is None:
+        model.check()
+        return {}
+    return {"scores": [[score for _, score in prediction.scores] for prediction in model.predict(question)]}
 
 
 def _answer(lines: IO[str], answer: dict[str, Any]) -> None:
@@ -191,4 +202,5 @@ def _answer(lines: IO[str], answer: dict[str, Any]) -> None:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    return {"error": str(error) or type(error).__name__, "traceback": traceback.format_exc()}
+    kind, sentence = type(error).__name__, str(error) or type(error).__name__
+    return {"error": sentence, "kind": kind, "traceback": traceback.format_exc()}

@@ -14,19 +14,21 @@ from typing import Any, NamedTuple
 from ..errors import ModelReferenceError
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation has it
-BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+BITS = {  # of an element
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
-FLOATS = {dtype for dtype in BYTES if dtype.startswith(("F", "BF"))}
+FLOATS = {dtype for dtype, bits in BITS.items() if dtype.startswith(("F", "BF")) and bits >= 8}  # converted to others
 
 
 class Entry(NamedTuple):
-    """Where one tensor stands: `start` is its first byte's place in the file."""
+    """Where one tensor stands: `start` is its first byte's place in the file, `nbytes` its length there."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
+    nbytes: int
 
     @property
     def numel(self) -> int:
@@ -64,16 +66,16 @@ def _check(entries: Any, *, data: int, total: int) -> dict[str, Entry]:
     end = 0
     result = {}
     for name, ((start, stop), dtype, shape) in sorted(found.items(), key=lambda item: (item[1][0][0], item[1][0][1])):
-        if dtype not in BYTES:
+        if dtype not in BITS:
             raise ValueError(f"tensor '{name}' has the unknown type {dtype!r}")
         if not all(isinstance(size, int) and size >= 0 for size in (start, stop, *shape)):
             raise ValueError(f"tensor '{name}' has sizes that are no whole numbers")
         if start != end:
             raise ValueError(f"tensor '{name}' {'overlaps the one before it' if start < end else 'leaves a gap'}")
-        if stop - start != math.prod(shape) * BYTES[dtype]:
+        if 8 * (stop - start) != math.prod(shape) * BITS[dtype]:
             raise ValueError(f"tensor '{name}' of shape {shape} does not take {stop - start} bytes")
         end = stop
-        result[name] = Entry(dtype, tuple(shape), data + start)
+        result[name] = Entry(dtype, tuple(shape), data + start, stop - start)
     if data + end != total:
         raise ValueError(f"its tensors end at byte {data + end} of {total}")
     return result

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
+from ..errors import ModelReferenceError
 from . import checkpoint
-from .precision import BYTES, Dtype, computable, identity, in_dtype
+from .checkpoint import identity
+from .precision import BYTES, Dtype, computable, in_dtype
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Tokenizer
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
-Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[Key, "Tokenizer"]], dict[str, Path]]
+Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[str, "Tokenizer"]], dict[str, Path], set[str]]
 
 
 class MappedLoader:
@@ -48,7 +50,7 @@ class MappedLoader:
         # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
         from . import linear as backends
         from . import stock
-        from .mapping import MappedTensors
+        from .mapping import MappedTensors, Unmappable
         from .template import Template
 
         self._dtype = computable(dtype)
@@ -56,10 +58,12 @@ class MappedLoader:
         self._pack = pack
         self._keep_tokenizer = keep_tokenizer
         self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
+        self._unmappable = Unmappable
         self._lock = Lock()  # protects the dictionaries; never held while anything is loaded
         self._making: defaultdict[Key, Lock] = defaultdict(Lock)  # one maker for each template or tokenizer
         self._templates: dict[Key, Template | None] = {}  # None: fall back to the stock path
-        self._tokenizers: dict[Path, tuple[Key, Tokenizer]] = {}  # and of which files each was made
+        self._tokenizers: dict[Path, tuple[str, Tokenizer]] = {}  # and the identity of the files each was made of
+        self._warned: set[str] = set()
         self._converted: dict[str, Path] = {}  # by identity; two writers at a time would write the same
 
     def size(self, directory: Path) -> int:
@@ -73,39 +77,59 @@ class MappedLoader:
     def load(self, directory: Path) -> Classifier:
         """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
         clock = _Clock()
-        directory = self._in_dtype(directory)
+        checkpoint.check(directory)
+        weights = self._in_dtype(directory)
         clock.lap("resolve")
-        tensors = self._map(checkpoint.weights(directory))
+        tensors = self._mapped(weights)
         clock.lap("weights")
-        template = self._template(directory, tensors)
-        if template:
+        template = self._template(weights, tensors) if tensors else None
+        if tensors and template:
             tensors.read_ahead(template.needed)
-        module = template.restore(tensors) if template else self._stock.load_module(directory, self._dtype)
+            module, loaded_by, release = template.restore(tensors), self.name, tensors.discard
+        else:
+            module, loaded_by, release = self._stock.load_module(weights, self._dtype), "transformers", None
         if self._pack:
             self._backends.pack(module)
         clock.lap("structure")
         tokenizer = self._tokenizer(directory)
         clock.lap("tokenizer")
-        return self._stock.Classifier(tokenizer, module, clock.phases, tensors.discard if template else None)
+        return self._stock.classifier(directory, tokenizer, module, clock.phases, loaded_by=loaded_by, release=release)
 
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
         with self._lock:
-            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy()
+            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy(), self._warned.copy()
 
     def adopt(self, common: Common) -> None:
         """Take what another loader with the same options has made."""
-        templates, tokenizers, converted = common
+        templates, tokenizers, converted, warned = common
         with self._lock:
             self._templates |= templates
             self._tokenizers |= tokenizers
             self._converted |= converted
+            self._warned |= warned
 
     def _in_dtype(self, directory: Path) -> Path:
         key = identity(directory)
         if key not in self._converted or not self._converted[key].is_dir():
             self._converted[key] = in_dtype(directory, self._dtype)
         return self._converted[key]
+
+    def _mapped(self, directory: Path) -> MappedTensors | None:
+        """The weights, mapped; None, with a warning, where the stock path must read them."""
+        try:
+            return self._map(checkpoint.weights(directory))
+        except self._unmappable as error:
+            self._warn(f"Loader 'mapped' uses the stock path for {directory.name}: {error}.")
+            return None
+
+    def _warn(self, sentence: str) -> None:
+        """Once, also over all processes that adopt what this one has made."""
+        with self._lock:
+            is_new = sentence not in self._warned
+            self._warned.add(sentence)
+        if is_new:
+            log.warning("%s", sentence)
 
     def _template(self, directory: Path, tensors: MappedTensors) -> Template | None:
         """The structure for this file: its architecture's, or its own where the stock path converts it."""
@@ -124,8 +148,6 @@ class MappedLoader:
         return template
 
     def _make(self, directory: Path) -> Template | None:
-        from .template import UnaccountedError
-
         module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
         try:
             if self._choose and (self._pack or self._backends.one_dnn_is_faster(module)):
@@ -134,15 +156,17 @@ class MappedLoader:
                 self._backends.use_buckets(module)
             # A mapping of its own: the comparison touches every page, which a load must not pay for.
             return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected)
-        except UnaccountedError as error:
-            log.warning("Loader 'mapped' uses the stock path for %s: %s.", type(module).__name__, error)
+        except ModelReferenceError:
+            raise
+        except Exception as error:  # whatever it is, the stock path has just loaded the model
+            reason = error if isinstance(error, self._unmappable) else f"{type(error).__name__}: {error}"
+            self._warn(f"Loader 'mapped' uses the stock path for {type(module).__name__}: {reason}.")
             return None
 
     def _tokenizer(self, directory: Path) -> Tokenizer:
         if not self._keep_tokenizer:
             return self._stock.load_tokenizer(directory)
-        files = [directory / name for name in (*checkpoint.TOKENIZERS, "tokenizer_config.json", "config.json")]
-        key: Key = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.exists())
+        key = identity(directory, checkpoint.described(directory))
         with self._lock:
             making = self._making[directory,]
         with making:

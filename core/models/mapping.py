@@ -13,15 +13,18 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelReferenceError
-from .header import BYTES, Entry, read_header
+from .header import BITS, Entry, read_header
 from .read_ahead import read_ahead
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+
+
+class Unmappable(Exception):
+    """A whole checkpoint that cannot be restored tensor for tensor from its mapped files: the stock path loads it."""
 
 
 # Elsewhere this advice means something weaker.
@@ -35,7 +38,7 @@ class MappedTensors:
     """
 
     def __init__(self, files: list[Path]) -> None:
-        """Raises ModelReferenceError for a file that is not whole; until then nothing is mapped."""
+        """Raises ModelReferenceError for a file that is not whole, before anything is mapped, and Unmappable."""
         self._headers = {file: read_header(file) for file in files}
         self.entries: dict[str, Entry] = {n: entry for header in self._headers.values() for n, entry in header.items()}
         self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
@@ -45,14 +48,20 @@ class MappedTensors:
             self._map(file, header)
 
     def _map(self, file: Path, header: dict[str, Entry]) -> None:
+        for name, entry in header.items():
+            if entry.dtype not in DTYPES:
+                raise Unmappable(f"tensor '{name}' is of the type {entry.dtype}")
+            if entry.start % (BITS[entry.dtype] // 8):
+                raise Unmappable(f"tensor '{name}' begins at byte {entry.start}, which is not aligned")
         nbytes = file.stat().st_size
-        storage = torch.UntypedStorage.from_file(str(file), False, nbytes)
+        try:
+            storage = torch.UntypedStorage.from_file(str(file), False, nbytes)
+        except RuntimeError as error:  # its file system maps no files, or the system has no more mappings
+            raise Unmappable(f"{file.name} cannot be mapped ({str(error).partition(chr(10))[0]})") from error
         self._storages.append(storage)
         bases: dict[str, torch.Tensor] = {}
         for name, entry in header.items():
-            width = BYTES[entry.dtype]
-            if entry.dtype not in DTYPES or entry.start % width:
-                raise ModelReferenceError(f"{file}: tensor '{name}' ({entry.dtype}) cannot be mapped.")
+            width = BITS[entry.dtype] // 8
             if entry.dtype not in bases:
                 whole: Any = torch.empty(0, dtype=DTYPES[entry.dtype])
                 bases[entry.dtype] = whole.set_(storage, 0, (nbytes // width,), (1,))
@@ -78,5 +87,5 @@ class MappedTensors:
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self.entries[name]
         strides = tuple(prod(entry.shape[i + 1 :]) for i in range(len(entry.shape)))
-        view: torch.Tensor = self._base[name].as_strided(entry.shape, strides, entry.start // BYTES[entry.dtype])
+        view: torch.Tensor = self._base[name].as_strided(entry.shape, strides, 8 * entry.start // BITS[entry.dtype])
         return view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -10,14 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from ..errors import ModelReferenceError
 from . import checkpoint
 from .cache import cache_directory, cached
+from .checkpoint import identity
 from .header import FLOATS, read_header
+from .heads import read_config
 
 log = logging.getLogger("residency")
 Dtype = Literal["float32", "bfloat16"]
 NAMES = {"float32": "F32", "bfloat16": "BF16"}
-PARTS = (".safetensors", ".json", ".txt", ".model")  # of a checkpoint: weights, config, tokenizer
+FORMAT = 1  # part of the name in the cache; raise it when the files change
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -38,28 +40,32 @@ def _computes_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def identity(directory: Path) -> str:
-    """Changes when the checkpoint's files do; cheap enough to ask at each load."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in directory.iterdir() if path.suffix in PARTS):
-        status = file.stat()
-        digest.update(f"{file.resolve()} {status.st_ino} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:24]
-
-
 def converted(directory: Path, dtype: str) -> Path:
     """Where in the cache the copy of `directory` in `dtype` is, if it was needed."""
-    return cache_directory() / f"{dtype}-{identity(directory)}"
+    return cache_directory() / f"{dtype}-{identity(directory)}-v{FORMAT}"
 
 
 def in_dtype(directory: Path, dtype: Dtype) -> Path:
-    """`directory`, or a copy of it in the cache whose floating-point tensors are all of `dtype`."""
+    """`directory`, or a copy of it in the cache whose floating-point tensors are all of `dtype`.
+
+    Where no copy can be made, `directory`, with a warning: its tensors are then converted at each load.
+    """
     files = checkpoint.weights(directory)
     present = {entry.dtype for file in files for entry in read_header(file).values()}
     if present & FLOATS <= {NAMES[dtype]}:
         return directory
     nbytes = checkpoint.size(directory, BYTES[dtype])
-    return cached(converted(directory, dtype).name, nbytes, lambda target: _convert(directory, files, dtype, target))
+    name = converted(directory, dtype).name
+    try:
+        return cached(name, nbytes, lambda target: _convert(directory, files, dtype, target))
+    except ModelReferenceError as error:
+        warn_once(f"{directory.name} is converted to {dtype} at each load, which takes longer: {error}")
+        return directory
+
+
+@cache
+def warn_once(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> None:
@@ -73,8 +79,7 @@ def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> 
             for name, tensor in load_file(file).items()
         }
         save_file(tensors, target / file.name, metadata={"format": "pt"})
-    for file in directory.iterdir():
-        if file.is_file() and not (target / file.name).exists() and file.suffix in PARTS:
-            shutil.copyfile(file, target / file.name)
-    config = json.loads((directory / "config.json").read_text())
-    (target / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=2) + "\n")
+    for file in checkpoint.described(directory):
+        shutil.copyfile(file, target / file.name)
+    config = read_config(directory) | {"dtype": dtype}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
-from .header import BYTES, Entry
+from .header import Entry
 
 PIECE = 1 << 20  # bytes
 PROBES = 16
@@ -23,9 +23,7 @@ def read_ahead(files: Mapping[Path, Mapping[str, Entry]], names: Collection[str]
     faster than page faults.)
     """
     spans = {
-        file: sorted(
-            (e.start, e.start + e.numel * BYTES[e.dtype]) for n, e in entries.items() if e.numel and n in names
-        )
+        file: sorted((e.start, e.start + e.nbytes) for n, e in entries.items() if e.nbytes and n in names)
         for file, entries in files.items()
     }
     if not all(_is_cached(file, wanted) for file, wanted in spans.items()):

@@ -7,16 +7,17 @@ id such as `org/name`, optionally with `@<revision>`.
 from __future__ import annotations
 
 import re
+from glob import escape
 from pathlib import Path
 
 from ..errors import ModelReferenceError
 from ..files import anchored
 from . import checkpoint
 from .embedded import embedded
+from .heads import read_head
 from .synthetic import ARCHITECTURES, parse, synthetic
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 HUB_SECONDS = 4.0  # until a hub that does not answer is given up
 OFFLINE = (
     f"Offline there are embedded, {', '.join(f'synthetic:{name}' for name in ARCHITECTURES)} and local directories"
@@ -36,7 +37,7 @@ def anchor(reference: str, folder: Path) -> str:
     path = anchored(reference, folder)
     looks_local = reference.startswith(("/", "./", "../", "~")) or reference in (".", "..")
     if looks_local or path.is_dir():
-        return str(path.resolve())
+        return str(path)  # links are followed when the model is loaded
     if not HUB_ID.fullmatch(reference):
         raise ModelReferenceError(
             f"'{reference[:100]}' is no model reference: no such directory, and no hub id (org/name or"
@@ -46,12 +47,13 @@ def anchor(reference: str, folder: Path) -> str:
 
 
 def resolve(reference: str) -> Path:
-    """The checkpoint directory that `reference` leads to, written or downloaded if it has to be.
+    """The checkpoint directory that `reference` leads to, links followed, written or downloaded if it has to be.
 
     Raises ModelReferenceError, a sentence with what to do instead.
     """
-    directory = _find(anchor(reference, Path.cwd()))
+    directory = _find(anchor(reference, Path.cwd())).resolve()
     checkpoint.check(directory)
+    read_head(directory)
     return directory
 
 
@@ -66,10 +68,14 @@ def _find(reference: str) -> Path:
     return _download(repo, revision or None)
 
 
+def _is_wanted(name: str) -> bool:
+    return "/" not in name and checkpoint.belongs(name)
+
+
 def _download(repo: str, revision: str | None) -> Path:
     """From the hub, or from its cache on this machine when the hub does not answer."""
     import httpx
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, list_repo_files, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
@@ -81,7 +87,9 @@ def _download(repo: str, revision: str | None) -> Path:
     except httpx.HTTPError:
         offline = True
     try:
-        found = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
+        # Which files belong to a checkpoint no pattern can say, so that they are named one by one.
+        names = None if offline else [escape(n) for n in list_repo_files(repo, revision=revision) if _is_wanted(n)]
+        found = snapshot_download(repo, revision=revision, allow_patterns=names, local_files_only=offline)
         return Path(found)
     except GatedRepoError as error:
         raise ModelReferenceError(

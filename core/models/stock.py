@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import sys
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import torch
 import transformers
 from transformers.utils import is_scipy_available, logging
 
+from ..errors import ModelReferenceError
+from .cache import remembered
 from .classifier import Classifier, Tokenizer
+from .heads import read_config, read_head
 
-__all__ = ["Classifier", "Tokenizer", "import_classes", "load_module", "load_module_and_report", "load_tokenizer"]
+__all__ = ["Tokenizer", "classifier", "import_classes", "load_module", "load_module_and_report", "load_tokenizer"]
 
 
 def _import_losses() -> None:
@@ -44,6 +51,8 @@ def _assign(*arguments: Any, **options: Any) -> Any:
 _import_losses()
 logging.disable_progress_bar()
 _loading = Lock()  # from_pretrained is reported not to be thread-safe (transformers#41782)
+_padding: dict[str, bool] = {}
+PAIR = ("It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life.")
 _tokenizers: Any = transformers.AutoTokenizer
 _modules: Any = transformers.AutoModelForSequenceClassification
 
@@ -53,32 +62,128 @@ def import_classes(directory: Path) -> None:
 
     Not while anything is loaded: the garbage of an import holds the frames that it ran in.
     """
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # imports its module
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # imports its module
+    except Exception as error:
+        _explain(directory, error)
+        raise
     load_tokenizer(directory)
     gc.freeze()  # classes stay for good, and a look at all of them takes the collector 0.3 s
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    return Tokenizer(_tokenizers.from_pretrained(directory, local_files_only=True, trust_remote_code=False))
+    """Raises ModelReferenceError, also where a file is missing that the tokenizer is made of: transformers would make
+    an empty one.
+    """
+    try:
+        tokenizer = _tokenizers.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        _explain(directory, error)
+        _check_tokenizer_files(directory, getattr(transformers, str(_tokenizer_class(directory)), None))
+        raise ModelReferenceError(f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+    _check_tokenizer_files(directory, type(tokenizer))
+    return Tokenizer(tokenizer)
+
+
+def _check_tokenizer_files(directory: Path, cls: type[Any] | None) -> None:
+    declared: dict[str, str] = getattr(cls, "vocab_files_names", {})
+    if not declared or (directory / "tokenizer.json").is_file():
+        return
+    there = {key for key, name in declared.items() if (directory / name).is_file()}
+    needed = {"merges_file"} & set(declared) if "vocab_file" in there else set()
+    if there and not needed - there:
+        return
+    lacking = declared[min(needed - there)] if there else " or ".join(dict.fromkeys(declared.values()))
+    raise ModelReferenceError(
+        f"it has no {lacking}, of which its tokenizer is made; save the tokenizer beside the model"
+    )
+
+
+def _tokenizer_class(directory: Path) -> Any:
+    try:
+        return json.loads((directory / "tokenizer_config.json").read_text())["tokenizer_class"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _explain(directory: Path, error: Exception) -> None:
+    """Raise ModelReferenceError where transformers' `error` has a cause that config.json tells."""
+    read_head(directory)
+    kind = read_config(directory).get("model_type")
+    if "trust_remote_code" in str(error):
+        raise ModelReferenceError("it comes with code of its own, which is never run here") from error
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ModelReferenceError(
+            f"transformers {transformers.__version__} knows no model_type {kind!r}, which its config.json names"
+        ) from error
+    if transformers.CONFIG_MAPPING[kind] not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ModelReferenceError(f"transformers has no text classifier of the model_type {kind!r}") from error
+    if "mismatched_sizes" in str(error):
+        raise ModelReferenceError("the shapes of its weights are not those that its config.json describes") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def classifier(
+    directory: Path,
+    tokenizer: Tokenizer,
+    module: Any,
+    phases: Mapping[str, float],
+    *,
+    loaded_by: str,
+    release: Callable[[], None] | None = None,
+) -> Classifier:
+    """The model made of these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError."""
+    model = Classifier(tokenizer, module, read_head(directory), phases, loaded_by=loaded_by, release=release)
+    model.pads = _can_pad(model, (directory / "config.json").read_bytes())
+    return model
+
+
+def _can_pad(model: Classifier, config: bytes) -> bool:
+    """Whether shorter texts can be filled up beside longer ones; found out once for each config, and remembered.
+
+    Some architectures see the padding whatever the attention mask says (convolutions, pooling, Fourier transforms),
+    or want it at the other side.
+    """
+    versions = f"{transformers.__version__} {torch.__version__} {model.dtype}"
+    key = f"padding-{sha256(config + versions.encode()).hexdigest()[:24]}"
+    if key not in _padding:
+        try:
+            _padding[key] = remembered(key, lambda: str(_is_alike_padded(model))) == "True"
+        except Exception:  # a model that cannot answer at all is told when it is probed
+            return True
+    return _padding[key]
+
+
+def _is_alike_padded(model: Classifier) -> bool:
+    alone = torch.cat([model.logits([text]) for text in PAIR])
+    tolerance = 1e-4 if model.dtype == "float32" else 5e-2
+    return torch.allclose(alone, model.logits(PAIR), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def load_module(directory: Path, dtype: str) -> Any:
-    """Raises ValueError when the checkpoint lacks a trained classification head."""
+    """Raises ModelReferenceError when the checkpoint lacks a trained classification head."""
     return load_module_and_report(directory, dtype)[0]
 
 
 def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]:
     """The module, and the names of the file's tensors that it has no use for. Raises as `load_module`."""
-    with _loading:
-        module, info = _modules.from_pretrained(
-            directory,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+    try:
+        with _loading:
+            module, info = _modules.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        _explain(directory, error)
+        raise
     if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"the checkpoint does not hold {missing[0]}: it is no trained sequence classifier")
+        raise ModelReferenceError(f"it does not hold {missing[0]}: it is no trained sequence classifier")
     return module.eval(), list(info["unexpected_keys"])

@@ -11,12 +11,16 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pluggy
 from pydantic import Field
 
 from ..contracts import Prediction, Reason
 from . import checkpoint
-from .precision import BYTES, Dtype, computable, identity
+from .checkpoint import identity
+from .heads import Head, read_head
+from .mapped_loader import MappedLoader
+from .precision import BYTES, Dtype, computable
 
 if TYPE_CHECKING:
     from .children import Child, ForkServer
@@ -57,8 +61,12 @@ class SubprocessLoader:
         self._prepared(directory)
 
     def load(self, directory: Path) -> SubprocessModel:
-        """Raises RuntimeError for what fails in the child, ModelCrashed when it ends or hangs."""
-        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), self._deadline)
+        """Raises ModelReferenceError for what is no checkpoint, RuntimeError for what fails in the child, ModelCrashed
+        when it ends or hangs.
+        """
+        checkpoint.check(directory)
+        head = read_head(directory)
+        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), head, self._deadline)
 
     def _spawn(self, directory: Path) -> Child:
         try:
@@ -92,13 +100,15 @@ class SubprocessModel:
 
     own_process = True
 
-    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], deadline: float) -> None:
+    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], head: Head, deadline: float) -> None:
         self.phases: Mapping[str, float] = {}
         self.nbytes = 0
+        self.loaded_by = self.dtype = ""
         self.preloaded: list[str] = []  # modules that the child has found imported
         self.reloading: Callable[[Callable[[], None]], None] = lambda load: load()
         self._spawn = spawn
         self._order = order
+        self._head = head
         self._deadline = deadline
         self._turn = Lock()  # held by the one thread that talks to the child
         self._closed = False
@@ -110,13 +120,19 @@ class SubprocessModel:
         return None if self._child is None else self._child.pid
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Raises ModelCrashed, and RuntimeError after `close` and for what fails in the child."""
+        """Raises ModelCrashed, what the child's model raises, and RuntimeError after `close`."""
+        return self._head.named(np.array(self._ask(list(texts))["scores"]))
+
+    def check(self) -> None:
+        """Raise ModelReferenceError where a text can have a token for which there is no embedding."""
+        self._ask(None)
+
+    def _ask(self, question: list[str] | None) -> dict[str, Any]:
         with self._turn:
             if self._child is None or self._child.has_ended():
                 self.reloading(self._load)
             assert self._child is not None
-            answer = self._child.ask(list(texts), self._deadline)
-            return [Prediction(label, score) for label, score in answer["predictions"]]
+            return self._child.ask(question, self._deadline)
 
     def close(self, reason: Reason) -> None:
         self._closed = True
@@ -140,6 +156,9 @@ class SubprocessModel:
         phases: dict[str, Any] = answer["phases"]
         self.phases = {"fork": perf_counter() - began - sum(phases.values()), **phases}
         self.nbytes = answer["nbytes"]
+        fell_back = answer["loaded_by"] != MappedLoader.name
+        self.loaded_by = answer["loaded_by"] if fell_back else SubprocessLoader.name
+        self.dtype = answer["dtype"]
         self.preloaded = answer["preloaded"]
 
     def _end_child(self) -> None:

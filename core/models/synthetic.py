@@ -5,14 +5,17 @@ The labels such a model gives mean nothing; its bytes, its loading time and its 
 
 from __future__ import annotations
 
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelReferenceError
+from . import checkpoint
 from .cache import cached
-from .embedded import copy_tokenizer
+from .embedded import SHIPPED, copy_tokenizer
 
-FORMAT = 1  # part of the name in the cache; raise it when the files change
+FORMAT = 2  # part of the name in the cache; raise it when the files change
 LABELS = {0: "NEGATIVE", 1: "POSITIVE"}
 
 # As published: DistilBERT (Sanh et al., 2019), BERT (Devlin et al., 2019), MiniLM-L6-H384 (Wang et al., 2020).
@@ -46,8 +49,9 @@ def synthetic(text: str) -> Path:
     """
     name, number = parse(text)
     model_type, sizes, parameters = ARCHITECTURES[name]
+    made_of = [str(FORMAT), str(sizes), version("torch"), version("transformers"), checkpoint.sha256(SHIPPED)]
     return cached(
-        f"synthetic-{name}-{number}-v{FORMAT}",
+        f"synthetic-{name}-{number}-{sha256(' '.join(made_of).encode()).hexdigest()[:12]}",
         4 * parameters,
         lambda directory: _write(directory, model_type, sizes, seed=number),
     )

@@ -16,20 +16,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .mapping import MappedTensors
+from .mapping import MappedTensors, Unmappable
 
 MAX_REAL = 0.1  # of the model's bytes: with more, the template would be a second model
-
-
-class UnaccountedError(Exception):
-    """The structure cannot be restored tensor for tensor; the stock loader must be used."""
 
 
 class Template:
     """A module's structure as an in-memory pickle, in which every tensor is a reference."""
 
     def __init__(self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str]) -> None:
-        """`unexpected` are the file's tensors that the stock path did not use. Raises UnaccountedError."""
+        """`unexpected` are the file's tensors that the stock path did not use. Raises Unmappable."""
         named = _distinct(module)
         provided, leftover = _match(named, set(module.state_dict()), tensors, set(unexpected))
         self.sources: dict[int, str] = provided
@@ -37,7 +33,7 @@ class Template:
         real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
         total = sum(tensor.nbytes for tensor, _ in named.values())
         if sum(tensor.nbytes for tensor in real) > MAX_REAL * total:
-            raise UnaccountedError("most of its tensors are converted while loading")
+            raise Unmappable("most of its tensors are converted while loading")
         # A real tensor that came out of the file makes the template this one checkpoint's own.
         self.of_one_checkpoint = bool(leftover) or any(isinstance(tensor, nn.Parameter) for tensor in real)
         embeddings = (part.weight for part in module.modules() if isinstance(part, nn.Embedding))
@@ -51,7 +47,7 @@ class Template:
         try:
             _Pickler(stream, self, module).dump(module)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UnaccountedError(f"its structure cannot be copied ({error})") from error
+            raise Unmappable(f"its structure cannot be copied ({error})") from error
         return stream.getvalue()
 
     def keep(self, value: Any) -> int:

@@ -35,13 +35,14 @@ class TransformersLoader:
         self._stock.import_classes(directory)
 
     def load(self, directory: Path) -> Classifier:
-        """Raises ValueError when the checkpoint lacks a trained classification head."""
+        """Raises ModelReferenceError for what is no checkpoint, or lacks a trained classification head."""
+        checkpoint.check(directory)
         started = perf_counter()
         tokenizer = self._stock.load_tokenizer(directory)
         tokenized = perf_counter()
         module = self._stock.load_module(in_dtype(directory, self._dtype), self._dtype)
         phases = {"tokenizer": tokenized - started, "weights": perf_counter() - tokenized}
-        return self._stock.Classifier(tokenizer, module, phases)
+        return self._stock.classifier(directory, tokenizer, module, phases, loaded_by=self.name)
 
 
 @pluggy.HookimplMarker("residency")

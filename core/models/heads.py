@@ -1,0 +1,137 @@
+"""What a classifier's logits mean: its labels, and how logits become scores. Read from config.json alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contracts import Prediction
+from ..errors import ModelReferenceError, NoFiniteScore
+
+Function = Literal["softmax", "sigmoid", "none"]
+Floats = NDArray[np.float32]
+DEFAULT_LABELS = 2  # of a config that names neither labels nor their number (transformers' PreTrainedConfig)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The labels of a classifier, one for each logit, and the function that makes scores of logits."""
+
+    labels: tuple[str, ...]
+    function: Function
+
+    def predictions(self, logits: Floats) -> list[Prediction]:
+        """The prediction for each row of `logits`, an array of (texts, labels).
+
+        Raises ModelReferenceError for another number of logits than of labels, NoFiniteScore for a score that is
+        infinite or not a number.
+        """
+        if logits.ndim != 2 or logits.shape[1] != len(self.labels):
+            shape = " × ".join(map(str, logits.shape[1:])) or "no"
+            raise ModelReferenceError(
+                f"the model gives {shape} logits for a text, but config.json has {len(self.labels)} labels; correct"
+                " id2label there"
+            )
+        return self.named(self.scores(logits))
+
+    def named(self, scores: NDArray[np.floating[Any]]) -> list[Prediction]:
+        """The prediction for each row of `scores`, an array of (texts, labels). Raises NoFiniteScore."""
+        if not np.isfinite(scores).all():
+            raise NoFiniteScore("The model's score for a text is not a finite number.")
+        best = scores.argmax(axis=1)
+        return [
+            Prediction(self.labels[index], row[index], list(zip(self.labels, row, strict=True)))
+            for index, row in zip(best.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def scores(self, logits: Floats) -> Floats:
+        """The score of each label, in float32: as `transformers.pipeline("text-classification")` computes it."""
+        if self.function == "none":
+            return logits
+        if self.function == "sigmoid":
+            with np.errstate(over="ignore"):  # of a logit far below 0, whose sigmoid is 0
+                return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The contents of config.json. Raises ModelReferenceError."""
+    path = directory / "config.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise ValueError("it begins with a byte order mark, which transformers does not read; save it without one")
+        config = json.loads(text)
+    except OSError as error:
+        raise ModelReferenceError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelReferenceError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise ModelReferenceError(f"{path} must hold a JSON object.")
+    return config
+
+
+def read_head(directory: Path) -> Head:
+    """The head that config.json describes. Raises ModelReferenceError where it describes none."""
+    return head_of(read_config(directory), directory / "config.json")
+
+
+def head_of(config: Mapping[str, Any], path: Path) -> Head:
+    """The head that the contents of `path` describe; see `read_head`."""
+    labels = _labels(config, path)
+    problem = config.get("problem_type")
+    if problem == "regression":
+        return Head(labels, "none")
+    if problem == "single_label_classification" and len(labels) == 1:
+        raise ModelReferenceError(f"{path}: problem_type is {problem}, but there is one label; it needs two.")
+    if problem == "multi_label_classification" or len(labels) == 1:
+        return Head(labels, "sigmoid")
+    return Head(labels, "softmax")
+
+
+def _labels(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """One label for each logit; where config.json names none, LABEL_0, LABEL_1, …"""
+    named, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels"))
+    if named is None:
+        count = DEFAULT_LABELS if count is None else count
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ModelReferenceError(f"{path}: num_labels is {count!r}; it must be a whole number from 1 on.")
+        return tuple(_default_label(index) for index in range(count))
+    if not isinstance(named, dict) or not named:
+        raise ModelReferenceError(f'{path}: id2label must map each index to a label, such as {{"0": "NEGATIVE"}}.')
+    indices = {_index(key, path): label for key, label in named.items()}
+    missing = next((index for index in range(len(indices)) if index not in indices), None)
+    if missing is not None or len(indices) < len(named):
+        raise ModelReferenceError(
+            f"{path}: id2label names {len(named)} labels, but none for the index {missing}; its keys must be"
+            f" 0 to {len(named) - 1}."
+        )
+    return tuple(_label(index, indices[index], path) for index in range(len(indices)))
+
+
+def _index(key: str, path: Path) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise ModelReferenceError(f"{path}: id2label has the key {key[:60]!r}; its keys are whole numbers.") from None
+
+
+def _label(index: int, label: Any, path: Path) -> str:
+    """A label as text, whatever type config.json gives it."""
+    if label is None:
+        return _default_label(index)
+    if isinstance(label, list | dict):
+        raise ModelReferenceError(f"{path}: the label of index {index} is {json.dumps(label)[:60]}; it must be text.")
+    # JSON can hold half of a surrogate pair, which no answer can.
+    return str(label).encode("utf-8", "replace").decode()
+
+
+def _default_label(index: int) -> str:
+    return f"LABEL_{index}"
