@@ -91,6 +91,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
                 service.close()
                 # Nothing is served yet, and every softer end is reported as success or by a traceback.
                 os._exit(1)
+            service.check_models()
 
         Thread(target=start, name="start-up", daemon=True).start()
         try:

@@ -32,6 +32,10 @@ class PredictRequest(BaseModel):
     text: Annotated[str, Field(default_factory=str)]
     texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
     model: Annotated[str, Field(description="a model id; the first model when left out")] | None = None
+    top_k: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="tell so many labels of each text, too; null: all"),
+    ] = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PredictRequest:
@@ -42,12 +46,25 @@ class PredictRequest(BaseModel):
     def all_texts(self) -> list[str]:
         return self.texts or [self.text]
 
+    @property
+    def labels(self) -> int | None:
+        """How many labels of each text are told besides the best one: 0 when it was not asked for, None for all."""
+        return self.top_k if "top_k" in self.model_fields_set else 0
+
 
 class LabelScore(BaseModel):
-    """The most probable label of one text."""
+    """A label of a text."""
 
     label: str
-    score: Annotated[float, Field(ge=0, le=1, description="the label's probability")]
+    score: Annotated[
+        float, Field(allow_inf_nan=False, description="a probability (0 to 1), or any finite number of a regression")
+    ]
+
+
+class TextAnswer(LabelScore):
+    """The label of a text that has the highest score."""
+
+    top: Annotated[list[LabelScore] | None, Field(description="with `top_k`: that many labels, the best first")] = None
 
 
 class PredictAnswer(BaseModel):
@@ -57,8 +74,17 @@ class PredictAnswer(BaseModel):
 
     strategy: str
     model: str
-    predictions: list[LabelScore]
+    predictions: list[TextAnswer]
     cold: Annotated[bool, Field(description="whether this request waited for a load")]
+
+
+class UsedLoader(BaseModel):
+    """What the latest load of a model used; after a fallback that is not what was configured."""
+
+    model: str
+    loader: str
+    dtype: Annotated[str, Field(description="empty where the loader does not tell")]
+    nbytes: int
 
 
 class ResidentModel(BaseModel):
@@ -80,6 +106,7 @@ class StrategyStatus(BaseModel):
     unloads: int
     unload_s: Annotated[float, Field(description="seconds that all unloads took together")]
     crashes: Annotated[int, Field(description="loads that a model's crashed process made necessary")]
+    used: list[UsedLoader]
     resident: list[ResidentModel]
     batching: Annotated[dict[str, Any] | None, Field(description="how those who wait are computed together; null: not")]
 
@@ -121,6 +148,13 @@ class HistoryEvent(BaseModel):
     seconds: float
 
 
+class ModelVersion(BaseModel):
+    """A checkpoint's digest, null until it was read, and its commit, if it comes from the hub."""
+
+    sha256: str | None
+    revision: str | None
+
+
 class ModelResidency(BaseModel):
     """One model under one strategy; what the strategy does not tell is null. Times are seconds since the epoch."""
 
@@ -131,6 +165,8 @@ class ModelResidency(BaseModel):
     last_use: float | None
     expires: float | None
     in_use: int | None
+    failure: Annotated[str | None, Field(description="why its latest load failed")]
+    version: ModelVersion | None
     waiting: Annotated[int, Field(description="requests that are not answered yet")]
     next_out: Annotated[bool, Field(description="whether it would be evicted next")]
     why: str
@@ -164,6 +200,21 @@ class ResidencyAnswer(BaseModel):
 
 class Health(BaseModel):
     status: str
+
+
+class Unavailable(BaseModel):
+    """A model that is answered with 503, and why; `strategy` is null where that is so under each."""
+
+    model: str
+    strategy: str | None
+    reason: str
+
+
+class Readiness(Health):
+    checked: Annotated[
+        bool, Field(description="whether each model was probed that could be, also those never asked for")
+    ]
+    unavailable: list[Unavailable]
 
 
 class Problem(BaseModel):

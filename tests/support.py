@@ -22,6 +22,7 @@ from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
 from core.plugins import load_plugins
 from core.serving.host import Host
+from core.serving.versions import Versions
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKES = str(Path(__file__).with_name("fakes.py"))
@@ -40,7 +41,9 @@ def checkpoint_in(folder: Path) -> Path:
 def host_of(loader: Any, *directories: Path, strategy: str = "test") -> Host:
     """A host whose model ids are the directories' names."""
     hooks = load_plugins([FAKES]).manager.hook
-    return Host(strategy, loader, {path.name: path for path in directories}, hooks, Semaphore(64))
+    versions = Versions({path.name: str(path) for path in directories})
+    versions.find_all()
+    return Host(strategy, loader, versions, hooks, Semaphore(64))
 
 
 class Gate:

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "settings": {"errors", "choices", "files", "models", "strict_yaml"},
     "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings", "threads"},
-    "routes": {"errors", "schemas", "serving"},
+    "routes": BASE | {"schemas", "serving"},
     "app": {"errors", "plugins", "routes", "serving", "settings", "threads"},
     "bench": {
         "errors",

@@ -101,7 +101,7 @@ def test_a_model_that_raises_stop_iteration_is_answered(started: Started) -> Non
             dispatcher = Dispatcher(started.strategy, started.host, compute, Batching())
             await dispatcher.predict("a", TEXTS, SECONDS)
             for model in started.host.resident():
-                model.predict = fail  # type: ignore[assignment]
+                model.predict = fail  # type: ignore[assignment, method-assign]
             return await asyncio.gather(
                 *(dispatcher.predict("a", TEXTS, SECONDS) for _ in range(3)), return_exceptions=True
             )

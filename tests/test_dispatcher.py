@@ -54,7 +54,7 @@ async def dispatching(
     strategy.start()
     [model] = host.resident()
     slow = Slow()
-    model.predict = slow
+    model.predict = slow  # type: ignore[assignment, method-assign]
     with ThreadPoolExecutor(1) as compute:
         try:
             yield Dispatcher(strategy, host, compute, batching, max_queue), slow
@@ -235,7 +235,7 @@ def test_a_long_request_lets_others_in_between_its_parts(checkpoints: list[Path]
                 strategy: Any = Persistent(host)
                 strategy.start()
                 [model] = host.resident()
-                model.predict = lambda texts: [order.append(text) or GOOD for text in texts]  # type: ignore[func-returns-value]
+                model.predict = lambda texts: [order.append(text) or GOOD for text in texts]  # type: ignore
                 dispatchers.append(Dispatcher(strategy, host, compute, Batching(max_batch_size=1)))
             held = Event()
             compute.submit(held.wait, SECONDS)

@@ -17,6 +17,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from core.models.checkpoint import sha256
 from tests.support import FAKES, checkpoint_in, gated, running
 from tests.test_readme import block
 
@@ -93,7 +94,7 @@ def test_a_version_is_a_strategy(client: Any, http: httpx.Client) -> None:
     assert loads() == [persistent, on_demand + 1]
 
 
-def test_tells_what_is_served(client: Any) -> None:
+def test_tells_what_is_served(client: Any, embedded_directory: Path) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("a")
@@ -113,6 +114,7 @@ def test_tells_what_is_served(client: Any) -> None:
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "score", "datatype": "FP32", "shape": [-1]},
         ],
+        "parameters": {"sha256": sha256(embedded_directory), "revision": None},
     }
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from ..errors import NotReady
-from ..schemas import ProtocolProblem
+from ..schemas import ModelVersion, ProtocolProblem
 from ..serving.problems import CLIENT_GONE
+from ..serving.residency import version_of
 from ..serving.service import Mounted, Service
 from .openapi import PREDICTING, problems
-from .predict import TIMEOUT, add_post, predicted, server_timing, validated
+from .predict import TIMEOUT, add_post, headers_of, predicted, validated
 from .tensors import DATATYPES, InferAnswer, InferRequest, encode, texts_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -24,7 +26,8 @@ JSON = "application/json"
 _problems = partial(problems, model=ProtocolProblem)
 MODEL = "/v2/models/{model_id}"
 VERSION = MODEL + "/versions/{strategy}"
-INFER = f"""Texts in one tensor of BYTES, and for each its label and score.
+INFER = f"""Texts in one tensor of BYTES, and for each its label and score; with the parameter `top_k`, a number or
+null for all, so many of them, the best first, in tensors of [texts, labels].
 
 Tensors may be sent in binary after the JSON, whose length the header {HEADER_LENGTH} gives; they come back so
 where the parameters `binary_data` or `binary_data_output` ask for it."""
@@ -50,6 +53,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: Annotated[ModelVersion | None, Field(description="which checkpoint it is")]
 
 
 class Live(BaseModel):
@@ -117,7 +121,7 @@ def _add_infer(app: FastAPI, service: Service) -> None:
         outputs, binary = encode(wanted, answer.predictions)
         body = InferAnswer(model_name=model_id, model_version=mounted.name, id=wanted.id, outputs=outputs)
         content = body.model_dump_json(exclude_none=True).encode()
-        headers = {"Server-Timing": server_timing(answer)}
+        headers = headers_of(answer)
         if binary:
             headers[HEADER_LENGTH] = str(len(content))
         return Response(content + binary, headers=headers, media_type=BINARY if binary else JSON)
@@ -158,19 +162,22 @@ def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
 
 
 def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMetadata:
-    _find(service, model_id, strategy)
+    mounted = _find(service, model_id, strategy)
     return ModelMetadata(
         name=model_id,
         versions=[mounted.name for mounted in service.mounted],
         platform="residency",
         inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
         outputs=[TensorMetadata(name=name, datatype=kind, shape=[-1]) for name, kind in DATATYPES.items()],
+        parameters=version_of(mounted.host, model_id) if mounted.host else None,
     )
 
 
 def _ready(service: Service, model_id: str, strategy: str | None) -> ModelReady:
-    _find(service, model_id, strategy)
+    mounted = _find(service, model_id, strategy)
     _check_ready(service)
+    if failed := next((each for each in service.unavailable(mounted) if each.model == model_id), None):
+        raise NotReady(failed.reason)
     return ModelReady(name=model_id, ready=True)
 
 

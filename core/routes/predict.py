@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive
 
-from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest
+from ..contracts import Prediction
+from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, TextAnswer
 from ..serving.answer import Answer
 from ..serving.edge import EVENT
 from ..serving.problems import CLIENT_GONE
@@ -73,14 +74,29 @@ def _predict_route(service: Service, mounted: Mounted) -> Answering:
         body = PredictAnswer(
             strategy=mounted.name,
             model=model_id,
-            predictions=[LabelScore(label=label, score=score) for label, score in answer.predictions],
+            predictions=[_told(prediction, wanted.labels) for prediction in answer.predictions],
             cold=answer.cold,
         )
-        return Response(
-            body.model_dump_json(), media_type="application/json", headers={"Server-Timing": server_timing(answer)}
-        )
+        content = body.model_dump_json(exclude_unset=True)
+        return Response(content, media_type="application/json", headers=headers_of(answer))
 
     return predict
+
+
+def _told(prediction: Prediction, labels: int | None) -> TextAnswer:
+    label, score = prediction
+    if labels == 0:
+        return TextAnswer(label=label, score=score)
+    top = [LabelScore(label=each, score=of_it) for each, of_it in prediction.ranked()[:labels]]
+    return TextAnswer(label=label, score=score, top=top)
+
+
+def headers_of(answer: Answer) -> dict[str, str]:
+    """What the headers tell of an answer: where its time went, and which version of the model gave it."""
+    headers = {"Server-Timing": server_timing(answer)}
+    if answer.version and answer.version.name:
+        headers["X-Model-Version"] = answer.version.name
+    return headers
 
 
 def parse(body: bytes, request: Request) -> PredictRequest:

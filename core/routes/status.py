@@ -8,7 +8,7 @@ import anyio
 from fastapi import FastAPI, Query
 
 from ..errors import NotReady
-from ..schemas import Health, ResidencyAnswer, StrategiesAnswer
+from ..schemas import Health, Readiness, ResidencyAnswer, StrategiesAnswer, Unavailable
 from ..serving.host import HISTORY
 from ..serving.residency import residency
 from ..serving.service import Service
@@ -33,8 +33,13 @@ def add_status_routes(app: FastAPI, service: Service) -> None:
     async def healthz() -> Health:
         return Health(status="ok")
 
-    @app.get("/readyz", summary="Whether start-up loads are done", responses=problems(503))
-    async def readyz() -> Health:
+    @app.get(
+        "/readyz",
+        summary="Whether start-up loads are done, and which models cannot be answered",
+        responses=problems(503),
+    )
+    async def readyz() -> Readiness:
         if not service.ready:
             raise NotReady("The models that are loaded at start-up are not in memory yet.")
-        return Health(status="ready")
+        unavailable = [Unavailable(**each._asdict()) for each in service.unavailable()]
+        return Readiness(status="ready", checked=service.checked, unavailable=unavailable)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from ..contracts import Prediction
 from ..errors import WrongTensor
 
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -66,6 +67,9 @@ class RequestedOutput(BaseModel):
 class InferParameters(BaseModel):
     model_config = OPEN
 
+    top_k: Annotated[
+        Annotated[int, Field(ge=1)] | None, Field(description="tell so many labels of each text; null: all of them")
+    ] = None
     binary_data_output: Annotated[bool, Field(description="for every output that does not say otherwise")] = False
 
 
@@ -132,13 +136,17 @@ def decode(binary: bytes) -> list[str]:
     return texts
 
 
-def encode(request: InferRequest, predictions: Sequence[tuple[str, float]]) -> tuple[list[OutputTensor], bytes]:
+def encode(request: InferRequest, predictions: Sequence[Prediction]) -> tuple[list[OutputTensor], bytes]:
     """The outputs that were asked for, and the bytes that follow the JSON."""
-    labels, scores = [label for label, _ in predictions], [score for _, score in predictions]
+    shape, told = [len(predictions)], list[tuple[str, float]](predictions)
+    if request.parameters is not None and "top_k" in request.parameters.model_fields_set:
+        rows = [prediction.ranked()[: request.parameters.top_k] for prediction in predictions]
+        shape, told = [len(rows), len(rows[0])], [pair for row in rows for pair in row]
+    labels, scores = [label for label, _ in told], [score for _, score in told]
     all_binary = request.parameters is not None and request.parameters.binary_data_output
     outputs, binary = [], b""
     for wanted in request.outputs or [RequestedOutput(name="label"), RequestedOutput(name="score")]:
-        tensor = OutputTensor(name=wanted.name, datatype=DATATYPES[wanted.name], shape=[len(predictions)])
+        tensor = OutputTensor(name=wanted.name, datatype=DATATYPES[wanted.name], shape=shape)
         chosen = wanted.parameters.binary_data if wanted.parameters else None
         if all_binary if chosen is None else chosen:
             part = _bytes(labels) if wanted.name == "label" else struct.pack(f"<{len(scores)}f", *scores)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..contracts import Prediction
+from .versions import Version
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,5 @@ class Answer:
     inference: float
     phases: Mapping[str, float]
     batch: int = 1  # texts that were computed together
+    version: Version | None = None
+    """Of the model; None where a strategy lends out something else than what it has loaded."""

@@ -13,6 +13,7 @@ from .answer import Answer
 from .batching import chunks
 from .host import Host
 from .lane import Lane, Request
+from .versions import Version
 
 
 class Batch:
@@ -27,6 +28,7 @@ class Batch:
         self.taken = False
         self.requests: list[Request] = []
         self._cold: dict[Request, bool] = {}
+        self._version: Version | None = None  # of the model that answered the latest part
 
     def lent(self) -> None:
         """The acquire has returned: a warm one was only waiting; a cold one was the load that was waited for."""
@@ -70,8 +72,9 @@ class Batch:
             if len(predictions) != len(wanted):
                 raise RuntimeError(f"the loader's model gave {len(predictions)} predictions for {len(wanted)} texts")
             ended = perf_counter()
+            self._version = getattr(predictions, "version", None)
             for (request, i), prediction in zip(wanted, predictions, strict=True):
-                found[request][i] = prediction
+                found[request][i] = Prediction.of(prediction)
             complete = [r for r in dict.fromkeys(r for r, _ in wanted) if len(found[r]) == len(r.texts)]
             _settle({r: self._answer(r, found[r], began, ended, len(owners)) for r in complete})
         self._lane.served(len(requests), len(owners), perf_counter() - self._asked)
@@ -90,7 +93,7 @@ class Batch:
         # Who came while the load ran has waited for a part of it only.
         phases = latest.phases if cold and request.arrived <= loading else {}
         predictions = [found[i] for i in range(len(request.texts))]
-        return Answer(predictions, cold, queue, load, inference, phases, size)
+        return Answer(predictions, cold, queue, load, inference, phases, size, self._version)
 
 
 def fail(requests: Sequence[Request], error: BaseException) -> None:

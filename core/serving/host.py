@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock, Semaphore
@@ -13,10 +14,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import pluggy
 
-from ..contracts import Loader, LoadReason, Model, Prediction, Reason
-from ..errors import LoadFailed, ModelCrashed
+from ..contracts import Loader, LoadReason, Model, Reason
+from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, ResidencyError
+from ..models.heads import read_config
+from ..models.probe import Probes, is_known
+from .hosted import Freed, HostedModel, Used
 from .redact import without_paths
 from .release import give_back
+from .versions import Version, Versions
 
 log = logging.getLogger("residency")
 Result = TypeVar("Result")
@@ -51,17 +56,26 @@ class Host:
         self,
         strategy: str,
         loader: Loader,
-        checkpoints: Mapping[str, Path],
+        versions: Versions,
         hooks: pluggy.HookRelay,
         slots: Semaphore,
+        probes: Probes | None = None,
+        loader_options: str = "",
     ) -> None:
+        """`probes` are those of all hosts; `loader_options` tell apart what a loader does with other options."""
         self.strategy = strategy
         self.loader = loader
+        self.shares = True
+        self.failures: dict[str, str] = {}
+        """Why the latest load of a model failed, by its id; nothing of those whose latest load did not."""
         self.loads = 0
         self.unloads = 0
         self.unload_seconds = 0.0  # in all
         self.crashes = 0
-        self._checkpoints = checkpoints
+        self._versions = versions
+        self._probes = probes or Probes()
+        self._loader_options = loader_options
+        self._used: dict[str, Used] = {}
         self._hooks = hooks
         self._slots = slots
         self._lock = Lock()  # protects what stands below, and the counts
@@ -73,67 +87,151 @@ class Host:
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        return tuple(self._checkpoints)
+        return tuple(self._versions.references)
+
+    def version(self, model_id: str) -> Version | None:
+        """The model's current version, if it has one."""
+        return self._versions.known(model_id)
 
     def size(self, model_id: str) -> int:
         try:
-            return self.loader.size(self._checkpoints[model_id])
+            return self.loader.size(self._versions.current(model_id).directory)
         except BaseException as error:
             raise self._failure(model_id, error) from error
 
     def prepare(self) -> None:
-        """Let the loader do once what all its loads have in common; a broken model is told when it is loaded."""
+        """Let the loader do once what all its loads have in common, for one checkpoint of each kind.
+
+        What fails is told when the model is loaded.
+        """
         prepare: Callable[[Path], None] = getattr(self.loader, "prepare", lambda _: None)
-        for model_id, directory in self._checkpoints.items():
+        kinds: dict[str, Path] = {}
+        for model_id in self.model_ids:
+            if version := self._versions.known(model_id):
+                with suppress(ModelReferenceError):
+                    config = read_config(version.directory)
+                    kinds.setdefault(f"{config.get('model_type')} {config.get('architectures')}", version.directory)
+        for directory in kinds.values():
             try:
                 prepare(directory)
             except Exception as error:
-                log.warning("%s", self._failure(model_id, error))
+                log.debug("Preparing for %s failed", directory, exc_info=error)
 
     def __call__(self, model_id: str) -> Model:
-        def load() -> HostedModel:
-            return HostedModel(self, model_id, self.loader.load(self._checkpoints[model_id]))
+        while True:
+            version = self._version(model_id)
+            model, seconds = self._counted(model_id, partial(self._probed, model_id, version))
+            hosted = HostedModel(self, model_id, model, version)
+            if self._join(hosted, seconds):
+                return hosted
+            hosted.discard()  # another version has become the model's while this one was loaded
 
-        hosted, seconds = self._timed(model_id, load)
-        self._arrived(hosted, seconds, "asked")
-        return hosted
+    def check(self, model_id: str) -> None:
+        """Load the model to probe it, for no request; a failure is kept in `failures`."""
+        with suppress(LoadFailed):
+            model, _ = self.load_version(model_id, self._version(model_id))
+            model.close("request")
+            del model
+            give_back()
+
+    def is_known(self, model_id: str) -> bool:
+        """Whether the model was found to answer, here or in an earlier process."""
+        version = self._versions.known(model_id)
+        return version is not None and is_known(self.loader, self._loader_options, version.directory)
+
+    def load_version(self, model_id: str, version: Version) -> tuple[Model, float]:
+        """A model of the host's own loader, probed, and the seconds that it took; nobody is told of it yet.
+
+        Raises LoadFailed.
+        """
+        return self._in_slot(model_id, partial(self._probed, model_id, version))
+
+    def _version(self, model_id: str) -> Version:
+        try:
+            return self._versions.refresh(model_id)
+        except ModelReferenceError as error:
+            raise self._failure(model_id, error) from error
+
+    def _probed(self, model_id: str, version: Version) -> Model:
+        """A model that was loaded, and found to answer."""
+        model = self.loader.load(version.directory)
+        try:
+            self._probes.check(model_id, model, self.loader, self._loader_options, version.directory)
+            version.read_digest()
+        except BaseException:
+            model.close("request")
+            raise
+        return model
 
     def reload(self, model: HostedModel, load: Callable[[], None]) -> None:
         """For a model that has lost its weights: it left memory, and `load` brings it back."""
         if self.leaving(model):
             self.freed(model, "crash")
-        _, seconds = self._timed(model.model_id, load)
+        _, seconds = self._counted(model.model_id, load)
+        with self._lock:
+            self._resident.append(model)
         self._arrived(model, seconds, "crash")
 
-    def _timed(self, model_id: str, load: Callable[[], Result]) -> tuple[Result, float]:
-        """What `load` makes, and the seconds that it took. Raises LoadFailed for whatever it raises."""
+    def _counted(self, model_id: str, load: Callable[[], Result]) -> tuple[Result, float]:
+        """As `_in_slot`, for a load that requests wait for."""
         with self._lock:
             self._begun[model_id] += 1
             self._running[model_id] += 1
         try:
-            with self._slots:
-                started = time.perf_counter()
-                return load(), time.perf_counter() - started
-        except BaseException as error:  # whatever a loader raises, the caller gets a sentence
-            raise self._failure(model_id, error) from error
+            return self._in_slot(model_id, load)
         finally:
             with self._lock:
                 self._running[model_id] -= 1
 
+    def _in_slot(self, model_id: str, load: Callable[[], Result]) -> tuple[Result, float]:
+        """What `load` makes, and the seconds that it took. Raises LoadFailed for whatever it raises."""
+        try:
+            with self._slots:
+                started = time.perf_counter()
+                result = load()
+                self.failures.pop(model_id, None)
+                return result, time.perf_counter() - started
+        except BaseException as error:  # whatever a loader raises, the caller gets a sentence
+            raise self._failure(model_id, error) from error
+
+    def _join(self, model: HostedModel, seconds: float) -> bool:
+        """Let a loaded model join those in memory, unless another version has become the current one."""
+        with self._versions.moment:
+            if model.version != self._versions.known(model.model_id):
+                return False
+            with self._lock:
+                self._resident.append(model)
+        self._arrived(model, seconds, "asked")
+        return True
+
+    def replaced(self, older: Freed, model: HostedModel, seconds: float) -> None:
+        """Another version has taken the place of an older one, which is freed."""
+        with self._lock:
+            self.unloads += 1
+        self.freed(older, "removed")
+        self._arrived(model, seconds, "asked")
+
     def _arrived(self, model: HostedModel, seconds: float, reason: LoadReason) -> None:
+        """Count a load whose model is in memory now, and tell observers."""
         model.since = time.time()
         with self._lock:
             self.loads += 1
             self.crashes += reason == "crash"
             self._latest[model.model_id] = Loaded(seconds, model.phases, time.perf_counter())
-            self._resident.append(model)
+            self._used[model.model_id] = model.used(self.loader.name)
         self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
         self._remember(Event("load", reason, time.time(), seconds), model.model_id)
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
-        log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
-        sentence = f"Loading model '{model_id}' failed: {without_paths(error, self._checkpoints[model_id])}"
-        return LoadFailed(sentence, transient=isinstance(error, ModelCrashed))
+        known = isinstance(error, ResidencyError)
+        log.error("%s: loading '%s' failed: %s", self.strategy, model_id, error, exc_info=None if known else error)
+        version = self._versions.known(model_id)
+        reason = without_paths(error, version.directory if version else Path(self._versions.references[model_id]))
+        sentence = f"Loading model '{model_id}' failed: {reason}"
+        transient = isinstance(error, ModelCrashed)
+        if not transient:
+            self.failures[model_id] = sentence
+        return LoadFailed(sentence, transient=transient)
 
     def watch(self, model_id: str) -> Watch:
         return Watch(self, model_id)
@@ -142,6 +240,11 @@ class Host:
         """The model's latest load."""
         with self._lock:
             return self._latest.get(model_id, Loaded(0.0, {}, 0.0))
+
+    def used(self) -> dict[str, Used]:
+        """What the latest load of each model used, by its id."""
+        with self._lock:
+            return dict(self._used)
 
     def resident(self) -> list[HostedModel]:
         """What is in memory now, the oldest first."""
@@ -166,7 +269,7 @@ class Host:
         with self._lock:
             self.unload_seconds += seconds
 
-    def freed(self, model: HostedModel, reason: Reason) -> None:
+    def freed(self, model: HostedModel | Freed, reason: Reason) -> None:
         seconds = time.time() - model.since
         self._notify("after_model_unload", model, seconds=seconds, reason=reason)
         self._remember(Event("unload", reason, time.time(), seconds), model.model_id)
@@ -180,7 +283,7 @@ class Host:
         with self._lock:
             return list(self._history.get(model_id, ()))[:most]
 
-    def _notify(self, hook: str, model: HostedModel, **event: Any) -> None:
+    def _notify(self, hook: str, model: HostedModel | Freed, **event: Any) -> None:
         """Call every observer, each by itself: a failure is logged and breaks nothing."""
         event |= {
             "strategy": self.strategy,
@@ -193,47 +296,6 @@ class Host:
                 observer.function(*(event[name] for name in observer.argnames))
             except Exception:
                 log.exception("Plugin %s: %s failed", observer.plugin_name, hook)
-
-
-class HostedModel:
-    """A loaded model as the strategy sees it: its one `close` is counted."""
-
-    def __init__(self, host: Host, model_id: str, model: Model) -> None:
-        self.model_id = model_id
-        self.nbytes = model.nbytes
-        self.since = time.time()
-        self.predict = model.predict  # no frame of ours in the hot path
-        self.own_process: bool = getattr(model, "own_process", False)
-        self._host = host
-        self._model: Model | None = model
-        self._closing = Lock()
-        if hasattr(model, "reloading"):
-            model.reloading = partial(host.reload, self)
-
-    @property
-    def phases(self) -> Mapping[str, float]:
-        """Seconds by phase of its latest load."""
-        return getattr(self._model, "phases", {})
-
-    def close(self, reason: Reason) -> None:
-        with self._closing:
-            model, self._model = self._model, None
-        if model is None:
-            return
-        self.predict = _closed
-        was_resident, began = self._host.leaving(self), time.perf_counter()
-        try:
-            model.close(reason)
-        finally:
-            del model
-            give_back()
-            self._host.closed_in(time.perf_counter() - began)
-            if self._host.leaving(self) or was_resident:  # it may have loaded itself anew until it was closed
-                self._host.freed(self, reason)
-
-
-def _closed(texts: Sequence[str]) -> list[Prediction]:
-    raise RuntimeError("this model is closed; a strategy must not lend it out any more")
 
 
 class Watch:

@@ -8,7 +8,7 @@ from pathlib import Path
 PATH = re.compile(r"(?<![\w/…])~?(?:/[^\s'\",;:()\[\]]+)+/?")
 
 
-def without_paths(error: BaseException, checkpoint: Path) -> str:
+def without_paths(error: BaseException | str, checkpoint: Path) -> str:
     """The first line of an error, without what it tells of the machine's folders."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__
     # Literally first: a folder's name may hold a space, at which a pattern would stop.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..schemas import Latencies, Memory, ModelResidency, ResidencyAnswer, State, StrategyResidency
+from ..schemas import Latencies, Memory, ModelResidency, ModelVersion, ResidencyAnswer, State, StrategyResidency
 from .host import Host
 from .service import Mounted
 
@@ -32,6 +32,12 @@ def state_of(host: Host, model_id: str) -> State:
         return "resident"
     _, running = host.loads_begun(model_id)
     return "loading" if running else "absent"
+
+
+def version_of(host: Host, model_id: str) -> ModelVersion | None:
+    """None for a model that has none yet, because its reference leads nowhere."""
+    version = host.version(model_id)
+    return ModelVersion(sha256=version.sha256, revision=version.revision) if version else None
 
 
 def _strategy(mounted: Mounted, history: int) -> StrategyResidency:
@@ -60,6 +66,8 @@ def _model(mounted: Mounted, host: Host, model_id: str, history: int) -> ModelRe
         last_use=known.get("last_use"),
         expires=known.get("expires"),
         in_use=known.get("in_use"),
+        failure=host.failures.get(model_id),
+        version=version_of(host, model_id),
         waiting=lane.places if lane else 0,
         next_out=known.get("next_out", False),
         why=known.get("why", ""),

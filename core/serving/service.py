@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..choices import LoaderChoice, StrategyChoice
 from ..contracts import Explanation, Loader, LoadingStrategy
 from ..errors import (
     CannotSteer,
     InUse,
+    LoadFailed,
     NotReady,
     Overloaded,
     ResidencyError,
@@ -26,7 +28,7 @@ from ..errors import (
     UnknownModel,
     WrongTimeout,
 )
-from ..models.references import resolve
+from ..models.probe import Probes
 from ..plugins import Plugins, Registered
 from ..settings import Settings
 from ..threads import spread_forwards
@@ -36,13 +38,23 @@ from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
 from .metrics import Metrics, check_multiprocess
+from .redact import without_paths
 from .release import start_up
+from .versions import Versions
 
 log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
 Action = Literal["preload", "evict"]
 LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
+
+
+class Unavailable(NamedTuple):
+    """A model that is not answered, under one strategy or, where that is None, under any."""
+
+    model: str
+    strategy: str | None
+    reason: str
 
 
 class Mounted:
@@ -81,31 +93,46 @@ class Mounted:
         if method(model_id) is False:
             raise InUse(f"Model '{model_id}' is in use, or pinned, under '{self.name}'; try again later.")
 
-    def start(
-        self,
-        loaders: dict[str, Loader],
-        checkpoints: dict[str, Path],
-        plugins: Plugins,
-        slots: Semaphore,
-        compute: Executor,
-        settings: Settings,
-        metrics: Metrics,
-    ) -> None:
-        """Raises StartupFailed in the strategy's or the loader's own words.
-
-        `loaders` are those that other strategies have begun with: what loads have in common is made once.
-        """
+    def start(self, shared: Shared, plugins: Plugins, compute: Executor, settings: Settings, metrics: Metrics) -> None:
+        """Raises StartupFailed in the strategy's or the loader's own words."""
         try:
-            key = f"{self.loader.name} {sorted(self.loader_options.items())}"
-            if key not in loaders:
-                loaders[key] = self.loader.cls(**self.loader_options)
-            self.host = Host(self.name, loaders[key], checkpoints, plugins.manager.hook, slots)
+            options = str(sorted(self.loader_options.items()))
+            key = f"{self.loader.name} {options}"
+            if key not in shared.loaders:
+                shared.loaders[key] = self.loader.cls(**self.loader_options)
+            loader, hooks = shared.loaders[key], plugins.manager.hook
+            self.host = Host(self.name, loader, shared.versions, hooks, shared.slots, shared.probes, options)
             self.host.prepare()
             self._strategy = self.registered.cls(self.host, **self.options)
+            self.host.shares = getattr(self._strategy, "shares", True)
+            shared.versions.hosts.append(self.host)
             getattr(self._strategy, "start", lambda: None)()
         except Exception as error:
             raise StartupFailed(f"Strategy '{self.name}' cannot start: {error}") from error
         self.dispatcher = Dispatcher(self._strategy, self.host, compute, settings.batching, settings.max_queue, metrics)
+
+    def unavailable(self) -> dict[str, str]:
+        """Why models cannot be answered under this strategy, by model id."""
+        return dict(self.host.failures) if self.host else {}
+
+    def check_unknown(self) -> Iterator[None]:
+        """Probe each model that nobody has asked for and that was never probed, one in each step.
+
+        One that does not fit beside what is in memory is left for its first load.
+        """
+        if (host := self.host) is None:
+            return
+        for model_id in host.model_ids:
+            is_new = not host.is_known(model_id) and model_id not in host.failures
+            if is_new and self._has_room(host, model_id):
+                host.check(model_id)
+                yield
+
+    def _has_room(self, host: Host, model_id: str) -> bool:
+        with suppress(LoadFailed):
+            held = sum(model.nbytes for model in host.resident())
+            return self.budget is None or held + host.size(model_id) <= self.budget
+        return False
 
     def close(self) -> None:
         strategy, self._strategy = self._strategy, None
@@ -115,6 +142,16 @@ class Mounted:
             log.exception("Closing strategy '%s' failed", self.name)
         for model in self.host.resident() if self.host else []:
             model.close("shutdown")  # it is lent out still: its user hangs, and must not hold up the end
+
+
+class Shared:
+    """What all strategies of a server have in common."""
+
+    def __init__(self, versions: Versions) -> None:
+        self.versions = versions
+        self.loaders: dict[str, Loader] = {}  # by name and options: what loads have in common is made once
+        self.slots = Semaphore(LOAD_SLOTS)
+        self.probes = Probes()
 
 
 class Service:
@@ -136,6 +173,8 @@ class Service:
         self._routes = {mounted.route: mounted for mounted in self.mounted}
         self._capture = Capture(settings.capture) if settings.capture else None
         self.ready = False
+        self.checked = False  # whether each model was probed that could be
+        self.versions = Versions(settings.models)
         self.metrics = Metrics()
         plugins.manager.register(self.metrics, "metrics")
         for mounted in self.mounted:
@@ -152,19 +191,40 @@ class Service:
         return tuple(self._settings.models)
 
     def start(self) -> None:
-        """Find the checkpoints and start the strategies; blocks. Raises ResidencyError."""
-        checkpoints = {}
-        for model_id, reference in self._settings.models.items():
-            try:
-                checkpoints[model_id] = resolve(reference)
-            except ResidencyError as error:
-                raise StartupFailed(f"Model '{model_id}': {error}") from error
-        slots = Semaphore(LOAD_SLOTS)
-        loaders: dict[str, Loader] = {}
+        """Find the checkpoints and start the strategies; blocks. Raises StartupFailed.
+
+        A model that cannot be served keeps none of the others from it.
+        """
+        self.versions.find_all()
+        if len(self.versions.failures) == len(self.model_ids):
+            model_id, reason = next(iter(self.versions.failures.items()))
+            raise StartupFailed(f"Model '{model_id}': {reason}")
+        shared = Shared(self.versions)
         with start_up():
             for mounted in self.mounted:
-                mounted.start(loaders, checkpoints, self._plugins, slots, self._compute, self._settings, self.metrics)
+                mounted.start(shared, self._plugins, self._compute, self._settings, self.metrics)
         self.ready = True
+
+    def check_models(self) -> None:
+        """Probe what was never probed, and digest what was never digested, while requests are answered already."""
+        for mounted in self.mounted:
+            for _ in mounted.check_unknown():
+                if not self.ready:
+                    return
+        self.checked = True
+        for model_id in self.model_ids:
+            if self.ready and (version := self.versions.known(model_id)):
+                with suppress(OSError, ResidencyError):
+                    version.read_digest()
+
+    def unavailable(self, mounted: Mounted | None = None) -> Iterator[Unavailable]:
+        """Models that are not answered, and why: under one strategy, or under each."""
+        for model_id, reason in self.versions.failures.items():
+            yield Unavailable(model_id, None, without_paths(reason, Path(self.versions.references[model_id])))
+        for each in self.mounted if mounted is None else [mounted]:
+            for model_id, reason in each.unavailable().items():
+                if model_id not in self.versions.failures:
+                    yield Unavailable(model_id, each.name, reason)
 
     def close(self) -> None:
         """Close every strategy, whichever fails."""
@@ -188,8 +248,17 @@ class Service:
         return next(iter(lanes)).refusal() if all(lane.is_full for lane in lanes) else None
 
     async def steer(self, mounted: Mounted, action: Action, model_id: str) -> None:
-        """Load or free a model by hand; see `Mounted.steer`. A load that hangs holds up nothing else."""
-        await asyncio.wrap_future(self._by_hand.submit(mounted.steer, action, model_id))
+        """Load or free a model by hand; see `Mounted.steer`. A load that hangs holds up nothing else.
+
+        A load resolves the reference anew, and brings in what it leads to now under every strategy.
+        """
+
+        def work() -> None:
+            if action == "preload":
+                self.versions.find_anew(model_id)
+            mounted.steer(action, model_id)
+
+        await asyncio.wrap_future(self._by_hand.submit(work))
 
     async def predict(
         self, mounted: Mounted, model: str | None, texts: Sequence[str], timeout: str | None = None
@@ -242,6 +311,7 @@ class Service:
             "unloads": host.unloads if host else 0,
             "unload_s": host.unload_seconds if host else 0.0,
             "crashes": host.crashes if host else 0,
+            "used": [{"model": model_id, **used._asdict()} for model_id, used in (host.used() if host else {}).items()],
             "resident": [
                 {"model": model.model_id, "bytes": model.nbytes, "since": model.since}
                 for model in (host.resident() if host else [])

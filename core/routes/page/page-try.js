@@ -55,14 +55,14 @@ async function ask(strategy, text, model) {
   }
 }
 
-const percent = (score) => `${(100 * score).toFixed(1)} %`;
+const plain = (score) => score.toFixed(3); // a probability, or any number: a regression has no percentages
 const warmth = (cold) => (cold ? "cold" : "warm");
 
 // For the eye, which has the bars, a line; for the ear every answer.
 function spoken(chosen) {
   const all = chosen.map((name) => answers.get(name));
   const sentences = all.map(({ strategy, error, label, score, cold, total }) => {
-    return `${strategy}: ${error ?? `${label} ${percent(score)}, ${warmth(cold)}, ${milliseconds(total)}.`}`;
+    return `${strategy}: ${error ?? `${label} ${plain(score)}, ${warmth(cold)}, ${milliseconds(total)}.`}`;
   });
   if (all.length === 1) return sentences;
   const timed = all.filter(({ error }) => !error).sort((a, b) => a.total - b.total);
@@ -85,7 +85,7 @@ function answered({ strategy, model, label, score, cold, total, parts }, scale) 
     "li",
     {},
     element("h3", {}, strategy, " ", element("span", { class: "muted" }, model)),
-    element("p", { class: "outcome" }, element("strong", {}, label), ` ${percent(score)}`),
+    element("p", { class: "outcome" }, element("strong", {}, label), ` ${plain(score)}`),
     element("p", {}, element("span", { class: `badge ${warmth(cold)}` }, warmth(cold))),
     element("p", { class: "total" }, milliseconds(total)),
     bar(parts, scale),

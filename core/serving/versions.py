@@ -1,0 +1,183 @@
+"""Which version of each model this server has: where its reference leads, and what happens when that changes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from threading import Lock, RLock
+from typing import TYPE_CHECKING
+
+from ..contracts import Model
+from ..errors import InUse, ModelReferenceError
+from ..models import checkpoint
+from ..models.references import resolve
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .hosted import HostedModel
+
+log = logging.getLogger("residency")
+REVISION = re.compile(r"/snapshots/([0-9a-f]{40})$")  # in the hub's cache
+TURN_SECONDS = 60.0  # until a model that computes, or hangs, has kept a new version out
+
+
+class Version:
+    """The files of a checkpoint as they were found: their directory, links followed, and their identity."""
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.sha256: str | None = None  # until it was read
+        found = REVISION.search(str(directory))
+        self.revision = found[1] if found else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and self.identity == other.identity and self.directory == other.directory
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def name(self) -> str | None:
+        """As answers tell it: the beginning of the digest; None until that was read."""
+        return self.sha256 and f"sha256:{self.sha256[:16]}"
+
+    def read_digest(self) -> None:
+        """Find the digest of all files, which takes seconds for gigabytes that no process has digested before."""
+        if self.sha256 is None:
+            self.sha256 = checkpoint.known_sha256(self.directory)
+
+
+class Versions:
+    """The current version of each model, the same for all strategies of a server.
+
+    Where a load finds that the reference leads to other files, or that the files have changed, their version is
+    loaded beside every copy in memory and takes the place of all of them at one moment; no request fails. Where it
+    cannot be loaded, the older version stays. What a reference to the hub leads to is looked up again by hand only.
+    """
+
+    def __init__(self, references: Mapping[str, str]) -> None:
+        self.references = references
+        self.failures: dict[str, str] = {}
+        """Why a model has no version, by its id."""
+        self.hosts: list[Host] = []
+        self.moment = Lock()  # held while a version changes, and while a loaded model joins those in memory
+        self._current: dict[str, Version] = {}
+        self._refused: dict[str, str] = {}  # the identities of versions that could not be loaded
+        self._finding: defaultdict[str, RLock] = defaultdict(RLock)  # one for each model
+
+    def find_all(self) -> None:
+        """Find the first version of each model; what fails is told, and is the failure of that model alone."""
+        for model_id in self.references:
+            with suppress(ModelReferenceError):
+                self.current(model_id)
+
+    def known(self, model_id: str) -> Version | None:
+        """The current version, without looking for it."""
+        return self._current.get(model_id)
+
+    def current(self, model_id: str) -> Version:
+        """The current version, looked for where there is none yet. Raises ModelReferenceError."""
+        with self._finding[model_id]:
+            if model_id not in self._current:
+                self._current[model_id] = self._find(model_id)
+            return self._current[model_id]
+
+    def refresh(self, model_id: str) -> Version:
+        """The version to load now; a changed one is brought in first, or told in the log if it cannot be.
+
+        Raises ModelReferenceError for a model that has no version at all.
+        """
+        with self._finding[model_id]:
+            known = self.current(model_id)
+            try:
+                found = self._look(model_id, known)
+                if found != known and self._refused.get(model_id) != found.identity:
+                    self._bring_in(model_id, found)
+            except Exception as error:
+                log.error("Model '%s' stays as it is: %s", model_id, error)
+            return self._current[model_id]
+
+    def find_anew(self, model_id: str) -> None:
+        """Resolve the reference anew, as at the start, and bring in what it leads to. Raises ResidencyError."""
+        with self._finding[model_id]:
+            found = self._find(model_id)
+            if model_id not in self._current:
+                self._current[model_id] = found
+            elif found != self._current[model_id]:
+                self._bring_in(model_id, found)
+
+    def _find(self, model_id: str) -> Version:
+        try:
+            found = _version(resolve(self.references[model_id]))
+        except ModelReferenceError as error:
+            if self.failures.get(model_id) != str(error):
+                log.error("Model '%s': %s", model_id, error)
+            self.failures[model_id] = str(error)
+            raise
+        self.failures.pop(model_id, None)
+        return found
+
+    def _look(self, model_id: str, known: Version) -> Version:
+        """Where a local reference leads now; for any other, the files that are known, which may have changed."""
+        reference = Path(self.references[model_id])
+        directory = reference.resolve() if reference.is_absolute() else known.directory
+        if directory == known.directory and _identity(directory) == known.identity:
+            return known
+        return _version(directory)
+
+    def _bring_in(self, model_id: str, version: Version) -> None:
+        """Load the version beside every copy in memory, then let it take their places at one moment."""
+        before = self._current[model_id]
+        fresh: dict[HostedModel, tuple[Model, float]] = {}
+        try:
+            while not self._take_places(model_id, version, fresh):
+                for held in self._held(model_id):
+                    if held not in fresh:
+                        fresh[held] = held.load(version)
+        except BaseException:
+            self._refused[model_id] = version.identity
+            for model, _ in fresh.values():
+                model.close("removed")
+            raise
+        self._refused.pop(model_id, None)
+        log.info("Model '%s' is now %s (before: %s)", model_id, version.directory, before.directory)
+
+    def _take_places(self, model_id: str, version: Version, fresh: Mapping[HostedModel, tuple[Model, float]]) -> bool:
+        """False where a copy is in memory that `fresh` has no successor for. Raises InUse for one that hangs."""
+        freed: list[Callable[[], None]] = []
+        with ExitStack() as turns:
+            for held in fresh:
+                if not held.turn.acquire(timeout=TURN_SECONDS):
+                    raise InUse(f"Model '{model_id}' has been computing for {TURN_SECONDS:g} s; try again later.")
+                turns.callback(held.turn.release)
+            with self.moment:
+                if not fresh.keys() >= set(self._held(model_id)):
+                    return False
+                self._current[model_id] = version
+                freed = [held.replace(model, seconds, version) for held, (model, seconds) in fresh.items()]
+        for free in freed:
+            free()
+        return True
+
+    def _held(self, model_id: str) -> Iterable[HostedModel]:
+        """The copies that later requests would be answered by; one that is loaded for a request ends with it."""
+        return [model for host in self.hosts if host.shares for model in host.resident() if model.model_id == model_id]
+
+
+def _version(directory: Path) -> Version:
+    """Raises ModelReferenceError for what is no checkpoint."""
+    checkpoint.check(directory)
+    if (identity := _identity(directory)) is None:
+        raise ModelReferenceError(f"{directory} is being changed; try again when it is complete.")
+    return Version(directory, identity)
+
+
+def _identity(directory: Path) -> str | None:
+    """None where files come and go meanwhile, or have gone."""
+    with suppress(OSError, ModelReferenceError):
+        return checkpoint.identity(directory)
+    return None
