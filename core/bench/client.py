@@ -11,12 +11,18 @@ import httpx
 
 from ..errors import TrialFailed
 
+MOST_LABELS = 20  # that an answer is asked to tell: more would be timed, and kept for each request
 TIMING = re.compile(r"([\w-]+);dur=([\d.]+)")
 
 
 def connect(url: str, timeout: float) -> httpx.Client:
     """Straight to the server: no proxy of the environment stands between."""
     return httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+
+
+def body_of(text: str, model: str) -> dict[str, Any]:
+    """A request that asks for the scores of all labels, by which answers are compared."""
+    return {"text": text, "model": model, "top_k": MOST_LABELS}
 
 
 def ask(client: httpx.Client, route: str, model: str, text: str) -> dict[str, Any]:
@@ -26,8 +32,9 @@ def ask(client: httpx.Client, route: str, model: str, text: str) -> dict[str, An
     the transport is raised: httpx.TimeoutException, httpx.TransportError; TrialFailed for an answer that
     is none.
     """
+    body = body_of(text, model)
     started = time.perf_counter()
-    response = client.post(route, json={"text": text, "model": model})
+    response = client.post(route, json=body)
     ms = (time.perf_counter() - started) * 1e3
     return {"ms": ms} | read_answer(response.status_code, response.content, response.headers.get("Server-Timing", ""))
 
@@ -40,7 +47,9 @@ def read_answer(status: int, body: bytes, server_timing: str) -> dict[str, Any]:
     try:
         answer = json.loads(body)
         [prediction] = answer["predictions"]
-        answered = {"cold": answer["cold"], "label": prediction["label"], "score": prediction["score"]}
+        label, score = prediction["label"], prediction["score"]
+        top = [[each["label"], each["score"]] for each in prediction.get("top", [])]
+        answered = {"cold": answer["cold"], "label": label, "score": score, "top": top or [[label, score]]}
     except (ValueError, KeyError, TypeError) as error:
         raise TrialFailed(f"the server's answer has another form: {_text(body)}") from error
     timing = {name: float(ms) for name, ms in TIMING.findall(server_timing)}

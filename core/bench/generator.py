@@ -24,7 +24,7 @@ import numpy as np
 import uvloop
 
 from ..errors import TrialFailed
-from .client import read_answer
+from .client import body_of, read_answer
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
 
@@ -179,7 +179,7 @@ class _Generator:
         else:
             self._lags.append(sent - due)
         self._sends += 1
-        body = json.dumps({"text": self._target.texts[request.text], "model": request.model}).encode()
+        body = json.dumps(body_of(self._target.texts[request.text], request.model)).encode()
         try:
             async with self._session.post(self._target.url, data=body) as response:
                 content = await response.read()

@@ -55,7 +55,7 @@ def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
         for folder in (directory, *(copy for copy in copies if copy.is_dir())):
             for file in checkpoint.weights(folder):
                 read_anew(file)
-    return checkpoints, {model_id: checkpoint.sha256(directory) for model_id, directory in checkpoints.items()}
+    return checkpoints, {model_id: checkpoint.known_sha256(directory) for model_id, directory in checkpoints.items()}
 
 
 def _resolve(reference: str) -> Path:

@@ -53,6 +53,13 @@ class ServerProcess:
             time.sleep(POLL_SECONDS)
         raise TrialFailed(f"the server was not ready within {timeout:g} s: {self.last_words()}")
 
+    def wait_until_checked(self, client: httpx.Client, timeout: float) -> None:
+        """Return once the server has probed its models, which is done once for each and takes processor time."""
+        end = time.perf_counter() + timeout
+        while time.perf_counter() < end and not client.get("/readyz").json().get("checked", True):
+            self.check()
+            time.sleep(POLL_SECONDS)
+
     def check(self) -> None:
         """Raises TrialFailed when the server has ended."""
         if self.process.poll() is not None:

@@ -14,7 +14,8 @@ import httpx
 
 from .. import memory
 from ..errors import TrialFailed
-from ..models.precision import PARTS, converted
+from ..models import checkpoint
+from ..models.precision import converted
 from .client import ask, connect
 from .experiment import MAX_TEXT, Plan, TrialPlan, batching_of
 from .page_cache import evict
@@ -58,7 +59,7 @@ class Trial:
         for directory in (self.checkpoints[model_id] for model_id in model_ids):
             for folder in (directory, converted(directory, self.spec.dtype)):
                 if folder.is_dir():
-                    yield from (file for file in folder.iterdir() if file.is_file() and file.suffix in PARTS)
+                    yield from checkpoint.files(folder)
 
     def schedule(self) -> list[tuple[str, int]]:
         """(model id, index of a text) of each request, shuffled: the same for every trial of a round.
@@ -87,6 +88,7 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             send = _Sender(trial, strategy["route"], client, server.pid, records, tick)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
+            server.wait_until_checked(client, timeout)
             memory.reset_peak(server.pid)
             with Timeline(server.pid) as timeline:
                 before = memory.processor_seconds(server.pid)
@@ -119,7 +121,7 @@ def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, bega
     strategy = strategy_of(client)
     measured = _measure_memory(server)
     happened = events(client, began, timeline.ended)
-    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s")}
+    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s", "used")}
     return {"memory_mib": measured, **counts, **timeline.fields(began), "events": happened}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from .statistics import percentile
 
 Record = dict[str, Any]
 OK = 200
+MIB = 1 << 20
 STATISTICS = ("p50", "mean", "p99", "throughput", "idle_pss")
 """What is compared: one figure for each server process. Milliseconds, answers per second, MiB."""
 
@@ -129,4 +130,16 @@ def arrange(records: Sequence[Record]) -> Run:
         if attempt.ended is not None:
             rounds[label][number] = Round(number, attempt.ended, attempt.samples)
     failures = [attempt.failure for attempt in attempts.values() if attempt.failure is not None]
-    return Run(records[0], rounds, failures, stop)
+    header = records[0] | {"trials": [_as_used(trial, rounds[trial["label"]]) for trial in records[0]["trials"]]}
+    return Run(header, rounds, failures, stop)
+
+
+def _as_used(trial: Record, rounds: Mapping[int, Round]) -> Record:
+    """What the header says of a trial, with the loaders and the dtype that its servers used, as they told."""
+    told = [each for number in sorted(rounds) for each in rounds[number].ended.get("used", [])]
+    loaders, dtypes = ({each[key] for each in told if each[key]} for key in ("loader", "dtype"))
+    changed: Record = {"asked_dtype": trial["dtype"], "used_loaders": sorted(loaders) or [trial["loader"]]}
+    if dtypes and dtypes != {trial["dtype"]}:
+        mib = trial["model_mib"] | {each["model"]: each["nbytes"] / MIB for each in told}
+        changed |= {"dtype": ", ".join(sorted(dtypes)), "model_mib": mib, "weights_mib": sum(mib.values())}
+    return trial | changed

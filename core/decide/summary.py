@@ -61,6 +61,7 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
     ended = [each.ended for each in rounds]
     return {
         **{key: spec[key] for key in ("label", "strategy", "options", "loader", "loader_options", "dtype")},
+        "used_loaders": spec["used_loaders"],
         "rounds": len(rounds),
         "requests": sum(len(each.steady) for each in rounds),
         "errors": sum(sample["status"] != OK for each in rounds for sample in each.samples),

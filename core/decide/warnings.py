@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from .agreement import Answer, answer_of, apart
 from .intervals import VERDICT_ROUNDS, interval
-from .rounds import Round, Run, generator
+from .rounds import OK, Record, Round, Run, generator
 from .slo import quantile
 from .statistics import percentile, samples_for
 
 MATTERS = 0.05  # a deviation or a trend below 5 % is left alone, however certain it is
 NOISY = 0.10  # pyperf calls a benchmark unstable when its standard deviation reaches 10 % of the mean
+ALIKE = 1e-6  # scores that are no further apart are the same
 FEWEST = 3  # rounds of which a standard deviation is worth a sentence
 # hyperfine's: ten standard deviations by Iglewicz and Hoaglin's modified z-score ("How to Detect and Handle
 # Outliers", 1993); 1.4826 makes the median absolute deviation an estimate of a standard deviation.
@@ -31,6 +34,8 @@ def warnings(run: Run) -> list[dict[str, str]]:
         rounds = run.finished(label)
         for kind, check in checks.items():
             found += [{"kind": kind, "trial": label, "sentence": f"{label}: {text}"} for text in check(rounds)]
+        spec = next(trial for trial in run.header["trials"] if trial["label"] == label)
+        found += [{"kind": "fallback", "trial": label, "sentence": f"{label}: {text}"} for text in fallback(spec)]
         slo = run.header.get("slo") or {}
         found += [
             {"kind": "too few samples", "trial": label, "sentence": f"{label}: {text}"}
@@ -119,6 +124,31 @@ def trend(rounds: Sequence[Round]) -> Iterator[str]:
     yield f"latency changes by {change:+.0%} from the first half of a trial to the second. {remedy}"
 
 
+def constant_answers(rounds: Sequence[Round]) -> Iterator[str]:
+    """A model gave the same scores to all of several texts: no comparison of answers can find a fault in it."""
+    answers: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
+    for each in rounds:
+        for sample in each.samples:
+            if sample["status"] == OK:
+                answers[sample["model"]].setdefault(sample["text"], answer_of(sample))
+    for model, by_text in answers.items():
+        first, *others = by_text.values()
+        if others and all(apart(first, other) <= ALIKE for other in others):
+            yield (
+                f"'{model}' answers the same to all {len(by_text)} texts, {first[0][0]} {first[0][1]:.4g}: that the"
+                " answers agree says nothing. Look whether its weights are those of a trained model."
+            )
+
+
+def fallback(trial: Record) -> Iterator[str]:
+    """A trial's servers computed in another dtype than the experiment asks for, or loaded in another loader's way."""
+    if trial["dtype"] != trial["asked_dtype"]:
+        yield f"it computed in {trial['dtype']}, not in {trial['asked_dtype']}; the server's log says why."
+    others = [name for name in trial["used_loaders"] if name != trial["loader"]]
+    if others:
+        yield f"its models were loaded as '{', '.join(others)}' does; the server's log says why."
+
+
 def _halves(each: Round) -> float | None:
     groups = [[s["ms"] for s in each.answered if bool(s["cold"]) is cold] for cold in (False, True)]
     like = max(groups, key=len)
@@ -166,4 +196,5 @@ CHECKS: dict[str, Check] = {
     "generator-bound": generator_bound,
     "too few samples": too_few_samples,
     "trend": trend,
+    "constant answers": constant_answers,
 }
