@@ -20,15 +20,15 @@ from .errors import SettingsError, YamlError
 from .files import anchored
 from .models.references import anchor
 from .strict_yaml import Document, parse, read
+from .variables import PREFIX, check, given
 
-PREFIX = "RESIDENCY_"
 ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
 
 
 class Settings(BaseSettings):
     """What to serve, and the limits of a request."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
@@ -76,18 +76,14 @@ class Settings(BaseSettings):
 
 def settings_from_environment() -> Settings:
     """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
-    known = {name.upper() for name in Settings.model_fields} | ELSEWHERE
-    for name in os.environ:
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
-            allowed = ", ".join(PREFIX + suffix for suffix in sorted(known))
-            raise SettingsError(f"The variable {name} means nothing here; allowed: {allowed}.")
+    check({PREFIX + name.upper() for name in (*Settings.model_fields, *ELSEWHERE)})
     try:
         return Settings()
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         field = str(detail["loc"][0]) if detail["loc"] else ""
         variable = PREFIX + field.upper()
-        if variable not in os.environ and (document := _file()):
+        if variable not in given() and (document := _file()):
             raise document.invalid(detail, Settings) from error
         raise SettingsError(f"{variable}: {detail['msg']} (got {detail['input']!r}).") from error
 

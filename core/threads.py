@@ -36,7 +36,7 @@ def limit_torch() -> None:
     """Has an effect only before torch is imported."""
     os.environ[VARIABLE] = str(torch_threads())
     # libgomp's threads spin for milliseconds when a forward is over, on cores that its answer needs to leave.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT") or "3000"
 
 
 def spread_forwards() -> None:

@@ -296,7 +296,7 @@ def serve_with(**variables: str) -> str:
 def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     config = tmp_path / "app.yaml"
     config.write_text("models: {a: embedded}\nstrategies:\n  - {strategy: lru-cached, options: {size: 3}}\n")
-    assert "RESIDENCY_MODEL means nothing here; allowed: RESIDENCY_ALLOWED_HOSTS" in serve_with(
+    assert "RESIDENCY_MODEL means nothing here; did you mean RESIDENCY_MODELS?" in serve_with(
         RESIDENCY_MODEL="embedded"
     )
     assert "RESIDENCY_MAX_TEXTS" in serve_with(RESIDENCY_MAX_TEXTS="none")
