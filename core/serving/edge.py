@@ -53,6 +53,7 @@ class Edge:
         identity = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         request_id.set(identity)
         scope[EVENT] = {}
+        is_head = scope["method"] == "HEAD"
         status = 0
 
         async def answer(message: Message) -> None:
@@ -60,10 +61,13 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         try:
-            await self._serve(scope, headers, receive, answer)
+            # A HEAD is answered as the GET would be, its length included; the server goes by its own scope.
+            await self._serve(scope | {"method": "GET"} if is_head else scope, headers, receive, answer)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not status:
