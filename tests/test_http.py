@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import gzip
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +21,16 @@ PROBES = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v2/mod
 PAGE = ["/", "/page.css", "/page.js", "/docs", "/openapi.json"]
 TOLD = ["/strategies", "/residency", "/metrics"]
 WRONG = ["/nothing", "/v2/models/none/ready", "/residency?history=-1"]
+TOKEN = "a token of the tests"
+INFER = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["ein gutes Stück"]}]}
+# Every door that reads a body, with one that it takes.
+DOORS: dict[str, Any] = {
+    "/predict-lru-cached": {"text": "ein gutes Stück", "model": "a"},
+    "/v2/models/a/infer": INFER,
+    "/v2/models/a/versions/lru-cached/infer": INFER,
+    "/models/a/load": {"strategy": "lru-cached"},
+    "/models/a/unload": {"strategy": "lru-cached"},
+}
 CHANGING = {"x-request-id", "date"}
 
 
@@ -28,6 +41,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         "strategies": [{"strategy": "lru-cached", "loader": "fake"}],
         "models": {name: str(checkpoint_in(folder / name)) for name in "ab"},
         "plugins": [FAKES],
+        "token": TOKEN,
     }
     with running(settings) as (_, client):
         yield client
@@ -85,3 +99,63 @@ def test_another_method_is_told_what_is_allowed(client: httpx.Client, method: st
 def test_head_is_not_documented_beside_get(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {method for path in paths.values() for method in path} == {"get", "post"}
+
+
+def send(client: httpx.Client, door: str, body: bytes, *headers: tuple[str, str]) -> httpx.Response:
+    given = [("Content-Type", "application/json"), ("Authorization", f"Bearer {TOKEN}"), *headers]
+    return client.post(door, content=body, headers=given)
+
+
+def test_all_doors_are_known(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    doors = {path for path, operations in paths.items() if "post" in operations}
+    named = {
+        door.replace("/a/", "/{model_id}/").replace("/versions/lru-cached", "/versions/{strategy}") for door in DOORS
+    }
+    assert named == doors
+
+
+@pytest.mark.parametrize("door", [*DOORS, "/nothing"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "GZIP", "identity, gzip", "gzip,identity", "x"])
+def test_a_compressed_body_is_refused(client: httpx.Client, door: str, coding: str) -> None:
+    answer = send(client, door, gzip.compress(json.dumps(DOORS.get(door, {})).encode()), ("Content-Encoding", coding))
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "takes no compressed ones" in answer.json()["detail"]
+    assert ("error" in answer.json()) == door.startswith("/v2")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_header_that_is_repeated_is_one_list(client: httpx.Client, door: str) -> None:
+    body = json.dumps(DOORS[door]).encode()
+    codings = [("Content-Encoding", "gzip"), ("Content-Encoding", "identity")]
+    assert send(client, door, body, *codings).status_code == 415
+    for coding in ("identity", "Identity", "", "identity, identity"):
+        assert send(client, door, body, ("Content-Encoding", coding)).status_code == 200
+    assert client.get("/healthz", headers={"Content-Encoding": "gzip"}).status_code == 200  # which has no body
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_byte_order_mark_is_passed_over(client: httpx.Client, door: str) -> None:
+    body = codecs.BOM_UTF8 + json.dumps(DOORS[door], ensure_ascii=False).encode()
+    answer = send(client, door, body)
+    assert answer.status_code == 200, answer.text
+    assert send(client, door, codecs.BOM_UTF8).status_code == 422
+
+
+def test_a_byte_order_mark_counts_as_json_before_tensors(client: httpx.Client) -> None:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 8}}
+    head = codecs.BOM_UTF8 + json.dumps({"inputs": [tensor]}).encode()
+    length = ("Inference-Header-Content-Length", str(len(head)))
+    assert send(client, "/v2/models/a/infer", head + b"\x04\0\0\0good", length).status_code == 200
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1", "cp037"]
+)
+def test_a_body_in_another_encoding_is_told_so(client: httpx.Client, door: str, encoding: str) -> None:
+    text = json.dumps(DOORS[door] | {"ü": "ü"}, ensure_ascii=False)
+    answer = send(client, door, text.encode(encoding))
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("The body must be UTF-8")
+    assert (encoding[:6].upper() in answer.json()["detail"]) == encoding.startswith("utf")

@@ -16,7 +16,7 @@ DESCRIPTIONS = {
     405: "The strategy decides alone when a model is in memory",
     409: "The model is in use, or pinned",
     413: "The body is over the limit",
-    415: "The body is not JSON",
+    415: "The body is not JSON, or it is compressed",
     422: "The body, a header, or the query does not fit",
     503: "Overloaded, too late, not ready yet, or the model cannot be loaded",
 }

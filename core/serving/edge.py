@@ -21,6 +21,7 @@ from .problems import FAILED, problem
 
 log = logging.getLogger("residency")
 NO_ROOM = "The bodies of the requests that wait take all the room that there is; come again."
+COMPRESSED = "Send the body as it is, without Content-Encoding: this server takes no compressed ones."
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 EVENT = "residency.event"  # in a request's scope: what its line in the log says of it, besides
 
@@ -67,7 +68,7 @@ class Edge:
 
         try:
             # A HEAD is answered as the GET would be, its length included; the server goes by its own scope.
-            await self._serve(scope | {"method": "GET"} if is_head else scope, headers, receive, answer)
+            await self._serve({**scope, "method": "GET"} if is_head else scope, headers, receive, answer)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not status:
@@ -79,6 +80,11 @@ class Edge:
     async def _serve(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
             await problem(421, "This server does not answer for the host that the request names.")(scope, receive, send)
+            return
+        if b"content-encoding" in headers and _is_compressed(
+            scope
+        ):  # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16
+            await problem(415, COMPRESSED, {"Accept-Encoding": "identity"})(scope, receive, send)
             return
         if overloaded := self._refusal(scope["path"]):
             await _refused(str(overloaded), overloaded.seconds)(scope, receive, send)
@@ -115,6 +121,12 @@ def _refused(sentence: str, seconds: int) -> Response:
 def _host(headers: dict[bytes, bytes]) -> str:
     """Without the port; an IPv6 address keeps its brackets."""
     return re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1")).lower()
+
+
+def _is_compressed(scope: Scope) -> bool:
+    """Whether there is a body in any coding; the header may be repeated, and list several."""
+    codings = b",".join(value for name, value in scope["headers"] if name == b"content-encoding").lower().split(b",")
+    return scope["method"] != "GET" and any(coding.strip() not in (b"", b"identity") for coding in codings)
 
 
 def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
