@@ -43,7 +43,7 @@ class App(FastAPI):
     def __init__(self, settings: Settings, service: Service) -> None:
         summary = "One model under several loading strategies"
         super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service))
-        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.refusal), settings)
+        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.admit), settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

@@ -12,8 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp
 
 from core.app import create_app
+from core.errors import Overloaded
+from core.serving.edge import Edge
 from core.settings import Settings
 from tests.support import FAKES, checkpoint_in, running
 
@@ -47,11 +52,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(app: FastAPI, method: str, path: str, **more: Any) -> httpx.Response:
+def ask(app: ASGIApp, method: str, path: str, root_path: str = "", **more: Any) -> httpx.Response:
     """In this process; nothing is started, so that the app is not ready."""
 
     async def asked() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        transport = httpx.ASGITransport(app, root_path=root_path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **more)
 
     return asyncio.run(asked())
@@ -159,3 +165,46 @@ def test_a_body_in_another_encoding_is_told_so(client: httpx.Client, door: str, 
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("The body must be UTF-8")
     assert (encoding[:6].upper() in answer.json()["detail"]) == encoding.startswith("utf")
+
+
+def full(path: str) -> None:
+    """Where it is known by the path that there is no place."""
+    if path == "/predict":
+        raise Overloaded("No place.", 7)
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "status"),
+    [
+        ("", "/predict", 503),
+        ("/api", "/api/predict", 503),  # as uvicorn hands it on under `--root-path /api`
+        ("/api/", "/api/predict", 503),
+        ("/api", "/predict", 503),
+        ("", "/api/predict", 200),
+        ("/api", "/apis/predict", 200),
+        ("/predict", "/predict/predict", 503),
+        ("/api", "/api", 200),
+    ],
+)
+def test_an_early_refusal_works_behind_a_prefix(root_path: str, path: str, status: int) -> None:
+    """And for what would read a body: other methods are answered as ever."""
+    edge = Edge(PlainTextResponse("came through"), Settings(), full)
+    assert ask(edge, "POST", path, root_path).status_code == status
+    assert ask(edge, "GET", path, root_path).status_code == 200
+
+
+def test_an_early_refusal_works_where_the_app_is_mounted() -> None:
+    edge = Edge(PlainTextResponse("came through"), Settings(), full)
+    parent = Router([Mount("/models", Router([Mount("/v1", edge)]))])
+    answer = ask(parent, "POST", "/models/v1/predict")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert ask(parent, "POST", "/outer/models/v1/predict", "/outer").status_code == 503
+    assert ask(parent, "POST", "/models/v1/predict-on-demand").status_code == 200
+
+
+def test_an_app_that_is_mounted_speaks_the_protocol_to_its_own_paths_only() -> None:
+    parent = FastAPI()
+    parent.mount("/v2/api", create_app(Settings(models={"a": "embedded"})))
+    assert "error" in ask(parent, "GET", "/v2/api/v2/models/none").json()
+    assert "error" not in ask(parent, "GET", "/v2/api/nothing").json()
+    assert ask(parent, "HEAD", "/v2/api/healthz").status_code == 200

@@ -216,6 +216,35 @@ def test_overload_is_refused_at_once_and_passes(client: Client, directories: dic
     assert ask(client, "c", "keep-alive").status_code == 200
 
 
+def test_a_refusal_is_counted_for_the_model_that_was_asked_for(client: Client, directories: dict[str, Path]) -> None:
+    """Or for none, where all queues are full and nobody reads a body to know."""
+    url = str(client.base_url)
+
+    def wait(model: str) -> httpx.Response:
+        with connect(url, SECONDS) as own:
+            return ask(own, model, "on-demand")
+
+    def counted() -> list[float]:
+        found = metrics(client)["residency_requests_total"]
+        return [found.get(f"model={model},outcome=overloaded,strategy=on-demand", 0.0) for model in ("a", "b", "c", "")]
+
+    def waiting(*models: str) -> bool:
+        return all(state(client, "on-demand", model)["waiting"] == 4 for model in models)
+
+    before = counted()
+    with ThreadPoolExecutor(12) as pool, gated(directories["a"]), gated(directories["b"]), gated(directories["c"]):
+        held = [pool.submit(wait, "b") for _ in range(4)]
+        wait_for(lambda: waiting("b"))
+        assert [ask(client, model, "on-demand").status_code for model in "bb"] == [503, 503]
+        held += [pool.submit(wait, model) for model in "ac" for _ in range(4)]
+        wait_for(lambda: waiting("a", "b", "c"))
+        for model in ("c", "c", "none"):
+            assert ask(client, model, "on-demand").status_code == 503
+        gained = [after - earlier for after, earlier in zip(counted(), before, strict=True)]
+    assert gained == [0, 2, 0, 3]
+    assert [future.result(SECONDS).status_code for future in held] == [200] * 12
+
+
 def test_a_deadline_passes_while_a_load_hangs(client: Client, directories: dict[str, Path]) -> None:
     steer(client, "a", "unload", "lru-cached")
     with gated(directories["a"]) as gate:

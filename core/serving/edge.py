@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import Overloaded
 from ..settings import Settings
 from .logs import access, request_id
+from .paths import route_path
 from .problems import FAILED, problem
 
 log = logging.getLogger("residency")
@@ -35,13 +36,13 @@ class Edge:
     spent itself on the way there.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, refusal: Callable[[str], Overloaded | None]) -> None:
-        """`refusal` tells by the path whether there is a place for one more request."""
+    def __init__(self, app: ASGIApp, settings: Settings, admit: Callable[[str], None]) -> None:
+        """`admit` raises Overloaded where, going by the path alone, there is no place for one more request."""
         self._app = app
         self._max_body = settings.max_body
         self._max_bodies = settings.max_queue_bytes
         self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
-        self._refusal = refusal
+        self._admit = admit
         self._held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +87,10 @@ class Edge:
         ):  # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16
             await problem(415, COMPRESSED, {"Accept-Encoding": "identity"})(scope, receive, send)
             return
-        if overloaded := self._refusal(scope["path"]):
+        try:
+            if scope["method"] == "POST":
+                self._admit(route_path(scope))
+        except Overloaded as overloaded:
             await _refused(str(overloaded), overloaded.seconds)(scope, receive, send)
             return
         sentence = f"The body is over the limit of {self._max_body} bytes."

@@ -33,6 +33,7 @@ TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AGES = (1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 MIB = 1 << 20
 LANE = ("strategy", "model")
+NO_MODEL = ""  # the label of requests that were refused before their body was read; no model id is empty
 LOAD = (*LANE, "loader")
 
 
@@ -80,6 +81,10 @@ class Metrics:
 
     def meter(self, strategy: str, model_id: str) -> Meter:
         return Meter(self, strategy, model_id)
+
+    def overloaded(self, strategy: str, model_id: str) -> None:
+        """Count a request that found no place, before it came to the model's `Meter`."""
+        self.requests.labels(strategy, model_id, "overloaded").inc()
 
     @hookimpl
     def after_model_load(

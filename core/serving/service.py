@@ -35,7 +35,7 @@ from .capture import Capture
 from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
-from .metrics import Metrics, check_multiprocess
+from .metrics import NO_MODEL, Metrics, check_multiprocess
 from .release import start_up
 
 log = logging.getLogger("residency")
@@ -176,16 +176,21 @@ class Service:
             self._capture.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
-    def refusal(self, path: str) -> Overloaded | None:
-        """For a request to `path` that has no place, whatever its body says: no model has one.
+    def admit(self, path: str) -> None:
+        """Raise Overloaded for a request to `path` that has no place, whatever its body says: no model has one.
 
-        A capture has to know the model, so that it takes the whole way to refuse.
+        It is counted under the one model that there is, or under none: which one was asked for its body says, which
+        is not read. A capture has to know the model, so that it takes the whole way to refuse.
         """
         mounted = self._routes.get(path)
         if mounted is None or mounted.dispatcher is None or self._capture is not None:
-            return None
-        lanes = mounted.dispatcher.lanes.values()
-        return next(iter(lanes)).refusal() if all(lane.is_full for lane in lanes) else None
+            return
+        lanes = mounted.dispatcher.lanes
+        if not all(lane.is_full for lane in lanes.values()):
+            return
+        self.metrics.overloaded(mounted.name, next(iter(lanes)) if len(lanes) == 1 else NO_MODEL)
+        seconds = max(lane.retry_seconds for lane in lanes.values())
+        raise Overloaded(f"No model has a place for one more request; come again in {seconds} s.", seconds)
 
     async def steer(self, mounted: Mounted, action: Action, model_id: str) -> None:
         """Load or free a model by hand; see `Mounted.steer`. A load that hangs holds up nothing else."""
