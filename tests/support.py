@@ -21,6 +21,7 @@ from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
 from core.plugins import load_plugins
+from core.serving.clock import CLOCK, Clock
 from core.serving.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +38,10 @@ def checkpoint_in(folder: Path) -> Path:
     return folder
 
 
-def host_of(loader: Any, *directories: Path, strategy: str = "test") -> Host:
+def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:
     """A host whose model ids are the directories' names."""
     hooks = load_plugins([FAKES]).manager.hook
-    return Host(strategy, loader, {path.name: path for path in directories}, hooks, Semaphore(64))
+    return Host(strategy, loader, {path.name: path for path in directories}, hooks, Semaphore(64), clock)
 
 
 class Gate:

@@ -15,6 +15,7 @@ import pluggy
 
 from ..contracts import Loader, LoadReason, Model, Prediction, Reason
 from ..errors import LoadFailed, ModelCrashed
+from .clock import CLOCK, Clock
 from .redact import without_paths
 from .release import give_back
 
@@ -32,7 +33,7 @@ class Loaded(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A load that took `seconds`, or an unload after so many in memory; `at` is since the epoch."""
+    """A load that took `seconds`, or an unload after so many in memory; `at` is a moment of the host's clock."""
 
     event: Literal["load", "unload"]
     reason: str
@@ -54,8 +55,10 @@ class Host:
         checkpoints: Mapping[str, Path],
         hooks: pluggy.HookRelay,
         slots: Semaphore,
+        clock: Clock = CLOCK,
     ) -> None:
         self.strategy = strategy
+        self.clock = clock
         self.loader = loader
         self.loads = 0
         self.unloads = 0
@@ -74,6 +77,9 @@ class Host:
     @property
     def model_ids(self) -> tuple[str, ...]:
         return tuple(self._checkpoints)
+
+    def epoch(self, moment: float) -> float:
+        return self.clock.epoch(moment)
 
     def size(self, model_id: str) -> int:
         try:
@@ -121,14 +127,14 @@ class Host:
                 self._running[model_id] -= 1
 
     def _arrived(self, model: HostedModel, seconds: float, reason: LoadReason) -> None:
-        model.since = time.time()
+        model.since = self.clock.now()
         with self._lock:
             self.loads += 1
             self.crashes += reason == "crash"
             self._latest[model.model_id] = Loaded(seconds, model.phases, time.perf_counter())
             self._resident.append(model)
         self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
-        self._remember(Event("load", reason, time.time(), seconds), model.model_id)
+        self._remember(Event("load", reason, model.since, seconds), model.model_id)
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
         log.error("%s: loading '%s' failed", self.strategy, model_id, exc_info=error)
@@ -167,9 +173,10 @@ class Host:
             self.unload_seconds += seconds
 
     def freed(self, model: HostedModel, reason: Reason) -> None:
-        seconds = time.time() - model.since
+        now = self.clock.now()
+        seconds = now - model.since
         self._notify("after_model_unload", model, seconds=seconds, reason=reason)
-        self._remember(Event("unload", reason, time.time(), seconds), model.model_id)
+        self._remember(Event("unload", reason, now, seconds), model.model_id)
 
     def _remember(self, event: Event, model_id: str) -> None:
         with self._lock:
@@ -201,7 +208,7 @@ class HostedModel:
     def __init__(self, host: Host, model_id: str, model: Model) -> None:
         self.model_id = model_id
         self.nbytes = model.nbytes
-        self.since = time.time()
+        self.since = host.clock.now()  # when its load ended
         self.predict = model.predict  # no frame of ours in the hot path
         self.own_process: bool = getattr(model, "own_process", False)
         self._host = host

@@ -247,8 +247,10 @@ class Service:
             "unloads": host.unloads if host else 0,
             "unload_s": host.unload_seconds if host else 0.0,
             "crashes": host.crashes if host else 0,
-            "resident": [
-                {"model": model.model_id, "bytes": model.nbytes, "since": model.since}
-                for model in (host.resident() if host else [])
+            "resident": []
+            if host is None
+            else [
+                {"model": model.model_id, "bytes": model.nbytes, "since": host.epoch(model.since)}
+                for model in host.resident()
             ],
         }
