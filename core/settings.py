@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
 
     strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
+    default: Annotated[str, Field(description="the model of a request that names none")] | None = None
     plugins: Annotated[list[str], NoDecode] = []
     max_body: ByteSize = ByteSize(2 << 20)
     max_header: Annotated[ByteSize, Field(ge=1024)] = ByteSize(32 << 10)
@@ -56,6 +57,14 @@ class Settings(BaseSettings):
             return value
         parsed = parse(value, Path("the variable")).value
         return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
+
+    @field_validator("default")
+    @classmethod
+    def _is_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        models = info.data.get("models")  # not there, if it is wrong itself
+        if value is not None and models is not None and value not in models:
+            raise ValueError(f"there is no model '{value[:100]}' among those of 'models'")
+        return value
 
     @field_validator("batching", mode="before")
     @classmethod
@@ -85,7 +94,8 @@ def settings_from_environment() -> Settings:
         variable = PREFIX + field.upper()
         if variable not in given() and (document := _file()):
             raise document.invalid(detail, Settings) from error
-        raise SettingsError(f"{variable}: {detail['msg']} (got {detail['input']!r}).") from error
+        sentence = detail["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{variable}: {sentence} (got {detail['input']!r}).") from error
 
 
 def _file() -> Document | None:

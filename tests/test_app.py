@@ -18,6 +18,8 @@ from core.app import create_app
 from core.bench.client import connect
 from core.bench.server import ServerProcess
 from core.errors import ResidencyError
+from core.plugins import load_plugins
+from core.serving.service import Service
 from core.settings import Settings
 from tests.support import FAKES, SECONDS, checkpoint_in, gated, run_python, running, wait_for
 
@@ -116,6 +118,8 @@ def test_openapi_has_examples_that_work(real: Client) -> None:
         ('{"text": "x", "model": "nope"}', 404, "no model 'nope'. Models: a, b."),
         ('{"text": "x", "model": "../a"}', 404, "no model '../a'"),
         ('{"text": "x", "model": ""}', 404, "no model ''"),
+        ('{"text": "x"}', 422, "model: name one of those that this server has: a, b."),
+        ('{"text": "x", "model": null}', 422, "name one of those that this server has: a, b."),
         ("{}", 422, "give either 'text' or 'texts'"),
         ('{"text": "x", "texts": ["y"]}', 422, "give either 'text' or 'texts'"),
         ('{"texts": []}', 422, "texts: "),
@@ -307,6 +311,50 @@ def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     assert "app.yaml:1:1: modells: is no key here; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
 
 
+def test_a_default_answers_requests_that_name_no_model(tmp_path: Path) -> None:
+    directories = [checkpoint_in(tmp_path / name) for name in "abc"]
+    with running(fake_settings(*directories) | {"default": "b"}) as (_, client):
+        for route in ROUTES.values():
+            assert client.post(route, json={"text": "x"}).json()["model"] == "b"
+            assert client.post(route, json={"text": "x", "model": None}).json()["model"] == "b"
+            assert client.post(route, json={"text": "x", "model": "c"}).json()["model"] == "c"
+            assert client.post(route, json={"text": "x", "model": ""}).status_code == 404
+
+
+@pytest.mark.parametrize("default", [None, "a", "b"])
+@pytest.mark.parametrize("models", ["a", "ab"])
+def test_the_document_says_whether_a_request_must_name_a_model(models: str, default: str | None) -> None:
+    settings = {"models": dict.fromkeys(models, "embedded")}
+    if default is not None and default not in models:
+        with pytest.raises(ValueError, match="there is no model 'b' among those of 'models'"):
+            Settings.model_validate(settings | {"default": default})
+        return
+    app = create_app(Settings.model_validate(settings | {"default": default}))
+    for _ in range(2):  # it is made once, and asked for again
+        content = app.openapi()["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        expected = default or ("a" if models == "a" else None)
+        assert content["schema"].get("required", []) == ([] if expected else ["model"])
+        assert content["schema"]["properties"]["model"].get("default") == expected
+        named = content["schema"]["properties"]["model"]
+        assert (named["anyOf"][0] if expected else named)["enum"] == list(models)
+        for example in content["examples"].values():
+            assert expected or example["value"]["model"] in models
+
+
+def test_a_default_that_is_no_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "app.yaml"
+    config.write_text("models: {a: embedded, b: embedded}\ndefault: c\n")
+    assert "app.yaml:2:1: default: there is no model 'c'" in serve_with(RESIDENCY_CONFIG=str(config))
+    assert "RESIDENCY_DEFAULT: there is no model 'a'" in serve_with(RESIDENCY_DEFAULT="a")
+
+
+def test_a_thousand_models_are_not_all_listed_in_an_error() -> None:
+    models = {f"m{i}": "embedded" for i in range(1000)}
+    service = Service(Settings(models=models), load_plugins([]))
+    with pytest.raises(ResidencyError, match=r"this server has: m0, m1, .*, m99 …and 900 more\.$"):
+        service.find_model(None)
+
+
 def test_settings_come_from_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "app.yaml").write_text("models: {a: mine, b: embedded}\nmax_body: 1MiB\nstrategies: [persistent]\n")
@@ -337,4 +385,4 @@ def test_after_a_body_that_was_too_large_the_connection_serves_on(fake: Client) 
     """Head and body of the next request come apart, and only its own bytes count."""
     for _ in range(20):
         assert fake.post("/predict", content=b"[" * 200_000, headers={"Content-Type": "application/json"}).is_error
-        assert fake.post("/predict", json={"text": "good " * 500}).status_code == 200
+        assert fake.post("/predict", json={"text": "good " * 500, "model": "a"}).status_code == 200

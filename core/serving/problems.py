@@ -22,6 +22,7 @@ STATUS: dict[type[Exception], int] = {
     errors.UnknownStrategy: 404,
     errors.CannotSteer: 405,
     errors.InUse: 409,
+    errors.ModelNotNamed: 422,
     errors.TooManyTexts: 422,
     errors.TextTooLong: 422,
     errors.WrongTensor: 422,

@@ -16,6 +16,7 @@ from ..contracts import Explanation, Loader, LoadingStrategy
 from ..errors import (
     CannotSteer,
     InUse,
+    ModelNotNamed,
     NotReady,
     Overloaded,
     ResidencyError,
@@ -37,6 +38,7 @@ from .dispatcher import Dispatcher
 from .host import Host
 from .metrics import NO_MODEL, Metrics, check_multiprocess
 from .release import start_up
+from .served import listed
 
 log = logging.getLogger("residency")
 
@@ -151,6 +153,12 @@ class Service:
     def model_ids(self) -> Sequence[str]:
         return tuple(self._settings.models)
 
+    @property
+    def default(self) -> str | None:
+        """The model of a request that names none; None where it must."""
+        only = self.model_ids[0] if len(self.model_ids) == 1 else None
+        return self._settings.default or only
+
     def start(self) -> None:
         """Find the checkpoints and start the strategies; blocks. Raises ResidencyError."""
         checkpoints = {}
@@ -201,8 +209,8 @@ class Service:
     ) -> tuple[str, Answer]:
         """The model's id and the answer, begun within `timeout` seconds if that is less than the setting.
 
-        Raises TooManyTexts, TextTooLong, UnknownModel, WrongTimeout, NotReady, Overloaded, DeadlinePassed, or
-        LoadFailed.
+        Raises TooManyTexts, TextTooLong, UnknownModel, ModelNotNamed, WrongTimeout, NotReady, Overloaded,
+        DeadlinePassed, or LoadFailed.
         """
         limit = self._settings.max_texts
         if len(texts) > limit:
@@ -218,11 +226,12 @@ class Service:
         return model_id, await mounted.dispatcher.predict(model_id, texts, seconds)
 
     def find_model(self, model: str | None) -> str:
-        """Its id; without one that of the first model. Raises UnknownModel."""
-        models = self._settings.models
-        model_id = next(iter(models)) if model is None else model
-        if model_id not in models:
-            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
+        """Its id; without one that of the default, or of the only model. Raises UnknownModel, or ModelNotNamed."""
+        model_id = self.default if model is None else model
+        if model_id is None:
+            raise ModelNotNamed(f"model: name one of those that this server has: {listed(self.model_ids)}.")
+        if model_id not in self._settings.models:
+            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {listed(self.model_ids)}.")
         return model_id
 
     def _seconds(self, timeout: str) -> float:
