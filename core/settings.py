@@ -22,6 +22,7 @@ from .models.references import anchor
 from .strict_yaml import Document, parse, read
 from .variables import PREFIX, check, given
 
+CONFIG = f"{PREFIX}CONFIG"
 ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
 
 
@@ -98,8 +99,15 @@ def settings_from_environment() -> Settings:
         raise SettingsError(f"{variable}: {sentence} (got {detail['input']!r}).") from error
 
 
+def configured_by() -> str:
+    """The file and the variables that `settings_from_environment` goes by."""
+    named = os.environ.get(CONFIG)
+    file = [str(anchored(named, Path.cwd()))] if named else []
+    return ", ".join([*file, *sorted(given() - {CONFIG})]) or "nothing but defaults"
+
+
 def _file() -> Document | None:
-    named = os.environ.get(f"{PREFIX}CONFIG")
+    named = os.environ.get(CONFIG)
     return read(anchored(named, Path.cwd())) if named else None
 
 

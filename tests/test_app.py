@@ -20,7 +20,7 @@ from core.bench.server import ServerProcess
 from core.errors import ResidencyError
 from core.plugins import load_plugins
 from core.serving.service import Service
-from core.settings import Settings
+from core.settings import Settings, settings_from_environment
 from tests.support import FAKES, SECONDS, checkpoint_in, gated, run_python, running, wait_for
 
 ROUTES = {"persistent": "/predict", "on-demand": "/predict-on-demand", "lru-cached": "/predict-lru-cached"}
@@ -222,7 +222,7 @@ def test_one_broken_checkpoint_is_503_and_the_others_are_served(tmp_path: Path) 
     bad, good = checkpoint_in(tmp_path / "of acme" / "bad"), checkpoint_in(tmp_path / "good")
     (bad / "model.safetensors").unlink()
     (bad / "model.safetensors").write_bytes(b"torn")
-    with running({"models": {"good": str(good), "bad": str(bad)}}) as (_, client):
+    with running({"models": {"good": str(good), "bad": str(bad)}, "strategies": list(ROUTES)}) as (_, client):
         for route in ROUTES.values():
             response = client.post(route, json={"text": "x", "model": "bad"})
             assert response.status_code == 503
@@ -309,6 +309,39 @@ def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     assert "no option 'size'; allowed: capacity" in serve_with(RESIDENCY_CONFIG=str(config))
     config.write_text("modells: {a: embedded}\n")
     assert "app.yaml:1:1: modells: is no key here; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
+
+
+EVERY = ["persistent", "on-demand", "lru-cached", "keep-alive"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "strategies"),
+    [
+        ({}, EVERY),
+        ({"log": "json"}, EVERY),
+        ({"models": {"a": "embedded"}}, ["persistent"]),
+        ({"models": {"a": "embedded", "b": "embedded"}, "strategies": None}, ["persistent"]),
+        ({"models": {"a": "embedded"}, "strategies": ["keep-alive", "on-demand"]}, ["keep-alive", "on-demand"]),
+        ({"strategies": ["on-demand"]}, ["on-demand"]),
+    ],
+)
+def test_who_names_models_and_no_strategy_gets_one(settings: dict[str, Any], strategies: list[str]) -> None:
+    service = Service(Settings.model_validate(settings), load_plugins([]))
+    assert [mounted.name for mounted in service.mounted] == strategies
+
+
+def test_models_of_a_variable_or_a_file_get_one_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mounted() -> list[str]:
+        return [each.name for each in Service(settings_from_environment(), load_plugins([])).mounted]
+
+    monkeypatch.setenv("RESIDENCY_MODELS", "")
+    assert mounted() == EVERY
+    monkeypatch.setenv("RESIDENCY_MODELS", "{a: embedded}")
+    assert mounted() == ["persistent"]
+    monkeypatch.delenv("RESIDENCY_MODELS")
+    (tmp_path / "app.yaml").write_text("models: {a: embedded}")
+    monkeypatch.setenv("RESIDENCY_CONFIG", str(tmp_path / "app.yaml"))
+    assert mounted() == ["persistent"]
 
 
 def test_a_default_answers_requests_that_name_no_model(tmp_path: Path) -> None:

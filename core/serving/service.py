@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from threading import Semaphore
@@ -44,6 +44,7 @@ log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
 Action = Literal["preload", "evict"]
+OF_MODELS = "persistent"  # the strategy of settings that name models and none
 LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
 
 
@@ -127,10 +128,7 @@ class Service:
         check_multiprocess()
         self._settings = settings
         self._plugins = plugins
-        choices = settings.strategies
-        if choices is None:
-            choices = [StrategyChoice(strategy=name) for name in plugins.strategies]
-        self.mounted = [self._mount(choice) for choice in choices]
+        self.mounted = [self._mount(choice) for choice in self._choices()]
         names = [mounted.name for mounted in self.mounted]
         for name in names:
             if names.count(name) > 1:
@@ -145,9 +143,21 @@ class Service:
         self._compute = DaemonPool("compute", COMPUTE_SLOTS, begin=spread_forwards)
         self._by_hand = DaemonPool("by-hand", LOAD_SLOTS)
 
+    def _choices(self) -> Sequence[StrategyChoice]:
+        """Left out, all that there are: a show of the embedded model. Who names models wants one copy of each."""
+        if self._settings.strategies is not None:
+            return self._settings.strategies
+        is_a_show = "models" not in self._settings.model_fields_set
+        return [StrategyChoice(strategy=name) for name in (self._plugins.strategies if is_a_show else [OF_MODELS])]
+
     def _mount(self, choice: StrategyChoice) -> Mounted:
         loader: LoaderChoice = choice.loader
         return Mounted(choice, self._plugins.strategy(choice.strategy), self._plugins.loader(loader.name))
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """References by id."""
+        return self._settings.models
 
     @property
     def model_ids(self) -> Sequence[str]:
