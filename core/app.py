@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from threading import Thread
+from time import perf_counter
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -30,8 +31,9 @@ from .serving.edge import Edge
 from .serving.logs import set_up
 from .serving.problems import add_problem_handlers
 from .serving.release import use_one_heap
+from .serving.served import announcement
 from .serving.service import Service
-from .settings import Settings, settings_from_environment
+from .settings import Settings, configured_by, settings_from_environment
 from .threads import limit_torch
 
 log = logging.getLogger("residency")
@@ -40,10 +42,10 @@ log = logging.getLogger("residency")
 class App(FastAPI):
     """FastAPI within our own limits, which as middlewares inside it would come late, and not see the server."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: Settings, service: Service, configured_by: str) -> None:
         summary = "One model under several loading strategies"
-        super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service))
-        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.refusal), settings)
+        super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service, configured_by))
+        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.admit), settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -55,16 +57,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises ResidencyError for wrong `settings`. Wrong variables end the process with a sentence instead:
     who starts a server from a shell has no use for a traceback.
     """
-    if settings is None:
-        try:
-            return create_app(settings_from_environment())
-        except ResidencyError as error:
-            sys.exit(f"residency: {error}")
+    if settings is not None:
+        return _app(settings, "the program that made the app")
+    try:
+        return _app(settings_from_environment(), configured_by())
+    except ResidencyError as error:
+        sys.exit(f"residency: {error}")
+
+
+def _app(settings: Settings, configured_by: str) -> FastAPI:
     limit_torch()
     use_one_heap()
     set_up(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
-    app = App(settings, service)
+    app = App(settings, service, configured_by)
     add_problem_handlers(app)
     add_predict_routes(app, service, steered=settings.token is not None)
     add_open_inference(app, service)
@@ -77,21 +83,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         """Listen at once, so that health answers while the start-up loads run."""
 
         def start() -> None:
+            began = perf_counter()
             try:
                 service.start()
+                log.info("%s", announcement(service, configured_by, perf_counter() - began))
             except Exception as error:
                 known = isinstance(error, ResidencyError)
                 log.critical("%s", error if known else "The server cannot start.", exc_info=not known)
                 service.close()
                 # Nothing is served yet, and every softer end is reported as success or by a traceback.
                 os._exit(1)
-            service.check_models()
+            try:
+                service.check_models()
+            except Exception:
+                log.exception("Probing the models failed")
 
         Thread(target=start, name="start-up", daemon=True).start()
         try:

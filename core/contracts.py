@@ -105,6 +105,9 @@ class Load(Protocol):
     def size(self, model_id: str) -> int:
         """`Loader.size` of the model: the unit of every budget."""
 
+    def epoch(self, moment: float) -> float:
+        """Seconds since the epoch of a moment of `time.monotonic`: what `explain` tells, whenever the clock was set."""
+
     def __call__(self, model_id: str) -> Model:
         """Raises `core.errors.LoadFailed`, whose message a caller may see."""
 

@@ -39,6 +39,10 @@ class UnknownModel(ResidencyError):
     """A request names a model id that this server does not have."""
 
 
+class ModelNotNamed(ResidencyError):
+    """A request names no model, and the server has several and no default."""
+
+
 class UnknownStrategy(ResidencyError):
     """A request names a strategy that this server has not mounted."""
 

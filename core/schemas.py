@@ -31,7 +31,7 @@ class PredictRequest(BaseModel):
 
     text: Annotated[str, Field(default_factory=str)]
     texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
-    model: Annotated[str, Field(description="a model id; the first model when left out")] | None = None
+    model: Annotated[str, Field(description="a model id; needed unless there is one only, or a default")] | None = None
     top_k: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Field(description="tell so many labels of each text, too; null: all"),

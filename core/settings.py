@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,18 +20,20 @@ from .errors import SettingsError, YamlError
 from .files import anchored
 from .models.references import anchor
 from .strict_yaml import Document, parse, read
+from .variables import PREFIX, check, given
 
-PREFIX = "RESIDENCY_"
+CONFIG = f"{PREFIX}CONFIG"
 ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
 
 
 class Settings(BaseSettings):
     """What to serve, and the limits of a request."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
+    default: Annotated[str, Field(description="the model of a request that names none")] | None = None
     plugins: Annotated[list[str], NoDecode] = []
     max_body: ByteSize = ByteSize(2 << 20)
     max_header: Annotated[ByteSize, Field(ge=1024)] = ByteSize(32 << 10)
@@ -57,6 +59,14 @@ class Settings(BaseSettings):
         parsed = parse(value, Path("the variable")).value
         return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
 
+    @field_validator("default")
+    @classmethod
+    def _is_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        models = info.data.get("models")  # not there, if it is wrong itself
+        if value is not None and models is not None and value not in models:
+            raise ValueError(f"there is no model '{value[:100]}' among those of 'models'")
+        return value
+
     @field_validator("batching", mode="before")
     @classmethod
     def _batching_from_variable(cls, value: Any) -> Any:
@@ -76,24 +86,28 @@ class Settings(BaseSettings):
 
 def settings_from_environment() -> Settings:
     """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
-    known = {name.upper() for name in Settings.model_fields} | ELSEWHERE
-    for name in os.environ:
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
-            allowed = ", ".join(PREFIX + suffix for suffix in sorted(known))
-            raise SettingsError(f"The variable {name} means nothing here; allowed: {allowed}.")
+    check({PREFIX + name.upper() for name in (*Settings.model_fields, *ELSEWHERE)})
     try:
         return Settings()
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         field = str(detail["loc"][0]) if detail["loc"] else ""
         variable = PREFIX + field.upper()
-        if variable not in os.environ and (document := _file()):
+        if variable not in given() and (document := _file()):
             raise document.invalid(detail, Settings) from error
-        raise SettingsError(f"{variable}: {detail['msg']} (got {detail['input']!r}).") from error
+        sentence = detail["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{variable}: {sentence} (got {detail['input']!r}).") from error
+
+
+def configured_by() -> str:
+    """The file and the variables that `settings_from_environment` goes by."""
+    named = os.environ.get(CONFIG)
+    file = [str(anchored(named, Path.cwd()))] if named else []
+    return ", ".join([*file, *sorted(given() - {CONFIG})]) or "nothing but defaults"
 
 
 def _file() -> Document | None:
-    named = os.environ.get(f"{PREFIX}CONFIG")
+    named = os.environ.get(CONFIG)
     return read(anchored(named, Path.cwd())) if named else None
 
 

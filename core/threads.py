@@ -9,21 +9,18 @@ import sys
 import threading
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup/cpu.max")
+from .cgroups import ROOT, cpu_quota
+
 VARIABLE = "OMP_NUM_THREADS"
 BOUND_BY_USER = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 TASKS = Path("/proc/self/task")
 GRAIN = 1 << 15  # elements, of which torch gives each of its threads so many (at::internal::GRAIN_SIZE)
 
 
-def cores() -> int:
-    """By affinity and by the quota of a container (cgroup v2), which torch does not know of."""
+def cores(root: Path = ROOT) -> int:
+    """By affinity and by the quotas of control groups, which torch does not know of; `root` as of `cpu_quota`."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CGROUP.read_text().split()
-        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup, or `max`
-        return allowed
+    return math.ceil(min(allowed, cpu_quota(root)))
 
 
 def torch_threads() -> int:
@@ -36,7 +33,7 @@ def limit_torch() -> None:
     """Has an effect only before torch is imported."""
     os.environ[VARIABLE] = str(torch_threads())
     # libgomp's threads spin for milliseconds when a forward is over, on cores that its answer needs to leave.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT") or "3000"
 
 
 def spread_forwards() -> None:

@@ -54,6 +54,9 @@ class ColdStarts:
     def size(self, model_id: str) -> int:
         return self._load.size(model_id)
 
+    def epoch(self, moment: float) -> float:
+        return self._load.epoch(moment)
+
     def __call__(self, model_id: str) -> Model:
         began, before = self._clock(), self._processor()
         model = self._load(model_id)

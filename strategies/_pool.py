@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from threading import Condition
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from pydantic import ByteSize
@@ -33,7 +33,7 @@ class _Entry:
         self.reserved = False  # whether it is counted; not while it waits for room
         self.leaving = False  # its users go on, but whoever comes waits until it is gone
         self.idle_since = 0.0  # `monotonic`, when `users` became 0
-        self.last_use = time()
+        self.last_use = monotonic()
 
 
 class Pool:
@@ -102,7 +102,8 @@ class Pool:
                 return {}
             next_out = self._least_recently_used() if self._limits.exist else None
             why = self._limits.why(model_id, entry.users, next_out)
-            return {"in_use": entry.users, "last_use": entry.last_use, "next_out": model_id == next_out, "why": why}
+            last_use = self._load.epoch(entry.last_use)
+            return {"in_use": entry.users, "last_use": last_use, "next_out": model_id == next_out, "why": why}
 
     def idle(self) -> dict[str, float]:
         """Since when (`monotonic`) each model is unused that could be freed."""
@@ -127,7 +128,7 @@ class Pool:
             entry = self._entries.get(model_id)
             if joined := entry is not None:
                 self._entries.move_to_end(model_id)
-                entry.last_use = time()
+                entry.last_use = monotonic()
             else:
                 error, until = self._failures.get(model_id, (None, 0.0))
                 if error is not None and monotonic() < until:
@@ -169,7 +170,7 @@ class Pool:
                 self._give_back(entry)
             raise
         with self._changed:
-            entry.model, entry.last_use = model, time()
+            entry.model, entry.last_use = model, monotonic()
             self._changed.notify_all()
 
     def _reserve(self, model_id: str, entry: _Entry, size: int) -> None:

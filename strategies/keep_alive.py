@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import TIMEOUT_MAX, Condition, Thread
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import pluggy
@@ -94,7 +94,7 @@ class KeepAlive:
         idle = self._pool.idle()
         ends = {i: since + self._seconds(i) for i, since in idle.items() if 0 < self._seconds(i) < float("inf")}
         if model_id in ends:
-            known["expires"] = time() + ends[model_id] - monotonic()
+            known["expires"] = self._cold_starts.epoch(ends[model_id])
             if self._budget is None and model_id == min(ends, key=lambda i: ends[i]):
                 known |= {"next_out": True, "why": "its time is up first"}
         if known and self._of(model_id) == "auto":

@@ -21,6 +21,7 @@ from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
 from core.plugins import load_plugins
+from core.serving.clock import CLOCK, Clock
 from core.serving.host import Host
 from core.serving.versions import Versions
 
@@ -38,12 +39,12 @@ def checkpoint_in(folder: Path) -> Path:
     return folder
 
 
-def host_of(loader: Any, *directories: Path, strategy: str = "test") -> Host:
+def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:
     """A host whose model ids are the directories' names."""
     hooks = load_plugins([FAKES]).manager.hook
     versions = Versions({path.name: str(path) for path in directories})
     versions.find_all()
-    return Host(strategy, loader, versions, hooks, Semaphore(64))
+    return Host(strategy, loader, versions, hooks, Semaphore(64), clock=clock)
 
 
 class Gate:

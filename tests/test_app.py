@@ -18,7 +18,9 @@ from core.app import create_app
 from core.bench.client import connect
 from core.bench.server import ServerProcess
 from core.errors import ResidencyError
-from core.settings import Settings
+from core.plugins import load_plugins
+from core.serving.service import Service
+from core.settings import Settings, settings_from_environment
 from tests.support import FAKES, SECONDS, checkpoint_in, gated, run_python, running, wait_for
 
 ROUTES = {"persistent": "/predict", "on-demand": "/predict-on-demand", "lru-cached": "/predict-lru-cached"}
@@ -116,6 +118,8 @@ def test_openapi_has_examples_that_work(real: Client) -> None:
         ('{"text": "x", "model": "nope"}', 404, "no model 'nope'. Models: a, b."),
         ('{"text": "x", "model": "../a"}', 404, "no model '../a'"),
         ('{"text": "x", "model": ""}', 404, "no model ''"),
+        ('{"text": "x"}', 422, "model: name one of those that this server has: a, b."),
+        ('{"text": "x", "model": null}', 422, "name one of those that this server has: a, b."),
         ("{}", 422, "give either 'text' or 'texts'"),
         ('{"text": "x", "texts": ["y"]}', 422, "give either 'text' or 'texts'"),
         ('{"texts": []}', 422, "texts: "),
@@ -218,7 +222,7 @@ def test_one_broken_checkpoint_is_503_and_the_others_are_served(tmp_path: Path) 
     bad, good = checkpoint_in(tmp_path / "of acme" / "bad"), checkpoint_in(tmp_path / "good")
     (bad / "model.safetensors").unlink()
     (bad / "model.safetensors").write_bytes(b"torn")
-    with running({"models": {"good": str(good), "bad": str(bad)}}) as (_, client):
+    with running({"models": {"good": str(good), "bad": str(bad)}, "strategies": list(ROUTES)}) as (_, client):
         for route in ROUTES.values():
             response = client.post(route, json={"text": "x", "model": "bad"})
             assert response.status_code == 503
@@ -296,7 +300,7 @@ def serve_with(**variables: str) -> str:
 def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     config = tmp_path / "app.yaml"
     config.write_text("models: {a: embedded}\nstrategies:\n  - {strategy: lru-cached, options: {size: 3}}\n")
-    assert "RESIDENCY_MODEL means nothing here; allowed: RESIDENCY_ALLOWED_HOSTS" in serve_with(
+    assert "RESIDENCY_MODEL means nothing here; did you mean RESIDENCY_MODELS?" in serve_with(
         RESIDENCY_MODEL="embedded"
     )
     assert "RESIDENCY_MAX_TEXTS" in serve_with(RESIDENCY_MAX_TEXTS="none")
@@ -305,6 +309,83 @@ def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     assert "no option 'size'; allowed: capacity" in serve_with(RESIDENCY_CONFIG=str(config))
     config.write_text("modells: {a: embedded}\n")
     assert "app.yaml:1:1: modells: is no key here; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
+
+
+EVERY = ["persistent", "on-demand", "lru-cached", "keep-alive"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "strategies"),
+    [
+        ({}, EVERY),
+        ({"log": "json"}, EVERY),
+        ({"models": {"a": "embedded"}}, ["persistent"]),
+        ({"models": {"a": "embedded", "b": "embedded"}, "strategies": None}, ["persistent"]),
+        ({"models": {"a": "embedded"}, "strategies": ["keep-alive", "on-demand"]}, ["keep-alive", "on-demand"]),
+        ({"strategies": ["on-demand"]}, ["on-demand"]),
+    ],
+)
+def test_who_names_models_and_no_strategy_gets_one(settings: dict[str, Any], strategies: list[str]) -> None:
+    service = Service(Settings.model_validate(settings), load_plugins([]))
+    assert [mounted.name for mounted in service.mounted] == strategies
+
+
+def test_models_of_a_variable_or_a_file_get_one_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mounted() -> list[str]:
+        return [each.name for each in Service(settings_from_environment(), load_plugins([])).mounted]
+
+    monkeypatch.setenv("RESIDENCY_MODELS", "")
+    assert mounted() == EVERY
+    monkeypatch.setenv("RESIDENCY_MODELS", "{a: embedded}")
+    assert mounted() == ["persistent"]
+    monkeypatch.delenv("RESIDENCY_MODELS")
+    (tmp_path / "app.yaml").write_text("models: {a: embedded}")
+    monkeypatch.setenv("RESIDENCY_CONFIG", str(tmp_path / "app.yaml"))
+    assert mounted() == ["persistent"]
+
+
+def test_a_default_answers_requests_that_name_no_model(tmp_path: Path) -> None:
+    directories = [checkpoint_in(tmp_path / name) for name in "abc"]
+    with running(fake_settings(*directories) | {"default": "b"}) as (_, client):
+        for route in ROUTES.values():
+            assert client.post(route, json={"text": "x"}).json()["model"] == "b"
+            assert client.post(route, json={"text": "x", "model": None}).json()["model"] == "b"
+            assert client.post(route, json={"text": "x", "model": "c"}).json()["model"] == "c"
+            assert client.post(route, json={"text": "x", "model": ""}).status_code == 404
+
+
+@pytest.mark.parametrize("default", [None, "a", "b"])
+@pytest.mark.parametrize("models", ["a", "ab"])
+def test_the_document_says_whether_a_request_must_name_a_model(models: str, default: str | None) -> None:
+    settings = {"models": dict.fromkeys(models, "embedded")}
+    if default is not None and default not in models:
+        with pytest.raises(ValueError, match="there is no model 'b' among those of 'models'"):
+            Settings.model_validate(settings | {"default": default})
+        return
+    app = create_app(Settings.model_validate(settings | {"default": default}))
+    for _ in range(2):  # it is made once, and asked for again
+        content = app.openapi()["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        expected = default or ("a" if models == "a" else None)
+        assert content["schema"].get("required", []) == ([] if expected else ["model"])
+        assert content["schema"]["properties"]["model"].get("default") == expected
+        named = content["schema"]["properties"]["model"]
+        assert (named["anyOf"][0] if expected else named)["enum"] == list(models)
+        for example in content["examples"].values():
+            assert expected or example["value"]["model"] in models
+
+
+def test_a_default_that_is_no_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "app.yaml"
+    config.write_text("models: {a: embedded, b: embedded}\ndefault: c\n")
+    assert "app.yaml:2:1: default: there is no model 'c'" in serve_with(RESIDENCY_CONFIG=str(config))
+    assert "RESIDENCY_DEFAULT: there is no model 'a'" in serve_with(RESIDENCY_DEFAULT="a")
+
+
+def test_a_thousand_models_are_not_all_listed_in_an_error() -> None:
+    models = {f"m{i}": "embedded" for i in range(1000)}
+    service = Service(Settings(models=models), load_plugins([]))
+    with pytest.raises(ResidencyError, match=r"this server has: m0, m1, .*, m99 …and 900 more\.$"):
+        service.find_model(None)
 
 
 def test_settings_come_from_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,4 +418,4 @@ def test_after_a_body_that_was_too_large_the_connection_serves_on(fake: Client) 
     """Head and body of the next request come apart, and only its own bytes count."""
     for _ in range(20):
         assert fake.post("/predict", content=b"[" * 200_000, headers={"Content-Type": "application/json"}).is_error
-        assert fake.post("/predict", json={"text": "good " * 500}).status_code == 200
+        assert fake.post("/predict", json={"text": "good " * 500, "model": "a"}).status_code == 200

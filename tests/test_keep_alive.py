@@ -162,6 +162,9 @@ class Timed:
     def size(self, model_id: str) -> int:
         return self.nbytes
 
+    def epoch(self, moment: float) -> float:
+        return moment
+
     def __call__(self, model_id: str) -> Any:
         seconds, processor = self._takes.pop(0)
         self.now += seconds

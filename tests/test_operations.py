@@ -19,8 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.app import create_app
 from core.bench.client import connect
 from core.errors import ResidencyError
+from core.models.embedded import embedded
 from core.plugins import load_plugins
 from core.serving import logs
+from core.serving.served import announcement
 from core.serving.service import Service
 from core.settings import Settings
 from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
@@ -216,6 +218,35 @@ def test_overload_is_refused_at_once_and_passes(client: Client, directories: dic
     assert ask(client, "c", "keep-alive").status_code == 200
 
 
+def test_a_refusal_is_counted_for_the_model_that_was_asked_for(client: Client, directories: dict[str, Path]) -> None:
+    """Or for none, where all queues are full and nobody reads a body to know."""
+    url = str(client.base_url)
+
+    def wait(model: str) -> httpx.Response:
+        with connect(url, SECONDS) as own:
+            return ask(own, model, "on-demand")
+
+    def counted() -> list[float]:
+        found = metrics(client)["residency_requests_total"]
+        return [found.get(f"model={model},outcome=overloaded,strategy=on-demand", 0.0) for model in ("a", "b", "c", "")]
+
+    def waiting(*models: str) -> bool:
+        return all(state(client, "on-demand", model)["waiting"] == 4 for model in models)
+
+    before = counted()
+    with ThreadPoolExecutor(12) as pool, gated(directories["a"]), gated(directories["b"]), gated(directories["c"]):
+        held = [pool.submit(wait, "b") for _ in range(4)]
+        wait_for(lambda: waiting("b"))
+        assert [ask(client, model, "on-demand").status_code for model in "bb"] == [503, 503]
+        held += [pool.submit(wait, model) for model in "ac" for _ in range(4)]
+        wait_for(lambda: waiting("a", "b", "c"))
+        for model in ("c", "c", "none"):
+            assert ask(client, model, "on-demand").status_code == 503
+        gained = [after - earlier for after, earlier in zip(counted(), before, strict=True)]
+    assert gained == [0, 2, 0, 3]
+    assert [future.result(SECONDS).status_code for future in held] == [200] * 12
+
+
 def test_a_deadline_passes_while_a_load_hangs(client: Client, directories: dict[str, Path]) -> None:
     steer(client, "a", "unload", "lru-cached")
     with gated(directories["a"]) as gate:
@@ -262,6 +293,59 @@ def test_the_log_says_as_json_what_each_request_cost(tmp_path: Path) -> None:
     assert request["ms"] >= sum(request[part] for part in parts) > 0
     [loaded] = [line for line in lines if "loaded" in line["message"]]
     assert loaded["request_id"] == "mine"
+
+
+def ready(log: Path) -> str:
+    """What the server says once it is ready: a line that comes just after it is."""
+    wait_for(lambda: "Ready after " in log.read_text())
+    [line] = [line for line in log.read_text().splitlines() if "Ready after " in line]
+    return line
+
+
+def test_the_log_says_what_is_served_without_any_setting(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with uvicorn(log, variables={"RESIDENCY_CACHE": str(embedded().parent)}):
+        line = ready(log)
+    assert re.match(r"INFO:     Ready after \d+\.\d\d s\. Models: embedded \(embedded\)\. Strategies: ", line)
+    assert "persistent at /predict (transformers), on-demand at /predict-on-demand (transformers), " in line
+    assert line.endswith(". Configured by RESIDENCY_CACHE.")
+
+
+def test_the_log_says_what_is_served_and_who_said_so(tmp_path: Path) -> None:
+    """In one line, however many models there are, and as JSON; never the token itself."""
+    log, config = tmp_path / "log", tmp_path / "app.yaml"
+    models = {f"m{i}": "embedded" for i in range(20)}
+    config.write_text(json.dumps({"models": models, "plugins": [FAKES], "strategies": ["lru-cached"]}))
+    variables = {
+        "RESIDENCY_CONFIG": str(config),
+        "RESIDENCY_LOG": "json",
+        "RESIDENCY_TOKEN": TOKEN,
+        "RESIDENCY_STRATEGIES": "[{strategy: keep-alive, loader: fake}]",
+        "RESIDENCY_MAX_TEXT": "",
+        "RESIDENCY_CACHE": str(embedded().parent),
+    }
+    with uvicorn(log, variables=variables):
+        line = json.loads(ready(log))
+    assert (line["level"], line["logger"]) == ("INFO", "residency")
+    assert line["message"].partition(". Models: ")[2] == (
+        "m0 (embedded), m1 (embedded), m2 (embedded) …and 17 more."
+        " Strategies: keep-alive at /predict-keep-alive (fake)."
+        f" Configured by {config}, RESIDENCY_CACHE, RESIDENCY_LOG, RESIDENCY_STRATEGIES, RESIDENCY_TOKEN."
+    )
+    assert TOKEN not in log.read_text()
+
+
+def test_of_a_thousand_models_the_log_names_three() -> None:
+    service = Service(Settings(models={f"m{i}": "embedded" for i in range(1000)}), load_plugins([]))
+    assert "Models: m0 (embedded), m1 (embedded), m2 (embedded) …and 997 more. " in announcement(service, "a test", 0.5)
+
+
+def test_a_server_that_cannot_start_never_says_that_it_is_ready(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with uvicorn(log, variables={"RESIDENCY_MODELS": f"{{a: {tmp_path}}}"}):
+        said = log.read_text()
+    assert "CRITICAL: Model 'a': " in said
+    assert "Ready" not in said
 
 
 def test_the_log_as_text_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

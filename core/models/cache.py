@@ -17,10 +17,19 @@ HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this pr
 
 
 def cache_directory() -> Path:
-    """`RESIDENCY_CACHE`, or `residency` in the user's cache folder."""
-    if named := os.environ.get("RESIDENCY_CACHE"):
-        return Path(named).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residency"
+    """`RESIDENCY_CACHE`, or `residency` in the user's cache folder.
+
+    Raises ModelReferenceError for a user without a home directory.
+    """
+    try:
+        if named := os.environ.get("RESIDENCY_CACHE"):
+            return Path(named).expanduser().absolute()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residency"
+    except RuntimeError as error:  # a container's user may have neither HOME nor an entry in /etc/passwd
+        raise ModelReferenceError(
+            "This user has no home directory, and so no cache for checkpoints."
+            " Point RESIDENCY_CACHE at a folder that can be written, by its whole path."
+        ) from error
 
 
 def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:

@@ -6,6 +6,7 @@ id such as `org/name`, optionally with `@<revision>`.
 
 from __future__ import annotations
 
+import os
 import re
 from glob import escape
 from pathlib import Path
@@ -74,11 +75,19 @@ def _is_wanted(name: str) -> bool:
 
 def _download(repo: str, revision: str | None) -> Path:
     """From the hub, or from its cache on this machine when the hub does not answer."""
+    for name in ("HF_HOME", "XDG_CACHE_HOME"):  # empty is as good as unset, but not to the hub's client
+        if not os.environ.get(name):
+            os.environ.pop(name, None)
     import httpx
     from huggingface_hub import constants, list_repo_files, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
+    if constants.HF_HUB_CACHE.startswith("~"):  # it would become a folder of this name in the current one
+        raise ModelReferenceError(
+            f"This user has no home directory, and so no cache for {named}."
+            " Point HF_HOME at a folder that can be written, and RESIDENCY_CACHE at another."
+        )
     offline = constants.HF_HUB_OFFLINE
     try:
         if not offline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import anyio
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from ..serving.service import Service
 
@@ -14,4 +13,4 @@ def add_metrics(app: FastAPI, service: Service) -> None:
         "/metrics", summary="For Prometheus", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
     )
     async def metrics() -> Response:
-        return Response(await anyio.to_thread.run_sync(service.metrics.scrape), media_type=CONTENT_TYPE_LATEST)
+        return Response(await anyio.to_thread.run_sync(service.metrics.scrape), media_type=service.metrics.media_type)

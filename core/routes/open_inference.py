@@ -151,8 +151,6 @@ def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
     foreign = "content-type" not in headers and "origin" in headers
     if foreign or (kind not in (JSON, BINARY) and not kind.endswith("+json")):
         raise HTTPException(415, "Send the body as JSON, or as application/octet-stream with tensors after the JSON.")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "Send the body as it is: this server takes no compressed ones.")
     length = headers.get(HEADER_LENGTH)
     if length is None:
         return validated(InferRequest, body), b""

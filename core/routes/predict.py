@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -101,20 +103,38 @@ def headers_of(answer: Answer) -> dict[str, str]:
 
 def parse(body: bytes, request: Request) -> PredictRequest:
     """Raises RequestValidationError, or HTTPException for what is not JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
+    check_json(request)
     return validated(PredictRequest, body)
 
 
+def check_json(request: Request) -> None:
+    """Raise HTTPException for a body that is not said to be JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
+
+
 def validated(model: type[Wanted], body: bytes) -> Wanted:
-    """Raises RequestValidationError."""
+    """Raises RequestValidationError, or HTTPException for what is not UTF-8. A byte order mark is passed over."""
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        _check_utf8(body)
         if error.error_count() > MANY_ERRORS:  # nobody reads them, and to write them takes seconds
             raise HTTPException(422, "The body does not fit the schema in many places; see /docs.") from None
         raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise HTTPException for a body in another encoding, which its zero bytes or its byte order mark give away."""
+    encoding = json.detect_encoding(body)
+    if encoding != "utf-8":
+        raise HTTPException(422, f"The body must be UTF-8; it looks like {encoding.upper()}.")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise HTTPException(422, f"The body must be UTF-8, which its byte {error.start} is not.") from None
 
 
 async def predicted(

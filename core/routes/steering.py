@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
@@ -15,8 +15,10 @@ from ..schemas import Steered, SteerRequest
 from ..serving.residency import state_of
 from ..serving.service import Service
 from .openapi import problems
+from .predict import check_json, validated
 
 bearer = HTTPBearer(auto_error=False)
+BODY = {"required": True, "content": {"application/json": {"schema": SteerRequest.model_json_schema()}}}
 
 
 def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
@@ -33,9 +35,12 @@ def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
             summary=summary,
             operation_id=f"{name}_model",
             dependencies=[Depends(check)],
-            responses=problems(401, 404, 405, 409, 413, 422, 503),
+            responses=problems(401, 404, 405, 409, 413, 415, 422, 503),
+            openapi_extra={"requestBody": BODY},
         )
-        async def steer(model_id: str, wanted: SteerRequest) -> Steered:
+        async def steer(model_id: str, request: Request) -> Steered:
+            check_json(request)
+            wanted = validated(SteerRequest, await request.body())
             mounted = next((each for each in service.mounted if each.name == wanted.strategy), None)
             if mounted is None:
                 raise UnknownStrategy(f"There is no strategy '{wanted.strategy[:100]}' here.")

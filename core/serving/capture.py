@@ -16,32 +16,51 @@ log = logging.getLogger("residency")
 
 
 class Capture:
-    """Appends a line `{"time": <unix seconds>, "model": "<id>"}` for each arrival; several workers may share a file."""
+    """Appends a line `{"time": <unix seconds>, "model": "<id>"}` for each arrival; several workers may share a file.
+
+    A file that is renamed or deleted meanwhile (logrotate) is begun anew at its path; one that is cut is appended to.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises SettingsError."""
-        self._path = path
+        self._path = path.absolute()
         self._failed = False
+        self._closed = False
         try:
-            # A FIFO that nobody reads must not hold up the start.
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            self._file = _open(self._path)
         except OSError as error:
             raise SettingsError(f"capture: {path} cannot be written: {error.strerror}.") from error
-        if not stat.S_ISREG(os.fstat(self._file).st_mode):
-            os.close(self._file)
-            raise SettingsError(f"capture: {path} is no regular file.")
 
     def arrived(self, model_id: str) -> None:
         """A failure is told once, and ends nothing."""
-        if self._file < 0:
+        if self._closed:
             return
         line = json.dumps({"time": round(time.time(), 6), "model": model_id}).encode() + b"\n"
         try:
-            self._append(line)
+            try:
+                self._follow()
+            finally:  # what cannot be begun anew is in the old file
+                self._append(line)
+            while not os.fstat(self._file).st_nlink and self._follow():  # it was deleted meanwhile, with the line
+                self._append(line)
+            self._failed = False
         except OSError as error:
             if not self._failed:
                 log.error("%s cannot be written, so requests are missing in it: %s", self._path, error.strerror)
             self._failed = True
+
+    def _follow(self) -> bool:
+        """Go on with the file that is at the path now; whether it is another one."""
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            there = None
+        mine = os.fstat(self._file)
+        if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+            return False
+        old, self._file = self._file, _open(self._path)
+        os.close(old)
+        return True
 
     def _append(self, line: bytes) -> None:
         """Whole or not at all, also where a disk is full in the middle of it."""
@@ -55,5 +74,16 @@ class Capture:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        file, self._file = self._file, -1
+        if not self._closed:
+            self._closed = True
+            os.close(self._file)
+
+
+def _open(path: Path) -> int:
+    """To append to. Raises OSError, also for what is no regular file."""
+    # A FIFO that nobody reads must not hold up the start.
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
+        raise OSError(0, "is no regular file")
+    return file

@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import Overloaded
 from ..settings import Settings
 from .logs import access, request_id
+from .paths import route_path
 from .problems import FAILED, problem
 
 log = logging.getLogger("residency")
 NO_ROOM = "The bodies of the requests that wait take all the room that there is; come again."
+COMPRESSED = "Send the body as it is, without Content-Encoding: this server takes no compressed ones."
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 EVENT = "residency.event"  # in a request's scope: what its line in the log says of it, besides
 
@@ -34,13 +36,13 @@ class Edge:
     spent itself on the way there.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, refusal: Callable[[str], Overloaded | None]) -> None:
-        """`refusal` tells by the path whether there is a place for one more request."""
+    def __init__(self, app: ASGIApp, settings: Settings, admit: Callable[[str], None]) -> None:
+        """`admit` raises Overloaded where, going by the path alone, there is no place for one more request."""
         self._app = app
         self._max_body = settings.max_body
         self._max_bodies = settings.max_queue_bytes
         self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
-        self._refusal = refusal
+        self._admit = admit
         self._held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +55,7 @@ class Edge:
         identity = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         request_id.set(identity)
         scope[EVENT] = {}
+        is_head = scope["method"] == "HEAD"
         status = 0
 
         async def answer(message: Message) -> None:
@@ -60,10 +63,13 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         try:
-            await self._serve(scope, headers, receive, answer)
+            # A HEAD is answered as the GET would be, its length included; the server goes by its own scope.
+            await self._serve({**scope, "method": "GET"} if is_head else scope, headers, receive, answer)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not status:
@@ -76,7 +82,15 @@ class Edge:
         if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
             await problem(421, "This server does not answer for the host that the request names.")(scope, receive, send)
             return
-        if overloaded := self._refusal(scope["path"]):
+        if b"content-encoding" in headers and _is_compressed(
+            scope
+        ):  # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16
+            await problem(415, COMPRESSED, {"Accept-Encoding": "identity"})(scope, receive, send)
+            return
+        try:
+            if scope["method"] == "POST":
+                self._admit(route_path(scope))
+        except Overloaded as overloaded:
             await _refused(str(overloaded), overloaded.seconds)(scope, receive, send)
             return
         sentence = f"The body is over the limit of {self._max_body} bytes."
@@ -111,6 +125,12 @@ def _refused(sentence: str, seconds: int) -> Response:
 def _host(headers: dict[bytes, bytes]) -> str:
     """Without the port; an IPv6 address keeps its brackets."""
     return re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1")).lower()
+
+
+def _is_compressed(scope: Scope) -> bool:
+    """Whether there is a body in any coding; the header may be repeated, and list several."""
+    codings = b",".join(value for name, value in scope["headers"] if name == b"content-encoding").lower().split(b",")
+    return scope["method"] != "GET" and any(coding.strip() not in (b"", b"identity") for coding in codings)
 
 
 def _line(scope: Scope, status: int, seconds: float) -> dict[str, Any]:

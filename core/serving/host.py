@@ -18,6 +18,7 @@ from ..contracts import Loader, LoadReason, Model, Reason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, ResidencyError
 from ..models.heads import read_config
 from ..models.probe import Probes, is_known
+from .clock import CLOCK, Clock
 from .hosted import Freed, HostedModel, Used
 from .redact import without_paths
 from .release import give_back
@@ -37,7 +38,7 @@ class Loaded(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A load that took `seconds`, or an unload after so many in memory; `at` is since the epoch."""
+    """A load that took `seconds`, or an unload after so many in memory; `at` is a moment of the host's clock."""
 
     event: Literal["load", "unload"]
     reason: str
@@ -61,9 +62,11 @@ class Host:
         slots: Semaphore,
         probes: Probes | None = None,
         loader_options: str = "",
+        clock: Clock = CLOCK,
     ) -> None:
         """`probes` are those of all hosts; `loader_options` tell apart what a loader does with other options."""
         self.strategy = strategy
+        self.clock = clock
         self.loader = loader
         self.shares = True
         self.failures: dict[str, str] = {}
@@ -92,6 +95,9 @@ class Host:
     def version(self, model_id: str) -> Version | None:
         """The model's current version, if it has one."""
         return self._versions.known(model_id)
+
+    def epoch(self, moment: float) -> float:
+        return self.clock.epoch(moment)
 
     def size(self, model_id: str) -> int:
         try:
@@ -213,14 +219,14 @@ class Host:
 
     def _arrived(self, model: HostedModel, seconds: float, reason: LoadReason) -> None:
         """Count a load whose model is in memory now, and tell observers."""
-        model.since = time.time()
+        model.since = self.clock.now()
         with self._lock:
             self.loads += 1
             self.crashes += reason == "crash"
             self._latest[model.model_id] = Loaded(seconds, model.phases, time.perf_counter())
             self._used[model.model_id] = model.used(self.loader.name)
         self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
-        self._remember(Event("load", reason, time.time(), seconds), model.model_id)
+        self._remember(Event("load", reason, model.since, seconds), model.model_id)
 
     def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
         known = isinstance(error, ResidencyError)
@@ -270,9 +276,10 @@ class Host:
             self.unload_seconds += seconds
 
     def freed(self, model: HostedModel | Freed, reason: Reason) -> None:
-        seconds = time.time() - model.since
+        now = self.clock.now()
+        seconds = now - model.since
         self._notify("after_model_unload", model, seconds=seconds, reason=reason)
-        self._remember(Event("unload", reason, time.time(), seconds), model.model_id)
+        self._remember(Event("unload", reason, now, seconds), model.model_id)
 
     def _remember(self, event: Event, model_id: str) -> None:
         with self._lock:

@@ -46,7 +46,7 @@ class HostedModel:
     def __init__(self, host: Host, model_id: str, model: Model, version: Version) -> None:
         self.model_id = model_id
         self.version = version
-        self.since = time.time()
+        self.since = host.clock.now()  # when its load ended
         self.turn = Lock()  # held while it computes, and while another version takes its place
         self._host = host
         self._model: Model | None = model

@@ -69,19 +69,18 @@ class Lane:
     def is_full(self) -> bool:
         return self.places >= self._max_queue
 
-    def refusal(self) -> Overloaded | None:
-        """What to tell one more request, if there is no place for it, and when there will be one."""
-        if not self.is_full:
-            return None
-        self._meter.ended("overloaded")
-        seconds = min(max(1, math.ceil(self.places * self._seconds)), MAX_RETRY_SECONDS)
-        return Overloaded(f"{self.places} requests for this model wait already; come again in {seconds} s.", seconds)
+    @property
+    def retry_seconds(self) -> int:
+        """When those that wait now will be answered, by the service time that was measured."""
+        return min(max(1, math.ceil(self.places * self._seconds)), MAX_RETRY_SECONDS)
 
     @contextmanager
     def place(self, request: Request) -> Iterator[None]:
         """Hold a place until the request has ended, in whatever way. Raises Overloaded when there is none."""
-        if refusal := self.refusal():
-            raise refusal
+        if self.is_full:
+            self._meter.ended("overloaded")
+            after = self.retry_seconds
+            raise Overloaded(f"{self.places} requests for this model wait already; come again in {after} s.", after)
         self.places += 1
         self._meter.in_flight.inc()
         try:

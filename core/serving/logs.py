@@ -22,7 +22,7 @@ def set_up(style: Literal["text", "json"]) -> None:
     server, server_access = logging.getLogger("uvicorn"), logging.getLogger("uvicorn.access")
     if server.handlers and not log.handlers:
         log.handlers, log.propagate = server.handlers, False
-        log.setLevel(server.getEffectiveLevel())
+        log.setLevel(logging.getLogger("uvicorn.error").getEffectiveLevel())  # which has what --log-level says
     access.disabled = style == "text" or not server_access.handlers  # as after `--no-access-log`
     if style == "json":
         server_access.handlers, server_access.propagate = [], False

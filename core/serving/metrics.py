@@ -8,27 +8,39 @@ from pathlib import Path
 
 import pluggy
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from .. import memory
 from ..errors import SettingsError
 from .answer import Answer
 
-hookimpl = pluggy.HookimplMarker("residency")
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+if not os.environ.get(MULTIPROCESS):  # empty is as good as unset, but not to prometheus-client when it is imported
+    os.environ.pop(MULTIPROCESS, None)
+from prometheus_client import (  # noqa: E402
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+hookimpl = pluggy.HookimplMarker("residency")
 EVICTIONS = ("capacity", "budget")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AGES = (1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 MIB = 1 << 20
 LANE = ("strategy", "model")
+NO_MODEL = ""  # the label of requests that were refused before their body was read; no model id is empty
 LOAD = (*LANE, "loader")
 
 
 def check_multiprocess() -> None:
     """Raises SettingsError: prometheus-client itself fails at the first count, with a traceback."""
     folder = os.environ.get(MULTIPROCESS)
-    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
+    if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
         raise SettingsError(
             f"{MULTIPROCESS} names {folder}, which is no folder that can be written to; make it, empty."
         )
@@ -36,6 +48,8 @@ def check_multiprocess() -> None:
 
 class Metrics:
     """One app's metrics; an observer of loads and unloads, as any plugin can be."""
+
+    media_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -67,6 +81,10 @@ class Metrics:
 
     def meter(self, strategy: str, model_id: str) -> Meter:
         return Meter(self, strategy, model_id)
+
+    def overloaded(self, strategy: str, model_id: str) -> None:
+        """Count a request that found no place, before it came to the model's `Meter`."""
+        self.requests.labels(strategy, model_id, "overloaded").inc()
 
     @hookimpl
     def after_model_load(
@@ -113,7 +131,7 @@ class Metrics:
 
     def close(self) -> None:
         """This worker's gauges count no more."""
-        if MULTIPROCESS in os.environ:
+        if os.environ.get(MULTIPROCESS):
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 

@@ -15,12 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from .. import errors
 from ..schemas import Problem
+from .paths import route_path
 
 STATUS: dict[type[Exception], int] = {
     errors.UnknownModel: 404,
     errors.UnknownStrategy: 404,
     errors.CannotSteer: 405,
     errors.InUse: 409,
+    errors.ModelNotNamed: 422,
     errors.TooManyTexts: 422,
     errors.TextTooLong: 422,
     errors.NoTokens: 422,
@@ -54,8 +56,7 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if f"{path}/".startswith(PROTOCOL):
+        if f"{route_path(scope)}/".startswith(PROTOCOL):
             content = json.loads(bytes(self.body))
             self.body = self.render(content | {"error": content["detail"]})
             self.headers["Content-Length"] = str(len(self.body))
@@ -103,4 +104,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:  # what FastAPI makes of a body that it cannot parse
             return problem(422, "The body cannot be read as JSON.")
-        return problem(error.status_code, str(error.detail), error.headers)
+        headers = dict(error.headers or {})
+        if "GET" in (methods := set(headers.get("Allow", "").split(", "))):
+            headers["Allow"] = ", ".join(sorted(methods | {"HEAD"}))  # which the edge turns into a GET
+        return problem(error.status_code, str(error.detail), headers)

@@ -34,7 +34,7 @@ def use_one_heap() -> None:
     glibc gives threads up to eight heaps for each core. What a request leaves behind in one of them for good pins
     what lay around it, so that under mixed traffic memory grew for hours.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ and (mallopt := _glibc("mallopt")):
+    if not os.environ.get("MALLOC_ARENA_MAX") and (mallopt := _glibc("mallopt")):
         mallopt(M_ARENA_MAX, 1)
 
 

@@ -62,7 +62,7 @@ def _model(mounted: Mounted, host: Host, model_id: str, history: int) -> ModelRe
         model=model_id,
         state=state_of(host, model_id),
         bytes=model.nbytes if model else None,
-        since=model.since if model else None,
+        since=host.epoch(model.since) if model else None,
         last_use=known.get("last_use"),
         expires=known.get("expires"),
         in_use=known.get("in_use"),
@@ -75,7 +75,7 @@ def _model(mounted: Mounted, host: Host, model_id: str, history: int) -> ModelRe
             "warm": _latencies([seconds for cold, seconds in latest if not cold]),
             "cold": _latencies([seconds for cold, seconds in latest if cold]),
         },
-        history=[event._asdict() for event in host.history(model_id, history)],
+        history=[event._asdict() | {"at": host.epoch(event.at)} for event in host.history(model_id, history)],
     )
 
 

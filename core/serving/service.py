@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..errors import (
     CannotSteer,
     InUse,
     LoadFailed,
+    ModelNotNamed,
     NotReady,
     Overloaded,
     ResidencyError,
@@ -37,15 +38,17 @@ from .capture import Capture
 from .daemons import DaemonPool
 from .dispatcher import Dispatcher
 from .host import Host
-from .metrics import Metrics, check_multiprocess
+from .metrics import NO_MODEL, Metrics, check_multiprocess
 from .redact import without_paths
 from .release import start_up
+from .served import listed
 from .versions import Versions
 
 log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # torch's own threads use all cores for one forward
 Action = Literal["preload", "evict"]
+OF_MODELS = "persistent"  # the strategy of settings that name models and none
 LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
 
 
@@ -162,10 +165,7 @@ class Service:
         check_multiprocess()
         self._settings = settings
         self._plugins = plugins
-        choices = settings.strategies
-        if choices is None:
-            choices = [StrategyChoice(strategy=name) for name in plugins.strategies]
-        self.mounted = [self._mount(choice) for choice in choices]
+        self.mounted = [self._mount(choice) for choice in self._choices()]
         names = [mounted.name for mounted in self.mounted]
         for name in names:
             if names.count(name) > 1:
@@ -182,13 +182,31 @@ class Service:
         self._compute = DaemonPool("compute", COMPUTE_SLOTS, begin=spread_forwards)
         self._by_hand = DaemonPool("by-hand", LOAD_SLOTS)
 
+    def _choices(self) -> Sequence[StrategyChoice]:
+        """Left out, all that there are: a show of the embedded model. Who names models wants one copy of each."""
+        if self._settings.strategies is not None:
+            return self._settings.strategies
+        is_a_show = "models" not in self._settings.model_fields_set
+        return [StrategyChoice(strategy=name) for name in (self._plugins.strategies if is_a_show else [OF_MODELS])]
+
     def _mount(self, choice: StrategyChoice) -> Mounted:
         loader: LoaderChoice = choice.loader
         return Mounted(choice, self._plugins.strategy(choice.strategy), self._plugins.loader(loader.name))
 
     @property
+    def models(self) -> Mapping[str, str]:
+        """References by id."""
+        return self._settings.models
+
+    @property
     def model_ids(self) -> Sequence[str]:
         return tuple(self._settings.models)
+
+    @property
+    def default(self) -> str | None:
+        """The model of a request that names none; None where it must."""
+        only = self.model_ids[0] if len(self.model_ids) == 1 else None
+        return self._settings.default or only
 
     def start(self) -> None:
         """Find the checkpoints and start the strategies; blocks. Raises StartupFailed.
@@ -236,16 +254,21 @@ class Service:
             self._capture.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
-    def refusal(self, path: str) -> Overloaded | None:
-        """For a request to `path` that has no place, whatever its body says: no model has one.
+    def admit(self, path: str) -> None:
+        """Raise Overloaded for a request to `path` that has no place, whatever its body says: no model has one.
 
-        A capture has to know the model, so that it takes the whole way to refuse.
+        It is counted under the one model that there is, or under none: which one was asked for its body says, which
+        is not read. A capture has to know the model, so that it takes the whole way to refuse.
         """
         mounted = self._routes.get(path)
         if mounted is None or mounted.dispatcher is None or self._capture is not None:
-            return None
-        lanes = mounted.dispatcher.lanes.values()
-        return next(iter(lanes)).refusal() if all(lane.is_full for lane in lanes) else None
+            return
+        lanes = mounted.dispatcher.lanes
+        if not all(lane.is_full for lane in lanes.values()):
+            return
+        self.metrics.overloaded(mounted.name, next(iter(lanes)) if len(lanes) == 1 else NO_MODEL)
+        seconds = max(lane.retry_seconds for lane in lanes.values())
+        raise Overloaded(f"No model has a place for one more request; come again in {seconds} s.", seconds)
 
     async def steer(self, mounted: Mounted, action: Action, model_id: str) -> None:
         """Load or free a model by hand; see `Mounted.steer`. A load that hangs holds up nothing else.
@@ -265,8 +288,8 @@ class Service:
     ) -> tuple[str, Answer]:
         """The model's id and the answer, begun within `timeout` seconds if that is less than the setting.
 
-        Raises TooManyTexts, TextTooLong, UnknownModel, WrongTimeout, NotReady, Overloaded, DeadlinePassed, or
-        LoadFailed.
+        Raises TooManyTexts, TextTooLong, UnknownModel, ModelNotNamed, WrongTimeout, NotReady, Overloaded,
+        DeadlinePassed, or LoadFailed.
         """
         limit = self._settings.max_texts
         if len(texts) > limit:
@@ -282,11 +305,12 @@ class Service:
         return model_id, await mounted.dispatcher.predict(model_id, texts, seconds)
 
     def find_model(self, model: str | None) -> str:
-        """Its id; without one that of the first model. Raises UnknownModel."""
-        models = self._settings.models
-        model_id = next(iter(models)) if model is None else model
-        if model_id not in models:
-            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {', '.join(models)}.")
+        """Its id; without one that of the default, or of the only model. Raises UnknownModel, or ModelNotNamed."""
+        model_id = self.default if model is None else model
+        if model_id is None:
+            raise ModelNotNamed(f"model: name one of those that this server has: {listed(self.model_ids)}.")
+        if model_id not in self._settings.models:
+            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {listed(self.model_ids)}.")
         return model_id
 
     def _seconds(self, timeout: str) -> float:
@@ -312,8 +336,10 @@ class Service:
             "unload_s": host.unload_seconds if host else 0.0,
             "crashes": host.crashes if host else 0,
             "used": [{"model": model_id, **used._asdict()} for model_id, used in (host.used() if host else {}).items()],
-            "resident": [
-                {"model": model.model_id, "bytes": model.nbytes, "since": model.since}
-                for model in (host.resident() if host else [])
+            "resident": []
+            if host is None
+            else [
+                {"model": model.model_id, "bytes": model.nbytes, "since": host.epoch(model.since)}
+                for model in host.resident()
             ],
         }
