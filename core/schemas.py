@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 REQUEST_EXAMPLES: dict[str, Any] = {
     "one text": {"value": {"text": "I absolutely love this product."}},
@@ -22,6 +22,15 @@ ANSWER_EXAMPLE: dict[str, Any] = {
 State = Literal["resident", "loading", "absent"]
 
 
+def _whole(value: Any) -> Any:
+    """2 of 2.0: to JSON Schema that is an integer, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# How many labels of each text are told; null for all.
+TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_whole)]
+
+
 class PredictRequest(BaseModel):
     """One text, or several, for one model."""
 
@@ -32,10 +41,7 @@ class PredictRequest(BaseModel):
     text: Annotated[str, Field(default_factory=str)]
     texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
     model: Annotated[str, Field(description="a model id; needed unless there is one only, or a default")] | None = None
-    top_k: Annotated[
-        Annotated[int, Field(ge=1)] | None,
-        Field(description="tell so many labels of each text, too; null: all"),
-    ] = None
+    top_k: Annotated[TopK, Field(description="tell so many labels of each text, too; null: all")] = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PredictRequest:

@@ -18,6 +18,7 @@ from transformers.utils import is_scipy_available, logging
 
 from ..errors import ModelReferenceError
 from .cache import remembered
+from .checkpoint import identity
 from .classifier import Classifier, Tokenizer
 from .heads import read_config, read_head
 
@@ -138,18 +139,18 @@ def classifier(
 ) -> Classifier:
     """The model made of these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError."""
     model = Classifier(tokenizer, module, read_head(directory), phases, loaded_by=loaded_by, release=release)
-    model.pads = _can_pad(model, (directory / "config.json").read_bytes())
+    model.pads = _can_pad(model, directory)
     return model
 
 
-def _can_pad(model: Classifier, config: bytes) -> bool:
-    """Whether shorter texts can be filled up beside longer ones; found out once for each config, and remembered.
+def _can_pad(model: Classifier, directory: Path) -> bool:
+    """Whether shorter texts can be filled up beside longer ones; found out once for each checkpoint, and remembered.
 
     Some architectures see the padding whatever the attention mask says (convolutions, pooling, Fourier transforms),
     or want it at the other side.
     """
-    versions = f"{transformers.__version__} {torch.__version__} {model.dtype}"
-    key = f"padding-{sha256(config + versions.encode()).hexdigest()[:24]}"
+    made_of = f"{identity(directory)} {transformers.__version__} {torch.__version__} {model.dtype}"
+    key = f"padding-{sha256(made_of.encode()).hexdigest()[:24]}"
     if key not in _padding:
         try:
             _padding[key] = remembered(key, lambda: str(_is_alike_padded(model))) == "True"

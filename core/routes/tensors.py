@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from ..contracts import Prediction
 from ..errors import WrongTensor
+from ..schemas import TopK
 
 STRICT = ConfigDict(strict=True, extra="forbid")
 OPEN = ConfigDict(strict=True, extra="allow")  # clients have parameters of their own
@@ -67,9 +68,7 @@ class RequestedOutput(BaseModel):
 class InferParameters(BaseModel):
     model_config = OPEN
 
-    top_k: Annotated[
-        Annotated[int, Field(ge=1)] | None, Field(description="tell so many labels of each text; null: all of them")
-    ] = None
+    top_k: Annotated[TopK, Field(description="tell so many labels of each text; null: all")] = None
     binary_data_output: Annotated[bool, Field(description="for every output that does not say otherwise")] = False
 
 
