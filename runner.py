@@ -29,8 +29,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 all trials finished and agree, 1 one failed or regressed, 2 bad input, 130 interrupted."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: keep what was measured
+    _end_as_at_ctrl_c()
     flags = parse(arguments)
     try:
         return _dispatch(flags)
@@ -42,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT if not isinstance(error, ResultsError) or flags.report or flags.resume else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _end_as_at_ctrl_c() -> None:
+    """At SIGTERM, and at SIGHUP unless `nohup` has it ignored, keep and report what was measured.
+
+    SIGINT stays as it was inherited: a shell ignores it for what runs in the background.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _dispatch(flags: argparse.Namespace) -> int:

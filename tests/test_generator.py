@@ -30,7 +30,7 @@ from core.bench.traffic import Traffic
 from core.bench.workload import Workload
 from core.errors import TrialFailed
 from core.report.progress import RunProgress
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, wait_for
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
 
 
 @contextmanager
@@ -162,20 +162,37 @@ def test_a_trial_under_a_workload_leaves_its_records(tmp_path: Path, monkeypatch
     assert all(sample["lag_ms"] >= 0 and sample["ms"] >= sample["lag_ms"] for sample in samples)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_interrupted_under_a_workload_it_keeps_what_was_measured(tmp_path: Path, number: int) -> None:
+WORKLOADS = {
+    "closed": {"closed": {"clients": 3, "duration": "1h"}},
+    "open": {"open": {"rate": "100/s", "duration": "1h"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "ignored"),
+    [
+        pytest.param("closed", signal.SIGINT, (), marks=pytest.mark.slow),
+        ("closed", signal.SIGTERM, (signal.SIGINT, signal.SIGHUP)),  # as under `nohup … &`
+        ("open", signal.SIGTERM, (signal.SIGINT,)),
+        ("open", signal.SIGHUP, ()),
+    ],
+)
+def test_interrupted_under_a_workload_it_keeps_what_was_measured(
+    tmp_path: Path, kind: str, number: int, ignored: tuple[int, ...]
+) -> None:
     for name in "ab":
         checkpoint_in(tmp_path / name)
-    path = quick(tmp_path, {"closed": {"clients": 3, "duration": "1h"}})
-    command = [sys.executable, str(ROOT / "runner.py"), str(path), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: any(file.stat().st_size > 20_000 for file in tmp_path.glob("out/quick/*/samples.jsonl")))
+    path = quick(tmp_path, WORKLOADS[kind])
+    arguments = (str(ROOT / "runner.py"), str(path), "--output", str(tmp_path / "out"))
+    process = start(sys.executable, *arguments, ignored=ignored)
+    wait_for(lambda: any(file.stat().st_size > 20_000 for file in tmp_path.glob("out/quick/2*/samples.jsonl")))
     process.send_signal(number)
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    [folder] = (tmp_path / "out" / "quick").iterdir()
+    [folder] = (tmp_path / "out" / "quick").glob("2*")
     assert len(read_records(folder)) > 50
+    assert (folder / "summary.json").exists()
 
 
 # On a quiet machine: `pytest -m slow tests/test_generator.py`

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 
 from core.bench.records import read_records
 from core.models import checkpoint
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, wait_for
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, start, wait_for
 
 SUMMARY_KEYS = {
     "label", "strategy", "loader", "models", "rounds", "requests", "errors", "ready_s", "first_answer_s",
@@ -221,6 +222,28 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: P
     assert runner("--report", str(folder)).returncode == 1  # it is still not finished
 
 
+def test_in_the_background_sigterm_ends_it_and_a_hangup_does_not(tmp_path: Path) -> None:
+    """As under `nohup … &`: with SIGINT and SIGHUP ignored, what was measured is still kept and reported."""
+    checkpoint_in(tmp_path / "a")
+    path = experiment(tmp_path, repetitions=50_000)
+    process = start_runner(path, "--output", str(tmp_path), ignored=(signal.SIGINT, signal.SIGHUP))
+    wait_for(lambda: written(tmp_path) > 5_000)
+    before = written(tmp_path)
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: written(tmp_path) > before + 20_000)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, output
+    assert "Interrupted." in output
+    assert (only_folder(tmp_path, "quick") / "summary.json").exists()
+
+
+def written(output: Path) -> int:
+    """Bytes of samples so far."""
+    return sum(path.stat().st_size for path in output.glob("quick/2*/samples.jsonl"))
+
+
 def test_interrupted_while_a_server_ends_it_leaves_none(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     (tmp_path / "stubborn.py").write_text(STUBBORN)
@@ -276,9 +299,8 @@ def servers_of(runner: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(runner.pid).children() if "core.app:app" in child.cmdline()]
 
 
-def start_runner(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "runner.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_runner(*arguments: str, ignored: Collection[int] = ()) -> subprocess.Popen[str]:
+    return start(sys.executable, str(ROOT / "runner.py"), *arguments, ignored=ignored)
 
 
 ENDED = json.dumps(
