@@ -23,6 +23,7 @@ from core.results import Wanted, baseline, warn_of_differences, write_environmen
 from core.simulate.confirm import check, errors, write_experiment
 from core.simulate.plan_file import load_plan
 from core.simulate.planning import candidates, plan_of_settings
+from core.terminal import lenient_streams
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,11 +31,20 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 all trials finished and agree, 1 one failed or regressed, 2 bad input, 130 interrupted."""
     _end_as_at_ctrl_c()
-    flags = parse(arguments)
+    with lenient_streams() as out:
+        status = _status(parse(arguments))
+    if out.lost is not None:
+        print(f"runner.py: standard output: {out.lost.strerror}.", file=sys.stderr)
+        return status or FAILED
+    return status
+
+
+def _status(flags: argparse.Namespace) -> int:
+    """Do what the flags say; what fails ends with a sentence."""
     try:
         return _dispatch(flags)
     except OSError as error:
-        print(f"runner.py: {error.filename or 'standard output'}: {error.strerror}.", file=sys.stderr)
+        print(f"runner.py: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         return FAILED
     except ResidencyError as error:
         print(f"runner.py: {error}", file=sys.stderr)

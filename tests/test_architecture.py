@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "choices": set(),
     "files": {"errors"},
     "threads": set(),
+    "terminal": set(),
     "strict_yaml": {"errors", "files"},
     "plugins": {"errors", "files", "hookspecs", "options"},
     "models": BASE | {"files", "threads"},
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": set(),
     "command_line": {"choices"},
     "results": {"errors", "bench", "decide", "report"},
-    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report", "results", "simulate"},
+    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report", "results", "simulate", "terminal"},
 }
 
 

@@ -53,7 +53,8 @@ def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict
     Returns what the generator measured of itself: when it `started` (`perf_counter`), `seconds` until the last answer,
     `processor_s` of this process in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and
     `late_share`, of the sends (in a closed loop, of the beats) that were late by more than 5 ms or 5 % of the median
-    latency, whichever is larger. Raises TrialFailed when the server dies, KeyboardInterrupt at a signal that ends the run.
+    latency, whichever is larger. Raises TrialFailed when the server dies, and
+    KeyboardInterrupt at a signal that ends the run.
     """
     closed = traffic.workload.closed
     arrivals = [] if closed else traffic.arrivals(number)
@@ -93,7 +94,7 @@ def _frozen() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP, where they are treated as Ctrl-C, cancel the running task, as `asyncio.Runner` does for SIGINT.
+    """SIGTERM and SIGHUP, where they are treated as Ctrl-C, cancel the task, as `asyncio.Runner` does for SIGINT.
 
     An exception that a handler raises within the event loop would not reach the task. SIGINT's own handler is no model
     for the others: in the background of a shell SIGINT is ignored, while SIGTERM still has to end the run.
