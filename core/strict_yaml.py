@@ -68,7 +68,7 @@ class Document:
 
 def read(path: Path) -> Document:
     """Raises FileError for what cannot be read, YamlError for anchors, tags, duplicate keys and giants."""
-    return parse(read_text(path, MAX_BYTES), path)
+    return parse(read_text(path, MAX_BYTES, "move long texts to a file of their own"), path)
 
 
 def parse(text: str, path: Path) -> Document:

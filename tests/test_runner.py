@@ -86,7 +86,15 @@ def test_default_writes_all_files_and_answers_in_words(
     default_run: tuple[Path, subprocess.CompletedProcess[str]], embedded_directory: Path
 ) -> None:
     folder, done = default_run
-    files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json", "report.html"}
+    files = {
+        "experiment.yaml",
+        "texts.jsonl",
+        "environment.json",
+        "samples.jsonl",
+        "table.md",
+        "summary.json",
+        "report.html",
+    }
     assert {path.name for path in folder.iterdir()} == files
     for sentence in (
         *("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"),
@@ -95,7 +103,8 @@ def test_default_writes_all_files_and_answers_in_words(
         assert sentence in done.stdout
         assert sentence in (folder / "table.md").read_text()
     resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
-    assert (resolved["name"], resolved["repeats"], len(resolved["texts"])) == ("default", 1, 10)
+    assert (resolved["name"], resolved["repeats"], resolved["texts"]) == ("default", 1, {"file": "texts.jsonl"})
+    assert len((folder / "texts.jsonl").read_text().splitlines()) == 10
     environment = read_json(folder / "environment.json")
     assert environment["torch_threads"] >= 1
     assert environment["versions"]["torch"].startswith("2.13")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from ..choices import STRICT, Batching, BatchingChoice, Cost, Duration, Fraction, ModelId, Reference, StrategyChoice
 from ..errors import OptionError, ResidencyError, YamlError
@@ -16,34 +16,13 @@ from ..files import anchored, read_text
 from ..models.references import anchor
 from ..plugins import Plugins, load_plugins
 from ..strict_yaml import MAX_BYTES, Document, read
+from .texts import Texts, read_texts
 from .traffic import Traffic, resolved
 from .workload import MAX_REQUESTS, Workload
 
-MAX_TEXTS = 10_000
-MAX_TEXT = 1_000_000  # characters
-MAX_TEXT_FILE = 32 << 20  # bytes
 FEWEST_ROUNDS = 5  # after which a run may stop early
 
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Percentile = Annotated[str, Field(pattern=r"^p[1-9][0-9]?(\.[0-9]{1,4})?$")]
-
-
-class Texts(BaseModel):
-    """A list of texts, or `{file: path}` with one text in each line."""
-
-    model_config = STRICT
-
-    inline: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
-    file: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_short_form(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return {"inline": value}
-        if isinstance(value, dict) and set(value) == {"file"}:
-            return value
-        raise ValueError("must be a list of texts, or {file: path}")
 
 
 class Experiment(BaseModel):
@@ -211,18 +190,13 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
 def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:
     if texts.inline is not None:
         return tuple(texts.inline)
-    where = ("texts", "file")
-    with _at(document, *where):
-        path = anchored(texts.file or "", folder)
-        lines = [line for line in read_text(path, MAX_TEXT_FILE).splitlines() if line.strip()]
-    if not 1 <= len(lines) <= MAX_TEXTS:
-        raise document.error(where, f"{path} must hold 1 to {MAX_TEXTS} lines with text, but holds {len(lines)}.")
-    return tuple(lines)
+    with _at(document, "texts", "file"):
+        return read_texts(anchored(texts.file or "", folder))
 
 
 def _question(path: Path) -> str:
     """The file's first line, a comment that says what the experiment answers."""
-    line = read_text(path, MAX_BYTES).partition("\n")[0].strip()
+    line = next(iter(read_text(path, MAX_BYTES).splitlines()), "").strip()  # at whatever ends a line for YAML
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 

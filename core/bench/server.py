@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import yaml
 
 from ..errors import TrialFailed
 
@@ -88,7 +88,7 @@ def serve(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
     with tempfile.TemporaryDirectory(prefix="residency-") as temporary:
         config = Path(temporary) / "settings.yaml"
-        config.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
+        config.write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
         environment |= {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
         command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--workers", str(workers)]
         command += ["--host", "127.0.0.1", "--log-level", "warning", "--no-access-log"]

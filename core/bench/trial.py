@@ -16,10 +16,11 @@ from .. import memory
 from ..errors import TrialFailed
 from ..models.precision import PARTS, converted
 from .client import ask, connect
-from .experiment import MAX_TEXT, Plan, TrialPlan, batching_of
+from .experiment import Plan, TrialPlan, batching_of
 from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
+from .texts import MAX_TEXT
 from .timeline import Timeline, events
 
 SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
