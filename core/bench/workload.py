@@ -132,6 +132,7 @@ class TraceChoice(BaseModel):
 
     file: Annotated[str, Field(min_length=1)]
     columns: Columns = Columns()
+    unit: Annotated[Literal["s", "ms", "us", "ns"] | None, Field(description="of times that are numbers")] = None
     window: (
         Annotated[list[Duration], Field(min_length=2, max_length=2, description="since the first arrival")] | None
     ) = None
