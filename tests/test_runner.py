@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -196,11 +197,61 @@ def test_a_failing_trial_is_1_and_the_others_still_run(tmp_path: Path) -> None:
 
 def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     (checkpoint_in(tmp_path / "a") / "broken").touch()
-    done = runner(experiment(tmp_path), "--output", str(tmp_path / "out"))
+    done = runner(experiment(tmp_path, repeats=2), "--output", str(tmp_path / "out"))
     assert done.returncode == 1
-    [trial] = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")["trials"]
-    assert (trial["requests"], trial["errors"]) == (4, 5)
-    assert "answered 5 requests with an error" in done.stdout
+    folder = only_folder(tmp_path / "out", "quick")
+    [trial] = read_json(folder / "summary.json")["trials"]
+    assert (trial["requests"], trial["errors"]) == (8, 10)
+    assert "answered 10 requests with an error: Loading model 'a' failed: " in done.stdout
+    assert "disk error" in trial["log"]
+    assert f"The server's log says: {trial['log']}. See server.log." in done.stdout
+    log = (folder / "server.log").read_text()
+    assert re.findall(r"^== .* ==$", log, re.M) == [f"== round {n}, on-demand, fake ==" for n in (1, 2)]
+    assert trial["log"] in log
+
+
+BROKEN = """
+import os, pluggy
+
+class Broken:
+    "Fails where it is told to."
+    name = "broken"
+    def __init__(self, load, *, at: str):
+        self.at = at
+    def start(self):
+        if self.at == "start":
+            raise RuntimeError("cannot begin")
+    def acquire(self, model_id):
+        if self.at == "exit":
+            os._exit(3)
+        raise ZeroDivisionError("there is nothing\\nto divide by")
+
+@pluggy.HookimplMarker("residency")
+def register_strategies():
+    return [Broken]
+"""
+
+
+def test_why_a_plugin_failed_is_told_and_kept(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    strategies = [
+        {"strategy": "broken", "loader": "fake", "options": {"at": at}, "label": at}
+        for at in ("start", "request", "exit")
+    ]
+    path = experiment(tmp_path, plugins=[FAKES, "broken.py"], strategies=strategies)
+    done = runner(path, "--output", str(tmp_path / "out"))
+    assert done.returncode == 1, done.stderr
+    for told in (
+        "start failed in round 1: the server ended with status 1: Strategy 'broken' cannot start: cannot begin",
+        "The server's log says: ZeroDivisionError: there is nothing to divide by. See server.log.",
+        "exit failed in round 1: the server ended with status 3: ",
+    ):
+        assert told in done.stdout
+    log = (only_folder(tmp_path / "out", "quick") / "server.log").read_text()
+    assert sorted(re.findall(r"^== (.*) ==$", log, re.M)) == [f"round 1, {at}" for at in ("exit", "request", "start")]
+    assert "CRITICAL: Strategy 'broken' cannot start: cannot begin" in log
+    assert "ZeroDivisionError: there is nothing\nto divide by" in log
 
 
 def test_a_hanging_load_fails_its_trial_only(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ..errors import ResultsError
 
 Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
+SERVER_LOG = "server.log"
 SCHEMA = 4  # 3: no processor time; 2: no attempts, targets or workload; 1: private memory counted mapped pages
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
@@ -52,6 +53,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         """Raises ResultsError while another process appends, or where the folder cannot be written to."""
         path = folder / SAMPLES
+        self._server_log = folder / SERVER_LOG
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -72,6 +74,15 @@ class Records:
                 f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole: make room"
                 f" and go on with --resume {Path(self._file.name).parent}."
             ) from error
+
+    def keep_log(self, number: int, label: str, text: str) -> None:
+        """Append what a server said in that round (from 0) to the folder's server.log, if it said anything.
+
+        A disk that has no room for it ends no run.
+        """
+        if text.strip():
+            with suppress(OSError), self._server_log.open("a", encoding="utf-8") as file:
+                file.write(f"== round {number + 1}, {label} ==\n{text.rstrip()}\n\n")
 
     def __enter__(self) -> Self:
         return self
