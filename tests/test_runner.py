@@ -161,7 +161,7 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     bad, good = experiment(tmp_path / "bad", repetitions=-1), experiment(tmp_path)
     for arguments, sentence in (
-        ((bad,), "quick.yaml:8:1: repetitions: input should be greater than"),
+        ((bad,), "quick.yaml:8:1: repetitions: must be at least 1, such as 10 (got -1)."),
         ((good, "--strategies", "none"), "has no 'none'"),
         ((good, "--model", "a"), "must be ID=REFERENCE"),
         ((good, "--repeats", "0"), "must be a whole number from 1 on"),

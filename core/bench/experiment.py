@@ -10,19 +10,32 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..choices import STRICT, Batching, BatchingChoice, Cost, Duration, Fraction, ModelId, Reference, StrategyChoice
+from ..choices import (
+    STRICT,
+    Batching,
+    BatchingChoice,
+    Cost,
+    Duration,
+    Fraction,
+    ModelId,
+    Reference,
+    StrategyChoice,
+    matching,
+)
 from ..errors import OptionError, ResidencyError, YamlError
 from ..files import anchored, read_text
 from ..models.references import anchor
+from ..options import in_seconds
 from ..plugins import Plugins, load_plugins
 from ..strict_yaml import MAX_BYTES, Document, read
+from ..wrong_values import wrong
 from .texts import Texts, read_texts
 from .traffic import Traffic, resolved
 from .workload import MAX_REQUESTS, Workload
 
 FEWEST_ROUNDS = 5  # after which a run may stop early
 
-Percentile = Annotated[str, Field(pattern=r"^p[1-9][0-9]?(\.[0-9]{1,4})?$")]
+Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
 
 class Experiment(BaseModel):
@@ -49,7 +62,7 @@ class Experiment(BaseModel):
         Literal["warm", "cold"], Field(description="cold: before each load, the checkpoint is dropped from it")
     ] = "warm"
     batching: BatchingChoice = Batching()
-    timeout: Annotated[float, Field(gt=0, le=3600, description="seconds, for start-up and for each answer")] = 120.0
+    timeout: Annotated[Duration, Field(gt=0, le=3600, description="for start-up and for each answer")] = 120.0
 
 
 @dataclass(frozen=True)
@@ -161,13 +174,17 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
         "repeats": overrides.repeats,
         "models": {**experiment.models, **overrides.models} if overrides.models else None,
     }
+    for model_id in overrides.models or {}:
+        if model_id not in experiment.models:
+            known = ", ".join(experiment.models)
+            raise YamlError(f"--model: this experiment has no model '{model_id[:64]}'. It has: {known}.")
     changes = {key: value for key, value in named.items() if value is not None}
     try:
         return Experiment.model_validate({**dict(experiment), **changes})
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        flag = str(detail["loc"][0]).removesuffix("s") if detail["loc"][0] == "models" else str(detail["loc"][0])
-        raise YamlError(f"--{flag}: {detail['msg']} (got {detail['input']!r}).") from error
+        flag = {"models": "model"}.get(key := str(detail["loc"][0]), key)
+        raise YamlError(f"--{flag}: {wrong(detail, Experiment.model_fields[key])}.") from error
 
 
 def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
@@ -177,13 +194,15 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
         with _at(document, *where, "strategy"):
             strategy = plugins.strategy(choice.strategy)
         with _at(document, *where, "options"):
-            strategy.validate(choice.options)
+            options = in_seconds(choice.options, strategy.validate(choice.options))
         with _at(document, *where, "loader"):
             loader = plugins.loader(choice.loader.name)
-            options = loader.options(**loader.validate(choice.loader.options))
+            read = loader.validate(choice.loader.options)
+        chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, read)})
+        choice = choice.model_copy(update={"options": options, "loader": chosen})
         if choice.shown_as in [trial.label for trial in trials]:
             raise document.error(where, f"'{choice.shown_as}' is there already; give each a 'label' of its own.")
-        trials.append(TrialPlan(choice.shown_as, choice, str(getattr(options, "dtype", "float32"))))
+        trials.append(TrialPlan(choice.shown_as, choice, str(getattr(loader.options(**read), "dtype", "float32"))))
     return tuple(trials)
 
 

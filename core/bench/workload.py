@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ..choices import SECONDS, STRICT, Duration, ModelId
+from ..choices import STRICT, Duration, ModelId
+from ..quantities import SECONDS
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_CLIENTS = 1000

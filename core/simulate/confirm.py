@@ -13,11 +13,11 @@ from ..bench.resume import EXPERIMENT, write_resolved
 from ..bench.traffic import Traffic
 from ..decide.rounds import Record, Run, arrange
 from ..errors import YamlError
+from ..quantities import duration
 from .arrivals import Arrivals, arrivals_of
 from .outcome import Outcome
 from .plan_file import Planned
 from .planning import Candidate, ranking, simulate
-from .setting import duration
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # what the simulator's error is held to

@@ -8,8 +8,8 @@ from typing import Any
 from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
+from ..quantities import duration
 from .outcome import MILLION
-from .setting import duration
 
 WITHIN = 1.1  # times the best fixed setting in hindsight: what a choice by the first half is held to
 Row = Mapping[str, Any]
