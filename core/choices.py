@@ -58,7 +58,7 @@ def fraction(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not (match := _PERCENTAGE.fullmatch(value)):
-        raise ValueError(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{value[:40]}'")
+        raise ValueError(f"must be a percentage such as 5%, or a fraction such as 0.05, not {value[:40]!r}")
     return float(match[1]) / 100
 
 

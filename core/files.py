@@ -16,7 +16,8 @@ def anchored(name: str, folder: Path) -> Path:
         path = (folder / Path(name).expanduser()).absolute()
         path.is_dir()  # raises for a name that is too long
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileError(f"{name[:60]!r} is no usable path: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{name[:60]!r} is no usable path: {str(why).rstrip('.')}.") from error
     return path
 
 

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from .choices import Batching, BatchingChoice, Duration, ModelId, Reference, Size, StrategyChoice
 from .errors import SettingsError, YamlError
+from .file_kinds import check_kind
 from .files import anchored
 from .models.references import anchor
 from .strict_yaml import Document, parse, read
@@ -108,6 +109,7 @@ def _file_values() -> dict[str, Any]:
     document = _file()
     if document is None or document.value is None:
         return {}
+    check_kind(document, "settings")
     values = document.value
     if not isinstance(values, dict):
         raise YamlError(f"{document.path}: must be a mapping with the keys {', '.join(Settings.model_fields)}.")

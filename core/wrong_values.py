@@ -74,7 +74,8 @@ def wrong(detail: ErrorDetails, field: FieldInfo | None = None) -> str:
     if detail["type"] in ("value_error", "assertion_error"):  # said by us, or by a plugin's author
         said = str(detail.get("ctx", {}).get("error", "")) or "is not allowed"
         return said[0].lower() + said[1:].removesuffix(".")
-    what, example = _asked(detail["type"], detail.get("ctx", {}))
+    of_a_secret = "string_" if _is_secret(field) and detail["type"] in ("too_short", "too_long") else ""
+    what, example = _asked(of_a_secret + detail["type"], detail.get("ctx", {}))
     example = _default(field) or example
     such_as = f", such as {example}" if example else ""
     return f"must be {what}{such_as}{_got(detail['input'], field)}"
@@ -129,9 +130,13 @@ def _plain(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
+def _is_secret(field: FieldInfo | None) -> bool:
+    return field is not None and SecretStr.__name__ in str(field.annotation)
+
+
 def _got(value: Any, field: FieldInfo | None) -> str:
     """In brackets; of a long list or mapping how long it is, and nothing of a secret."""
-    if field is not None and SecretStr.__name__ in str(field.annotation):
+    if _is_secret(field):
         return ""
     shown = NAMES[value] if value is None or isinstance(value, bool) else repr(value)
     if len(shown) > MOST:

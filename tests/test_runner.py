@@ -171,7 +171,7 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         (("--confirm",), "--confirm goes with --plan"),
         (("--plan", "plan.yaml", "--repeats", "3", "--dry-run"), "--plan takes no --repeats, --dry-run"),
         (("experiments/default.yaml", "--report", "results"), "--report takes no experiment"),
-        (("--plan", good), "is no key here; allowed: name, profile, workload"),
+        (("--plan", good), "is an experiment, not a plan; run it with: python runner.py"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):
         done = runner(*arguments)

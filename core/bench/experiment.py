@@ -23,6 +23,7 @@ from ..choices import (
     matching,
 )
 from ..errors import OptionError, ResidencyError, YamlError
+from ..file_kinds import check_kind
 from ..files import anchored, read_text
 from ..models.references import anchor
 from ..options import in_seconds
@@ -112,6 +113,7 @@ def batching_of(plan: Plan) -> dict[str, Any] | str:
 def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
+    check_kind(document, "experiment")
     experiment = _override(_one_form(document, document.validate(Experiment)), overrides or Overrides())
     folder = path.resolve().parent
     models = {}

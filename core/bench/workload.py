@@ -22,7 +22,7 @@ def _per_second(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not (match := _RATE.fullmatch(value)):
-        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not '{value[:40]}'")
+        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not {value[:40]!r}")
     return float(match[1]) / SECONDS[match[2]]
 
 

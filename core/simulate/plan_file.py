@@ -17,6 +17,7 @@ from ..choices import STRICT, Cost, Duration, ModelId, Size, duration_field
 from ..decide.prices import Prices
 from ..decide.rounds import Run, arrange
 from ..errors import ResidencyError
+from ..file_kinds import check_kind
 from ..files import anchored
 from ..strict_yaml import Document, read
 from .arrivals import Arrivals, arrivals_of
@@ -145,6 +146,7 @@ class Planned:
 def load_plan(path: Path) -> Planned:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
+    check_kind(document, "plan")
     file = document.validate(PlanFile)
     if file.workload.closed:
         raise document.error(
