@@ -70,6 +70,11 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else -1.0
 
 
+def limit(length: float) -> str:
+    """What a latency must be below: `200 ms`, `1500 ms`, `1 min`."""
+    return f"{length * 1e3:.4g} ms" if length < 10 else duration(length)
+
+
 def _digits(value: float) -> str:
     """Three of them, never with an exponent."""
     shown = f"{value:.3g}"

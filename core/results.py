@@ -13,6 +13,7 @@ from .bench.environment import describe_environment, differences
 from .bench.records import Record, read_records
 from .decide.changes import Changes, changes
 from .decide.rounds import arrange
+from .decide.slo import unmet
 from .decide.summary import summarise
 from .decide.words import answer_in_words
 from .errors import FileError, ResultsError
@@ -36,11 +37,13 @@ class Wanted:
     older: Path | None = None
     """Its folder."""
     tolerance: float = 0.05
+    exit_on_slo: bool = False
+    """Whether a target that is not met is a failure."""
 
 
 def write_run(folder: Path, wanted: Wanted) -> bool:
     """Table, words, summary and page from the samples alone, first on disk, then on the terminal; whether all trials
-    finished and agree, and none regressed.
+    finished and agree, none regressed, and, where that is wanted, all targets are met.
 
     Raises ResultsError.
     """
@@ -59,9 +62,16 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
         print(f"\n{waterfall(summary)}")
     if changed is not None:
         print("\nAgainst the older run:", *changed.sentences, sep="\n")
+    missed = unmet(summary) if wanted.exit_on_slo else []
+    if wanted.exit_on_slo:
+        print(
+            "\nNot met, for which --exit-on-slo exits with 1:" if missed else "\nAll targets are met.",
+            *missed,
+            sep="\n",
+        )
     due = summary["rounds_due"]
     sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == due for t in summary["trials"])
-    return sound and not (changed and changed.regressed)
+    return sound and not missed and not (changed and changed.regressed)
 
 
 def _markdown(summary: Mapping[str, Any], words: Sequence[str], notes: Sequence[str]) -> str:
