@@ -8,14 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.bench.describe import describe
+from core.bench.describe import describe, long_run
 from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.records import Records, new_folder, read_records, settled
+from core.bench.records import Records, behind_link, new_folder, read_records, rounds_due, settled
 from core.bench.resume import check_checkpoints, plan_of
-from core.bench.run import begin, prepare, run_trials
+from core.bench.run import begin, look_up, prepare, run_trials
 from core.command_line import parse
 from core.decide.precision import precise_enough
-from core.errors import ResidencyError, ResultsError
+from core.errors import ResidencyError, ResultsError, YamlError
 from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
@@ -64,11 +64,14 @@ def _end_as_at_ctrl_c() -> None:
 
 
 def _dispatch(flags: argparse.Namespace) -> int:
-    wanted = Wanted(flags.waterfall, baseline(flags.compare), flags.compare, flags.tolerance)
-    if flags.report:
-        return OK if write_run(flags.report, wanted) else FAILED
-    if flags.resume:
-        return resume(flags.resume, wanted)
+    older = behind_link(flags.compare) if flags.compare else None
+    wanted = Wanted(flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
+    if folder := flags.report or flags.resume:
+        folder = behind_link(folder)
+        _check_targets(flags, read_records(folder)[0]["slo"])
+        if flags.resume:
+            return resume(folder, wanted)
+        return OK if write_run(folder, wanted) else FAILED
     if flags.plan:
         return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
@@ -76,10 +79,16 @@ def _dispatch(flags: argparse.Namespace) -> int:
         return OK
     strategies = [name.strip() for name in flags.strategies.split(",")] if flags.strategies else None
     plan = load_experiment(flags.experiment, Overrides(flags.repetitions, flags.repeats, strategies, dict(flags.model)))
+    _check_targets(flags, plan.experiment.slo)
     if flags.plugins or flags.dry_run:
-        print(plugin_list(plan.plugins) if flags.plugins else describe(plan))
+        print(plugin_list(plan.plugins) if flags.plugins else describe(plan, look_up(plan)))
         return OK
     return run(plan, flags.output, wanted)
+
+
+def _check_targets(flags: argparse.Namespace, slo: object) -> None:
+    if flags.exit_on_slo and not slo:
+        raise YamlError("--exit-on-slo: the experiment has no 'slo'; add targets to it, such as slo: {p99: 200ms}.")
 
 
 def run(plan: Plan, output: Path, wanted: Wanted) -> int:
@@ -137,7 +146,9 @@ def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, wanted: W
 
     with Records(folder) as records:
         past = read_records(folder)
-        left = plan.experiment.repeats * len(plan.trials) - len(settled(past))
+        left = rounds_due(past, plan.experiment.repeats) * len(plan.trials) - len(settled(past))
+        if warning := long_run(plan, left):
+            print(warning, file=sys.stderr)
         try:
             with RunProgress(plan.experiment.repeats, left, (plan.requests or 0) + 1) as progress:
                 run_trials(plan, checkpoints, records, progress, past, enough)

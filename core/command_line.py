@@ -45,6 +45,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{instead} takes no {named}")
     if sum(bool(getattr(flags, instead)) for instead in UNUSED) > 1:
         parser.error("--resume, --report and --plan each stand alone; name one of them")
+    if flags.exit_on_slo and (flags.dry_run or flags.plugins):
+        parser.error("--exit-on-slo goes with a run or a report, not with --dry-run or --plugins")
     if flags.confirm and not flags.plan:
         parser.error("--confirm goes with --plan FILE")
     if not (flags.experiment or flags.plugins or any(getattr(flags, instead) for instead in UNUSED)):

@@ -48,8 +48,8 @@ ALLOWED: dict[str, set[str]] = {
         "threads",
         "wrong_values",
     },  # never app: it talks HTTP
-    "decide": set(),
-    "report": {"decide", "options", "plugins"},  # and records of a run as plain values; never servers
+    "decide": {"quantities"},
+    "report": {"decide", "options", "plugins", "quantities"},  # and records of a run as plain values; never servers
     # A plan's traffic is an experiment's, drawn by the same code, and a run's samples are its profile; never servers.
     "simulate": {"errors", "choices", "file_kinds", "files", "quantities", "strict_yaml", "bench", "decide"},
     "core": BASE,

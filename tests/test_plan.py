@@ -341,7 +341,7 @@ def test_the_readmes_plan_is_understood(tmp_path: Path) -> None:
 def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(tmp_path / "run")
     assert runner.plan_ahead(plan_file(tmp_path), tmp_path / "out", confirm=False) == 0
-    [folder] = (tmp_path / "out" / "evening").iterdir()
+    [folder] = (tmp_path / "out" / "evening").glob("2*")
     plan = read_json(folder / "plan.json")
     shown = capsys.readouterr().out
     assert plan["answer"][0] in shown
@@ -393,11 +393,11 @@ def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment))
     assert runner.main([str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out")]) == 0
-    [folder] = (tmp_path / "out" / "small").iterdir()
+    [folder] = (tmp_path / "out" / "small").glob("2*")
     grid = {"persistent": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": ["1s"]}, "lru-cached": None}
     changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "40s", "repeats": 3}}
     assert runner.main(["--plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
-    [made] = (tmp_path / "evening").iterdir()
+    [made] = (tmp_path / "evening").glob("2*")
     confirmed = read_json(made / "plan.json")["confirmed"]
     print(*confirmed["sentences"], sep="\n")
     assert len(confirmed["trials"]) == 2

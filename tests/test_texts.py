@@ -160,5 +160,5 @@ def test_what_was_kept_is_what_is_gone_on_with(tmp_path: Path) -> None:
     assert plan_of(tmp_path, records).texts == ("a\nb", "c")
     kept = (tmp_path / "texts.jsonl").read_text()
     (tmp_path / "texts.jsonl").write_text(kept.replace('"c"', '"d"'))
-    with pytest.raises(ResidencyError, match=r"its experiment.yaml or texts.jsonl was changed"):
+    with pytest.raises(ResidencyError, match=r"its experiment.yaml was changed, or the texts.jsonl beside it"):
         plan_of(tmp_path, records)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..errors import ResultsError
 Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
 SERVER_LOG = "server.log"
+LATEST = "latest"  # a link in the folder of an experiment to its newest run
 SCHEMA = 4  # 3: no processor time; 2: no attempts, targets or workload; 1: private memory counted mapped pages
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
@@ -35,6 +36,7 @@ def new_folder(root: Path, name: str) -> Path:
         folder = root / name / f"{stamp}{suffix}"
         try:
             folder.mkdir(parents=True)
+            _point_latest_to(folder)
             return folder
         except FileExistsError:
             if not folder.is_dir():
@@ -42,6 +44,22 @@ def new_folder(root: Path, name: str) -> Path:
         except OSError as error:
             raise ResultsError(f"Cannot write results to {folder}: {error.strerror}. Name another --output.") from error
     raise ResultsError(f"Cannot write results to {root}. Name another --output.")
+
+
+def _point_latest_to(folder: Path) -> None:
+    """Replace the link in one step. Where there can be none, or something else has its name, all goes on without."""
+    link, new = folder.parent / LATEST, folder.parent / f".{LATEST}-{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError):
+        new.unlink(missing_ok=True)
+        new.symlink_to(folder.name)
+        new.replace(link)
+
+
+def behind_link(folder: Path) -> Path:
+    """The run that `latest` means now; the link may move on while the run is worked with."""
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 class Records:
@@ -102,8 +120,13 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def settled(records: Iterable[Record]) -> set[tuple[int, str]]:
-    """(round, label) of each trial that has its outcome, be it a failure; what else there is must be run."""
-    return {(record["round"], record["trial"]) for record in records if record["kind"] in ("trial", "failure")}
+    """(round, label) of each trial that was measured to its end; what failed is run again, and what is lacking."""
+    return {(record["round"], record["trial"]) for record in records if record["kind"] == "trial"}
+
+
+def rounds_due(records: Sequence[Record], planned: int) -> int:
+    """How many rounds there are to be: those that were planned, unless the run was found to need no more."""
+    return next((int(record["round"]) + 1 for record in records if record["kind"] == "stop"), planned)
 
 
 def read_records(folder: Path, rounds: int | None = None) -> list[Record]:

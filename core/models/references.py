@@ -7,13 +7,15 @@ id such as `org/name`, optionally with `@<revision>`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ModelReferenceError
 from ..files import anchored
 from . import checkpoint
 from .embedded import embedded
-from .synthetic import ARCHITECTURES, parse, synthetic
+from .synthetic import ARCHITECTURES, in_cache, parse, synthetic
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
@@ -55,6 +57,22 @@ def resolve(reference: str) -> Path:
     return directory
 
 
+def where(reference: str) -> str:
+    """Where the checkpoint is, or will come from, in words; writes and downloads nothing.
+
+    Raises ModelReferenceError, as `resolve` would.
+    """
+    reference = anchor(reference, Path.cwd())
+    if reference.startswith("synthetic:"):
+        directory, nbytes = in_cache(reference.removeprefix("synthetic:"))
+        return "in the cache" if directory.is_dir() else f"written to the cache at the first run, {nbytes >> 20} MiB"
+    if reference == "embedded" or Path(reference).is_absolute():
+        checkpoint.check(_find(reference))
+        return "on this machine"
+    repo, _, revision = reference.partition("@")
+    return _look_up(repo, revision or None)
+
+
 def _find(reference: str) -> Path:
     if reference == "embedded":
         return embedded()
@@ -68,21 +86,49 @@ def _find(reference: str) -> Path:
 
 def _download(repo: str, revision: str | None) -> Path:
     """From the hub, or from its cache on this machine when the hub does not answer."""
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(repo, revision):
+        offline = not _hub_answers()
+        found = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
+        return Path(found)
+
+
+def _look_up(repo: str, revision: str | None) -> str:
+    """What `_download` would find."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _hub_errors(repo, revision):
+        if _hub_answers():
+            HfApi().model_info(repo, revision=revision, timeout=HUB_SECONDS)
+            return "downloaded from the hub at the first run"
+        found = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=True)
+    checkpoint.check(Path(found))
+    return "in the hub's cache on this machine"
+
+
+def _hub_answers() -> bool:
+    """Asked first, because the hub's own client retries for minutes."""
     import httpx
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+@contextmanager
+def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Whatever goes wrong with the hub becomes a ModelReferenceError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
-    offline = constants.HF_HUB_OFFLINE
     try:
-        if not offline:
-            # Asked first, because the hub's own client retries for minutes.
-            httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except httpx.HTTPError:
-        offline = True
-    try:
-        found = snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
-        return Path(found)
+        yield
     except GatedRepoError as error:
         raise ModelReferenceError(
             f"The hub gives {named} to approved users only; log in with `hf auth login`."

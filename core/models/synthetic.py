@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelReferenceError
-from .cache import cached
+from .cache import cache_directory, cached
 from .embedded import copy_tokenizer
 
 FORMAT = 1  # part of the name in the cache; raise it when the files change
@@ -45,12 +45,15 @@ def synthetic(text: str) -> Path:
     Raises ModelReferenceError.
     """
     name, number = parse(text)
-    model_type, sizes, parameters = ARCHITECTURES[name]
-    return cached(
-        f"synthetic-{name}-{number}-v{FORMAT}",
-        4 * parameters,
-        lambda directory: _write(directory, model_type, sizes, seed=number),
-    )
+    model_type, sizes, _ = ARCHITECTURES[name]
+    directory, nbytes = in_cache(text)
+    return cached(directory.name, nbytes, lambda to: _write(to, model_type, sizes, seed=number))
+
+
+def in_cache(text: str) -> tuple[Path, int]:
+    """Where that checkpoint is, or would be written, and about how many bytes it takes. Raises ModelReferenceError."""
+    name, number = parse(text)
+    return cache_directory() / f"synthetic-{name}-{number}-v{FORMAT}", 4 * ARCHITECTURES[name][2]
 
 
 def _write(directory: Path, model_type: str, sizes: dict[str, int], *, seed: int) -> None:
