@@ -221,10 +221,9 @@ def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Pat
     assert asked == [0, 1]
     whole = (tmp_path / SAMPLES).read_text()
     failed = json.dumps({"kind": "failure", "round": 0, "trial": "on-demand", "reason": "it broke"})
-    lines = [
-        failed if '"kind": "trial", "round": 0, "trial": "on-demand"' in line else line for line in whole.split("\n")
-    ]
-    (tmp_path / SAMPLES).write_text("\n".join(lines))
+    ended = '"kind": "trial", "round": 0, "trial": "on-demand"'
+    assert ended in whole
+    (tmp_path / SAMPLES).write_text("\n".join(failed if ended in line else line for line in whole.split("\n")))
     measure()
     run = arrange(read_records(tmp_path))
     assert (asked, run.rounds_due, run.complete(), run.failures) == ([0, 1], 2, [0, 1], [])

@@ -69,7 +69,8 @@ def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
         raise ResultsError(f"{folder} cannot be resumed: {name} cannot be read ({error.strerror}).") from error
     if digest != records[0].get("experiment_sha256"):
         raise ResultsError(
-            f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it; run the experiment anew."
+            f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it;"
+            " run the experiment anew."
         )
     return load_experiment(folder / EXPERIMENT)
 
