@@ -68,7 +68,7 @@ def _dispatch(flags: argparse.Namespace) -> int:
     wanted = Wanted(flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
     if folder := flags.report or flags.resume:
         folder = behind_link(folder)
-        _check_targets(flags, read_records(folder)[0]["slo"])
+        _check_targets(flags, read_records(folder)[0]["slo"] if flags.exit_on_slo else None)
         if flags.resume:
             return resume(folder, wanted)
         return OK if write_run(folder, wanted) else FAILED

@@ -24,6 +24,7 @@ import numpy as np
 import uvloop
 
 from ..errors import TrialFailed
+from ..quantities import duration
 from .client import read_answer
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
@@ -204,7 +205,7 @@ class _Generator:
             answer = read_answer(response.status, content, response.headers.get("Server-Timing", ""))
         except TimeoutError:
             ended = time.perf_counter()
-            answer = {"status": 0, "error": f"no answer within {self._target.timeout:g} s"}
+            answer = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
         except aiohttp.ClientError as error:
             ended = time.perf_counter()
             self._target.check()

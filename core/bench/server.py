@@ -19,6 +19,7 @@ import httpx
 import yaml
 
 from ..errors import TrialFailed
+from ..quantities import duration
 from .server_log import reason_in
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -53,7 +54,7 @@ class ServerProcess:
             except httpx.TransportError:
                 pass  # it does not listen yet
             time.sleep(POLL_SECONDS)
-        raise TrialFailed(f"the server was not ready within {timeout:g} s: {self.last_words()}")
+        raise TrialFailed(f"the server was not ready within {duration(timeout)}: {self.last_words()}")
 
     def check(self) -> None:
         """Raises TrialFailed when the server has ended."""

@@ -17,6 +17,7 @@ import httpx
 from .. import memory
 from ..errors import TrialFailed
 from ..models.precision import PARTS, converted
+from ..quantities import duration
 from .client import ask, connect
 from .experiment import Plan, TrialPlan, batching_of
 from .page_cache import evict
@@ -117,7 +118,9 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
             began = generator.pop("started") if generator else timeline.began
             ended = _ended(server, client, timeline, began)
         except httpx.TimeoutException as error:
-            raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
+            raise TrialFailed(
+                f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
+            ) from error
         except httpx.HTTPError as error:
             server.check()
             raise TrialFailed(f"the connection broke ({error}); the server's log: {server.last_words()}") from error

@@ -66,8 +66,10 @@ def where(reference: str) -> str:
     if reference.startswith("synthetic:"):
         directory, nbytes = in_cache(reference.removeprefix("synthetic:"))
         return "in the cache" if directory.is_dir() else f"written to the cache at the first run, {nbytes >> 20} MiB"
-    if reference == "embedded" or Path(reference).is_absolute():
-        checkpoint.check(_find(reference))
+    if reference == "embedded":
+        return "in this repository"
+    if Path(reference).is_absolute():
+        checkpoint.check(Path(reference))
         return "on this machine"
     repo, _, revision = reference.partition("@")
     return _look_up(repo, revision or None)
