@@ -76,7 +76,8 @@ def wrong(detail: ErrorDetails, field: FieldInfo | None = None) -> str:
         return said[0].lower() + said[1:].removesuffix(".")
     of_a_secret = "string_" if _is_secret(field) and detail["type"] in ("too_short", "too_long") else ""
     what, example = _asked(of_a_secret + detail["type"], detail.get("ctx", {}))
-    example = _default(field) or example
+    if detail["type"] in BOUNDS or "number" in what:
+        example = _default(field) or example
     such_as = f", such as {example}" if example else ""
     return f"must be {what}{such_as}{_got(detail['input'], field)}"
 

@@ -16,7 +16,7 @@ import yaml
 import runner
 from core.bench.describe import long_run
 from core.bench.experiment import load_experiment
-from tests.support import ROOT, checkpoint_in, run_python
+from tests.support import FAKES, ROOT, checkpoint_in, run_python
 
 
 def experiment(folder: Path, **changes: Any) -> str:
@@ -133,11 +133,14 @@ def test_a_long_run_is_told_and_so_is_the_shorter_way(tmp_path: Path, capsys: py
 
 def test_it_is_told_before_the_run_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The server cannot start, so that the hours are not spent."""
-    options = {"memory_budget": "1KiB"}
-    strategies = [{"strategy": "lru-cached", "options": options}]
-    path = experiment(
-        tmp_path, strategies=strategies, workload={"open": {"rate": "1/min", "duration": "90min"}}, repeats=1
-    )
+    changes = {
+        "plugins": [FAKES],
+        "models": {"a": str(checkpoint_in(tmp_path / "a"))},
+        "strategies": [{"strategy": "lru-cached", "loader": "fake", "options": {"memory_budget": 1}}],
+        "workload": {"open": {"rate": "1/min", "duration": "90min"}},
+        "repeats": 1,
+    }
+    path = experiment(tmp_path, **changes)
     assert runner.main([path, "--output", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert said.index("This run takes about 1 h 30 min") < said.index("cannot start")
