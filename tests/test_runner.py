@@ -87,15 +87,8 @@ def test_default_writes_all_files_and_answers_in_words(
     default_run: tuple[Path, subprocess.CompletedProcess[str]], embedded_directory: Path
 ) -> None:
     folder, done = default_run
-    files = {
-        "experiment.yaml",
-        "texts.jsonl",
-        "environment.json",
-        "samples.jsonl",
-        "table.md",
-        "summary.json",
-        "report.html",
-    }
+    files = {"experiment.yaml", "texts.jsonl", "environment.json", "samples.jsonl", "server.log"}
+    files |= {"table.md", "summary.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == files
     for sentence in (
         *("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"),
@@ -452,7 +445,7 @@ def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     for _ in range(2):
         path = experiment(tmp_path, batching="off", slo={"p99": "1h"})
         assert runner(path, "--output", str(tmp_path / "out")).returncode == 0
-        first, second = sorted((tmp_path / "out" / "quick").glob("2*"))
+    first, second = sorted((tmp_path / "out" / "quick").glob("2*"))
     assert (first.parent / "latest").resolve() == second
     summary = read_json(first / "summary.json")
     assert (summary["batching"], summary["slo"], summary["precision"]) == ("off", {"p99": 3600}, None)
