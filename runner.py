@@ -8,14 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.bench.describe import describe
+from core.bench.describe import describe, long_run
 from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.records import Records, new_folder, read_records, settled
+from core.bench.records import Records, behind_link, new_folder, read_records, rounds_due, settled
 from core.bench.resume import check_checkpoints, plan_of
-from core.bench.run import begin, prepare, run_trials
+from core.bench.run import begin, look_up, prepare, run_trials
 from core.command_line import parse
 from core.decide.precision import precise_enough
-from core.errors import ResidencyError, ResultsError
+from core.errors import ResidencyError, ResultsError, YamlError
 from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
@@ -23,19 +23,28 @@ from core.results import Wanted, baseline, warn_of_differences, write_environmen
 from core.simulate.confirm import check, errors, write_experiment
 from core.simulate.plan_file import load_plan
 from core.simulate.planning import candidates, plan_of_settings
+from core.terminal import lenient_streams
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 all trials finished and agree, 1 one failed or regressed, 2 bad input, 130 interrupted."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: keep what was measured
-    flags = parse(arguments)
+    _end_as_at_ctrl_c()
+    with lenient_streams() as out:
+        status = _status(parse(arguments))
+    if out.lost is not None:
+        print(f"runner.py: standard output: {out.lost.strerror}.", file=sys.stderr)
+        return status or FAILED
+    return status
+
+
+def _status(flags: argparse.Namespace) -> int:
+    """Do what the flags say; what fails ends with a sentence."""
     try:
         return _dispatch(flags)
     except OSError as error:
-        print(f"runner.py: {error.filename or 'standard output'}: {error.strerror}.", file=sys.stderr)
+        print(f"runner.py: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         return FAILED
     except ResidencyError as error:
         print(f"runner.py: {error}", file=sys.stderr)
@@ -44,12 +53,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _end_as_at_ctrl_c() -> None:
+    """At SIGTERM, and at SIGHUP unless `nohup` has it ignored, keep and report what was measured.
+
+    SIGINT stays as it was inherited: a shell ignores it for what runs in the background.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 def _dispatch(flags: argparse.Namespace) -> int:
-    wanted = Wanted(flags.waterfall, baseline(flags.compare), flags.compare, flags.tolerance)
-    if flags.report:
-        return OK if write_run(flags.report, wanted) else FAILED
-    if flags.resume:
-        return resume(flags.resume, wanted)
+    older = behind_link(flags.compare) if flags.compare else None
+    wanted = Wanted(flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
+    if folder := flags.report or flags.resume:
+        folder = behind_link(folder)
+        _check_targets(flags, read_records(folder)[0]["slo"] if flags.exit_on_slo else None)
+        if flags.resume:
+            return resume(folder, wanted)
+        return OK if write_run(folder, wanted) else FAILED
     if flags.plan:
         return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
@@ -57,10 +79,16 @@ def _dispatch(flags: argparse.Namespace) -> int:
         return OK
     strategies = [name.strip() for name in flags.strategies.split(",")] if flags.strategies else None
     plan = load_experiment(flags.experiment, Overrides(flags.repetitions, flags.repeats, strategies, dict(flags.model)))
+    _check_targets(flags, plan.experiment.slo)
     if flags.plugins or flags.dry_run:
-        print(plugin_list(plan.plugins) if flags.plugins else describe(plan))
+        print(plugin_list(plan.plugins) if flags.plugins else describe(plan, look_up(plan)))
         return OK
     return run(plan, flags.output, wanted)
+
+
+def _check_targets(flags: argparse.Namespace, slo: object) -> None:
+    if flags.exit_on_slo and not slo:
+        raise YamlError("--exit-on-slo: the experiment has no 'slo'; add targets to it, such as slo: {p99: 200ms}.")
 
 
 def run(plan: Plan, output: Path, wanted: Wanted) -> int:
@@ -118,7 +146,9 @@ def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, wanted: W
 
     with Records(folder) as records:
         past = read_records(folder)
-        left = plan.experiment.repeats * len(plan.trials) - len(settled(past))
+        left = rounds_due(past, plan.experiment.repeats) * len(plan.trials) - len(settled(past))
+        if warning := long_run(plan, left):
+            print(warning, file=sys.stderr)
         try:
             with RunProgress(plan.experiment.repeats, left, (plan.requests or 0) + 1) as progress:
                 run_trials(plan, checkpoints, records, progress, past, enough)

@@ -5,28 +5,52 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+
+from .quantities import DURATION_SUCH_AS, seconds, size
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-# A model id stands in URLs, labels and file names.
-ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # checked where it is anchored
-SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_DURATION = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(SECONDS)})")
 
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """A text of that form, which `words` describe after "must be"."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(f"must be {words}, not {value[:40]!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+# A model id stands in URLs, labels and file names.
+ModelId = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "a name such as sst2 or my-model: letters, digits, '.', '_' and '-', at most 64, the first a letter or a digit",
+    ),
+]
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # checked where it is anchored
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
-def _seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not (match := _DURATION.fullmatch(value)):
-        raise ValueError(f"must be a duration such as 200ms, 30s, 10min or 2h, not '{value[:40]}'")
-    return float(match[1]) * SECONDS[match[2]]
+def duration_field(value: Any) -> Any:
+    """Seconds of a number or a duration. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"must be {DURATION_SUCH_AS}, not {str(value)[:40]}")
+    return seconds(value)
 
 
-# Seconds, as a float; in YAML `200ms`, `30s`, `10min`, `2h`, or a plain number of seconds.
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+def _milliseconds(value: Any) -> Any:
+    read = seconds(value)
+    return read * 1e3 if isinstance(value, str) and isinstance(read, float) else read
+
+
+# Seconds, as a float; in YAML `200ms`, `30s`, `10min`, `1h30min`, or a plain number of seconds.
+Duration = Annotated[float, BeforeValidator(duration_field), Field(ge=0, allow_inf_nan=False)]
+# Bytes; in YAML `512MiB`, `1.5GB`, or a whole number.
+Size = Annotated[ByteSize, BeforeValidator(size)]
 
 
 def fraction(value: Any) -> Any:
@@ -34,12 +58,18 @@ def fraction(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not (match := _PERCENTAGE.fullmatch(value)):
-        raise ValueError(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{value[:40]}'")
+        raise ValueError(f"must be a percentage such as 5%, or a fraction such as 0.05, not {value[:40]!r}")
     return float(match[1]) / 100
 
 
+def _part(value: float) -> float:
+    if not 0 < value < 1:
+        raise ValueError(f"must be more than 0% and less than 100%, such as 5% (got {value:.12g})")
+    return value
+
+
 # In YAML `5%`, or 0.05.
-Fraction = Annotated[float, BeforeValidator(fraction), Field(gt=0, lt=1)]
+Fraction = Annotated[float, BeforeValidator(fraction), AfterValidator(_part)]
 
 
 class LoaderChoice(BaseModel):
@@ -68,7 +98,9 @@ class Batching(BaseModel):
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096, description="texts")] = 32
     max_batch_tokens: Annotated[int, Field(ge=1, description="of a padded batch, estimated")] = 2048
-    max_wait_ms: Annotated[float, Field(ge=0, le=60_000, description="for a batch to fill")] = 0.0
+    max_wait_ms: Annotated[
+        float, BeforeValidator(_milliseconds), Field(ge=0, le=60_000, description="for a batch to fill")
+    ] = 0.0
 
 
 class Cost(BaseModel):
@@ -94,6 +126,12 @@ def _batching(value: Any) -> Any:
 BatchingChoice = Annotated[Batching | None, BeforeValidator(_batching)]
 
 
+Label = Annotated[
+    str,
+    matching(r"[^\x00-\x1f\x7f-\x9f|]{1,60}", "a label such as 'room for one': 1 to 60 printable characters, no '|'"),
+]
+
+
 class StrategyChoice(BaseModel):
     """A strategy's name, or a mapping with its options, its loader and a label for the table."""
 
@@ -102,7 +140,7 @@ class StrategyChoice(BaseModel):
     strategy: str
     options: dict[str, Any] = {}
     loader: LoaderChoice = LoaderChoice()
-    label: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f|]{1,60}$")] | None = None
+    label: Label | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from .choices import fraction
 
@@ -12,19 +14,39 @@ OF_AN_EXPERIMENT = ("experiment", "repetitions", "repeats", "strategies", "model
 UNUSED = {  # by the flag that stands for an experiment
     "resume": OF_AN_EXPERIMENT,
     "report": OF_AN_EXPERIMENT,
-    "plan": (*OF_AN_EXPERIMENT, "waterfall", "compare"),
+    "plan": (*OF_AN_EXPERIMENT, "waterfall", "compare", "exit_on_slo"),
+}
+
+EXAMPLES = {  # of values
+    "--output": "results",
+    "--repetitions": "10",
+    "--repeats": "5",
+    "--strategies": "persistent,on-demand",
+    "--model": "sst2=embedded",
+    "--compare": "results/default/latest",
+    "--tolerance": "5%",
+    "--resume": "results/default/latest",
+    "--report": "results/default/latest",
+    "--plan": "plan.yaml",
 }
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Ends the process with a sentence where something is wrong, or would be passed over."""
     parser = _parser()
-    flags = parser.parse_args(arguments)
+    flags, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        odd = ", ".join(unknown)
+        parser.error(f"{odd}: there is no such flag" if odd.startswith("-") else f"name one experiment, not {odd}, too")
     for instead, names in UNUSED.items():
         unused = [name for name in names if getattr(flags, name)]
         if getattr(flags, instead) and unused:
-            named = (name if name == "experiment" else f"--{name.replace('_', '-')}" for name in unused)
-            parser.error(f"--{instead} takes no {', '.join(named)}")
+            named = ", ".join(name if name == "experiment" else f"--{name.replace('_', '-')}" for name in unused)
+            parser.error(f"--{instead} takes no {named}")
+    if sum(bool(getattr(flags, instead)) for instead in UNUSED) > 1:
+        parser.error("--resume, --report and --plan each stand alone; name one of them")
+    if flags.exit_on_slo and (flags.dry_run or flags.plugins):
+        parser.error("--exit-on-slo goes with a run or a report, not with --dry-run or --plugins")
     if flags.confirm and not flags.plan:
         parser.error("--confirm goes with --plan FILE")
     if not (flags.experiment or flags.plugins or any(getattr(flags, instead) for instead in UNUSED)):
@@ -32,8 +54,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in our words what argparse says of a flag's value."""
+
+    def error(self, message: str) -> NoReturn:
+        flag, _, said = message.removeprefix("argument ").partition(": ")
+        if said.startswith("expected"):
+            example = EXAMPLES.get(flag, "")
+            message = f"{flag} needs a value{f', such as {flag} {example}' if example else ''}"
+        elif said.startswith("ignored explicit argument"):
+            message = f"{flag} takes no value"
+        elif said:
+            message = f"{flag}: {said}"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(prog="runner.py", description="Measure what loading strategies cost.")
+    flags = _Parser(prog="runner.py", description="Measure what loading strategies cost.", allow_abbrev=False)
     flags.add_argument("experiment", nargs="?", type=Path, help="a YAML file, such as experiments/default.yaml")
     flags.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="root of all results")
     flags.add_argument("--repetitions", type=_positive, metavar="N", help="requests for each text in each round")
@@ -45,17 +82,26 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--waterfall", action="store_true", help="draw where the time of a load goes")
     flags.add_argument("--compare", type=Path, metavar="DIR", help="say what changed since this older run")
     flags.add_argument("--tolerance", type=_fraction, default=0.05, metavar="SHARE", help="of --compare, such as 5%%")
-    instead = flags.add_mutually_exclusive_group()
-    instead.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
-    instead.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
-    instead.add_argument("--plan", type=Path, metavar="FILE", help="simulate what each setting would cost, and end")
+    flags.add_argument("--exit-on-slo", action="store_true", help="exit with 1 where a target of 'slo' is not met")
+    flags.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
+    flags.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
+    flags.add_argument("--plan", type=Path, metavar="FILE", help="simulate what each setting would cost, and end")
     flags.add_argument("--confirm", action="store_true", help="of --plan: also measure the best two settings")
+    flags.add_argument("--version", action="version", version=f"residency {version()}", help="say which this is")
     return flags
+
+
+def version() -> str:
+    """Of the distribution; a checkout that is not installed has none."""
+    try:
+        return metadata.version("residency")
+    except metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, such as 5, not '{text}'")
     return int(text)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import types
 import typing
+from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Strict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from .errors import OptionError, PluginError
+from .quantities import seconds, size
+from .wrong_values import together, wrong
 
 STRICT = ConfigDict(strict=True, extra="forbid", validate_default=True, frozen=True)
 
@@ -45,12 +48,50 @@ def _annotation(cls: type[Any], parameter: inspect.Parameter) -> Any:
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     names = getattr(inspect.unwrap(cls.__init__), "__globals__", {})
     try:
-        return typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name]
+        return _as_written(typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name])
     except NameError as error:
         raise PluginError(
             f"The type of option '{parameter.name}' of {cls.__name__} cannot be resolved at run time ({error});"
             " import it outside of `if TYPE_CHECKING`."
         ) from error
+
+
+def _as_written(annotation: Any) -> Any:
+    """The annotation, which reads what people write as well: for a `float` also a duration, in seconds (but not where
+    `Field(strict=True)` asks for a number), and a size as a whole, where pydantic reads as much of it as it knows.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is float:
+        return typing.Annotated[float, BeforeValidator(seconds)]
+    if annotation is ByteSize:
+        return typing.Annotated[ByteSize, BeforeValidator(size)]
+    if origin is typing.Annotated:
+        kept, *rules = arguments
+        return annotation if kept is float and any(map(_is_strict, rules)) else _annotated(_as_written(kept), rules)
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_as_written, arguments))]  # noqa: UP007
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return origin[tuple(map(_as_written, arguments))]  # type: ignore[index]
+    return annotation
+
+
+def _annotated(annotation: Any, rules: Sequence[Any]) -> Any:
+    return typing.Annotated[(annotation, *rules)]
+
+
+def _is_strict(rule: Any) -> bool:
+    return any(isinstance(each, Strict) and each.strict for each in (rule, *getattr(rule, "metadata", ())))
+
+
+def in_seconds(written: Any, read: Any) -> Any:
+    """What was written, with its durations as they were read: in seconds, for whoever computes with them."""
+    if isinstance(written, str) and isinstance(read, float):
+        return read
+    if isinstance(written, dict) and isinstance(read, dict):
+        return {key: in_seconds(value, read.get(key)) for key, value in written.items()}
+    if isinstance(written, list) and isinstance(read, list | tuple) and len(written) == len(read):
+        return [in_seconds(value, each) for value, each in zip(written, read, strict=True)]
+    return written
 
 
 def validate_options(model: type[BaseModel], options: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -59,17 +100,22 @@ def validate_options(model: type[BaseModel], options: dict[str, Any], owner: str
         # Defaults are left to the constructor, as Python would have it.
         return {name: value for name, value in model(**options) if name in options}
     except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        name = str(detail["loc"][0])
-        raise OptionError(f"{owner}: {_sentence(name, detail, model)}.", name) from error
+        details = error.errors(include_url=False)
+        name = str(details[0]["loc"][0])
+        raise OptionError(f"{owner}: {_sentence(name, details, model)}.", name) from error
 
 
-def _sentence(name: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
-    if detail["type"] == "extra_forbidden":
+def _sentence(name: str, details: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
+    kind = details[0]["type"]
+    if kind == "extra_forbidden":
         return f"there is no option '{name}'; allowed: {', '.join(model.model_fields) or 'none'}"
-    if detail["type"] == "missing":
+    if kind == "missing":
         return f"option '{name}' is required"
-    return f"option '{name}': {detail['msg'][0].lower()}{detail['msg'][1:]} (got {detail['input']!r})"
+    own = [detail for detail in details if detail["loc"][0] == name]
+    # Of a union each part says something: those that went the furthest into the value know best.
+    deepest = max(len(detail["loc"]) for detail in own)
+    field = model.model_fields[name] if deepest <= 2 else None
+    return f"option '{name}': " + together(wrong(d, field) for d in own if len(d["loc"]) == deepest)
 
 
 def describe_options(model: type[BaseModel]) -> list[tuple[str, str, str]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .bench.environment import describe_environment, differences
 from .bench.records import Record, read_records
-from .decide.changes import changes
+from .decide.changes import Changes, changes
 from .decide.rounds import arrange
+from .decide.slo import unmet
 from .decide.summary import summarise
 from .decide.words import answer_in_words
 from .errors import FileError, ResultsError
@@ -36,35 +37,52 @@ class Wanted:
     older: Path | None = None
     """Its folder."""
     tolerance: float = 0.05
+    exit_on_slo: bool = False
+    """Whether a target that is not met is a failure."""
 
 
 def write_run(folder: Path, wanted: Wanted) -> bool:
-    """Table, words, summary and page from the samples alone; whether all trials finished and agree, and none regressed.
+    """Table, words, summary and page from the samples alone, first on disk, then on the terminal; whether all trials
+    finished and agree, none regressed, and, where that is wanted, all targets are met.
 
     Raises ResultsError.
     """
     records = read_records(folder)
     summary = _summary(folder, records)
-    _write_json(folder / "summary.json", summary)
     words, notes = answer_in_words(summary), footnotes(summary)
-    title = f"# {summary['experiment']}\n\n{summary['question']}"
-    listed = "\n".join(f"- {s}" for s in words)
-    paragraphs = (title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"))
-    (folder / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
-    print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
-    print("\n".join(words), *notes, f"\n{card(summary, 'simple')}", sep="\n")
+    _write_json(folder / "summary.json", summary)
+    (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
     page = report(summary, arrange(records), words, notes, _read_json(folder / ENVIRONMENT))
     (folder / "report.html").write_text(page, encoding="utf-8")
+    changed = _changed(folder, records, wanted)
+    print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
+    print("\n".join(words), *notes, f"\n{card(summary, 'simple')}", sep="\n")
     print(f"\nWritten to {folder}; report.html in it shows all of it")
     if wanted.waterfall:
         print(f"\n{waterfall(summary)}")
+    if changed is not None:
+        print("\nAgainst the older run:", *changed.sentences, sep="\n")
+    missed = unmet(summary) if wanted.exit_on_slo else []
+    if wanted.exit_on_slo:
+        print(
+            "\nNot met, for which --exit-on-slo exits with 1:" if missed else "\nAll targets are met.",
+            *missed,
+            sep="\n",
+        )
     due = summary["rounds_due"]
     sound = all(t["labels_agree"] and not t["errors"] and t["rounds"] == due for t in summary["trials"])
-    return sound and not _regressed(folder, records, wanted)
+    return sound and not missed and not (changed and changed.regressed)
+
+
+def _markdown(summary: Mapping[str, Any], words: Sequence[str], notes: Sequence[str]) -> str:
+    """What the terminal shows, as table.md."""
+    title = f"# {summary['experiment']}\n\n{summary['question']}"
+    listed = "\n".join(f"- {s}" for s in words)
+    return "\n\n".join((title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"))) + "\n"
 
 
 def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
-    """plan.json, and plan.md with what the terminal shows."""
+    """plan.json, and plan.md with what the terminal then shows."""
     _write_json(folder / "plan.json", plan)
     (folder / "plan.md").write_text(plan_text(plan, "pipe") + "\n", encoding="utf-8")
     print(f"{plan_text(plan, 'simple')}\n\nWritten to {folder}")
@@ -99,15 +117,14 @@ def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:
         raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
 
 
-def _regressed(folder: Path, records: list[Record], wanted: Wanted) -> bool:
-    """Say what changed since the older run, where there is one."""
+def _changed(folder: Path, records: list[Record], wanted: Wanted) -> Changes | None:
+    """What changed since the older run, where there is one."""
     if wanted.baseline is None or wanted.older is None:
-        return False
+        return None
     changed = changes(wanted.baseline, records, wanted.tolerance)
     before, now = (_read_json(each / ENVIRONMENT) for each in (wanted.older, folder))
-    since = (f"Since that run {difference}." for difference in differences(before, now))
-    print("\nAgainst the older run:", *changed.sentences, *since, sep="\n")
-    return changed.regressed
+    since = [f"Since that run {difference}." for difference in differences(before, now)]
+    return Changes([*changed.sentences, *since], changed.regressed)
 
 
 def _read_json(path: Path) -> Any:

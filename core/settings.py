@@ -15,12 +15,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .choices import Batching, BatchingChoice, ModelId, Reference, StrategyChoice
+from .choices import Batching, BatchingChoice, Duration, ModelId, Reference, Size, StrategyChoice
 from .errors import SettingsError, YamlError
+from .file_kinds import check_kind
 from .files import anchored
 from .models.references import anchor
 from .strict_yaml import Document, parse, read
 from .variables import PREFIX, check, given
+from .wrong_values import wrong
 
 CONFIG = f"{PREFIX}CONFIG"
 ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
@@ -35,28 +37,28 @@ class Settings(BaseSettings):
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
     default: Annotated[str, Field(description="the model of a request that names none")] | None = None
     plugins: Annotated[list[str], NoDecode] = []
-    max_body: ByteSize = ByteSize(2 << 20)
-    max_header: Annotated[ByteSize, Field(ge=1024)] = ByteSize(32 << 10)
+    max_body: Size = ByteSize(2 << 20)
+    max_header: Annotated[Size, Field(ge=1024)] = ByteSize(32 << 10)
     max_texts: Annotated[int, Field(ge=1)] = 256
     max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
     batching: Annotated[BatchingChoice, NoDecode] = Batching()
     max_queue: Annotated[int, Field(ge=1, description="requests for one model under one strategy")] = 128
-    max_queue_bytes: ByteSize = ByteSize(64 << 20)  # of all bodies that are read, or wait, at a time
+    max_queue_bytes: Size = ByteSize(64 << 20)  # of all bodies that are read, or wait, at a time
     allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
     token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
     log: Literal["text", "json"] = "text"
     capture: Annotated[Path, Field(description="a trace of the requests is appended to it")] | None = None
-    request_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must have begun")] = 30.0
-    receive_timeout: Annotated[float, Field(gt=0, le=3600, description="seconds until it must be received")] = 20.0
-    shutdown_timeout: Annotated[float, Field(ge=0, le=3600, description="seconds for those that run")] = 30.0
+    request_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must have begun")] = 30.0
+    receive_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must be received")] = 20.0
+    shutdown_timeout: Annotated[Duration, Field(ge=0, le=3600, description="for those that run")] = 30.0
 
     @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
     @classmethod
-    def _from_variable(cls, value: Any) -> Any:
+    def _from_variable(cls, value: Any, info: ValidationInfo) -> Any:
         """In a variable these are written as YAML; a plain word, or several with commas, is a list."""
         if not isinstance(value, str):
             return value
-        parsed = parse(value, Path("the variable")).value
+        parsed = parse(value, _variable(info)).value
         return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
 
     @field_validator("default")
@@ -69,8 +71,8 @@ class Settings(BaseSettings):
 
     @field_validator("batching", mode="before")
     @classmethod
-    def _batching_from_variable(cls, value: Any) -> Any:
-        return parse(value, Path("the variable")).value if isinstance(value, str) else value
+    def _batching_from_variable(cls, value: Any, info: ValidationInfo) -> Any:
+        return parse(value, _variable(info)).value if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
 
 
+def _variable(info: ValidationInfo) -> Path:
+    """What errors in it name."""
+    return Path(f"{PREFIX}{(info.field_name or '').upper()}")
+
+
 def settings_from_environment() -> Settings:
     """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
     check({PREFIX + name.upper() for name in (*Settings.model_fields, *ELSEWHERE)})
@@ -94,9 +101,8 @@ def settings_from_environment() -> Settings:
         field = str(detail["loc"][0]) if detail["loc"] else ""
         variable = PREFIX + field.upper()
         if variable not in given() and (document := _file()):
-            raise document.invalid(detail, Settings) from error
-        sentence = detail["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{variable}: {sentence} (got {detail['input']!r}).") from error
+            raise document.invalid([detail], Settings) from error
+        raise SettingsError(f"{variable}: {wrong(detail, Settings.model_fields.get(field))}.") from error
 
 
 def configured_by() -> str:
@@ -116,6 +122,7 @@ def _file_values() -> dict[str, Any]:
     document = _file()
     if document is None or document.value is None:
         return {}
+    check_kind(document, "settings")
     values = document.value
     if not isinstance(values, dict):
         raise YamlError(f"{document.path}: must be a mapping with the keys {', '.join(Settings.model_fields)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from .errors import YamlError
 from .files import read_text
+from .wrong_values import broken_yaml, together, wrong
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -51,11 +52,13 @@ class Document:
             details = error.errors(include_url=False)
             # A misspelt key explains the missing one, and an error deep inside explains those above it.
             first = max(details, key=lambda detail: (detail["type"] == "extra_forbidden", len(detail["loc"])))
-            raise self.invalid(first, model) from error
+            alike = [detail for detail in details if len(detail["loc"]) == len(first["loc"])]
+            raise self.invalid([first, *alike], model) from error
 
-    def invalid(self, detail: ErrorDetails, model: type[BaseModel]) -> YamlError:
-        """pydantic's error as a sentence at its place in the file."""
-        return self.error(self._where(detail), _sentence(detail, model))
+    def invalid(self, details: Sequence[ErrorDetails], model: type[BaseModel]) -> YamlError:
+        """What pydantic found first, as a sentence at its place in the file, with what else it says of that place."""
+        where = self._where(details[0])
+        return self.error(where, together(_sentence(d, model) for d in details if self._where(d) == where) + ".")
 
     def _where(self, detail: ErrorDetails) -> Path_:
         """pydantic's location without what is in no file, such as the field behind a short form."""
@@ -68,7 +71,7 @@ class Document:
 
 def read(path: Path) -> Document:
     """Raises FileError for what cannot be read, YamlError for anchors, tags, duplicate keys and giants."""
-    return parse(read_text(path, MAX_BYTES), path)
+    return parse(read_text(path, MAX_BYTES, "move long texts to a file of their own"), path)
 
 
 def parse(text: str, path: Path) -> Document:
@@ -79,9 +82,10 @@ def parse(text: str, path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise YamlError(f"{path}:{line}:{column}: is no valid YAML: {error.problem or error.context}.") from error
+        said = f"{error.context} {error.problem}"
+        raise YamlError(f"{path}:{line}:{column}: is no valid YAML: {broken_yaml(said)}.") from error
     except yaml.YAMLError as error:
-        raise YamlError(f"{path}: is no valid YAML: {str(error).partition(chr(10))[0]}.") from error
+        raise YamlError(f"{path}: is no valid YAML: {broken_yaml(str(error))}.") from error
     return Document(path, value, builder.places)
 
 
@@ -177,24 +181,12 @@ def _keys(model: type[BaseModel]) -> str:
 
 
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    owner, field = _owner(model, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"is no key here; allowed: {_keys(_owner(model, detail['loc']))}."
+        return f"is no key here; allowed: {_keys(owner)}"
     if detail["type"] == "missing":
-        return "is required."
-    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a mapping, of keys to values (got {_got(detail)})."
-    if detail["type"] == "byte_size":
-        return f"must be a size, such as 512MiB (got {_got(detail)})."
-    message = detail["msg"].removeprefix("Value error, ")
-    sentence = message[0].lower() + message[1:]
-    if detail["type"] == "value_error":
-        return f"{sentence.removesuffix('.')}."
-    return f"{sentence} (got {_got(detail)})."
-
-
-def _got(detail: ErrorDetails) -> str:
-    got = repr(detail["input"])
-    return got if len(got) <= 60 else got[:57] + "…"
+        return "is required"
+    return wrong(detail, field)
 
 
 def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:
@@ -202,12 +194,13 @@ def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model whose keys are allowed where the last part of `loc` stands."""
-    for part in loc[:-1]:
-        if part in (fields := _fields(model)):
-            model = next(_models_in(fields[part].annotation), model)
-    return model
+def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The model whose keys are allowed where the last part of `loc` stands, and its field there."""
+    field = None
+    for part in loc:
+        model = next(_models_in(field.annotation), model) if field is not None else model
+        field = _fields(model).get(part)
+    return model, field
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

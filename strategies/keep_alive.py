@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 DEFAULT_TTL = 300.0  # seconds
 Ttl = NonNegativeFloat | Literal["forever", "auto"]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]  # a number, and no duration
 
 
 class KeepAlive:
-    """Loads a model on first use and frees it `ttl` seconds after the last: a number, 0, `forever`, or `auto`.
+    """Loads a model on first use and frees it `ttl` after its last: `5min`, or seconds, 0, `forever`, or `auto`.
 
     `auto` keeps each model until holding it has cost as much as its next cold start would, as measured load by load;
     `memory_gib_hour` (of a GiB), `cpu_hour` (of a core) and `latency_hour` (of a caller's waiting) are the prices, in

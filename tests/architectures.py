@@ -116,6 +116,7 @@ def make_tokenizer(**settings: Any) -> Any:
 def wrapped(tokenizer: Tokenizer, **settings: Any) -> Any:
     names = dict(zip(("bos", "pad", "eos", "unk", "mask"), SPECIAL, strict=True))
     special = {f"{name}_token": token for name, token in names.items()}
-    special |= {"cls_token": "<s>", "sep_token": "</s>", "model_input_names": ["input_ids", "attention_mask"]}
+    special |= {"cls_token": "<s>", "sep_token": "</s>"}
     kind: Any = transformers.PreTrainedTokenizerFast
-    return kind(tokenizer_object=tokenizer, **{k: v for k, v in (special | settings).items() if v is not None})
+    given = {name: value for name, value in (special | settings).items() if value is not None}
+    return kind(tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,20 @@ def in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
     with ThreadPoolExecutor(count) as pool:
         futures: list[Future[Result]] = [pool.submit(work, i) for i in range(count)]
         return [future.result(SECONDS) for future in futures]
+
+
+def start(*command: str, ignored: Collection[int] = (), **options: Any) -> subprocess.Popen[str]:
+    """Start a command with these signals ignored, as `&` and nohup do, and all others as in a terminal.
+
+    However the tests themselves were started: in the background of a shell they have SIGINT ignored.
+    """
+
+    def set_signals() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+    return subprocess.Popen(command, text=True, preexec_fn=set_signals, **streams)
 
 
 def run_python(

@@ -270,7 +270,7 @@ def test_weights_that_are_no_numbers_are_told(tmp_path: Path, loaders: list[Load
         module.classifier.weight.fill_(float("nan"))
     module.save_pretrained(directory)
     for loader in loaders[:2]:
-        with pytest.raises(ModelReferenceError, match="cannot answer a text: .* not a finite number"):
+        with pytest.raises(ModelReferenceError, match=r"cannot answer a text: .* not a finite number"):
             probe(loader.load(directory))
     with pytest.raises(Exception, match="not a finite number"):
         loaders[2].load(directory)

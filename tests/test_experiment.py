@@ -59,23 +59,26 @@ BAD = {
     "a target of no time": (("repetitions: 3", "slo: {p99: fast}"), "slo.p99: must be a duration such as 200ms"),
     "a target of nothing": (("repetitions: 3", "slo: {}"), "10:1: slo: "),
     "a precision that is none": (("repetitions: 3", "precision: much"), "precision: must be a percentage such as 5%"),
-    "a precision of nothing": (("repetitions: 3", "precision: 0%"), "precision: input should be greater than 0"),
+    "a precision of nothing": (
+        ("repetitions: 3", "precision: 0%"),
+        "precision: must be more than 0% and less than 100%, such as 5% (got 0).",
+    ),
     "a precision with too few rounds": (("repetitions: 3", "precision: 5%\nrepeats: 4"), "needs at least 5 rounds"),
     "a price below nothing": (
         ("repetitions: 3", "cost: {cpu_hour: -1}"),
-        "10:8: cost.cpu_hour: input should be greater",
+        "10:8: cost.cpu_hour: must be at least 0, such as 0.04048 (got -1).",
     ),
     "a price that is a word": (
         ("repetitions: 3", "cost: {memory_gib_hour: cheap}"),
-        "cost.memory_gib_hour: input should be",
+        "cost.memory_gib_hour: must be a number, such as 0.004445 (got 'cheap').",
     ),
     "a memory that is not paid for": (
         ("repetitions: 3", "cost: {charge: rss}"),
-        "cost.charge: input should be 'pss' or",
+        "cost.charge: must be one of pss, private (got 'rss').",
     ),
     "a billing of no kind": (
         ("repetitions: 3", "cost: {billing: monthly}"),
-        "cost.billing: input should be 'average' or",
+        "cost.billing: must be one of average, peak (got 'monthly').",
     ),
     "a price of something else": (
         ("repetitions: 3", "cost: {gpu_hour: 1}"),
@@ -83,15 +86,21 @@ BAD = {
     ),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
-        "batching.max_batch_size: input should be",
+        "batching.max_batch_size: must be at least 1, such as 32 (got 0).",
     ),
     "a misspelt key": (("repetitions:", "repetition:"), "bad.yaml:10:1: repetition: is no key here; allowed: name, "),
     "a misspelt option": (("capacity", "capacitty"), "6:38: strategies[1].options.capacitty: strategy 'lru-cached'"),
-    "a wrong type": (("repetitions: 3", "repetitions: three"), "10:1: repetitions: input should be a valid integer"),
+    "a wrong type": (
+        ("repetitions: 3", "repetitions: three"),
+        "10:1: repetitions: must be a whole number, such as 10 (got 'three').",
+    ),
     "a number that is text": (("repetitions: 3", 'repetitions: "3"'), "10:1: repetitions: "),
     "a fraction": (("repetitions: 3", "repetitions: 1.5"), "10:1: repetitions: "),
-    "nothing to repeat": (("repetitions: 3", "repetitions: 0"), "greater than or equal to 1"),
-    "a trillion repetitions": (("repetitions: 3", "repetitions: 1000000000000"), "less than or equal to 1000000"),
+    "nothing to repeat": (("repetitions: 3", "repetitions: 0"), "must be at least 1, such as 10 (got 0)."),
+    "a trillion repetitions": (
+        ("repetitions: 3", "repetitions: 1000000000000"),
+        "must be at most 1000000, such as 10 (got 1000000000000).",
+    ),
     "too many requests": (("repetitions: 3", "repetitions: 900000"), "over the limit of 1000000 requests"),
     "an unknown strategy": (
         ("- persistent", "- persistant"),
@@ -103,14 +112,17 @@ BAD = {
     ),
     "a loader's option": (
         ("- persistent", "- {strategy: persistent, loader: {name: transformers, dtype: int3}}"),
-        "option 'dtype': input should be 'float32' or 'bfloat16' (got 'int3')",
+        "option 'dtype': must be one of float32, bfloat16 (got 'int3')",
     ),
     "a label twice": (("label: two", "label: persistent"), "'persistent' is there already"),
     "no name": (("name: good\n", ""), "bad.yaml:2:1: name: is required."),
     "a name that leads out": (("name: good", "name: ../../etc"), "2:1: name: "),
     "a model id that leads out": (("{one:", "{../one:"), "models"),
-    "no texts": (("texts:\n  - A good day.\n  - No", "texts: []"), "at least 1 item"),
-    "a text that is a number": (("- No", "- 12"), "9:5: texts[1]: input should be a valid string"),
+    "no texts": (
+        ("texts:\n  - A good day.\n  - No", "texts: []"),
+        "must be a list or a mapping with at least 1 value (got []).",
+    ),
+    "a text that is a number": (("- No", "- 12"), "9:5: texts[1]: must be text, such as '12', in quotes (got 12)."),
     "texts of a shape of their own": (
         ("texts:\n  - A good day.\n  - No", "texts: {files: x}"),
         "must be a list of texts",

@@ -26,11 +26,12 @@ from core.bench.generator import Target, check_kept_up, drive
 from core.bench.records import Records, read_records
 from core.bench.run import begin, prepare, run_trials
 from core.bench.server import ServerProcess, launch
+from core.bench.server_log import reason_in
 from core.bench.traffic import Traffic
 from core.bench.workload import Workload
 from core.errors import TrialFailed
 from core.report.progress import RunProgress
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, wait_for
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
 
 
 @contextmanager
@@ -162,20 +163,107 @@ def test_a_trial_under_a_workload_leaves_its_records(tmp_path: Path, monkeypatch
     assert all(sample["lag_ms"] >= 0 and sample["ms"] >= sample["lag_ms"] for sample in samples)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_interrupted_under_a_workload_it_keeps_what_was_measured(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("failing", [True, False])
+def test_requests_that_failed_are_told_before_a_late_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    monkeypatch.setattr(load_generator, "LATE_SHARE", -1.0)  # it never keeps up
     for name in "ab":
         checkpoint_in(tmp_path / name)
-    path = quick(tmp_path, {"closed": {"clients": 3, "duration": "1h"}})
-    command = [sys.executable, str(ROOT / "runner.py"), str(path), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: any(file.stat().st_size > 20_000 for file in tmp_path.glob("out/quick/*/samples.jsonl")))
+        if failing:
+            (tmp_path / name / "broken").touch()
+    plan = load_experiment(quick(tmp_path, {"open": {"rate": "100/s", "requests": 20}}))
+    begin(plan, *prepare(plan), tmp_path)
+    with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
+        run_trials(plan, prepare(plan)[0], records, progress, [], lambda _: None)
+    reason = read_records(tmp_path)[-1]["reason"]
+    if failing:
+        assert re.match(r"21 of 21 requests failed.*: Loading model '.' failed: .*: OSError: .*disk error", reason), (
+            reason
+        )
+        assert ". Besides, the load generator could not keep up: " in reason
+    else:
+        assert reason.startswith("the load generator could not keep up: ")
+
+
+FAILED_START = """ERROR:    Traceback (most recent call last):
+  File x
+    y()
+ValueError: no
+
+ERROR:    Application startup failed. Exiting.
+"""
+CHAIN = """ERROR:    Failed
+Traceback (most recent call last):
+  File x
+KeyError: 1
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File y
+x.Other: in two
+lines
+INFO:     Shutting down
+"""
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File x
+  | ExceptionGroup: one (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File y
+    | OSError: gone
+    +------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("Running the code of plugin x\nCRITICAL: It cannot start.\n", "It cannot start."),
+        (FAILED_START, "ValueError: no"),
+        (CHAIN, "x.Other: in two lines"),
+        (GROUP, "OSError: gone"),
+        ("Traceback (most recent call last):\n  x\nA: b\nERROR: It is over\n", "It is over"),
+        ("Running the code of plugin x\nSegmentation fault\nINFO: freed\n", "Segmentation fault"),
+        ("", ""),
+    ],
+)
+def test_a_log_says_why(log: str, reason: str) -> None:
+    assert reason_in(log) == reason
+
+
+WORKLOADS = {
+    "closed": {"closed": {"clients": 3, "duration": "1h"}},
+    "open": {"open": {"rate": "100/s", "duration": "1h"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "ignored"),
+    [
+        pytest.param("closed", signal.SIGINT, (), marks=pytest.mark.slow),
+        ("closed", signal.SIGTERM, (signal.SIGINT, signal.SIGHUP)),  # as under `nohup … &`
+        ("open", signal.SIGTERM, (signal.SIGINT,)),
+        ("open", signal.SIGHUP, ()),
+    ],
+)
+def test_interrupted_under_a_workload_it_keeps_what_was_measured(
+    tmp_path: Path, kind: str, number: int, ignored: tuple[int, ...]
+) -> None:
+    for name in "ab":
+        checkpoint_in(tmp_path / name)
+    path = quick(tmp_path, WORKLOADS[kind])
+    arguments = (str(ROOT / "runner.py"), str(path), "--output", str(tmp_path / "out"))
+    process = start(sys.executable, *arguments, ignored=ignored)
+    wait_for(lambda: any(file.stat().st_size > 20_000 for file in tmp_path.glob("out/quick/2*/samples.jsonl")))
     process.send_signal(number)
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    [folder] = (tmp_path / "out" / "quick").iterdir()
+    [folder] = (tmp_path / "out" / "quick").glob("2*")
     assert len(read_records(folder)) > 50
+    assert (folder / "summary.json").exists()
 
 
 # On a quiet machine: `pytest -m slow tests/test_generator.py`

@@ -145,7 +145,7 @@ repeats: 1
     found = [float(line) for line in (folder / "found").read_text().splitlines()]
     assert len(found) == 3  # the start's, and one for each request
     assert max(found) < 0.01
-    [run] = (folder / "out" / "cold").iterdir()
+    [run] = (folder / "out" / "cold").glob("2*")
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     labels = [(s["trial"], s["cold"], s["page_cache"]) for s in samples if s["kind"] == "sample"]
     for label in ("mapped", "subprocess"):

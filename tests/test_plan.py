@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import runner
+from core.bench.experiment import load_experiment
 from core.bench.records import SCHEMA, read_records
 from core.decide.rounds import arrange
 from core.errors import ResidencyError
@@ -298,16 +299,16 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
         ({"workload": {"closed": {"clients": 2, "requests": 10}}}, "workload.closed: has no arrivals to plan for"),
         ({"workload": {"open": {"rate": 1, "requests": 1}}}, "must have two requests or more"),
         ({"workload": {"open": {"rate": "2/min", "duration": "60s"}}, "seed": 9}, "must have two requests or more"),
-        ({"seed": -1}, "seed: input should be greater than or equal to 0"),
+        ({"seed": -1}, "seed: must be at least 0, such as 0 (got -1)."),
         ({"grid": {"lru-cached": []}}, "grid.lru-cached: must be a mapping, of keys to values (got [])."),
         ({"grid": {"lru-cached": {"memory_budget": [-1]}}}, "must be a size, such as 512MiB (got -1)."),
         ({"workload": {"trace": {"file": "none.csv"}}}, "none.csv: cannot be read"),
         ({"profile": "nowhere"}, "profile: "),
         ({"grid": {"keep_alive": {}}}, "grid.keep_alive: is no key here; allowed: persistent"),
         ({"grid": {"keep-alive": {"ttl": ["soon"]}}}, "grid.keep-alive.ttl[0]"),
-        ({"grid": {"lru-cached": {"capacity": [0]}}}, "greater than or equal to 1"),
+        ({"grid": {"lru-cached": {"capacity": [0]}}}, "must be at least 1"),
         ({"grid": {"persistent": {"x": 1}}}, "grid.persistent: has no settings"),
-        ({"models": 0}, "models: input should be greater"),
+        ({"models": 0}, "models: must be at least 1"),
         ({"name": None}, "name: is required"),
         ({"cost": {"memory": 1}}, "cost.memory: is no key here"),
     ],
@@ -340,7 +341,7 @@ def test_the_readmes_plan_is_understood(tmp_path: Path) -> None:
 def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(tmp_path / "run")
     assert runner.plan_ahead(plan_file(tmp_path), tmp_path / "out", confirm=False) == 0
-    [folder] = (tmp_path / "out" / "evening").iterdir()
+    [folder] = (tmp_path / "out" / "evening").glob("2*")
     plan = read_json(folder / "plan.json")
     shown = capsys.readouterr().out
     assert plan["answer"][0] in shown
@@ -358,7 +359,8 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
     found = list(candidates(planned))
     written = yaml.safe_load(write_experiment(planned, found, tmp_path).read_text())
     assert [choice["label"] for choice in written["strategies"]] == [each.label for each in ranking(found)[:2]]
-    assert (written["repeats"], written["texts"], written["workload"]["open"]["duration"]) == (2, ["a", "b"], 10)
+    assert load_experiment(tmp_path / "confirm.yaml").texts == ("a", "b")
+    assert (written["repeats"], written["workload"]["open"]["duration"]) == (2, 10)
     assert 5 < written["workload"]["open"]["rate"] < 100
 
     def confirmed(ms: dict[str, float]) -> dict[str, Any]:
@@ -391,11 +393,11 @@ def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment))
     assert runner.main([str(tmp_path / "small.yaml"), "--output", str(tmp_path / "out")]) == 0
-    [folder] = (tmp_path / "out" / "small").iterdir()
+    [folder] = (tmp_path / "out" / "small").glob("2*")
     grid = {"persistent": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": ["1s"]}, "lru-cached": None}
     changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "40s", "repeats": 3}}
     assert runner.main(["--plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
-    [made] = (tmp_path / "evening").iterdir()
+    [made] = (tmp_path / "evening").glob("2*")
     confirmed = read_json(made / "plan.json")["confirmed"]
     print(*confirmed["sentences"], sep="\n")
     assert len(confirmed["trials"]) == 2

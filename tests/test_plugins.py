@@ -183,8 +183,8 @@ def test_options_are_strict_and_sizes_are_understood() -> None:
     assert lru.validate({"memory_budget": "512MiB"}) == {"memory_budget": 512 << 20}
     for options, sentence in (
         ({"capacitty": 2}, r"no option 'capacitty'; allowed: capacity, memory_budget"),
-        ({"capacity": "2"}, r"'capacity'.*valid integer.*got '2'"),
-        ({"capacity": 0}, r"'capacity'.*greater than 0"),
+        ({"capacity": "2"}, r"'capacity': must be a whole number.*got '2'"),
+        ({"capacity": 0}, r"'capacity': must be more than 0"),
         ({"memory_budget": "lots"}, r"'memory_budget'"),
         ({"capacity": True}, r"'capacity'"),
     ):

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from core.errors import ModelReferenceError, ResidencyError
 from core.models import cache, checkpoint
 from core.models.header import read_header
+from core.models.precision import BYTES, computable
 from core.models.references import anchor, resolve
 from core.models.transformers_loader import TransformersLoader
 from tests.support import run_python
@@ -99,7 +100,6 @@ def _index_only(folder: Path, text: str) -> None:
     ("spoil", "sentence"),
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "Only safetensors"),
         (lambda folder: _index_only(folder, "[]"), "no index"),
         (lambda folder: _index_only(folder, '{"weight_map": {"a": 5}}'), "no index"),
@@ -131,6 +131,12 @@ def test_a_truncated_file_is_refused_before_it_is_loaded(copy: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(ModelReferenceError, match="no whole safetensors file"):
         TransformersLoader().size(copy)
+
+
+def test_a_checkpoint_without_a_tokenizer_says_what_is_missing(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelReferenceError, match=r"no .*tokenizer\.json"):
+        TransformersLoader().load(copy)
 
 
 def test_a_checkpoint_without_a_head_is_no_classifier(copy: Path) -> None:

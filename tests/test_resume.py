@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import resource
 import shutil
@@ -16,8 +17,12 @@ from typing import Any
 
 import pytest
 
-from core.bench.records import SAMPLES, Records, read_records
-from tests.support import SECONDS, checkpoint_in, read_json, wait_for
+from core.bench.experiment import load_experiment
+from core.bench.records import SAMPLES, Records, new_folder, read_records
+from core.bench.run import begin, prepare, run_trials
+from core.decide.rounds import arrange
+from core.report.progress import RunProgress
+from tests.support import FAKES, SECONDS, checkpoint_in, read_json, wait_for
 from tests.test_runner import experiment, only_folder, runner, start_runner
 
 STRATEGIES = [{"strategy": name, "loader": "fake", "label": name} for name in ("on-demand", "persistent")]
@@ -144,6 +149,105 @@ def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -
     assert done.stdout.startswith("Is it quick?")
 
 
+FAILS_ONCE = """
+import contextlib, pathlib, pluggy
+
+class FailsOnce:
+    "Cannot start while the file is there."
+    name = "fails-once"
+    def __init__(self, load, *, file: str):
+        self.load, self.file = load, pathlib.Path(file)
+    def start(self):
+        if self.file.exists():
+            raise ValueError("the file is there")
+    @contextlib.contextmanager
+    def acquire(self, model_id):
+        model = self.load(model_id)
+        yield model
+        model.close("request")
+
+@pluggy.HookimplMarker("residency")
+def register_strategies():
+    return [FailsOnce]
+"""
+
+
+def kinds(folder: Path, label: str) -> list[str]:
+    return [r["kind"] for r in read_records(folder)[1:] if r["trial"] == label and r["kind"] != "sample"]
+
+
+def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:
+    """The failure stays in the file, and what counts is the latest outcome, be it another failure."""
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "once.py").write_text(FAILS_ONCE)
+    (tmp_path / "broken").touch()
+    strategies = [
+        {"strategy": "fails-once", "loader": "fake", "label": "once", "options": {"file": str(tmp_path / "broken")}},
+        {"strategy": "on-demand", "loader": "fake", "label": "sound"},
+    ]
+    path = experiment(tmp_path, strategies=strategies, plugins=[FAKES, "once.py"])
+    assert runner(path, "--output", str(tmp_path / "out")).returncode == 1
+    latest, folder = tmp_path / "out" / "quick" / "latest", only_folder(tmp_path / "out", "quick")
+    again = runner("--resume", str(latest))
+    assert (again.returncode, again.stdout.count("once failed in round 1")) == (1, 1)
+    assert kinds(folder, "once") == ["begin", "failure"] * 2
+    (tmp_path / "broken").unlink()
+    done = runner("--resume", str(latest))
+    assert done.returncode == 0, done.stderr
+    assert kinds(folder, "once") == [*["begin", "failure"] * 2, "begin", "trial"]
+    assert kinds(folder, "sound") == ["begin", "trial"]  # and what was measured is not measured again
+    summary = read_json(folder / "summary.json")
+    assert ([trial["rounds"] for trial in summary["trials"]], summary["failures"]) == ([1, 1], [])
+    assert runner("--report", str(latest)).returncode == 0
+    assert f"Written to {folder};" in done.stdout  # not to the link, which may move on
+
+
+def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    plan = load_experiment(Path(experiment(tmp_path, strategies=STRATEGIES, repeats=5)))
+    checkpoints, digests = prepare(plan)
+    begin(plan, checkpoints, digests, tmp_path)
+    asked: list[int] = []
+
+    def enough(number: int) -> str | None:
+        asked.append(number)
+        return "It is precise." if number == 1 else None
+
+    def measure() -> None:
+        with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
+            run_trials(plan, checkpoints, records, progress, read_records(tmp_path), enough)
+
+    measure()
+    assert asked == [0, 1]
+    whole = (tmp_path / SAMPLES).read_text()
+    failed = json.dumps({"kind": "failure", "round": 0, "trial": "on-demand", "reason": "it broke"})
+    ended = '"kind": "trial", "round": 0, "trial": "on-demand"'
+    assert ended in whole
+    (tmp_path / SAMPLES).write_text("\n".join(failed if ended in line else line for line in whole.split("\n")))
+    measure()
+    run = arrange(read_records(tmp_path))
+    assert (asked, run.rounds_due, run.complete(), run.failures) == ([0, 1], 2, [0, 1], [])
+
+
+def test_latest_is_the_newest_and_replaces_nothing_else(tmp_path: Path) -> None:
+    first = new_folder(tmp_path, "e")
+    assert (tmp_path / "e" / "latest").readlink() == Path(first.name)  # relative, so that all can be moved
+    second = new_folder(tmp_path, "e")
+    assert (tmp_path / "e" / "latest").resolve() == second.resolve() != first.resolve()
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == [first.name, second.name, "latest"]
+    (tmp_path / "own" / "latest").mkdir(parents=True)
+    new_folder(tmp_path, "own")
+    assert not (tmp_path / "own" / "latest").is_symlink()
+
+
+def test_without_links_there_is_no_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert [new_folder(tmp_path, "e")] == list((tmp_path / "e").iterdir())
+
+
 def attempts(folder: Path, *, ended: bool) -> dict[tuple[int, str], list[list[int]]]:
     """The texts of each attempt's samples by (round, trial), of those that came to their end or of all."""
     found: defaultdict[tuple[int, str], list[list[int]]] = defaultdict(list)
@@ -187,7 +291,7 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=SECONDS)
         kills += 1
-        folders = [folder for folder in out.glob("quick/*") if (folder / SAMPLES).exists()]
+        folders = [folder for folder in out.glob("quick/2*") if (folder / SAMPLES).exists()]
         now = (folders[0] / SAMPLES).read_bytes() if folders else b""
         assert now.startswith(kept)  # what an earlier one wrote is there, and where it was
         kept = now[: now.rfind(b"\n") + 1]

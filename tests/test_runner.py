@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import yaml
 
 from core.bench.records import read_records
 from core.models import checkpoint
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, wait_for
+from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, start, wait_for
 
 SUMMARY_KEYS = {
     "label", "strategy", "loader", "models", "rounds", "requests", "errors", "ready_s", "first_answer_s",
@@ -29,7 +31,7 @@ def runner(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def only_folder(output: Path, name: str) -> Path:
-    [folder] = (output / name).iterdir()
+    [folder] = (output / name).glob("2*")
     return folder
 
 
@@ -85,7 +87,8 @@ def test_default_writes_all_files_and_answers_in_words(
     default_run: tuple[Path, subprocess.CompletedProcess[str]], embedded_directory: Path
 ) -> None:
     folder, done = default_run
-    files = {"experiment.yaml", "environment.json", "samples.jsonl", "table.md", "summary.json", "report.html"}
+    files = {"experiment.yaml", "texts.jsonl", "environment.json", "samples.jsonl", "server.log"}
+    files |= {"table.md", "summary.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == files
     for sentence in (
         *("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"),
@@ -94,7 +97,8 @@ def test_default_writes_all_files_and_answers_in_words(
         assert sentence in done.stdout
         assert sentence in (folder / "table.md").read_text()
     resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
-    assert (resolved["name"], resolved["repeats"], len(resolved["texts"])) == ("default", 1, 10)
+    assert (resolved["name"], resolved["repeats"], resolved["texts"]) == ("default", 1, {"file": "texts.jsonl"})
+    assert len((folder / "texts.jsonl").read_text().splitlines()) == 10
     environment = read_json(folder / "environment.json")
     assert environment["torch_threads"] >= 1
     assert environment["versions"]["torch"].startswith("2.13")
@@ -150,7 +154,7 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     bad, good = experiment(tmp_path / "bad", repetitions=-1), experiment(tmp_path)
     for arguments, sentence in (
-        ((bad,), "quick.yaml:8:1: repetitions: input should be greater than"),
+        ((bad,), "quick.yaml:8:1: repetitions: must be at least 1, such as 10 (got -1)."),
         ((good, "--strategies", "none"), "has no 'none'"),
         ((good, "--model", "a"), "must be ID=REFERENCE"),
         ((good, "--repeats", "0"), "must be a whole number from 1 on"),
@@ -160,7 +164,7 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         (("--confirm",), "--confirm goes with --plan"),
         (("--plan", "plan.yaml", "--repeats", "3", "--dry-run"), "--plan takes no --repeats, --dry-run"),
         (("experiments/default.yaml", "--report", "results"), "--report takes no experiment"),
-        (("--plan", good), "is no key here; allowed: name, profile, workload"),
+        (("--plan", good), "is an experiment, not a plan; run it with: python runner.py"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):
         done = runner(*arguments)
@@ -186,11 +190,61 @@ def test_a_failing_trial_is_1_and_the_others_still_run(tmp_path: Path) -> None:
 
 def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     (checkpoint_in(tmp_path / "a") / "broken").touch()
-    done = runner(experiment(tmp_path), "--output", str(tmp_path / "out"))
+    done = runner(experiment(tmp_path, repeats=2), "--output", str(tmp_path / "out"))
     assert done.returncode == 1
-    [trial] = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")["trials"]
-    assert (trial["requests"], trial["errors"]) == (4, 5)
-    assert "answered 5 requests with an error" in done.stdout
+    folder = only_folder(tmp_path / "out", "quick")
+    [trial] = read_json(folder / "summary.json")["trials"]
+    assert (trial["requests"], trial["errors"]) == (8, 10)
+    assert "answered 10 requests with an error: Loading model 'a' failed: " in done.stdout
+    assert "disk error" in trial["log"]
+    assert f"The server's log says: {trial['log']}. See server.log." in done.stdout
+    log = (folder / "server.log").read_text()
+    assert re.findall(r"^== .* ==$", log, re.M) == [f"== round {n}, on-demand, fake ==" for n in (1, 2)]
+    assert trial["log"] in log
+
+
+BROKEN = """
+import os, pluggy
+
+class Broken:
+    "Fails where it is told to."
+    name = "broken"
+    def __init__(self, load, *, at: str):
+        self.at = at
+    def start(self):
+        if self.at == "start":
+            raise RuntimeError("cannot begin")
+    def acquire(self, model_id):
+        if self.at == "exit":
+            os._exit(3)
+        raise ZeroDivisionError("there is nothing\\nto divide by")
+
+@pluggy.HookimplMarker("residency")
+def register_strategies():
+    return [Broken]
+"""
+
+
+def test_why_a_plugin_failed_is_told_and_kept(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    strategies = [
+        {"strategy": "broken", "loader": "fake", "options": {"at": at}, "label": at}
+        for at in ("start", "request", "exit")
+    ]
+    path = experiment(tmp_path, plugins=[FAKES, "broken.py"], strategies=strategies)
+    done = runner(path, "--output", str(tmp_path / "out"))
+    assert done.returncode == 1, done.stderr
+    for told in (
+        "start failed in round 1: the server ended with status 1: Strategy 'broken' cannot start: cannot begin",
+        "The server's log says: ZeroDivisionError: there is nothing to divide by. See server.log.",
+        "exit failed in round 1: the server ended with status 3: ",
+    ):
+        assert told in done.stdout
+    log = (only_folder(tmp_path / "out", "quick") / "server.log").read_text()
+    assert sorted(re.findall(r"^== (.*) ==$", log, re.M)) == [f"round 1, {at}" for at in ("exit", "request", "start")]
+    assert "CRITICAL: Strategy 'broken' cannot start: cannot begin" in log
+    assert "ZeroDivisionError: there is nothing\nto divide by" in log
 
 
 def test_a_hanging_load_fails_its_trial_only(tmp_path: Path) -> None:
@@ -219,6 +273,28 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: P
     assert len(servers) == 1
     assert not servers[0].is_running()
     assert runner("--report", str(folder)).returncode == 1  # it is still not finished
+
+
+def test_in_the_background_sigterm_ends_it_and_a_hangup_does_not(tmp_path: Path) -> None:
+    """As under `nohup … &`: with SIGINT and SIGHUP ignored, what was measured is still kept and reported."""
+    checkpoint_in(tmp_path / "a")
+    path = experiment(tmp_path, repetitions=50_000)
+    process = start_runner(path, "--output", str(tmp_path), ignored=(signal.SIGINT, signal.SIGHUP))
+    wait_for(lambda: written(tmp_path) > 5_000)
+    before = written(tmp_path)
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: written(tmp_path) > before + 20_000)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, output
+    assert "Interrupted." in output
+    assert (only_folder(tmp_path, "quick") / "summary.json").exists()
+
+
+def written(output: Path) -> int:
+    """Bytes of samples so far."""
+    return sum(path.stat().st_size for path in output.glob("quick/2*/samples.jsonl"))
 
 
 def test_interrupted_while_a_server_ends_it_leaves_none(tmp_path: Path) -> None:
@@ -276,9 +352,8 @@ def servers_of(runner: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(runner.pid).children() if "core.app:app" in child.cmdline()]
 
 
-def start_runner(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "runner.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_runner(*arguments: str, ignored: Collection[int] = ()) -> subprocess.Popen[str]:
+    return start(sys.executable, str(ROOT / "runner.py"), *arguments, ignored=ignored)
 
 
 ENDED = json.dumps(
@@ -370,11 +445,11 @@ def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     for _ in range(2):
         path = experiment(tmp_path, batching="off", slo={"p99": "1h"})
         assert runner(path, "--output", str(tmp_path / "out")).returncode == 0
-    assert len(list((tmp_path / "out" / "quick").iterdir())) == 2
-    summary = read_json(next((tmp_path / "out" / "quick").glob("*/summary.json")))
+    first, second = sorted((tmp_path / "out" / "quick").glob("2*"))
+    assert (first.parent / "latest").resolve() == second
+    summary = read_json(first / "summary.json")
     assert (summary["batching"], summary["slo"], summary["precision"]) == ("off", {"p99": 3600}, None)
     [target] = summary["trials"][0]["slo"]
     assert (target["share_within"], target["verdict"], target["further_rounds"]) == (1, None, 4)
-    samples = next((tmp_path / "out" / "quick").glob("*/samples.jsonl"))
-    records = [json.loads(line) for line in samples.read_text().splitlines()]
+    records = [json.loads(line) for line in (first / "samples.jsonl").read_text().splitlines()]
     assert [record["kind"] for record in records] == ["run", "begin", *["sample"] * 5, "trial"]

@@ -171,15 +171,15 @@ BAD = {
     "no end": ("{closed: {clients: 3}}", "workload.closed: must have either a 'duration' or a number of 'requests'."),
     "two ends": ("{open: {rate: 1/s, duration: 5s, requests: 5}}", "either a 'duration' or"),
     "a rate without a unit": ("{open: {rate: 20 per s, duration: 5s}}", "must be a rate such as 20/s, 90/min or 1200"),
-    "a rate of none": ("{open: {rate: 0/s, duration: 5s}}", "workload.open.rate: input should be greater than 0"),
-    "a rate that is true": ("{open: {rate: true, duration: 5s}}", "workload.open.rate: input should be a valid number"),
+    "a rate of none": ("{open: {rate: 0/s, duration: 5s}}", "rate: must be more than 0, such as 1 (got '0/s')."),
+    "a rate that is true": ("{open: {rate: true, duration: 5s}}", "rate: must be a number, such as 0.5 (got true)."),
     "an odd duration": ("{open: {rate: 20, duration: 5 days}}", "must be a duration such as 200ms, 30s, 10min or 2h"),
-    "no time": ("{open: {rate: 20, duration: 0s}}", "workload.open.duration: input should be greater than 0"),
+    "no time": ("{open: {rate: 20, duration: 0s}}", "duration: must be more than 0, such as 1"),
     "too many requests": ("{open: {rate: 1000/s, duration: 20min}}", "must make 1 to 1000000 requests in a trial."),
     "too few requests": ("{open: {rate: 1/h, duration: 20min}}", "must make 1 to 1000000 requests in a trial."),
-    "too many clients": ("{closed: {clients: 100000, requests: 5}}", "less than or equal to 1000"),
+    "too many clients": ("{closed: {clients: 100000, requests: 5}}", "must be at most 1000"),
     "arrivals of no kind": ("{open: {rate: 1, requests: 5, arrivals: even}}", "must be poisson, constant, or {gamma: "),
-    "no burstiness": ("{open: {rate: 1, requests: 5, arrivals: {gamma: 0}}}", "gamma: input should be greater"),
+    "no burstiness": ("{open: {rate: 1, requests: 5, arrivals: {gamma: 0}}}", "gamma: must be more than 0"),
     "a popularity of no kind": ("{open: {rate: 1, requests: 5, popularity: {zip: 1}}}", "must be uniform, {zipf: "),
     "shares of others": (
         "{open: {rate: 1, requests: 5, popularity: {shares: {a: 1}}}}",
@@ -219,7 +219,13 @@ def test_a_mistake_names_the_place_and_the_remedy(tmp_path: Path, kind: str) -> 
         ("t.csv", "time\n1\nyesterday\n", "t.csv:3: 'yesterday' is no time"),
         ("t.csv", "time\n1\nnan\n", "t.csv:3: 'nan' is no time"),
         ("t.csv", "time,model\n1,a\n2,\n", "t.csv:3: names no model under 'model'"),
-        ("t.csv", "time,model\n1,a\n2\n", "t.csv:3: names no model under 'model'"),
+        ("t.csv", "time,model\n1,a\n2\n", "t.csv:3: is a short row: it has 1 field where the header has 2."),
+        ("t.csv", "time,model\n\n1,a\n2,a,b\n", "t.csv:4: is a long row: it has 3 fields where the header has 2."),
+        ("t.csv", "time\n1700000000000\n", "t.csv:2: 1700000000000 cannot be a time in seconds: that would be after"),
+        ("t.csv", "time\n1700000000000\n", "If it is in milliseconds, write 'unit: ms' under 'trace'."),
+        ("t.jsonl", '{"time": 1700000000000000.5}', "If it is in microseconds, write 'unit: us' under 'trace'."),
+        ("t.csv", "time\n-1700000000000000000\n", "If it is in nanoseconds, write 'unit: ns' under 'trace'."),
+        ("t.csv", "time\n1e30\n", "Write seconds, or name the unit under 'trace'."),
         ("t.csv", 'time\n"1\n', "is no valid CSV"),
         ("t.csv", "time\n", "holds no arrivals"),
         ("t.csv", "", "holds no arrivals"),
@@ -238,6 +244,27 @@ def test_a_bad_trace_names_its_line(tmp_path: Path, name: str, text: str, senten
     assert f"workload.trace.file: {tmp_path / name}" in str(failure.value)
     assert sentence in str(failure.value)
     assert str(failure.value).isprintable()
+
+
+@pytest.mark.parametrize(("unit", "length"), [("s", 1), ("ms", 1000), ("us", 10**6), ("ns", 10**9)])
+def test_times_are_in_the_unit_that_is_said(tmp_path: Path, unit: str, length: int) -> None:
+    begin = 1_700_000_000 * length
+    for name, text in (
+        ("t.csv", f"time\n{begin}\n{begin + 3 * length // 2}\n"),
+        ("t.jsonl", f'{{"time": {begin}}}\n{{"time": "{begin + 3 * length // 2}"}}\n'),
+        ("iso.csv", "time\n2023-11-14 22:13:20\n2023-11-14T22:13:21.5Z\n"),  # which says for itself what it is
+    ):
+        (tmp_path / name).write_text(text)
+        found = times(tmp_path, f"{{trace: {{file: {name}, unit: {unit}}}}}")
+        assert found == pytest.approx([0, 1 if unit == "s" and name != "iso.csv" else 1.5], abs=1e-3)
+
+
+def test_a_unit_that_cannot_be_the_times_own_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time\n1700000000000000000\n")
+    with pytest.raises(ResidencyError, match=r"cannot be a time in milliseconds.*write 'unit: ns'"):
+        planned(tmp_path, "{trace: {file: t.csv, unit: ms}}")
+    with pytest.raises(ResidencyError, match=r"workload.trace.unit: "):
+        planned(tmp_path, "{trace: {file: t.csv, unit: minutes}}")
 
 
 @pytest.mark.parametrize("line", ["repetitions: 10", "memory_after_each: true", "page_cache: cold"])

@@ -8,42 +8,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from ..choices import STRICT, Batching, BatchingChoice, Cost, Duration, Fraction, ModelId, Reference, StrategyChoice
+from ..choices import (
+    STRICT,
+    Batching,
+    BatchingChoice,
+    Cost,
+    Duration,
+    Fraction,
+    ModelId,
+    Reference,
+    StrategyChoice,
+    matching,
+)
 from ..errors import OptionError, ResidencyError, YamlError
+from ..file_kinds import check_kind
 from ..files import anchored, read_text
 from ..models.references import anchor
+from ..options import in_seconds
 from ..plugins import Plugins, load_plugins
 from ..strict_yaml import MAX_BYTES, Document, read
+from ..wrong_values import wrong
+from .texts import Texts, read_texts
 from .traffic import Traffic, resolved
 from .workload import MAX_REQUESTS, Workload
 
-MAX_TEXTS = 10_000
-MAX_TEXT = 1_000_000  # characters
-MAX_TEXT_FILE = 32 << 20  # bytes
 FEWEST_ROUNDS = 5  # after which a run may stop early
 
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Percentile = Annotated[str, Field(pattern=r"^p[1-9][0-9]?(\.[0-9]{1,4})?$")]
-
-
-class Texts(BaseModel):
-    """A list of texts, or `{file: path}` with one text in each line."""
-
-    model_config = STRICT
-
-    inline: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
-    file: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_short_form(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return {"inline": value}
-        if isinstance(value, dict) and set(value) == {"file"}:
-            return value
-        raise ValueError("must be a list of texts, or {file: path}")
+Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
 
 class Experiment(BaseModel):
@@ -70,7 +63,7 @@ class Experiment(BaseModel):
         Literal["warm", "cold"], Field(description="cold: before each load, the checkpoint is dropped from it")
     ] = "warm"
     batching: BatchingChoice = Batching()
-    timeout: Annotated[float, Field(gt=0, le=3600, description="seconds, for start-up and for each answer")] = 120.0
+    timeout: Annotated[Duration, Field(gt=0, le=3600, description="for start-up and for each answer")] = 120.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +113,7 @@ def batching_of(plan: Plan) -> dict[str, Any] | str:
 def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
+    check_kind(document, "experiment")
     experiment = _override(_one_form(document, document.validate(Experiment)), overrides or Overrides())
     folder = path.resolve().parent
     models = {}
@@ -182,13 +176,17 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
         "repeats": overrides.repeats,
         "models": {**experiment.models, **overrides.models} if overrides.models else None,
     }
+    for model_id in overrides.models or {}:
+        if model_id not in experiment.models:
+            known = ", ".join(experiment.models)
+            raise YamlError(f"--model: this experiment has no model '{model_id[:64]}'. It has: {known}.")
     changes = {key: value for key, value in named.items() if value is not None}
     try:
         return Experiment.model_validate({**dict(experiment), **changes})
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        flag = str(detail["loc"][0]).removesuffix("s") if detail["loc"][0] == "models" else str(detail["loc"][0])
-        raise YamlError(f"--{flag}: {detail['msg']} (got {detail['input']!r}).") from error
+        flag = {"models": "model"}.get(key := str(detail["loc"][0]), key)
+        raise YamlError(f"--{flag}: {wrong(detail, Experiment.model_fields[key])}.") from error
 
 
 def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
@@ -198,31 +196,28 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
         with _at(document, *where, "strategy"):
             strategy = plugins.strategy(choice.strategy)
         with _at(document, *where, "options"):
-            strategy.validate(choice.options)
+            options = in_seconds(choice.options, strategy.validate(choice.options))
         with _at(document, *where, "loader"):
             loader = plugins.loader(choice.loader.name)
-            options = loader.options(**loader.validate(choice.loader.options))
+            read = loader.validate(choice.loader.options)
+        chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, read)})
+        choice = choice.model_copy(update={"options": options, "loader": chosen})
         if choice.shown_as in [trial.label for trial in trials]:
             raise document.error(where, f"'{choice.shown_as}' is there already; give each a 'label' of its own.")
-        trials.append(TrialPlan(choice.shown_as, choice, str(getattr(options, "dtype", "float32"))))
+        trials.append(TrialPlan(choice.shown_as, choice, str(getattr(loader.options(**read), "dtype", "float32"))))
     return tuple(trials)
 
 
 def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:
     if texts.inline is not None:
         return tuple(texts.inline)
-    where = ("texts", "file")
-    with _at(document, *where):
-        path = anchored(texts.file or "", folder)
-        lines = [line for line in read_text(path, MAX_TEXT_FILE).splitlines() if line.strip()]
-    if not 1 <= len(lines) <= MAX_TEXTS:
-        raise document.error(where, f"{path} must hold 1 to {MAX_TEXTS} lines with text, but holds {len(lines)}.")
-    return tuple(lines)
+    with _at(document, "texts", "file"):
+        return read_texts(anchored(texts.file or "", folder))
 
 
 def _question(path: Path) -> str:
     """The file's first line, a comment that says what the experiment answers."""
-    line = read_text(path, MAX_BYTES).partition("\n")[0].strip()
+    line = next(iter(read_text(path, MAX_BYTES).splitlines()), "").strip()  # at whatever ends a line for YAML
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import uvloop
 
 from ..errors import TrialFailed
+from ..quantities import duration
 from .client import body_of, read_answer
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
@@ -53,18 +54,20 @@ def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict
     Returns what the generator measured of itself: when it `started` (`perf_counter`), `seconds` until the last answer,
     `processor_s` of this process in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and
     `late_share`, of the sends (in a closed loop, of the beats) that were late by more than 5 ms or 5 % of the median
-    latency, whichever is larger. Raises TrialFailed when the server dies.
+    latency, whichever is larger. Raises TrialFailed when the server dies, and
+    KeyboardInterrupt at a signal that ends the run.
     """
     closed = traffic.workload.closed
     arrivals = [] if closed else traffic.arrivals(number)
     if not closed and not arrivals:
         raise TrialFailed("no request arrived in this round; give the workload a longer 'duration', or 'requests'.")
+    generator = _Generator(target, record)
+    work = generator.closed(closed, traffic.asked(number)) if closed else generator.open(arrivals)
     with _frozen(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        generator = _Generator(target, record)
-        if closed:
-            runner.run(generator.run(generator.closed(closed, traffic.asked(number))))
-        else:
-            runner.run(generator.run(generator.open(arrivals)))
+        try:
+            runner.run(generator.run(work))
+        except asyncio.CancelledError as error:
+            raise KeyboardInterrupt from error
     return generator.result()
 
 
@@ -92,15 +95,30 @@ def _frozen() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Other signals that are treated as Ctrl-C, too, end the work where it waits, as `asyncio.Runner` does for that."""
+    """SIGTERM and SIGHUP, where they are treated as Ctrl-C, cancel the task, as `asyncio.Runner` does for SIGINT.
+
+    An exception that a handler raises within the event loop would not reach the task. SIGINT's own handler is no model
+    for the others: in the background of a shell SIGINT is ignored, while SIGTERM still has to end the run.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    told = False
+
+    def cancel(*_: object) -> None:
+        nonlocal told
+        told = True
+        loop.call_soon_threadsafe(task.cancel)  # which also wakes the loop
+
     others = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.default_int_handler]
     for number in others:
-        signal.signal(number, signal.getsignal(signal.SIGINT))
+        signal.signal(number, cancel)
     try:
         yield
     finally:
         for number in others:
             signal.signal(number, signal.default_int_handler)
+    if told:  # when the work was as good as done
+        raise asyncio.CancelledError
 
 
 class _Generator:
@@ -187,7 +205,7 @@ class _Generator:
             answer = read_answer(response.status, content, response.headers.get("Server-Timing", ""))
         except TimeoutError:
             ended = time.perf_counter()
-            answer = {"status": 0, "error": f"no answer within {self._target.timeout:g} s"}
+            answer = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
         except aiohttp.ClientError as error:
             ended = time.perf_counter()
             self._target.check()

@@ -6,7 +6,7 @@ import fcntl
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from ..errors import ResultsError
 
 Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
+SERVER_LOG = "server.log"
+LATEST = "latest"  # a link in the folder of an experiment to its newest run
 SCHEMA = 4  # 3: no processor time; 2: no attempts, targets or workload; 1: private memory counted mapped pages
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
@@ -34,6 +36,7 @@ def new_folder(root: Path, name: str) -> Path:
         folder = root / name / f"{stamp}{suffix}"
         try:
             folder.mkdir(parents=True)
+            _point_latest_to(folder)
             return folder
         except FileExistsError:
             if not folder.is_dir():
@@ -41,6 +44,22 @@ def new_folder(root: Path, name: str) -> Path:
         except OSError as error:
             raise ResultsError(f"Cannot write results to {folder}: {error.strerror}. Name another --output.") from error
     raise ResultsError(f"Cannot write results to {root}. Name another --output.")
+
+
+def _point_latest_to(folder: Path) -> None:
+    """Replace the link in one step. Where there can be none, or something else has its name, all goes on without."""
+    link, new = folder.parent / LATEST, folder.parent / f".{LATEST}-{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError):
+        new.unlink(missing_ok=True)
+        new.symlink_to(folder.name)
+        new.replace(link)
+
+
+def behind_link(folder: Path) -> Path:
+    """The run that `latest` means now; the link may move on while the run is worked with."""
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 class Records:
@@ -52,6 +71,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         """Raises ResultsError while another process appends, or where the folder cannot be written to."""
         path = folder / SAMPLES
+        self._server_log = folder / SERVER_LOG
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -73,6 +93,15 @@ class Records:
                 f" and go on with --resume {Path(self._file.name).parent}."
             ) from error
 
+    def keep_log(self, number: int, label: str, text: str) -> None:
+        """Append what a server said in that round (from 0) to the folder's server.log, if it said anything.
+
+        A disk that has no room for it ends no run.
+        """
+        if text.strip():
+            with suppress(OSError), self._server_log.open("a", encoding="utf-8") as file:
+                file.write(f"== round {number + 1}, {label} ==\n{text.rstrip()}\n\n")
+
     def __enter__(self) -> Self:
         return self
 
@@ -91,8 +120,13 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def settled(records: Iterable[Record]) -> set[tuple[int, str]]:
-    """(round, label) of each trial that has its outcome, be it a failure; what else there is must be run."""
-    return {(record["round"], record["trial"]) for record in records if record["kind"] in ("trial", "failure")}
+    """(round, label) of each trial that was measured to its end; what failed is run again, and what is lacking."""
+    return {(record["round"], record["trial"]) for record in records if record["kind"] == "trial"}
+
+
+def rounds_due(records: Sequence[Record], planned: int) -> int:
+    """How many rounds there are to be: those that were planned, unless the run was found to need no more."""
+    return next((int(record["round"]) + 1 for record in records if record["kind"] == "stop"), planned)
 
 
 def read_records(folder: Path, rounds: int | None = None) -> list[Record]:

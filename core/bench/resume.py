@@ -9,23 +9,52 @@ from typing import Any
 
 import yaml
 
+from ..choices import StrategyChoice
 from ..errors import ResultsError
+from ..strict_yaml import read
 from .experiment import Plan, load_experiment
+from .texts import json_lines
 
 EXPERIMENT = "experiment.yaml"
+TEXTS = "texts.jsonl"
 
 
 def write_experiment(folder: Path, plan: Plan) -> str:
-    """Write the experiment as resolved, all defaults and overrides in it and its paths absolute; its SHA-256.
+    """Write the experiment as resolved, all defaults and overrides in it and its paths absolute; its SHA-256."""
+    keys = plan.experiment.model_dump(mode="json")
+    keys["strategies"] = [_short(choice) for choice in plan.experiment.strategies]
+    keys["batching"] = keys["batching"] or "off"
+    keys = {key: value for key, value in keys.items() if value is not None}
+    return write_resolved(folder / EXPERIMENT, plan.question, keys, plan.texts)
 
-    It is an experiment itself: it can be run again.
+
+def write_resolved(path: Path, question: str, keys: Mapping[str, Any], texts: Sequence[str]) -> str:
+    """Write an experiment that can be run, and its texts beside it, for which YAML has no room; the SHA-256 of both.
+
+    Raises ResidencyError where the file is too large to be read again.
     """
-    resolved = plan.experiment.model_dump(mode="json") | {"texts": list(plan.texts)}
-    resolved["batching"] = resolved["batching"] or "off"
-    resolved = {key: value for key, value in resolved.items() if value is not None}
-    text = f"# {plan.question}\n{yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)}".encode()
-    (folder / EXPERIMENT).write_bytes(text)
-    return sha256(text).hexdigest()
+    yaml_text = yaml.safe_dump({**keys, "texts": {"file": TEXTS}}, sort_keys=False, allow_unicode=True)
+    path.write_bytes(f"# {question}\n{yaml_text}".encode())
+    path.with_name(TEXTS).write_bytes("".join(json_lines(texts)).encode())
+    read(path)
+    return _sha256(path)
+
+
+def _short(choice: StrategyChoice) -> str | dict[str, Any]:
+    """The shortest form, so that what could be read has as much room when it is written again."""
+    found: dict[str, Any] = choice.model_dump(exclude_defaults=True)
+    if options := choice.loader.options:
+        flat = {"name": choice.loader.name, **options}
+        found["loader"] = {"name": choice.loader.name, "options": options} if "options" in flat else flat
+    elif "loader" in found:
+        found["loader"] = choice.loader.name
+    return choice.strategy if len(found) == 1 else found
+
+
+def _sha256(path: Path) -> str:
+    """Of an experiment and the texts beside it; a run of an older version has its texts in the experiment."""
+    texts = path.with_name(TEXTS)
+    return sha256(path.read_bytes() + (texts.read_bytes() if texts.exists() else b"")).hexdigest()
 
 
 def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
@@ -34,11 +63,15 @@ def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
     Raises ResidencyError, as for any experiment, where a model, a plugin or a file of it has gone.
     """
     try:
-        written = (folder / EXPERIMENT).read_bytes()
+        digest = _sha256(folder / EXPERIMENT)
     except OSError as error:
-        raise ResultsError(f"{folder} cannot be resumed: {EXPERIMENT} cannot be read ({error.strerror}).") from error
-    if sha256(written).hexdigest() != records[0].get("experiment_sha256"):
-        raise ResultsError(f"{folder} cannot be resumed: its {EXPERIMENT} was changed; run the experiment anew.")
+        name = Path(error.filename or EXPERIMENT).name
+        raise ResultsError(f"{folder} cannot be resumed: {name} cannot be read ({error.strerror}).") from error
+    if digest != records[0].get("experiment_sha256"):
+        raise ResultsError(
+            f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it;"
+            " run the experiment anew."
+        )
     return load_experiment(folder / EXPERIMENT)
 
 

@@ -15,9 +15,9 @@ from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
 from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
-from ..models.references import resolve
+from ..models.references import resolve, where
 from .experiment import Plan, batching_of
-from .records import SCHEMA, Record, Records, settled
+from .records import SCHEMA, Record, Records, rounds_due, settled
 from .resume import write_experiment
 from .trial import Trial, run_trial
 
@@ -58,6 +58,20 @@ def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
     return checkpoints, {model_id: checkpoint.known_sha256(directory) for model_id, directory in checkpoints.items()}
 
 
+def look_up(plan: Plan) -> dict[str, str]:
+    """Where the checkpoint of each model id is, or will come from; writes and downloads nothing.
+
+    Raises ModelReferenceError for one that a run would not find.
+    """
+    found = {}
+    for model_id, reference in plan.experiment.models.items():
+        try:
+            found[model_id] = where(reference)
+        except ModelReferenceError as error:
+            raise ModelReferenceError(f"Model '{model_id}': {error}") from error
+    return found
+
+
 def _resolve(reference: str) -> Path:
     """In a process of its own where that may import torch: this one must not map the libraries whose
     pages it charges to a server.
@@ -85,19 +99,19 @@ def run_trials(
 ) -> None:
     """Run every trial in every round and append what it measures; a failed trial is a record, too.
 
-    What `past` has the outcome of is not run again. After each round `enough` is asked with its number, and
-    says why no other is needed, or None.
+    What `past` has measured is not run again; what failed in it is. After each round `enough` is asked with its
+    number, and says why no other is needed, or None: but not of rounds that others followed already.
     """
     done = settled(past)
-    if any(record["kind"] == "stop" for record in past):
-        return
-    for number in range(plan.experiment.repeats):
+    latest = max((record["round"] for record in past if record["kind"] != "run"), default=0)
+    stopped = any(record["kind"] == "stop" for record in past)
+    for number in range(rounds_due(past, plan.experiment.repeats)):
         order = list(plan.trials)
         random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
         for spec in order:
             if (number, spec.label) not in done:
                 _run_one(Trial(plan, spec, checkpoints, number), records, progress)
-        if reason := enough(number):
+        if not stopped and number >= latest and (reason := enough(number)):
             records.append("stop", round=number, reason=reason)
             return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -11,20 +10,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import yaml
 
 from ..errors import TrialFailed
+from ..quantities import duration
+from .server_log import reason_in
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.01
-LOG_TAIL = 8192  # bytes
+LOG_TAIL = 64 << 10  # bytes
+KeepLog = Callable[[str], None]
 GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL
 
 
@@ -51,7 +54,7 @@ class ServerProcess:
             except httpx.TransportError:
                 pass  # it does not listen yet
             time.sleep(POLL_SECONDS)
-        raise TrialFailed(f"the server was not ready within {timeout:g} s: {self.last_words()}")
+        raise TrialFailed(f"the server was not ready within {duration(timeout)}: {self.last_words()}")
 
     def wait_until_checked(self, client: httpx.Client, timeout: float) -> None:
         """Return once the server has probed its models, which is done once for each and takes processor time."""
@@ -66,16 +69,16 @@ class ServerProcess:
             raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what the server wrote to its log."""
-        lines = self.log(LOG_TAIL).strip().splitlines()
-        return " | ".join(lines[-3:]) or "it wrote nothing"
+        """What the server's log says of why it failed."""
+        return reason_in(self.log(LOG_TAIL)) or "it wrote nothing"
 
     def log(self, most: int = sys.maxsize) -> str:
-        """What the server wrote to its log, or its last `most` bytes."""
+        """What the server wrote to its log, or its last `most` bytes, which begin with a whole line."""
         end = os.fstat(self._log.fileno()).st_size
         # pread, because a seek would move the place where the server goes on writing.
         tail = os.pread(self._log.fileno(), min(most, end), max(0, end - most))
-        return tail.decode("utf-8", "replace")
+        whole = tail if len(tail) == end else tail.partition(b"\n")[2]
+        return whole.decode("utf-8", "replace")
 
 
 @contextmanager
@@ -86,6 +89,7 @@ def serve(
     *,
     workers: int = 1,
     variables: Mapping[str, str] | None = None,
+    keep_log: KeepLog | None = None,
 ) -> Iterator[ServerProcess]:
     """Run the ASGI `app`, found from `folder`, with `settings` on a free loopback port; on leaving it is ended.
 
@@ -95,17 +99,19 @@ def serve(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
     with tempfile.TemporaryDirectory(prefix="residency-") as temporary:
         config = Path(temporary) / "settings.yaml"
-        config.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
+        config.write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
         environment |= {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
         command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--workers", str(workers)]
         command += ["--host", "127.0.0.1", "--log-level", "warning", "--no-access-log"]
-        with launch(command, environment) as server:
+        with launch(command, environment, keep_log) as server:
             yield server
 
 
 @contextmanager
-def launch(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[ServerProcess]:
-    """Run any server that takes `--port`; on leaving it is ended."""
+def launch(
+    command: Sequence[str], environment: Mapping[str, str], keep_log: KeepLog | None = None
+) -> Iterator[ServerProcess]:
+    """Run any server that takes `--port`; on leaving it is ended, and the end of its log handed to `keep_log`."""
     with tempfile.TemporaryFile() as log:
         port = _free_port()
         started = time.perf_counter()
@@ -118,13 +124,18 @@ def launch(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[S
             start_new_session=True,  # Ctrl-C is for us; we end the server ourselves
             preexec_fn=_die_with_parent,
         )
+        server = ServerProcess(process, port, log, started)
         try:
-            yield ServerProcess(process, port, log, started)
+            yield server
         except BaseException:
             process.kill()  # it hangs, it failed, or its user is in a hurry
             raise
         finally:
-            _end(process)
+            try:
+                _end(process)
+            finally:
+                if keep_log is not None:
+                    keep_log(server.log(LOG_TAIL))
 
 
 def _die_with_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterator
@@ -12,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import FileError
-from ..files import read_text
-from .workload import Columns
+from ..files import lines_of, read_text
+from .workload import TraceChoice
 
 MAX_TRACE_FILE = 64 << 20  # bytes
+LATEST = 1e11  # seconds since 1970: the year 5138
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 class Row(NamedTuple):
@@ -26,33 +28,45 @@ class Row(NamedTuple):
     line: int
 
 
-def read_trace(path: Path, columns: Columns) -> list[Row]:
+def read_trace(path: Path, choice: TraceChoice) -> list[Row]:
     """All rows, in the order of their times. Raises FileError, which names file and line."""
     lines = {".csv": _csv_lines, ".jsonl": _jsonl_lines}.get(path.suffix.lower())
     if lines is None:
         raise FileError(f"{path}: a trace is a .csv or a .jsonl file.")
-    model = columns.model or "model"
-    text = read_text(path, MAX_TRACE_FILE).removeprefix("\ufeff")
-    rows = [_row(path, line, fields, columns.time, model) for line, fields in lines(path, text)]
+    model, unit = choice.columns.model or "model", choice.unit or "s"
+    text = read_text(path, MAX_TRACE_FILE, "cut it into parts")
+    rows = [_row(path, line, fields, choice.columns.time, model, unit) for line, fields in lines(path, text)]
     if not rows:
         raise FileError(f"{path}: holds no arrivals.")
     without = [row for row in rows if row.model is None]
-    if without and (columns.model or len(without) < len(rows)):
+    if without and (choice.columns.model or len(without) < len(rows)):
         raise FileError(f"{path}:{without[0].line}: names no model under '{model}'.")
     return sorted(rows, key=lambda row: row.time)
 
 
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader((f"{line}\n" for line in lines_of(text)), strict=True)
     try:
-        for fields in reader:
-            yield reader.line_num, fields
+        rows = filter(None, reader)  # without blank lines
+        header = next(rows, [])
+        for values in rows:
+            if len(values) != len(header):
+                kind = "short" if len(values) < len(header) else "long"
+                raise FileError(
+                    f"{path}:{reader.line_num}: is a {kind} row: it has {_fields(len(values))} where the header has"
+                    f" {len(header)}."
+                )
+            yield reader.line_num, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise FileError(f"{path}:{reader.line_num}: is no valid CSV: {error}.") from error
+        raise FileError(f"{path}:{reader.line_num}: is no valid CSV; look for a quote that is not closed.") from error
+
+
+def _fields(count: int) -> str:
+    return "1 field" if count == 1 else f"{count} fields"
 
 
 def _jsonl_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if line.strip():
             try:
                 fields = json.loads(line)
@@ -63,25 +77,32 @@ def _jsonl_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, fields
 
 
-def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str) -> Row:
+def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str, unit: str) -> Row:
     value, model_id = fields.get(time), fields.get(model)
     if value is None:
         there = ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
         raise FileError(f"{path}:{line}: has no '{time}', but {there}; say under 'columns' what yours are called.")
-    seconds = _seconds(value)
+    seconds = _seconds(value, unit)
     if seconds is None:
-        raise FileError(f"{path}:{line}: {str(value)[:60]!r} is no time; write seconds, or 2023-11-16 18:17:03.98.")
+        raise FileError(
+            f"{path}:{line}: {str(value)[:60]!r} is no time; write a number of seconds, or 2023-11-16 18:17:03.98."
+        )
+    if abs(seconds) > LATEST:
+        raise FileError(
+            f"{path}:{line}: {str(value)[:60]} cannot be a time in {UNIT_NAMES[unit]}: that would be after the year"
+            f" 5000. {_remedy(seconds / UNITS[unit])}"
+        )
     if not isinstance(model_id, str | None):
         raise FileError(f"{path}:{line}: '{model}' must be a model id, not {str(model_id)[:60]}.")
     return Row(seconds, model_id or None, line)
 
 
-def _seconds(value: Any) -> float | None:
-    """A number as it is, an ISO time as seconds since 1970; one without a zone is UTC. None for neither."""
+def _seconds(value: Any, unit: str) -> float | None:
+    """A number of that unit, or an ISO time as seconds since 1970; one without a zone is UTC. None for neither."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        seconds = float(value)
+        seconds = float(value) * UNITS[unit]
     except OverflowError:
         return None
     except ValueError:
@@ -91,3 +112,11 @@ def _seconds(value: Any) -> float | None:
             return None
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return seconds if math.isfinite(seconds) else None
+
+
+def _remedy(number: float) -> str:
+    """Which unit makes a time of our days of it."""
+    for unit in ("ms", "us", "ns"):
+        if abs(number) * UNITS[unit] <= LATEST:
+            return f"If it is in {UNIT_NAMES[unit]}, write 'unit: {unit}' under 'trace'."
+    return "Write seconds, or name the unit under 'trace'."

@@ -159,7 +159,7 @@ def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: 
 
     Raises FileError for a file that cannot be used, a model that is not there, no arrival or too many.
     """
-    rows = read_trace(path, choice.columns)
+    rows = read_trace(path, choice)
     begin, end = choice.window or (0.0, float("inf"))
     first = rows[0].time
     rows = [row for row in rows if begin <= row.time - first < end]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from .. import memory
 from ..errors import TrialFailed
 from ..models import checkpoint
 from ..models.precision import converted
+from ..quantities import duration
 from .client import ask, connect
-from .experiment import MAX_TEXT, Plan, TrialPlan, batching_of
+from .experiment import Plan, TrialPlan, batching_of
 from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
+from .texts import MAX_TEXT
 from .timeline import Timeline, events
 
 SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
@@ -78,42 +82,80 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
 
     `tick` is called after each request, and after a workload.
     """
-    timeout = trial.plan.experiment.timeout
     if trial.is_cold:
         evict(trial.files(*trial.checkpoints))
-    with serve(trial.settings) as server, connect(server.url, timeout) as client:
+    samples = _Samples(trial, records)
+    keep_log = partial(records.keep_log, trial.number, trial.spec.label)
+    with serve(trial.settings, keep_log=keep_log) as server:
+        try:
+            ended = _measure(trial, server, samples, tick)
+        except TrialFailed as error:
+            if not samples.failed:
+                raise
+            # What went wrong first explains the rest, such as a load generator that was held up by it.
+            said = server.last_words()
+            its_log = "" if said in str(error) else f" (the server's log: {said})"
+            raise TrialFailed(f"{samples.failures()}{its_log}. Besides, {error}") from error
+        log = server.last_words() if samples.failed else None
+    records.append("trial", round=trial.number, trial=trial.spec.label, log=log, **ended)
+
+
+def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick) -> dict[str, Any]:
+    """The fields of a trial's record. Raises TrialFailed."""
+    timeout = trial.plan.experiment.timeout
+    with connect(server.url, timeout) as client:
         try:
             ready = server.wait_until_ready(client, timeout)
             strategy = strategy_of(client)
-            send = _Sender(trial, strategy["route"], client, server.pid, records, tick)
+            send = _Sender(trial, strategy["route"], client, server.pid, samples, tick)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
             server.wait_until_checked(client, timeout)
             memory.reset_peak(server.pid)
             with Timeline(server.pid) as timeline:
                 before = memory.processor_seconds(server.pid)
-                generator = _drive(trial, f"{server.url}{strategy['route']}", server, records, tick)
+                generator = _drive(trial, f"{server.url}{strategy['route']}", server, samples, tick)
                 steady = generator["seconds"] if generator else _repeat(trial, send)
                 after = memory.processor_seconds(server.pid)
             began = generator.pop("started") if generator else timeline.began
             ended = _ended(server, client, timeline, began)
         except httpx.TimeoutException as error:
-            raise TrialFailed(f"no answer within {timeout:g} s; raise 'timeout', or look into the loader.") from error
-        except httpx.HTTPError as error:
             raise TrialFailed(
-                f"the connection broke ({error}); the server's last words: {server.last_words()}"
+                f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
             ) from error
-    records.append(
-        "trial",
-        round=trial.number,
-        trial=trial.spec.label,
-        ready_s=ready,
-        first_answer_s=first_answer,
-        steady_s=steady,
-        processor_s=None if before is None or after is None else after - before,
-        generator=generator,
+        except httpx.HTTPError as error:
+            server.check()
+            raise TrialFailed(f"the connection broke ({error}); the server's log: {server.last_words()}") from error
+    return {
+        "ready_s": ready,
+        "first_answer_s": first_answer,
+        "steady_s": steady,
+        "processor_s": None if before is None or after is None else after - before,
+        "generator": generator,
         **ended,
-    )
+    }
+
+
+class _Samples:
+    """Appends a trial's samples, and counts those of requests that failed."""
+
+    def __init__(self, trial: Trial, records: Records) -> None:
+        self._place = {"round": trial.number, "trial": trial.spec.label}
+        self._records = records
+        self.requests = 0
+        self.failed: Counter[str] = Counter()
+
+    def append(self, sample: Mapping[str, Any]) -> None:
+        self.requests += 1
+        if sample["status"] != httpx.codes.OK:
+            self.failed[sample["error"]] += 1
+        self._records.append("sample", **self._place, **sample)
+
+    def failures(self) -> str:
+        """How many requests failed, and with what."""
+        [(error, count)] = self.failed.most_common(1)
+        which = "" if count == self.failed.total() else f", {count} of them"
+        return f"{self.failed.total()} of {self.requests} requests failed{which}: {error.rstrip('.')}"
 
 
 def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, began: float) -> dict[str, Any]:
@@ -134,7 +176,7 @@ def _repeat(trial: Trial, send: _Sender) -> float:
     return time.perf_counter() - began - (send.aside - before)
 
 
-def _drive(trial: Trial, url: str, server: ServerProcess, records: Records, tick: Tick) -> dict[str, Any] | None:
+def _drive(trial: Trial, url: str, server: ServerProcess, samples: _Samples, tick: Tick) -> dict[str, Any] | None:
     """Under a workload, send its requests: what the load generator measured of itself."""
     plan = trial.plan
     if plan.traffic is None:
@@ -142,11 +184,8 @@ def _drive(trial: Trial, url: str, server: ServerProcess, records: Records, tick
     # In the plain form this process must not map libraries whose pages it would share with the server.
     from .generator import Target, check_kept_up, drive
 
-    def record(sample: dict[str, Any]) -> None:
-        records.append("sample", round=trial.number, trial=trial.spec.label, **sample)
-
     target = Target(url, plan.texts, plan.experiment.timeout, server.check)
-    generator = drive(plan.traffic, trial.number, target, record)
+    generator = drive(plan.traffic, trial.number, target, samples.append)
     tick(generator["sends"])  # not before: to draw the bar would hold up sends
     check_kept_up(plan.traffic, generator)
     return generator
@@ -163,12 +202,12 @@ def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
 class _Sender:
     """Sends a request and appends its sample; `aside` are the seconds that it spent on anything else."""
 
-    def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, records: Records, tick: Tick) -> None:
+    def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, samples: _Samples, tick: Tick) -> None:
         self._trial = trial
         self._route = route
         self._client = client
         self._pid = pid
-        self._records = records
+        self._samples = samples
         self._tick = tick
         self.aside = 0.0
         self.began = 0.0  # the steady state, by `perf_counter`
@@ -179,7 +218,7 @@ class _Sender:
         evicted = trial.is_cold and self._make_cold(model_id)
         at = time.perf_counter() - self.began
         sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
-        place = {"round": trial.number, "trial": trial.spec.label, "model": model_id, "text": text, "first": first}
+        place = {"model": model_id, "text": text, "first": first}
         place |= {} if first else {"at": at}
         if trial.is_cold:
             sample["page_cache"] = "cold" if evicted else "warm"
@@ -193,7 +232,7 @@ class _Sender:
                 time.sleep(SETTLE_SECONDS)
                 pss, private = memory.at_rest(self._pid)
             sample["memory_mib"] = {"pss": pss, "private": private}
-        self._records.append("sample", **place, **sample)
+        self._samples.append(place | sample)
         self._tick(1)
         return bool(sample["status"] == httpx.codes.OK)
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ..choices import SECONDS, STRICT, Duration, ModelId
+from ..choices import STRICT, Duration, ModelId
+from ..quantities import SECONDS
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_CLIENTS = 1000
@@ -21,7 +22,7 @@ def _per_second(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not (match := _RATE.fullmatch(value)):
-        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not '{value[:40]}'")
+        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not {value[:40]!r}")
     return float(match[1]) / SECONDS[match[2]]
 
 
@@ -132,6 +133,7 @@ class TraceChoice(BaseModel):
 
     file: Annotated[str, Field(min_length=1)]
     columns: Columns = Columns()
+    unit: Annotated[Literal["s", "ms", "us", "ns"] | None, Field(description="of times that are numbers")] = None
     window: (
         Annotated[list[Duration], Field(min_length=2, max_length=2, description="since the first arrival")] | None
     ) = None

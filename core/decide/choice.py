@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from ..quantities import limit
 from .economics import TrialCost
 from .slo import quantile
 
@@ -39,7 +40,7 @@ def left_out(trial: Mapping[str, Any]) -> str:
     for target in trial["slo"]:
         short = target["share_within"] is not None and target["share_within"] < quantile(target["percentile"])
         if target["verdict"] == "missed" or short:
-            return f"misses {target['percentile']} ≤ {target['target_ms']:g} ms"
+            return f"misses {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
     return ""
 
 

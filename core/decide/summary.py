@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,6 +66,8 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
         "rounds": len(rounds),
         "requests": sum(len(each.steady) for each in rounds),
         "errors": sum(sample["status"] != OK for each in rounds for sample in each.samples),
+        "error": _usual_error(rounds),
+        "log": next((said for record in reversed(ended) if (said := record.get("log"))), None),
         "ready_s": _mean(record["ready_s"] for record in ended),
         "first_answer_s": _mean(record["first_answer_s"] for record in ended),
         "first_request_ms": _mean(_firsts(rounds)),
@@ -79,6 +82,12 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
         "models": run.header["models"],
         "labels_agree": spec["label"] not in agreement.disagreements,
     }
+
+
+def _usual_error(rounds: Iterable[Round]) -> str | None:
+    """What most of the requests that failed were answered."""
+    errors = Counter(sample["error"] for each in rounds for sample in each.samples if "error" in sample)
+    return max(errors, key=lambda error: errors[error]) if errors else None
 
 
 def _firsts(rounds: Iterable[Round]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..quantities import limit
 from .intervals import MOST_FURTHER, VERDICT_ROUNDS
 
 Record = Mapping[str, Any]
@@ -42,7 +43,7 @@ def targets(summary: Record) -> Iterator[str]:
         for target in trial["slo"]:
             if target["share_within"] is None:
                 continue
-            name = f"{target['percentile']} ≤ {target['target_ms']:g} ms"
+            name = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
             said = {"met": "meets", "missed": "misses"}.get(target["verdict"])
             start = f"{trial['label']} {said} {name}" if said else f"{trial['label']}, {name}"
             doubt = "; whether that meets it is not separable" if target["verdict"] == "not separable" else ""

@@ -104,7 +104,10 @@ def _doubts(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"Warning: {failure['trial']} failed in round {failure['round'] + 1}: {failure['reason']}"
     for trial in summary["trials"]:
         if trial["errors"]:
-            yield f"Warning: {_name(trial)} answered {trial['errors']} requests with an error; see samples.jsonl."
+            why = f": {trial['error'].rstrip('.')}" if trial["error"] else ""
+            log = f" The server's log says: {trial['log'].rstrip('.')}." if trial["log"] else ""
+            answered = f"{_name(trial)} answered {trial['errors']} requests with an error"
+            yield f"Warning: {answered}{why}.{log} See server.log."
         missing = summary["rounds_due"] - trial["rounds"]
         failed = sum(failure["trial"] == trial["label"] for failure in summary["failures"])
         if missing > failed:

@@ -77,11 +77,7 @@ def weights(directory: Path) -> list[Path]:
     """The safetensors files, in order. Raises ModelReferenceError when there are none."""
     index = directory / INDEX
     if index.is_file() and not (directory / WEIGHTS).is_file():
-        try:
-            names = sorted({Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelReferenceError(f"{index} is no index of safetensors files: {error!r}.") from error
-        found = [directory / name for name in names]
+        found = [directory / name for name in indexed(directory)]
     else:
         found = [directory / WEIGHTS]
     missing = [file.name for file in found if not file.is_file()]
@@ -91,6 +87,15 @@ def weights(directory: Path) -> list[Path]:
             " convert the checkpoint with model.save_pretrained()."
         )
     return found
+
+
+def indexed(directory: Path) -> list[str]:
+    """The names of the files that the index of weights lists. Raises ModelReferenceError for what is no index."""
+    try:
+        index = json.loads((directory / INDEX).read_text())
+        return sorted({Path(name).name for name in index["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelReferenceError(f"{directory / INDEX} is no index of safetensors files: {error!r}.") from error
 
 
 def size(directory: Path, float_bytes: int) -> int:

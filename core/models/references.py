@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from ..files import anchored
 from . import checkpoint
 from .embedded import embedded
 from .heads import read_head
-from .synthetic import ARCHITECTURES, parse, synthetic
+from .synthetic import ARCHITECTURES, in_cache, parse, synthetic
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
 HUB_SECONDS = 4.0  # until a hub that does not answer is given up
@@ -58,6 +60,25 @@ def resolve(reference: str) -> Path:
     return directory
 
 
+def where(reference: str) -> str:
+    """Where the checkpoint is, or will come from, in words; writes and downloads nothing.
+
+    Raises ModelReferenceError, as `resolve` would.
+    """
+    reference = anchor(reference, Path.cwd())
+    if reference.startswith("synthetic:"):
+        directory, nbytes = in_cache(reference.removeprefix("synthetic:"))
+        return "in the cache" if directory.is_dir() else f"written to the cache at the first run, {nbytes >> 20} MiB"
+    if reference == "embedded":
+        return "in this repository"
+    if Path(reference).is_absolute():
+        checkpoint.check(Path(reference))
+        read_head(Path(reference))
+        return "on this machine"
+    repo, _, revision = reference.partition("@")
+    return _look_up(repo, revision or None)
+
+
 def _find(reference: str) -> Path:
     if reference == "embedded":
         return embedded()
@@ -75,31 +96,71 @@ def _is_wanted(name: str) -> bool:
 
 def _download(repo: str, revision: str | None) -> Path:
     """From the hub, or from its cache on this machine when the hub does not answer."""
+    _use_hub_cache(repo)
+    from huggingface_hub import list_repo_files, snapshot_download
+
+    with _hub_errors(repo, revision):
+        if not _hub_answers():
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        # Which files belong to a checkpoint no pattern can say, so that they are named one by one.
+        names = [name for name in list_repo_files(repo, revision=revision) if _is_wanted(name)]
+        found = Path(snapshot_download(repo, revision=revision, allow_patterns=[escape(name) for name in names]))
+        if checkpoint.INDEX in names and checkpoint.WEIGHTS not in names:
+            parts = [escape(name) for name in checkpoint.indexed(found)]
+            snapshot_download(repo, revision=revision, allow_patterns=parts)
+        return found
+
+
+def _use_hub_cache(repo: str) -> None:
+    """Raises ModelReferenceError for a user who has nowhere to keep it."""
     for name in ("HF_HOME", "XDG_CACHE_HOME"):  # empty is as good as unset, but not to the hub's client
         if not os.environ.get(name):
             os.environ.pop(name, None)
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_CACHE.startswith("~"):  # it would become a folder of this name in the current one
+        raise ModelReferenceError(
+            f"This user has no home directory, and so no cache for '{repo}'."
+            " Point HF_HOME at a folder that can be written, and RESIDENCY_CACHE at another."
+        )
+
+
+def _look_up(repo: str, revision: str | None) -> str:
+    """What `_download` would find."""
+    _use_hub_cache(repo)
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _hub_errors(repo, revision):
+        if _hub_answers():
+            HfApi().model_info(repo, revision=revision, timeout=HUB_SECONDS)
+            return "downloaded from the hub at the first run"
+        found = snapshot_download(repo, revision=revision, local_files_only=True)
+    checkpoint.check(Path(found))
+    return "in the hub's cache on this machine"
+
+
+def _hub_answers() -> bool:
+    """Asked first, because the hub's own client retries for minutes."""
     import httpx
-    from huggingface_hub import constants, list_repo_files, snapshot_download
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+@contextmanager
+def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Whatever goes wrong with the hub becomes a ModelReferenceError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
-    if constants.HF_HUB_CACHE.startswith("~"):  # it would become a folder of this name in the current one
-        raise ModelReferenceError(
-            f"This user has no home directory, and so no cache for {named}."
-            " Point HF_HOME at a folder that can be written, and RESIDENCY_CACHE at another."
-        )
-    offline = constants.HF_HUB_OFFLINE
     try:
-        if not offline:
-            # Asked first, because the hub's own client retries for minutes.
-            httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except httpx.HTTPError:
-        offline = True
-    try:
-        # Which files belong to a checkpoint no pattern can say, so that they are named one by one.
-        names = None if offline else [escape(n) for n in list_repo_files(repo, revision=revision) if _is_wanted(n)]
-        found = snapshot_download(repo, revision=revision, allow_patterns=names, local_files_only=offline)
-        return Path(found)
+        yield
     except GatedRepoError as error:
         raise ModelReferenceError(
             f"The hub gives {named} to approved users only; log in with `hf auth login`."

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelReferenceError
-from . import checkpoint
-from .cache import cached
-from .embedded import SHIPPED, copy_tokenizer
+from .cache import cache_directory, cached
+from .embedded import copy_tokenizer, shipped_sha256
 
 FORMAT = 2  # part of the name in the cache; raise it when the files change
 LABELS = {0: "NEGATIVE", 1: "POSITIVE"}
@@ -48,13 +47,18 @@ def synthetic(text: str) -> Path:
     Raises ModelReferenceError.
     """
     name, number = parse(text)
-    model_type, sizes, parameters = ARCHITECTURES[name]
-    made_of = [str(FORMAT), str(sizes), version("torch"), version("transformers"), checkpoint.sha256(SHIPPED)]
-    return cached(
-        f"synthetic-{name}-{number}-{sha256(' '.join(made_of).encode()).hexdigest()[:12]}",
-        4 * parameters,
-        lambda directory: _write(directory, model_type, sizes, seed=number),
-    )
+    model_type, sizes, _ = ARCHITECTURES[name]
+    directory, nbytes = in_cache(text)
+    return cached(directory.name, nbytes, lambda to: _write(to, model_type, sizes, seed=number))
+
+
+def in_cache(text: str) -> tuple[Path, int]:
+    """Where that checkpoint is, or would be written, and about how many bytes it takes. Raises ModelReferenceError."""
+    name, number = parse(text)
+    _, sizes, parameters = ARCHITECTURES[name]
+    made_of = [str(FORMAT), str(sizes), version("torch"), version("transformers"), shipped_sha256()]
+    key = sha256(" ".join(made_of).encode()).hexdigest()[:12]
+    return cache_directory() / f"synthetic-{name}-{number}-{key}", 4 * parameters
 
 
 def _write(directory: Path, model_type: str, sizes: dict[str, int], *, seed: int) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..quantities import limit
+
 Trial = Mapping[str, Any]
 MISSING = "n/a"
 Column = Callable[[Trial, float | None], str]
@@ -39,7 +41,7 @@ def target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
         return lambda trial, _: _number(trial["slo"][index]["goodput_rps"], 1)
 
     slo = summary["slo"] or {}
-    return {f"within {seconds * 1e3:g} ms|({name}, 1/s)": column(i) for i, (name, seconds) in enumerate(slo.items())}
+    return {f"within {limit(seconds)}|({name}, 1/s)": column(i) for i, (name, seconds) in enumerate(slo.items())}
 
 
 def footnotes(summary: Mapping[str, Any]) -> list[str]:

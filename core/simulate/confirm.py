@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..bench.experiment import load_experiment
-from ..bench.resume import EXPERIMENT
+from ..bench.resume import EXPERIMENT, write_resolved
 from ..bench.traffic import Traffic
 from ..decide.rounds import Record, Run, arrange
 from ..errors import YamlError
+from ..quantities import duration
 from .arrivals import Arrivals, arrivals_of
 from .outcome import Outcome
 from .plan_file import Planned
 from .planning import Candidate, ranking, simulate
-from .setting import duration
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # what the simulator's error is held to
@@ -62,7 +61,6 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
     experiment = measured.experiment.model_dump(mode="json", exclude_none=True) | {
         "name": NAME,
         "strategies": [_choice(candidate) for candidate in best],
-        "texts": list(measured.texts),
         "workload": workload,
         "repeats": planned.file.confirm.repeats,
         "seed": planned.file.seed,
@@ -73,8 +71,7 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
     for key in ("repetitions", "precision"):
         experiment.pop(key, None)
     path = folder / f"{NAME}.yaml"
-    question = f"# Is {planned.file.name} as it was simulated?\n"
-    path.write_text(question + yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_resolved(path, f"Is {planned.file.name} as it was simulated?", experiment, measured.texts)
     return path
 
 

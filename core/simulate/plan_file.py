@@ -7,23 +7,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..bench.experiment import Percentile
 from ..bench.records import read_records
 from ..bench.traffic import Traffic, resolved
 from ..bench.workload import Workload
-from ..choices import STRICT, Cost, Duration, ModelId
+from ..choices import STRICT, Cost, Duration, ModelId, Size, duration_field
 from ..decide.prices import Prices
 from ..decide.rounds import Run, arrange
 from ..errors import ResidencyError
+from ..file_kinds import check_kind
 from ..files import anchored
 from ..strict_yaml import Document, read
 from .arrivals import Arrivals, arrivals_of
 from .profile import Profile, profiles
 
 MOST_MODELS = 10_000
-Ttl = Duration | Literal["forever", "auto"]
+
+
+def _ttl(value: Any) -> Any:
+    if value in ("forever", "auto"):
+        return value
+    try:
+        return duration_field(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or forever, or auto") from None
+
+
+Ttl = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["forever", "auto"], BeforeValidator(_ttl)]
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
 TTLS: list[Ttl] = ["auto", SECOND, 10 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, "forever"]
 
@@ -44,7 +56,7 @@ class LruGrid(BaseModel):
     capacity: Annotated[list[Annotated[int, Field(ge=1)]] | None, Field(description="1, 2, 4, …, where left out")] = (
         None
     )
-    memory_budget: list[ByteSize] = []
+    memory_budget: list[Size] = []
 
 
 class KeepAliveGrid(BaseModel):
@@ -53,7 +65,7 @@ class KeepAliveGrid(BaseModel):
     model_config = STRICT
 
     ttl: Annotated[list[Ttl], Field(min_length=1)] = TTLS
-    memory_budget: Annotated[list[ByteSize | None], Field(min_length=1)] = [None]
+    memory_budget: Annotated[list[Size | None], Field(min_length=1)] = [None]
 
 
 class Grid(BaseModel):
@@ -134,6 +146,7 @@ class Planned:
 def load_plan(path: Path) -> Planned:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
+    check_kind(document, "plan")
     file = document.validate(PlanFile)
     if file.workload.closed:
         raise document.error(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..decide.amounts import number
+from ..quantities import duration
 
 STRATEGIES = ("persistent", "on-demand", "lru-cached", "keep-alive")
 
@@ -71,11 +71,3 @@ def shown(key: str, value: Any) -> str:
     if key == "memory_budget":
         return f"{value / (1 << 20):g} MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """`90 s`, `15 min`, `2 h`, `1.5 days`: in the largest unit of which there are two, or just one."""
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length or math.isclose(seconds, length):
-            return f"{number(seconds / length)} {unit if seconds > length else unit.removesuffix('s')}"
-    return f"{number(seconds)} s"

@@ -8,8 +8,8 @@ from typing import Any
 from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
+from ..quantities import duration, limit
 from .outcome import MILLION
-from .setting import duration
 
 WITHIN = 1.1  # times the best fixed setting in hindsight: what a choice by the first half is held to
 Row = Mapping[str, Any]
@@ -54,7 +54,7 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
         if None in (row["first_half"], row["second_half"]) and row["cost_per_million"] < chosen["cost_per_million"]
     ]
     if plan["slo"] and missed:
-        targets = listed([f"{name} ≤ {seconds * 1e3:g} ms" for name, seconds in plan["slo"].items()])
+        targets = listed([f"{name} ≤ {limit(seconds)}" for name, seconds in plan["slo"].items()])
         yield f"What is cheaper misses {targets} in one half or both, or exceeds its capacity: {listed(missed)}."
     exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"]]
     if exceeded:

@@ -1,0 +1,75 @@
+"""The texts of an experiment: a list, the lines of a file, or JSON strings, which is how a run keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from ..choices import STRICT
+from ..errors import FileError
+from ..files import lines_of, read_text
+
+MAX_TEXTS = 10_000
+MAX_TEXT = 1_000_000  # characters
+MAX_BYTES = 32 << 20  # of all texts, as UTF-8
+# A character may take six times its bytes in JSON (\u000b); with that, whatever is taken can be written and read again.
+MAX_JSON_BYTES = 6 * MAX_BYTES + (1 << 20)
+
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+class Texts(BaseModel):
+    """A list of texts, or `{file: path}`: with one text in each line, or with JSON strings (.jsonl)."""
+
+    model_config = STRICT
+
+    inline: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    file: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_form(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"inline": value}
+        if isinstance(value, dict) and set(value) == {"file"}:
+            return value
+        raise ValueError("must be a list of texts, or {file: path}")
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """Every text of the file, blank lines passed over. Raises FileError, which names file and line."""
+    is_json = path.suffix.lower() == ".jsonl"
+    lines = lines_of(read_text(path, MAX_JSON_BYTES if is_json else MAX_BYTES))
+    texts = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            text = _from_json(path, number, line) if is_json else line
+            if len(text) > MAX_TEXT:
+                raise FileError(f"{path}:{number}: is a text of {len(text)} characters; {MAX_TEXT} are allowed.")
+            texts.append(text)
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise FileError(f"{path} must hold 1 to {MAX_TEXTS} lines with text, but holds {len(texts)}.")
+    if sum(len(text.encode()) for text in texts) > MAX_BYTES:
+        raise FileError(f"{path} holds more than {MAX_BYTES >> 20} MiB of text; cut it.")
+    return tuple(texts)
+
+
+def _from_json(path: Path, number: int, line: str) -> str:
+    try:
+        text = json.loads(line)
+        if isinstance(text, str):
+            text.encode()  # half of a surrogate pair is no text that could be sent
+            return text
+    except (ValueError, RecursionError):
+        pass
+    raise FileError(f'{path}:{number}: must be a JSON string, such as "Not worth the money."')
+
+
+def json_lines(texts: Sequence[str]) -> Iterator[str]:
+    """Lines that `read_texts` makes the same texts of, whatever is in them."""
+    for text in texts:
+        yield json.dumps(text, ensure_ascii=False) + "\n"
