@@ -87,7 +87,8 @@ def build(directory: Path, architecture: Architecture | str, *, seed: int = 0, *
     known, names = kind().to_dict(), kind.attribute_map
     sizes = {name: size for name, size in SMALL.items() if name in known or name in names}
     ids = {"vocab_size": len(tokenizer), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    wanted = sizes | ids | {"num_labels": 3} | chosen.config | config
+    labels = {} if "id2label" in config else {"num_labels": 3}
+    wanted = sizes | ids | labels | chosen.config | config
     torch.manual_seed(seed)
     classes: Any = transformers.AutoModelForSequenceClassification
     module = classes.from_config(kind(**wanted)).eval()

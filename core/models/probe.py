@@ -89,10 +89,10 @@ def _ask(model: Model, what: str, texts: Sequence[str]) -> list[Prediction]:
     if len(predictions) != len(texts):
         raise ModelReferenceError(f"it gives {len(predictions)} answers to {what}")
     for label, score in predictions:
-        if not isinstance(label, str) or not math.isfinite(score):
-            raise ModelReferenceError(
-                f"it answers {what} with {label!r} and {score!r}, not with text and a finite number"
-            )
+        if not isinstance(label, str):
+            raise ModelReferenceError(f"it answers {what} with the label {label!r}, which is not text")
+        if not math.isfinite(score):
+            raise ModelReferenceError(f"it answers {what} with the score {score!r}, which is not a finite number")
     return predictions
 
 

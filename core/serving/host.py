@@ -135,10 +135,14 @@ class Host:
     def check(self, model_id: str) -> None:
         """Load the model to probe it, for no request; a failure is kept in `failures`."""
         with suppress(LoadFailed):
-            model, _ = self.load_version(model_id, self._version(model_id))
-            model.close("request")
-            del model
-            give_back()
+            self.try_version(model_id, self._version(model_id))
+
+    def try_version(self, model_id: str, version: Version) -> None:
+        """Load the version, and let it go again. Raises LoadFailed when it cannot answer."""
+        model, _ = self.load_version(model_id, version)
+        model.close("request")
+        del model
+        give_back()
 
     def is_known(self, model_id: str) -> bool:
         """Whether the model was found to answer, here or in an earlier process."""

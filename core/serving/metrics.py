@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pluggy
@@ -12,6 +12,7 @@ import psutil
 from .. import memory
 from ..errors import SettingsError
 from .answer import Answer
+from .versions import Version
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(MULTIPROCESS):  # empty is as good as unset, but not to prometheus-client when it is imported
@@ -25,6 +26,8 @@ from prometheus_client import (  # noqa: E402
     generate_latest,
     multiprocess,
 )
+from prometheus_client.core import InfoMetricFamily, Metric  # noqa: E402
+from prometheus_client.registry import Collector  # noqa: E402
 
 hookimpl = pluggy.HookimplMarker("residency")
 EVICTIONS = ("capacity", "budget")
@@ -51,8 +54,11 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Callable[[], Iterable[tuple[str, Version]]] = tuple) -> None:
+        """`versions` gives each model's id and version, whenever they are asked for."""
         self._registry = registry = CollectorRegistry()
+        self._info = _ModelInfo(versions)
+        registry.register(self._info)
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(f"residency_{name}", text, labels, registry=registry)
@@ -127,12 +133,26 @@ class Metrics:
                     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(self._info)
         return generate_latest(registry)
 
     def close(self) -> None:
         """This worker's gauges count no more."""
         if os.environ.get(MULTIPROCESS):
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class _ModelInfo(Collector):
+    """Which version of each model is served, as labels; the value is always 1."""
+
+    def __init__(self, versions: Callable[[], Iterable[tuple[str, Version]]]) -> None:
+        self._versions = versions
+
+    def collect(self) -> Iterator[Metric]:
+        info = InfoMetricFamily("residency_model", "The checkpoint of a model", labels=["model"])
+        for model_id, version in self._versions():
+            info.add_metric([model_id], {"revision": version.revision or "", "sha256": version.sha256 or ""})
+        yield info
 
 
 class Meter:

@@ -19,6 +19,7 @@ from ..errors import (
     InUse,
     LoadFailed,
     ModelNotNamed,
+    ModelReferenceError,
     NotReady,
     Overloaded,
     ResidencyError,
@@ -175,7 +176,7 @@ class Service:
         self.ready = False
         self.checked = False  # whether each model was probed that could be
         self.versions = Versions(settings.models)
-        self.metrics = Metrics()
+        self.metrics = Metrics(self.versions.each)
         plugins.manager.register(self.metrics, "metrics")
         for mounted in self.mounted:
             self.metrics.budget.labels(mounted.name).set(mounted.budget or math.inf)
@@ -278,7 +279,7 @@ class Service:
 
         def work() -> None:
             if action == "preload":
-                self.versions.find_anew(model_id)
+                self._find_anew(model_id)
             mounted.steer(action, model_id)
 
         await asyncio.wrap_future(self._by_hand.submit(work))
@@ -303,6 +304,13 @@ class Service:
             raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
         seconds = self._settings.request_timeout if timeout is None else self._seconds(timeout)
         return model_id, await mounted.dispatcher.predict(model_id, texts, seconds)
+
+    def _find_anew(self, model_id: str) -> None:
+        try:
+            self.versions.find_anew(model_id)
+        except ModelReferenceError as error:
+            reason = without_paths(error, Path(self.versions.references[model_id]))
+            raise LoadFailed(f"Loading model '{model_id}' failed: {reason}") from error
 
     def find_model(self, model: str | None) -> str:
         """Its id; without one that of the default, or of the only model. Raises UnknownModel, or ModelNotNamed."""

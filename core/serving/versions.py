@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock, RLock
@@ -75,6 +75,10 @@ class Versions:
             with suppress(ModelReferenceError):
                 self.current(model_id)
 
+    def each(self) -> Iterator[tuple[str, Version]]:
+        """Every model that has a version, with it."""
+        yield from list(self._current.items())
+
     def known(self, model_id: str) -> Version | None:
         """The current version, without looking for it."""
         return self._current.get(model_id)
@@ -132,6 +136,8 @@ class Versions:
     def _bring_in(self, model_id: str, version: Version) -> None:
         """Load the version beside every copy in memory, then let it take their places at one moment."""
         before = self._current[model_id]
+        if self.hosts and not self._held(model_id):
+            self.hosts[0].try_version(model_id, version)
         fresh: dict[HostedModel, tuple[Model, float]] = {}
         try:
             while not self._take_places(model_id, version, fresh):
@@ -163,7 +169,7 @@ class Versions:
             free()
         return True
 
-    def _held(self, model_id: str) -> Iterable[HostedModel]:
+    def _held(self, model_id: str) -> Sequence[HostedModel]:
         """The copies that later requests would be answered by; one that is loaded for a request ends with it."""
         return [model for host in self.hosts if host.shares for model in host.resident() if model.model_id == model_id]
 
