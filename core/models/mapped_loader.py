@@ -120,7 +120,7 @@ class MappedLoader:
         try:
             return self._map(checkpoint.weights(directory))
         except self._unmappable as error:
-            self._warn(f"Loader 'mapped' uses the stock path for {directory.name}: {error}.")
+            self._warn(f"Loader 'mapped' uses the stock path for {directory}: {error}.")
             return None
 
     def _warn(self, sentence: str) -> None:

@@ -59,7 +59,7 @@ def in_dtype(directory: Path, dtype: Dtype) -> Path:
     try:
         return cached(name, nbytes, lambda target: _convert(directory, files, dtype, target))
     except ModelReferenceError as error:
-        warn_once(f"{directory.name} is converted to {dtype} at each load, which takes longer: {error}")
+        warn_once(f"{directory} is converted to {dtype} at each load, which takes longer: {error}")
         return directory
 
 
