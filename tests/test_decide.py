@@ -188,3 +188,66 @@ def test_what_the_load_generator_was_at_worst_is_told() -> None:
     told = "The load generator took up to 0.20 cores; p99 of its lag 1.2 ms, 0.10% sends late."
     assert told in footnotes(summary)
     assert summarise([header, *rest])["trials"][0]["generator"] is None
+
+
+Top = list[tuple[str, float]]
+
+
+def agree_by_all(*answers: tuple[str, Top]) -> dict[str, str]:
+    agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16"}, most_labels=20)
+    told = ((trial, [[label, score] for label, score in top]) for trial, top in answers)
+    agreement.check(sample_of(trial, 1.0, label=top[0][0], score=top[0][1], top=top) for trial, top in told)
+    return agreement.disagreements
+
+
+def test_answers_are_compared_by_the_scores_of_all_labels() -> None:
+    assert not agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("N", 0.1)]))
+    wrong = agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("N", 0.4)]))
+    assert wrong["b"] == "b answers text 1 with N 0.400000, where a says N 0.100000."
+    assert "b" in agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("M", 0.1)]))
+    assert not agree_by_all(("a", [("P", 0.501), ("N", 0.499)]), ("half", [("N", 0.5), ("P", 0.5)]))
+    assert "half" in agree_by_all(("a", [("P", 0.501), ("N", 0.499)]), ("half", [("N", 0.51), ("P", 0.49)]))
+
+
+def test_scores_of_a_regression_are_compared_by_their_size() -> None:
+    assert not agree_by_all(("a", [("P", 1000.0)]), ("b", [("P", 1000.09)]))
+    assert "b" in agree_by_all(("a", [("P", 1000.0)]), ("b", [("P", 1000.2)]))
+    assert "b" in agree_by_all(("a", [("P", -0.5)]), ("b", [("P", 0.5)]))
+
+
+def test_of_many_labels_the_best_are_compared() -> None:
+    """The twentieth place may go to either of two labels that are as good."""
+    many = [(f"L{i}", 0.5 - i / 100) for i in range(20)]
+    assert not agree_by_all(("a", many), ("b", [*many[:19], ("other", many[19][1])]))
+    assert "b" in agree_by_all(("a", many), ("b", [("other", 0.6), *many[:19]]))
+    assert "b" in agree_by_all(("a", many), ("b", [(f"M{i}", score) for i, (_, score) in enumerate(many)]))
+
+
+def test_labels_of_one_name_are_told_apart() -> None:
+    assert not agree_by_all(("a", [("same", 0.6), ("same", 0.4)]), ("b", [("same", 0.6), ("same", 0.4)]))
+    assert "b" in agree_by_all(("a", [("same", 0.6), ("same", 0.4)]), ("b", [("same", 0.6), ("same", 0.3)]))
+
+
+def used(loader: str, dtype: str) -> list[Record]:
+    return [{"model": "embedded", "loader": loader, "dtype": dtype, "nbytes": 40 << 20}]
+
+
+def test_what_the_servers_used_is_what_is_said() -> None:
+    """bfloat16 was asked for, on a processor that has it not, of a checkpoint that cannot be mapped."""
+    asked = trial_of("half") | {"dtype": "bfloat16", "loader": "mapped", "weights_mib": 20.0}
+    asked["model_mib"] = {"embedded": 20.0}
+    samples = [sample_of("half", 10.0, first=False) for _ in range(20)]
+    records = [run_of(asked, rounds=1), *samples, ended("half", used=used("transformers", "float32"))]
+    summary = summarise(records)
+    [trial] = summary["trials"]
+    assert (trial["dtype"], trial["used_loaders"], trial["weights_mib"]) == ("float32", ["transformers"], 40.0)
+    told = [warning["sentence"] for warning in summary["warnings"] if warning["kind"] == "fallback"]
+    assert any("computed in float32, not in bfloat16" in sentence for sentence in told)
+    assert any("loaded as 'transformers' does" in sentence for sentence in told)
+
+
+def test_an_older_run_tells_nothing_of_what_was_used() -> None:
+    records = [run_of(trial_of("a"), rounds=1), sample_of("a", 10.0), ended("a")]
+    summary = summarise(records)
+    assert summary["trials"][0]["used_loaders"] == [summary["trials"][0]["loader"]]
+    assert not [warning for warning in summary["warnings"] if warning["kind"] == "fallback"]

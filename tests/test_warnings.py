@@ -11,7 +11,7 @@ from core.decide.rounds import arrange
 from core.decide.summary import summarise
 from core.decide.warnings import warnings
 from core.decide.words import answer_in_words
-from tests.synthetic import Latencies, Record, run_of, run_with, sample_of, trial_of, trial_with
+from tests.synthetic import Latencies, Record, ended, run_of, run_with, sample_of, trial_of, trial_with
 
 
 def kinds(records: list[Record]) -> set[str]:
@@ -102,3 +102,17 @@ def test_warnings_are_in_the_summary_and_in_words() -> None:
     summary = summarise(run_with({"a": rounds_of(10, 12, 8)}))
     assert [warning["kind"] for warning in summary["warnings"]] == ["noisy machine"]
     assert answer_in_words(summary)[-1].startswith("Warning: a: the machine is noisy: the mean latency varies by 20%")
+
+
+def answering(*scores: float) -> list[Record]:
+    samples = [sample_of("a", 10.0, text=i % len(scores), score=scores[i % len(scores)]) for i in range(20)]
+    for sample in samples:
+        sample["top"] = [["P", sample["score"]], ["N", 1 - sample["score"]]]
+    return [run_of(trial_of("a"), rounds=1), *samples, ended("a")]
+
+
+@pytest.mark.parametrize(
+    ("scores", "fires"), [((0.5, 0.5, 0.5), True), ((0.5, 0.5, 0.5001), False), ((0.9, 0.1), False), ((0.7,), False)]
+)
+def test_a_model_that_answers_the_same_to_every_text(scores: tuple[float, ...], fires: bool) -> None:
+    assert kinds(answering(*scores)) == ({"constant answers"} if fires else set())

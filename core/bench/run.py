@@ -16,6 +16,7 @@ from ..models import checkpoint
 from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
 from ..models.references import resolve, where
+from .client import MOST_LABELS
 from .experiment import Plan, batching_of
 from .records import SCHEMA, Record, Records, rounds_due, settled
 from .resume import write_experiment
@@ -145,6 +146,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "page_cache": experiment.page_cache,
         "batching": batching_of(plan),
         "workload": experiment.workload.model_dump(mode="json", exclude_none=True) if experiment.workload else None,
+        "most_labels": MOST_LABELS,
         "texts": sha256("\n".join(plan.texts).encode()).hexdigest(),
         "slo": experiment.slo,
         "precision": experiment.precision,

@@ -21,9 +21,10 @@ class Agreement:
     margin is no larger.
     """
 
-    def __init__(self, dtypes: Mapping[str, str]) -> None:
-        """`dtypes` by trial label."""
+    def __init__(self, dtypes: Mapping[str, str], most_labels: int = 1) -> None:
+        """`dtypes` by trial label; an answer tells at most `most_labels`, the best."""
         self._dtypes = dtypes
+        self._most_labels = most_labels
         self._first: dict[tuple[str, int], tuple[str, Answer]] = {}
         self._first_of_dtype: dict[tuple[str, str, int], Answer] = {}
         self.disagreements: dict[str, str] = {}
@@ -39,8 +40,8 @@ class Agreement:
         dtype, answer = self._dtypes[trial], answer_of(sample)
         first_trial, first = self._first.setdefault((model, text), (trial, answer))
         own = self._first_of_dtype.setdefault((dtype, model, text), answer)
-        across = apart(first, answer) <= ACROSS_DTYPES or _is_near_tie(first, answer)
-        if not (across and apart(own, answer) <= WITHIN_DTYPE):
+        across = apart(first, answer, self._most_labels) <= ACROSS_DTYPES or _is_near_tie(first, answer)
+        if not (across and apart(own, answer, self._most_labels) <= WITHIN_DTYPE):
             label, score, of_first = _furthest(first, answer)
             self.disagreements[trial] = (
                 f"{trial} answers text {text + 1} with {label} {score:.6f}, where {first_trial} says {of_first}."
@@ -52,14 +53,15 @@ def answer_of(sample: Mapping[str, Any]) -> Answer:
     return [(label, score) for label, score in sample.get("top") or [(sample["label"], sample["score"])]]
 
 
-def apart(one: Answer, other: Answer) -> float:
+def apart(one: Answer, other: Answer, most_labels: int) -> float:
     """The largest difference between the scores of a label: relative above 1, and infinite where labels differ.
 
-    An answer to a model of many labels tells the best of them only; one that is not told has at most the lowest score
-    that is.
+    Of many labels an answer tells the best `most_labels`; one that it does not tell has at most the lowest score that
+    it does.
     """
     ours, theirs = _scores(one), _scores(other)
-    if ours.keys() != theirs.keys() and (len(ours) < 2 or not ours.keys() & theirs.keys()):
+    are_all = min(len(ours), len(theirs)) < most_labels
+    if ours.keys() != theirs.keys() and (are_all or not ours.keys() & theirs.keys()):
         return float("inf")
     lowest = min(ours.values()), min(theirs.values())
     pairs = ((ours.get(key, lowest[0]), theirs.get(key, lowest[1])) for key in {**ours, **theirs})

@@ -27,7 +27,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """`summary.json`: see the README for its keys. Rounds that did not finish are counted, not averaged."""
     run = arrange(records)
     header = run.header
-    agreement = Agreement({trial["label"]: trial["dtype"] for trial in header["trials"]})
+    dtypes = {trial["label"]: trial["dtype"] for trial in header["trials"]}
+    agreement = Agreement(dtypes, header.get("most_labels", 1))
     for label in run.labels:
         for each in run.finished(label):
             agreement.check(each.samples)

@@ -133,7 +133,7 @@ def constant_answers(rounds: Sequence[Round]) -> Iterator[str]:
                 answers[sample["model"]].setdefault(sample["text"], answer_of(sample))
     for model, by_text in answers.items():
         first, *others = by_text.values()
-        if others and all(apart(first, other) <= ALIKE for other in others):
+        if others and all(apart(first, other, len(first)) <= ALIKE for other in others):
             yield (
                 f"'{model}' answers the same to all {len(by_text)} texts, {first[0][0]} {first[0][1]:.4g}: that the"
                 " answers agree says nothing. Look whether its weights are those of a trained model."
