@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import yaml
 
 from core import hookspecs
 from core.bench.experiment import load_experiment
+from core.models.embedded import embedded
 from core.report.table import COLUMNS
 from core.settings import Settings
-from tests.support import ROOT, SECONDS, read_json, run_python, running, wait_for
+from tests.support import ROOT, SECONDS, read_json, run_python, running, uvicorn, wait_for
 
 README = (ROOT / "README.md").read_text()
 
@@ -93,6 +96,32 @@ def test_the_served_app_answers_the_readmes_curl() -> None:
         _, log = server.communicate(timeout=SECONDS)
     assert "persistent: loaded 'embedded' (transformers, " in log
     assert "persistent: freed 'embedded' after" in log
+
+
+def test_the_recipe_of_a_roll_out_brings_in_the_new_version(tmp_path: Path) -> None:
+    """Run as it stands there, beside the settings that it speaks of."""
+    recipe = block("bash", "ln -sfn sentiment")
+    for name in ("sentiment-v1", "sentiment-v2"):
+        labels = {"0": f"{name} -", "1": f"{name} +"}
+        copy = shutil.copytree(embedded(), tmp_path / "models" / name)
+        config = read_json(copy / "config.json") | {"id2label": labels}
+        (copy / "config.json").write_text(json.dumps(config))
+    (tmp_path / "models" / "sentiment").symlink_to("sentiment-v1")
+    (tmp_path / "app.yaml").write_text("models: {sentiment: ./models/sentiment}\n")
+    token = "a token of the readme"
+    variables = {"RESIDENCY_CONFIG": str(tmp_path / "app.yaml"), "RESIDENCY_TOKEN": token}
+    with uvicorn(tmp_path / "log", variables=variables) as client:
+
+        def label() -> str:
+            return str(client.post("/predict", json={"text": "I love it."}).json()["predictions"][0]["label"])
+
+        assert label() == "sentiment-v1 +"
+        here = recipe.replace("localhost:8001", f"{client.base_url.host}:{client.base_url.port}")
+        done = subprocess.run(
+            ["bash", "-euc", here], cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, check=True
+        )
+        assert '"state":"resident"' in done.stdout
+        assert label() == "sentiment-v2 +"
 
 
 def test_every_hook_experiment_and_key_is_documented() -> None:
