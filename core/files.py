@@ -16,7 +16,7 @@ def anchored(name: str, folder: Path) -> Path:
         path = (folder / Path(name).expanduser()).absolute()
         path.is_dir()  # raises for a name that is too long
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileError(f"{name[:60]!r} is no usable path: {error}.") from error
+        raise FileError(f"{name[:60]!r} is no usable path: {str(error).rstrip('.')}.") from error
     return path
 
 
