@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     def _is_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
         models = info.data.get("models")  # not there, if it is wrong itself
         if value is not None and models is not None and value not in models:
-            raise ValueError(f"there is no model '{value[:100]}' among those of 'models'")
+            raise ValueError(f"there is no model {value[:100]!r} among those of 'models'")
         return value
 
     @field_validator("batching", mode="before")

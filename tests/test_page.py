@@ -111,7 +111,7 @@ def test_a_sentence_under_every_strategy_and_what_is_in_memory_then(browser: Any
         seen.page.get_by_role("button", name="Try under every strategy").click()
         for strategy in STRATEGIES:
             answer = seen.answer(strategy)
-            assert "POSITIVE 9" in answer.inner_text()
+            assert "POSITIVE 0.9" in answer.inner_text()
             cold = strategy != "persistent"
             assert answer.locator(".badge").inner_text() == ("cold" if cold else "warm")
             parts = answer.locator(".legend li").all_inner_texts()
@@ -121,7 +121,7 @@ def test_a_sentence_under_every_strategy_and_what_is_in_memory_then(browser: Any
             assert answer.locator(".bar rect").count() == len(parts)
             total = float(answer.locator(".total").inner_text().split()[0])
             assert total == pytest.approx(sum(float(part.split()[-2]) for part in parts), rel=0.02, abs=1.0)
-        expect(seen.page.get_by_role("status").first).to_contain_text("keep-alive: POSITIVE 9")
+        expect(seen.page.get_by_role("status").first).to_contain_text("keep-alive: POSITIVE 0.9")
         expect(state).to_have_text("resident")
         memory = seen.row("models", "lru-cached").locator("td").nth(1)
         assert memory.inner_text() == "37.6 MiB"

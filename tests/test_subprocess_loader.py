@@ -468,7 +468,7 @@ def test_two_workers_have_children_of_their_own(tmp_path: Path) -> None:
         # Each connection is one worker's or the other's.
         wait_for(lambda: all(httpx.get(f"{url}/readyz", trust_env=False).is_success for _ in range(20)))
         for _ in range(20):
-            response = httpx.post(f"{url}/predict", json={"texts": TEXTS}, trust_env=False)
+            response = httpx.post(f"{url}/predict", json={"texts": TEXTS, "model": "a"}, trust_env=False)
             assert [p["label"] for p in response.json()["predictions"]] == LABELS
         family = server.children(recursive=True)
     finally:

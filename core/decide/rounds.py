@@ -138,8 +138,9 @@ def _as_used(trial: Record, rounds: Mapping[int, Round]) -> Record:
     """What the header says of a trial, with the loaders and the dtype that its servers used, as they told."""
     told = [each for number in sorted(rounds) for each in rounds[number].ended.get("used", [])]
     loaders, dtypes = ({each[key] for each in told if each[key]} for key in ("loader", "dtype"))
-    changed: Record = {"asked_dtype": trial["dtype"], "used_loaders": sorted(loaders) or [trial["loader"]]}
-    if dtypes and dtypes != {trial["dtype"]}:
+    asked = trial.get("dtype")
+    changed: Record = {"asked_dtype": asked, "used_loaders": sorted(loaders) or [trial["loader"]]}
+    if asked and dtypes and dtypes != {asked}:
         mib = trial["model_mib"] | {each["model"]: each["nbytes"] / MIB for each in told}
         changed |= {"dtype": ", ".join(sorted(dtypes)), "model_mib": mib, "weights_mib": sum(mib.values())}
     return trial | changed

@@ -76,6 +76,7 @@ class Classifier:
         self._release = release
         self._tokenizer: Tokenizer | None = tokenizer
         self._module: Any = module
+        self.labels = head.labels
         self._head = head
         self._max_tokens = token_limit(module, tokenizer.limit)
         self._inputs, self._constants = _signature(type(module).forward)

@@ -156,8 +156,8 @@ class _Server:
             except Exception as error:
                 _answer(lines, _failure(error))
                 return
-            used = {"loaded_by": model.loaded_by, "dtype": model.dtype}
-            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **used})
+            about = {"loaded_by": model.loaded_by, "dtype": model.dtype, "labels": model.labels}
+            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **about})
             for line in lines:
                 try:
                     _answer(lines, _answered(model, json.loads(line)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,17 +38,7 @@ class Head:
                 f"the model gives {shape} logits for a text, but config.json has {len(self.labels)} labels; correct"
                 " id2label there"
             )
-        return self.named(self.scores(logits))
-
-    def named(self, scores: NDArray[np.floating[Any]]) -> list[Prediction]:
-        """The prediction for each row of `scores`, an array of (texts, labels). Raises NoFiniteScore."""
-        if not np.isfinite(scores).all():
-            raise NoFiniteScore("The model's score for a text is not a finite number.")
-        best = scores.argmax(axis=1)
-        return [
-            Prediction(self.labels[index], row[index], list(zip(self.labels, row, strict=True)))
-            for index, row in zip(best.tolist(), scores.tolist(), strict=True)
-        ]
+        return named(self.labels, self.scores(logits))
 
     def scores(self, logits: Floats) -> Floats:
         """The score of each label, in float32: as `transformers.pipeline("text-classification")` computes it."""
@@ -59,6 +49,17 @@ class Head:
                 return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def named(labels: Sequence[str], scores: NDArray[np.floating[Any]]) -> list[Prediction]:
+    """The prediction for each row of `scores`, an array of (texts, labels). Raises NoFiniteScore."""
+    if not np.isfinite(scores).all():
+        raise NoFiniteScore("The model's score for a text is not a finite number.")
+    best = scores.argmax(axis=1)
+    return [
+        Prediction(labels[index], row[index], list(zip(labels, row, strict=True)))
+        for index, row in zip(best.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from ..contracts import Prediction, Reason
 from . import checkpoint
 from .checkpoint import identity
-from .heads import Head, read_head
+from .heads import named
 from .mapped_loader import MappedLoader
 from .precision import BYTES, Dtype, computable
 
@@ -62,11 +62,9 @@ class SubprocessLoader:
 
     def load(self, directory: Path) -> SubprocessModel:
         """Raises ModelReferenceError for what is no checkpoint, RuntimeError for what fails in the child, ModelCrashed
-        when it ends or hangs.
+        when it ends or hangs. Only the child reads files: where a disk hangs, it can be killed.
         """
-        checkpoint.check(directory)
-        head = read_head(directory)
-        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), head, self._deadline)
+        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), self._deadline)
 
     def _spawn(self, directory: Path) -> Child:
         try:
@@ -100,7 +98,7 @@ class SubprocessModel:
 
     own_process = True
 
-    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], head: Head, deadline: float) -> None:
+    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], deadline: float) -> None:
         self.phases: Mapping[str, float] = {}
         self.nbytes = 0
         self.loaded_by = self.dtype = ""
@@ -108,7 +106,7 @@ class SubprocessModel:
         self.reloading: Callable[[Callable[[], None]], None] = lambda load: load()
         self._spawn = spawn
         self._order = order
-        self._head = head
+        self._labels: Sequence[str] = ()
         self._deadline = deadline
         self._turn = Lock()  # held by the one thread that talks to the child
         self._closed = False
@@ -121,7 +119,7 @@ class SubprocessModel:
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Raises ModelCrashed, what the child's model raises, and RuntimeError after `close`."""
-        return self._head.named(np.array(self._ask(list(texts))["scores"]))
+        return named(self._labels, np.array(self._ask(list(texts))["scores"]))
 
     def check(self) -> None:
         """Raise ModelReferenceError where a text can have a token for which there is no embedding."""
@@ -159,6 +157,7 @@ class SubprocessModel:
         fell_back = answer["loaded_by"] != MappedLoader.name
         self.loaded_by = answer["loaded_by"] if fell_back else SubprocessLoader.name
         self.dtype = answer["dtype"]
+        self._labels = answer["labels"]
         self.preloaded = answer["preloaded"]
 
     def _end_child(self) -> None:
