@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -20,12 +21,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from safetensors.torch import load_file, save_file
 
 from core.bench.client import connect
 from core.errors import LoadFailed, ModelCrashed
 from core.models import children
 from core.models.children import ForkServer
 from core.models.mapped_loader import MappedLoader
+from core.models.precision import converted
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
 from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
@@ -369,23 +372,27 @@ import os, sys
 from pathlib import Path
 print("imported")
 from core.models.subprocess_loader import SubprocessLoader
-directory = Path(sys.argv[1])
 loader = SubprocessLoader(linear="stock")
-model = loader.load(directory)
-(directory / "config.json").unlink()
-os.mkfifo(directory / "config.json")
+model = loader.load(Path(sys.argv[1]))
 print("hanging", flush=True)
-loader.load(directory)
+loader.load(Path(sys.argv[2]))
 """
 
 
 def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) -> None:
-    """The parent is killed while one child is idle and another one hangs at a disk; `__main__` ran once."""
-    directory = checkpoint_in(tmp_path / "a")
+    """The parent is killed while one child is idle and another one hangs, at a lock; `__main__` ran once."""
+    directory, half = checkpoint_in(tmp_path / "a"), checkpoint_in(tmp_path / "half")
+    tensors = load_file(half / "model.safetensors")
+    (half / "model.safetensors").unlink()
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, half / "model.safetensors", {"format": "pt"})
+    target = converted(half, "float32")
+    lock = target.with_name(f"{target.name}.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # which whoever converts the checkpoint waits for
     script = tmp_path / "hung.py"
     script.write_text(HUNG)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, script, directory], env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, script, directory, half]
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert [parent.stdout.readline() for _ in range(2)] == ["imported\n", "hanging\n"]
     process = psutil.Process(parent.pid)
@@ -398,6 +405,7 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) 
     wait_for(lambda: all(has_ended(process) for process in family))
     assert parent.stdout.read() == ""
     parent.stdout.close()
+    lock.close()
 
 
 def test_a_server_process_needs_no_torch() -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,8 +63,10 @@ class ServerProcess:
             self.check()
             time.sleep(POLL_SECONDS)
 
-    def check(self) -> None:
-        """Raises TrialFailed when the server has ended."""
+    def check(self, seconds: float = 0.0) -> None:
+        """Raises TrialFailed when the server has ended, or does within `seconds`."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
         if self.process.poll() is not None:
             raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
 

@@ -125,7 +125,7 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
                 f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
             ) from error
         except httpx.HTTPError as error:
-            server.check()
+            server.check(SETTLE_SECONDS)  # its connections break a moment before it is seen to have ended
             raise TrialFailed(f"the connection broke ({error}); the server's log: {server.last_words()}") from error
     return {
         "ready_s": ready,

@@ -139,7 +139,7 @@ def _as_used(trial: Record, rounds: Mapping[int, Round]) -> Record:
     told = [each for number in sorted(rounds) for each in rounds[number].ended.get("used", [])]
     loaders, dtypes = ({each[key] for each in told if each[key]} for key in ("loader", "dtype"))
     asked = trial.get("dtype")
-    changed: Record = {"asked_dtype": asked, "used_loaders": sorted(loaders) or [trial["loader"]]}
+    changed: Record = {"asked_dtype": asked, "used_loaders": sorted(loaders) or [trial.get("loader")]}
     if asked and dtypes and dtypes != {asked}:
         mib = trial["model_mib"] | {each["model"]: each["nbytes"] / MIB for each in told}
         changed |= {"dtype": ", ".join(sorted(dtypes)), "model_mib": mib, "weights_mib": sum(mib.values())}
