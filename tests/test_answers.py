@@ -194,7 +194,7 @@ def decoder(directory: Path, **config: Any) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen2", "gpt_neox", "phi", "opt"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "opt"])
 @pytest.mark.parametrize("in_config", [None, 1], ids=["none in the config", "one in the config"])
 @pytest.mark.parametrize("in_tokenizer", [None, "<pad>", "</s>"])
 def test_decoders_need_no_padding_token(
@@ -203,7 +203,7 @@ def test_decoders_need_no_padding_token(
     """Of the tokenizer and the config, either may lack it, or both; or they name different ones."""
     directory = build(tmp_path / "model", model_type, pad_token_id=in_config)
     make_tokenizer(pad_token=in_tokenizer).save_pretrained(directory)
-    check(directory, loaders[:2], 66)
+    check(directory, loaders[:1], 66)
 
 
 def test_padding_at_the_left_changes_no_answer(tmp_path: Path, loaders: list[Loader]) -> None:

@@ -391,7 +391,7 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) 
     script = tmp_path / "hung.py"
     script.write_text(HUNG)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, script, directory, half]
+    command = [sys.executable, str(script), str(directory), str(half)]
     parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert [parent.stdout.readline() for _ in range(2)] == ["imported\n", "hanging\n"]

@@ -21,6 +21,7 @@ from core.models.checkpoint import sha256
 from tests.architectures import build
 from tests.support import FAKES, SECONDS, running, wait_for
 
+LABELS = str(Path(__file__).with_name("label_loader.py"))
 TOKEN = "a token of the tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ROUTES = {
@@ -53,9 +54,9 @@ def lead(link: Path, directory: Path) -> None:
 
 
 @contextmanager
-def serving(link: Path, loader: Any = "mapped", **more: Any) -> Iterator[httpx.Client]:
+def serving(link: Path, loader: Any = "label", **more: Any) -> Iterator[httpx.Client]:
     strategies = [{"strategy": name, "loader": loader} for name in ROUTES]
-    settings = {"models": {"m": str(link)}, "strategies": strategies, "token": TOKEN, "plugins": [FAKES], **more}
+    settings = {"models": {"m": str(link)}, "strategies": strategies, "token": TOKEN, "plugins": [LABELS], **more}
     with running(settings) as (_, client):
         yield client
 
@@ -84,7 +85,7 @@ def name_of(directory: Path) -> str:
     return f"sha256:{sha256(directory)[:16]}"
 
 
-@pytest.mark.parametrize("loader", ["mapped", "subprocess"])
+@pytest.mark.parametrize("loader", ["label", "mapped", "subprocess"])
 def test_all_strategies_change_at_one_moment_without_a_failed_request(
     loader: str, releases: list[Path], tmp_path: Path
 ) -> None:
@@ -182,7 +183,7 @@ def test_says_everywhere_which_version_it_has(releases: list[Path], tmp_path: Pa
 
 
 def test_one_bad_checkpoint_of_many_keeps_no_other_from_being_served(releases: list[Path], tmp_path: Path) -> None:
-    """Found at the start, when the model is loaded, or when it is probed; by every strategy, whatever it preloads."""
+    """Found at the start, when the model is loaded, or when it is probed; whether a strategy preloads it or not."""
     good, _, no_tokenizer = releases
     no_weights = shutil.copytree(good, tmp_path / "no weights")
     (no_weights / "model.safetensors").unlink()
@@ -196,32 +197,34 @@ def test_one_bad_checkpoint_of_many_keeps_no_other_from_being_served(releases: l
         "odd-labels": str(odd_labels),
         "no-tokenizer": str(no_tokenizer),
     }
-    for strategies in (["lru-cached"], ["persistent", "on-demand"]):
-        with running({"models": models, "strategies": strategies}) as (_, client):
-            wait_for(lambda client=client: client.get("/readyz").json()["checked"])  # type: ignore[misc]
-            ready = client.get("/readyz")
-            assert ready.status_code == 200
-            told = {each["model"]: each["reason"] for each in ready.json()["unavailable"]}
-            assert set(told) == set(models) - {"good"}
-            assert "no checkpoint directory" in told["gone"]
-            assert "Only safetensors" in told["no-weights"]
-            assert "id2label" in told["odd-labels"]
-            assert "tokenizer.json" in told["no-tokenizer"]
-            assert str(tmp_path) not in ready.text
-            for name in strategies:
-                for model in models:
-                    answer = client.post(ROUTES[name], json=TEXT | {"model": model})
-                    assert answer.status_code == (200 if model == "good" else 503), answer.text
-                    assert model == "good" or answer.headers["retry-after"]
-            assert client.get("/v2/models/good/ready").status_code == 200
-            assert client.get("/v2/models/no-tokenizer/ready").status_code == 503
-            assert client.get("/healthz").status_code == 200
+    strategies = ["lru-cached", "persistent", "on-demand"]
+    with running({"models": models, "strategies": strategies}) as (_, client):
+        wait_for(lambda: client.get("/readyz").json()["checked"])
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        told = {(each["model"], each["strategy"]): each["reason"] for each in ready.json()["unavailable"]}
+        at_start = {("gone", None), ("no-weights", None), ("odd-labels", None)}
+        assert set(told) == at_start | {("no-tokenizer", name) for name in strategies}
+        assert "no checkpoint directory" in told["gone", None]
+        assert "Only safetensors" in told["no-weights", None]
+        assert "id2label" in told["odd-labels", None]
+        assert "tokenizer.json" in told["no-tokenizer", "lru-cached"]
+        assert str(tmp_path) not in ready.text
+        for name in strategies:
+            for model in models:
+                answer = client.post(ROUTES[name], json=TEXT | {"model": model})
+                assert answer.status_code == (200 if model == "good" else 503), answer.text
+                assert model == "good" or answer.headers["retry-after"]
+        assert client.get("/v2/models/good/ready").status_code == 200
+        assert client.get("/v2/models/no-tokenizer/ready").status_code == 503
+        assert client.get("/healthz").status_code == 200
 
 
 def test_a_model_that_was_missing_is_served_once_it_is_there(releases: list[Path], tmp_path: Path) -> None:
     late = tmp_path / "late"
     models = {"good": str(releases[0]), "late": str(late)}
-    with running({"models": models, "strategies": ["lru-cached"], "token": TOKEN}) as (_, client):
+    settings = {"models": models, "strategies": [{"strategy": "lru-cached", "loader": "label"}], "plugins": [LABELS]}
+    with running(settings | {"token": TOKEN}) as (_, client):
         assert [each["model"] for each in client.get("/readyz").json()["unavailable"]] == ["late"]
         shutil.copytree(releases[1], late)
         loaded = client.post("/models/late/load", json={"strategy": "lru-cached"}, headers=BEARER)
