@@ -11,6 +11,7 @@ import pytest
 
 from core.contracts import Prediction
 from core.errors import ModelCrashed, ModelReferenceError, NoTokens
+from core.models.checkpoint import identity
 from core.models.probe import Probes, is_known, probe
 
 Answering = Callable[[Sequence[str]], list[tuple[str, float]]]
@@ -115,21 +116,21 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_known_is_not_asked_again(own_cache: Path, checkpoints: list[Path]) -> None:
     directory, loader = checkpoints[0], Loader()
     first, again, restarted, changed, other = (Model(sound) for _ in range(5))
-    assert not is_known(loader, "", directory)
+    assert not is_known(loader, "", identity(directory))
     probes = Probes()
-    probes.check("a", first, loader, "", directory)
-    probes.check("a", again, loader, "", directory)
-    Probes().check("a", restarted, loader, "", directory)
+    probes.check("a", first, loader, "", identity(directory))
+    probes.check("a", again, loader, "", identity(directory))
+    Probes().check("a", restarted, loader, "", identity(directory))
     assert first.asked
     assert not again.asked
     assert not restarted.asked
-    assert is_known(loader, "", directory)
-    Probes().check("a", other, loader, "[('dtype', 'bfloat16')]", directory)
+    assert is_known(loader, "", identity(directory))
+    Probes().check("a", other, loader, "[('dtype', 'bfloat16')]", identity(directory))
     assert other.asked
     config = (directory / "config.json").read_text()
     (directory / "config.json").unlink()
     (directory / "config.json").write_text(config)
-    probes.check("a", changed, loader, "", directory)
+    probes.check("a", changed, loader, "", identity(directory))
     assert changed.asked
 
 
@@ -137,8 +138,8 @@ def test_a_failure_is_not_remembered(own_cache: Path, checkpoints: list[Path]) -
     broken, mended = Model(_fail_at(lambda texts: True, RuntimeError("no memory"))), Model(sound)
     probes = Probes()
     with pytest.raises(ModelReferenceError):
-        probes.check("a", broken, Loader(), "", checkpoints[0])
-    probes.check("a", mended, Loader(), "", checkpoints[0])
+        probes.check("a", broken, Loader(), "", identity(checkpoints[0]))
+    probes.check("a", mended, Loader(), "", identity(checkpoints[0]))
     assert mended.asked
 
 
@@ -148,7 +149,9 @@ def test_a_doubt_is_told_at_each_start(
     for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "residency"):
-            Probes().check("mine", Model(lambda texts: [("A", 0.5) for _ in texts]), Loader(), "", checkpoints[0])
+            Probes().check(
+                "mine", Model(lambda texts: [("A", 0.5) for _ in texts]), Loader(), "", identity(checkpoints[0])
+            )
         assert "Model 'mine' answers the same to every text" in caplog.text
 
 
@@ -159,5 +162,5 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_from_being_probed(
     monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path / "file"))
     for _ in range(2):
         model = Model(sound)
-        Probes().check("a", model, Loader(), "", checkpoints[0])
+        Probes().check("a", model, Loader(), "", identity(checkpoints[0]))
         assert model.asked

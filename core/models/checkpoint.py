@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import ModelReferenceError
@@ -36,6 +36,7 @@ FOREIGN = (
 )  # fmt: skip
 
 
+@lru_cache(4096)  # asked for each file at each load
 def belongs(name: str) -> bool:
     """Whether a file of that name, directly in a checkpoint's directory, is a part of the checkpoint."""
     if name in (WEIGHTS, INDEX) or SHARD.fullmatch(name):
@@ -104,13 +105,13 @@ def size(directory: Path, float_bytes: int) -> int:
     return sum(entry.numel * float_bytes if entry.dtype in FLOATS else entry.nbytes for entry in entries)
 
 
-def identity(directory: Path, parts: Iterable[Path] | None = None) -> str:
-    """A short text that changes when one of the checkpoint's files does, or one of `parts`.
+def identity(directory: Path) -> str:
+    """A short text that changes when one of the checkpoint's files does.
 
     It is made of their names, inodes, sizes and times, so that it is cheap enough to ask at each load.
     """
     digest = hashlib.sha256()
-    for file in files(directory) if parts is None else parts:
+    for file in files(directory):
         status = file.stat()
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # the first can be set by whoever writes
         digest.update(f"{file.name} {status.st_ino} {status.st_size} {times}\n".encode())

@@ -78,11 +78,12 @@ class MappedLoader:
         """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
         clock = _Clock()
         checkpoint.check(directory)
-        weights = self._in_dtype(directory)
+        state = identity(directory)
+        weights = self._in_dtype(directory, state)
         clock.lap("resolve")
         tensors = self._mapped(weights)
         clock.lap("weights")
-        template = self._template(weights, tensors) if tensors else None
+        template = self._template(weights, tensors, state) if tensors else None
         if tensors and template:
             tensors.read_ahead(template.needed)
             module, loaded_by, release = template.restore(tensors), self.name, tensors.discard
@@ -91,9 +92,11 @@ class MappedLoader:
         if self._pack:
             self._backends.pack(module)
         clock.lap("structure")
-        tokenizer = self._tokenizer(directory)
+        tokenizer = self._tokenizer(directory, state)
         clock.lap("tokenizer")
-        return self._stock.classifier(directory, tokenizer, module, clock.phases, loaded_by=loaded_by, release=release)
+        return self._stock.classifier(
+            directory, tokenizer, module, clock.phases, loaded_by=loaded_by, release=release, state=state
+        )
 
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
@@ -109,8 +112,7 @@ class MappedLoader:
             self._converted |= converted
             self._warned |= warned
 
-    def _in_dtype(self, directory: Path) -> Path:
-        key = identity(directory)
+    def _in_dtype(self, directory: Path, key: str) -> Path:
         if key not in self._converted or not self._converted[key].is_dir():
             self._converted[key] = in_dtype(directory, self._dtype)
         return self._converted[key]
@@ -131,11 +133,11 @@ class MappedLoader:
         if is_new:
             log.warning("%s", sentence)
 
-    def _template(self, directory: Path, tensors: MappedTensors) -> Template | None:
+    def _template(self, directory: Path, tensors: MappedTensors, state: str) -> Template | None:
         """The structure for this file: its architecture's, or its own where the stock path converts it."""
         layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
         architecture: Key = ((directory / "config.json").read_bytes(), layout)
-        own: Key = (*architecture, identity(directory))
+        own: Key = (*architecture, state)
         with self._lock:
             making = self._making[architecture]
         with making:
@@ -163,10 +165,9 @@ class MappedLoader:
             self._warn(f"Loader 'mapped' uses the stock path for {type(module).__name__}: {reason}.")
             return None
 
-    def _tokenizer(self, directory: Path) -> Tokenizer:
+    def _tokenizer(self, directory: Path, key: str) -> Tokenizer:
         if not self._keep_tokenizer:
             return self._stock.load_tokenizer(directory)
-        key = identity(directory, checkpoint.described(directory))
         with self._lock:
             making = self._making[directory,]
         with making:

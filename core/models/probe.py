@@ -9,15 +9,16 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from ..contracts import Loader, Model, Prediction
 from ..errors import ModelCrashed, ModelReferenceError, NoTokens
 from .cache import cache_directory, remembered
-from .checkpoint import identity
 
 log = logging.getLogger("residency")
 SHORT, LONG = "It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life."
@@ -27,37 +28,48 @@ ALIKE = 1e-6  # scores that are no further apart are the same
 IN_COMPANY = 2e-2  # and these, of one text alone and beside another, are near enough: bfloat16 rounds
 
 
+class Probed(NamedTuple):
+    """What was probed: a loader, its options, and the identity of a checkpoint's files."""
+
+    loader: str
+    options: str
+    identity: str
+
+
 class Probes:
     """What is known of the models of one process; each is probed once for its files, its loader and the versions."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # protects the dictionaries
-        self._probing: defaultdict[str, Lock] = defaultdict(Lock)
-        self._known: set[str] = set()
+        self._probing: defaultdict[Probed, Lock] = defaultdict(Lock)
+        self._known: set[Probed] = set()
 
-    def check(self, name: str, model: Model, loader: Loader, options: str, directory: Path) -> None:
-        """Probe `model`, unless its like was; `name` is told in warnings.
+    def check(self, name: str, model: Model, loader: Loader, options: str, identity: str) -> None:
+        """Probe `model`, unless its like was: of a checkpoint with that `identity`. `name` is told in warnings.
 
         Raises ModelReferenceError for a model that cannot answer, ModelCrashed for one that has ended meanwhile.
         """
-        key = key_of(loader, options, directory)
+        like = Probed(loader.name, options, identity)
+        if like in self._known:  # at each load but the first
+            return
         with self._lock:
-            probing = self._probing[key]
+            probing = self._probing[like]
         with probing:
-            if key not in self._known:
+            if like not in self._known:
+                key = key_of(loader, options, identity)
                 for doubt in json.loads(remembered(key, lambda: json.dumps(probe(model)))):
                     log.warning("Model '%s' %s", name, doubt)
-                self._known.add(key)
+                self._known.add(like)
 
 
-def is_known(loader: Loader, options: str, directory: Path) -> bool:
-    """Whether the checkpoint was probed with this loader, here or in an earlier process."""
-    return (cache_directory() / "known" / key_of(loader, options, directory)).is_file()
+def is_known(loader: Loader, options: str, identity: str) -> bool:
+    """Whether a checkpoint was probed with this loader, here or in an earlier process."""
+    return (cache_directory() / "known" / key_of(loader, options, identity)).is_file()
 
 
-def key_of(loader: Loader, options: str, directory: Path) -> str:
+def key_of(loader: Loader, options: str, identity: str) -> str:
     """Changes with the checkpoint's files, the loader's code and options, and the versions of what it uses."""
-    made_of = [identity(directory), loader.name, options, _code(loader), *map(_version, PACKAGES)]
+    made_of = [identity, loader.name, options, _code(loader), *map(_version, PACKAGES)]
     return f"answers-{sha256(chr(10).join(made_of).encode()).hexdigest()[:24]}"
 
 
@@ -116,6 +128,7 @@ def _code(loader: Loader) -> str:
     return ""
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

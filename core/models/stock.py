@@ -136,20 +136,24 @@ def classifier(
     *,
     loaded_by: str,
     release: Callable[[], None] | None = None,
+    state: str | None = None,
 ) -> Classifier:
-    """The model made of these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError."""
+    """The model made of these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError.
+
+    `state` is the identity of its files, for whoever knows it already.
+    """
     model = Classifier(tokenizer, module, read_head(directory), phases, loaded_by=loaded_by, release=release)
-    model.pads = _can_pad(model, directory)
+    model.pads = _can_pad(model, state or identity(directory))
     return model
 
 
-def _can_pad(model: Classifier, directory: Path) -> bool:
+def _can_pad(model: Classifier, state: str) -> bool:
     """Whether shorter texts can be filled up beside longer ones; found out once for each checkpoint, and remembered.
 
     Some architectures see the padding whatever the attention mask says (convolutions, pooling, Fourier transforms),
     or want it at the other side.
     """
-    made_of = f"{identity(directory)} {transformers.__version__} {torch.__version__} {model.dtype}"
+    made_of = f"{state} {transformers.__version__} {torch.__version__} {model.dtype}"
     key = f"padding-{sha256(made_of.encode()).hexdigest()[:24]}"
     if key not in _padding:
         try:

@@ -147,7 +147,7 @@ class Host:
     def is_known(self, model_id: str) -> bool:
         """Whether the model was found to answer, here or in an earlier process."""
         version = self._versions.known(model_id)
-        return version is not None and is_known(self.loader, self._loader_options, version.directory)
+        return version is not None and is_known(self.loader, self._loader_options, version.identity)
 
     def load_version(self, model_id: str, version: Version) -> tuple[Model, float]:
         """A model of the host's own loader, probed, and the seconds that it took; nobody is told of it yet.
@@ -166,7 +166,7 @@ class Host:
         """A model that was loaded, and found to answer."""
         model = self.loader.load(version.directory)
         try:
-            self._probes.check(model_id, model, self.loader, self._loader_options, version.directory)
+            self._probes.check(model_id, model, self.loader, self._loader_options, version.identity)
             version.read_digest()
         except BaseException:
             model.close("request")
