@@ -15,8 +15,9 @@ PREFIX = "RESIDENCY_"
 # https://docs.docker.com/engine/network/links/#environment-variables
 INJECTED = re.compile(
     r"RESIDENCY_([A-Z0-9_]+_)?"
-    r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|ENV_\w+|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|ADDR|PORT|(PORT_)?(START|END)))?)?)=.*"
-    r"|RESIDENCY_NAME=.*|RESIDENCY_[A-Z0-9_]+_NAME=/.*",  # a link's is a path; RESIDENCY_MODEL_NAME=a is a mistake
+    r"(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=\d+|ENV_\w+=.*|PORT=(tcp|udp|sctp)://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|ADDR|PORT|(PORT_)?(START|END)))?=.*)"
+    r"|RESIDENCY_([A-Z0-9_]+_)?NAME=/.*",  # a link's name is a path; RESIDENCY_MODEL_NAME=a is a mistake
     re.DOTALL,
 )
 

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "schemas": set(),
     "memory": set(),
     "settings": {"errors", "choices", "files", "models", "strict_yaml", "variables", "wrong_values", "file_kinds"},
-    "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings", "threads"},
+    "serving": BASE | {"choices", "memory", "models", "plugins", "schemas", "settings", "threads", "wrong_values"},
     "routes": BASE | {"schemas", "serving"},
     "app": {"errors", "plugins", "routes", "serving", "settings", "threads"},
     "bench": {

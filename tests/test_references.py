@@ -103,7 +103,10 @@ def _index_only(folder: Path, text: str) -> None:
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "Only safetensors"),
         (lambda folder: _index_only(folder, "[]"), "no index"),
         (lambda folder: _index_only(folder, '{"weight_map": {"a": 5}}'), "no index"),
-        (lambda folder: _index_only(folder, '{"weight_map": {"a": "gone.safetensors"}}'), "gone"),
+        (lambda folder: _index_only(folder, '{"weight_map": {"a": "b.safetensors"}}'), "no index"),
+        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {}}'), "no index"),
+        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {"a": "../b.safetensors"}}'), "no index"),
+        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {"a": "gone.safetensors"}}'), "gone"),
     ],
 )
 def test_an_incomplete_directory_says_what_it_lacks(copy: Path, spoil: object, sentence: str) -> None:

@@ -56,6 +56,9 @@ def test_what_kubernetes_and_docker_inject_does_not_stop_it(monkeypatch: pytest.
         ("RESIDENCY_ALLOWED_HOST", "RESIDENCY_ALLOWED_HOSTS"),
         ("RESIDENCY_CONFG", "RESIDENCY_CONFIG"),
         ("RESIDENCY_SERVICE_HOSTS", None),
+        ("RESIDENCY_PORT", None),  # of Kubernetes it is tcp://10.0.0.1:80
+        ("RESIDENCY_SERVICE_PORT", None),
+        ("RESIDENCY_NAME", None),
         ("RESIDENCY_PORTS", None),
         ("RESIDENCY_PORT_80", None),
         ("RESIDENCY_", None),

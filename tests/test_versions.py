@@ -148,6 +148,8 @@ def test_a_version_that_cannot_answer_leaves_the_older_one(releases: list[Path],
         assert str(tmp_path) not in refused.text
         again = [ask(client, route) for route in ROUTES.values()]
         assert [answer.version for answer in again] == [answer.version for answer in before]
+        assert client.get("/readyz").json()["unavailable"] == []
+        assert client.get("/v2/models/m/ready").status_code == 200
         shutil.rmtree(link, ignore_errors=True)
         link.unlink()
         assert load(client).status_code == 503

@@ -94,7 +94,10 @@ def indexed(directory: Path) -> list[str]:
     """The names of the files that the index of weights lists. Raises ModelReferenceError for what is no index."""
     try:
         index = json.loads((directory / INDEX).read_text())
-        return sorted({Path(name).name for name in index["weight_map"].values()})
+        names = sorted({str(Path(name)) for name in index["weight_map"].values()})
+        if not names or any("/" in name for name in names) or "metadata" not in index:
+            raise ValueError("it needs 'metadata', and a 'weight_map' of files beside it")
+        return names
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelReferenceError(f"{directory / INDEX} is no index of safetensors files: {error!r}.") from error
 

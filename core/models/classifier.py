@@ -108,8 +108,13 @@ class Classifier:
         return logits.to(torch.float32)
 
     def check(self) -> None:
-        """Raise ModelReferenceError where a text can have a token for which there is no embedding."""
+        """Raise ModelReferenceError where some texts could not be answered, whatever those are that it is probed with:
+        a weight is no number, or a text can have a token for which there is no embedding.
+        """
         assert self._tokenizer is not None
+        for name, parameter in self._module.named_parameters():
+            if parameter.is_floating_point() and bool(parameter.isnan().any()):
+                raise ModelReferenceError(f"its weights hold values that are not numbers ({name})")
         vocabulary = self._tokenizer.vocabulary()
         if self._embeddings is not None and vocabulary > self._embeddings:
             raise ModelReferenceError(

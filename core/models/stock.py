@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -82,6 +83,12 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     except Exception as error:
         _explain(directory, error)
         _check_tokenizer_files(directory, getattr(transformers, str(_tokenizer_class(directory)), None))
+        for file in sorted(directory.glob("*.json")):
+            with suppress(OSError):
+                try:
+                    json.loads(file.read_text(encoding="utf-8"))
+                except ValueError as wrong:
+                    raise ModelReferenceError(f"{file} is not valid JSON: {wrong}") from error
         raise ModelReferenceError(f"its tokenizer cannot be loaded: {_first_line(error)}") from error
     _check_tokenizer_files(directory, type(tokenizer))
     return Tokenizer(tokenizer)
@@ -111,7 +118,12 @@ def _tokenizer_class(directory: Path) -> Any:
 def _explain(directory: Path, error: Exception) -> None:
     """Raise ModelReferenceError where transformers' `error` has a cause that config.json tells."""
     read_head(directory)
-    kind = read_config(directory).get("model_type")
+    config = read_config(directory)
+    kind = config.get("model_type")
+    if isinstance(config.get("quantization_config"), dict):
+        raise ModelReferenceError(
+            "its weights are quantized (quantization_config), which no loader here reads"
+        ) from error
     if "trust_remote_code" in str(error):
         raise ModelReferenceError("it comes with code of its own, which is never run here") from error
     if kind not in transformers.CONFIG_MAPPING:
@@ -120,12 +132,18 @@ def _explain(directory: Path, error: Exception) -> None:
         ) from error
     if transformers.CONFIG_MAPPING[kind] not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ModelReferenceError(f"transformers has no text classifier of the model_type {kind!r}") from error
+    try:
+        transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as cause:
+        raise ModelReferenceError(f"its config.json cannot be used: {_first_line(cause)}") from error
     if "mismatched_sizes" in str(error):
         raise ModelReferenceError("the shapes of its weights are not those that its config.json describes") from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """Of what it says; with the next one where that only introduces it."""
+    line, _, rest = str(error).strip().partition("\n")
+    return f"{line} {rest.strip().partition(chr(10))[0]}" if line.endswith(":") else line or type(error).__name__
 
 
 def classifier(
@@ -188,7 +206,9 @@ def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]
             )
     except Exception as error:
         _explain(directory, error)
-        raise
+        raise ModelReferenceError(
+            f"transformers cannot build it: {type(error).__name__}: {_first_line(error)}"
+        ) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelReferenceError(f"it does not hold {missing[0]}: it is no trained sequence classifier")
     return module.eval(), list(info["unexpected_keys"])

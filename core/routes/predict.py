@@ -123,7 +123,7 @@ def validated(model: type[Wanted], body: bytes) -> Wanted:
         _check_utf8(body)
         if error.error_count() > MANY_ERRORS:  # nobody reads them, and to write them takes seconds
             raise HTTPException(422, "The body does not fit the schema in many places; see /docs.") from None
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def _check_utf8(body: bytes) -> None:

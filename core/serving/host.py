@@ -154,7 +154,7 @@ class Host:
 
         Raises LoadFailed.
         """
-        return self._in_slot(model_id, partial(self._probed, model_id, version))
+        return self._in_slot(model_id, partial(self._probed, model_id, version), version)
 
     def _version(self, model_id: str) -> Version:
         try:
@@ -193,8 +193,13 @@ class Host:
             with self._lock:
                 self._running[model_id] -= 1
 
-    def _in_slot(self, model_id: str, load: Callable[[], Result]) -> tuple[Result, float]:
-        """What `load` makes, and the seconds that it took. Raises LoadFailed for whatever it raises."""
+    def _in_slot(
+        self, model_id: str, load: Callable[[], Result], version: Version | None = None
+    ) -> tuple[Result, float]:
+        """What `load` makes, and the seconds that it took. Raises LoadFailed for whatever it raises.
+
+        `version` is what is loaded, where that may not be the current one.
+        """
         try:
             with self._slots:
                 started = time.perf_counter()
@@ -202,7 +207,7 @@ class Host:
                 self.failures.pop(model_id, None)
                 return result, time.perf_counter() - started
         except BaseException as error:  # whatever a loader raises, the caller gets a sentence
-            raise self._failure(model_id, error) from error
+            raise self._failure(model_id, error, version) from error
 
     def _join(self, model: HostedModel, seconds: float) -> bool:
         """Let a loaded model join those in memory, unless another version has become the current one."""
@@ -232,14 +237,15 @@ class Host:
         self._notify("after_model_load", model, seconds=seconds, phases=model.phases, reason=reason)
         self._remember(Event("load", reason, model.since, seconds), model.model_id)
 
-    def _failure(self, model_id: str, error: BaseException) -> LoadFailed:
+    def _failure(self, model_id: str, error: BaseException, tried: Version | None = None) -> LoadFailed:
+        """The sentence for callers. A failure is remembered, unless it was of a version that is only `tried`."""
         known = isinstance(error, ResidencyError)
         log.error("%s: loading '%s' failed: %s", self.strategy, model_id, error, exc_info=None if known else error)
         version = self._versions.known(model_id)
         reason = without_paths(error, version.directory if version else Path(self._versions.references[model_id]))
         sentence = f"Loading model '{model_id}' failed: {reason}"
         transient = isinstance(error, ModelCrashed)
-        if not transient:
+        if not transient and tried in (None, version):
             self.failures[model_id] = sentence
         return LoadFailed(sentence, transient=transient)
 

@@ -9,12 +9,14 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from .. import errors
 from ..schemas import Problem
+from ..wrong_values import wrong
 from .paths import route_path
 
 STATUS: dict[type[Exception], int] = {
@@ -74,6 +76,15 @@ def _printable(value: object) -> object:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
+def _sentence(detail: ErrorDetails) -> str:
+    """What is wrong with a part of a request, in the words in which files and variables are told it."""
+    if detail["type"] in ("value_error", "json_invalid"):
+        return detail["msg"].removeprefix("Value error, ")
+    return {"extra_forbidden": "is no key here; see /docs", "missing": "is required"}.get(detail["type"]) or wrong(
+        detail
+    )
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> JSONResponse:
         status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
@@ -93,7 +104,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         sentences = []
         for detail in error.errors():
             where = ".".join(str(part) for part in detail["loc"] if part != "body") or "body"
-            sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
+            sentences.append(f"{where}: {_sentence(detail)}")
         return problem(422, "; ".join(sentences[:5]))
 
     @app.exception_handler(Exception)
