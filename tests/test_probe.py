@@ -12,7 +12,7 @@ import pytest
 from core.contracts import Prediction
 from core.errors import ModelCrashed, ModelReferenceError, NoTokens
 from core.models.checkpoint import identity
-from core.models.probe import Probes, is_known, probe
+from core.models.probe import Probes, probe
 
 Answering = Callable[[Sequence[str]], list[tuple[str, float]]]
 
@@ -116,7 +116,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_known_is_not_asked_again(own_cache: Path, checkpoints: list[Path]) -> None:
     directory, loader = checkpoints[0], Loader()
     first, again, restarted, changed, other = (Model(sound) for _ in range(5))
-    assert not is_known(loader, "", identity(directory))
+    assert not Probes().knows(loader, "", identity(directory))
     probes = Probes()
     probes.check("a", first, loader, "", identity(directory))
     probes.check("a", again, loader, "", identity(directory))
@@ -124,7 +124,7 @@ def test_what_is_known_is_not_asked_again(own_cache: Path, checkpoints: list[Pat
     assert first.asked
     assert not again.asked
     assert not restarted.asked
-    assert is_known(loader, "", identity(directory))
+    assert Probes().knows(loader, "", identity(directory))
     Probes().check("a", other, loader, "[('dtype', 'bfloat16')]", identity(directory))
     assert other.asked
     config = (directory / "config.json").read_text()
@@ -164,3 +164,22 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_from_being_probed(
         model = Model(sound)
         Probes().check("a", model, Loader(), "", identity(checkpoints[0]))
         assert model.asked
+
+
+def test_a_user_without_a_cache_is_served_as_well(checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDENCY_CACHE", "~nobody-of-this-name/cache")
+    probes, model = Probes(), Model(sound)
+    probes.check("a", model, Loader(), "", identity(checkpoints[0]))
+    assert model.asked
+    assert probes.knows(Loader(), "", identity(checkpoints[0]))
+    assert not Probes().knows(Loader(), "", identity(checkpoints[0]))
+
+
+def test_an_empty_note_in_the_cache_is_none(own_cache: Path, checkpoints: list[Path]) -> None:
+    """As a machine that failed leaves it."""
+    Probes().check("a", Model(sound), Loader(), "", identity(checkpoints[0]))
+    [note] = (own_cache / "known").iterdir()
+    note.write_text("")
+    again = Model(sound)
+    Probes().check("a", again, Loader(), "", identity(checkpoints[0]))
+    assert again.asked

@@ -59,19 +59,27 @@ def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
 def remembered(name: str, make: Callable[[], str]) -> str:
     """The text that `make` returned when it was first asked for `name`, from the cache.
 
-    Where the cache cannot be read or written, `make` is called each time.
+    Where the cache cannot be read or written, or there is none, `make` is called each time.
     """
-    try:
-        file = cache_directory() / "known" / name
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        text = make()
+    if (file := known(name)) is None:
+        return make()
+    with suppress(OSError, ValueError):
+        if text := file.read_text(encoding="utf-8"):  # empty: the machine failed while it was written
+            return text
+    text = make()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{name}.{os.getpid()}.{get_ident()}.partial")
         partial.write_text(text, encoding="utf-8")
         partial.rename(file)
     return text
+
+
+def known(name: str) -> Path | None:
+    """Where `remembered` keeps its text; None for a user who has no cache."""
+    with suppress(ModelReferenceError):
+        return cache_directory() / "known" / name
+    return None
 
 
 def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:

@@ -39,10 +39,9 @@ class Tokenizer:
         """The texts' tokens, each text cut to `max_tokens`. Raises NoTokens for a text that has none."""
         with self._lock:
             encoded: Encoded = dict(self._tokenizer(list(texts), truncation=True, max_length=max_tokens))
-        if empty := next((text for text, ids in zip(texts, encoded["input_ids"], strict=True) if not ids), None):
-            raise NoTokens(f"The text {empty[:40]!r} gives no tokens; this model has nothing to compute for it.")
-        if not all(encoded["input_ids"]):
-            raise NoTokens("An empty text gives no tokens; this model has nothing to compute for it.")
+        for text, ids in zip(texts, encoded["input_ids"], strict=True):
+            if not ids:
+                raise NoTokens(f"The text {text[:40]!r} gives no tokens; this model has nothing to compute for it.")
         return encoded
 
     def vocabulary(self) -> int:

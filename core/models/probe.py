@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..contracts import Loader, Model, Prediction
 from ..errors import ModelCrashed, ModelReferenceError, NoTokens
-from .cache import cache_directory, remembered
+from .cache import known, remembered
 
 log = logging.getLogger("residency")
 SHORT, LONG = "It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life."
@@ -61,10 +61,10 @@ class Probes:
                     log.warning("Model '%s' %s", name, doubt)
                 self._known.add(like)
 
-
-def is_known(loader: Loader, options: str, identity: str) -> bool:
-    """Whether a checkpoint was probed with this loader, here or in an earlier process."""
-    return (cache_directory() / "known" / key_of(loader, options, identity)).is_file()
+    def knows(self, loader: Loader, options: str, identity: str) -> bool:
+        """Whether such a model was found to answer, here or in an earlier process."""
+        kept = known(key_of(loader, options, identity))
+        return Probed(loader.name, options, identity) in self._known or (kept is not None and kept.is_file())
 
 
 def key_of(loader: Loader, options: str, identity: str) -> str:

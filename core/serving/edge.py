@@ -82,9 +82,8 @@ class Edge:
         if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
             await problem(421, "This server does not answer for the host that the request names.")(scope, receive, send)
             return
-        if b"content-encoding" in headers and _is_compressed(
-            scope
-        ):  # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16
+        if b"content-encoding" in headers and _is_compressed(scope):
+            # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16
             await problem(415, COMPRESSED, {"Accept-Encoding": "identity"})(scope, receive, send)
             return
         try:

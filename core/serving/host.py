@@ -17,7 +17,7 @@ import pluggy
 from ..contracts import Loader, LoadReason, Model, Reason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, ResidencyError
 from ..models.heads import read_config
-from ..models.probe import Probes, is_known
+from ..models.probe import Probes
 from .clock import CLOCK, Clock
 from .hosted import Freed, HostedModel, Used
 from .redact import without_paths
@@ -147,7 +147,7 @@ class Host:
     def is_known(self, model_id: str) -> bool:
         """Whether the model was found to answer, here or in an earlier process."""
         version = self._versions.known(model_id)
-        return version is not None and is_known(self.loader, self._loader_options, version.identity)
+        return version is not None and self._probes.knows(self.loader, self._loader_options, version.identity)
 
     def load_version(self, model_id: str, version: Version) -> tuple[Model, float]:
         """A model of the host's own loader, probed, and the seconds that it took; nobody is told of it yet.

@@ -80,9 +80,9 @@ def _sentence(detail: ErrorDetails) -> str:
     """What is wrong with a part of a request, in the words in which files and variables are told it."""
     if detail["type"] in ("value_error", "json_invalid"):
         return detail["msg"].removeprefix("Value error, ")
-    return {"extra_forbidden": "is no key here; see /docs", "missing": "is required"}.get(detail["type"]) or wrong(
-        detail
-    )
+    if detail["type"] == "extra_forbidden":
+        return "is no key here; see /docs"
+    return "is required" if detail["type"] == "missing" else wrong(detail)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

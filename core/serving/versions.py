@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
@@ -25,20 +26,19 @@ REVISION = re.compile(r"/snapshots/([0-9a-f]{40})$")  # in the hub's cache
 TURN_SECONDS = 60.0  # until a model that computes, or hangs, has kept a new version out
 
 
+@dataclass
 class Version:
     """The files of a checkpoint as they were found: their directory, links followed, and their identity."""
 
-    def __init__(self, directory: Path, identity: str) -> None:
-        self.directory = directory
-        self.identity = identity
-        self.sha256: str | None = None  # until it was read
-        found = REVISION.search(str(directory))
-        self.revision = found[1] if found else None
+    directory: Path
+    identity: str
+    sha256: str | None = field(default=None, compare=False)  # until it was read
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self.identity == other.identity and self.directory == other.directory
-
-    __hash__ = None  # type: ignore[assignment]
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit, if they come from there."""
+        found = REVISION.search(str(self.directory))
+        return found[1] if found else None
 
     @property
     def name(self) -> str | None:
@@ -67,6 +67,7 @@ class Versions:
         self.moment = Lock()  # held while a version changes, and while a loaded model joins those in memory
         self._current: dict[str, Version] = {}
         self._refused: dict[str, str] = {}  # the identities of versions that could not be loaded
+        self._told: dict[str, str] = {}  # why a version could not be found or loaded
         self._finding: defaultdict[str, RLock] = defaultdict(RLock)  # one for each model
 
     def find_all(self) -> None:
@@ -102,7 +103,11 @@ class Versions:
                 if found != known and self._refused.get(model_id) != found.identity:
                     self._bring_in(model_id, found)
             except Exception as error:
-                log.error("Model '%s' stays as it is: %s", model_id, error)
+                if self._told.get(model_id) != str(error):  # and not at each load that finds it so
+                    log.error("Model '%s' stays as it is: %s", model_id, error)
+                self._told[model_id] = str(error)
+            else:
+                self._told.pop(model_id, None)
             return self._current[model_id]
 
     def find_anew(self, model_id: str) -> None:
