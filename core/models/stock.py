@@ -22,6 +22,7 @@ from .cache import remembered
 from .checkpoint import identity
 from .classifier import Classifier, Tokenizer
 from .heads import read_config, read_head
+from .probe import LONG, SHORT
 
 __all__ = ["Tokenizer", "classifier", "import_classes", "load_module", "load_module_and_report", "load_tokenizer"]
 
@@ -54,7 +55,6 @@ _import_losses()
 logging.disable_progress_bar()
 _loading = Lock()  # from_pretrained is reported not to be thread-safe (transformers#41782)
 _padding: dict[str, bool] = {}
-PAIR = ("It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life.")
 _tokenizers: Any = transformers.AutoTokenizer
 _modules: Any = transformers.AutoModelForSequenceClassification
 
@@ -182,9 +182,9 @@ def _can_pad(model: Classifier, state: str) -> bool:
 
 
 def _is_alike_padded(model: Classifier) -> bool:
-    alone = torch.cat([model.logits([text]) for text in PAIR])
+    alone = torch.cat([model.logits([text]) for text in (SHORT, LONG)])
     tolerance = 1e-4 if model.dtype == "float32" else 5e-2
-    return torch.allclose(alone, model.logits(PAIR), rtol=tolerance, atol=tolerance, equal_nan=True)
+    return torch.allclose(alone, model.logits([SHORT, LONG]), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def load_module(directory: Path, dtype: str) -> Any:

@@ -141,10 +141,10 @@ class Versions:
     def _bring_in(self, model_id: str, version: Version) -> None:
         """Load the version beside every copy in memory, then let it take their places at one moment."""
         before = self._current[model_id]
-        if self.hosts and not self._held(model_id):
-            self.hosts[0].try_version(model_id, version)
         fresh: dict[HostedModel, tuple[Model, float]] = {}
         try:
+            if self.hosts and not self._held(model_id):
+                self.hosts[0].try_version(model_id, version)
             while not self._take_places(model_id, version, fresh):
                 for held in self._held(model_id):
                     if held not in fresh:
