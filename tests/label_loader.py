@@ -1,4 +1,7 @@
-"""A plugin for tests: a loader whose answers tell which checkpoint gave them, without a neural network."""
+"""A plugin for tests: a loader whose answers tell which checkpoint gave them, without a neural network.
+
+A file `loads` beside a checkpoint gets a line for each load.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ class LabelLoader:
         return SIZE
 
     def load(self, checkpoint: Path) -> LabelModel:
+        loads = checkpoint.with_name("loads")
+        if loads.exists():
+            with loads.open("a") as stream:
+                print("load", file=stream)
         (checkpoint / "tokenizer.json").read_bytes()
         return LabelModel(json.loads((checkpoint / "config.json").read_text())["id2label"]["0"])
 

@@ -56,7 +56,7 @@ def lead(link: Path, directory: Path) -> None:
 @contextmanager
 def serving(link: Path, loader: Any = "label", **more: Any) -> Iterator[httpx.Client]:
     strategies = [{"strategy": name, "loader": loader} for name in ROUTES]
-    settings = {"models": {"m": str(link)}, "strategies": strategies, "token": TOKEN, "plugins": [LABELS], **more}
+    settings = {"models": {"m": str(link)}, "strategies": strategies, "token": TOKEN, "plugins": [LABELS]} | more
     with running(settings) as (_, client):
         yield client
 
@@ -154,6 +154,23 @@ def test_a_version_that_cannot_answer_leaves_the_older_one(releases: list[Path],
         link.unlink()
         assert load(client).status_code == 503
         assert ask(client, ROUTES["on-demand"]).label.startswith("v1")
+
+
+def test_a_version_that_cannot_answer_is_tried_once(releases: list[Path], tmp_path: Path) -> None:
+    one, _, broken = releases
+    tried = shutil.copytree(broken, tmp_path / "tried")
+    loads = tmp_path / "loads"
+    loads.touch()
+    link = tmp_path / "current"
+    link.symlink_to(one)
+    with serving(link, strategies=[{"strategy": "on-demand", "loader": "label"}]) as client:
+        assert ask(client, ROUTES["on-demand"]).label.startswith("v1")
+        lead(link, tried)
+        for _ in range(3):
+            assert ask(client, ROUTES["on-demand"]).label.startswith("v1")
+        assert loads.read_text() == "load\n"
+        assert load(client, "on-demand").status_code == 503  # by hand, it is tried again
+        assert loads.read_text() == "load\n" * 2
 
 
 def test_a_folder_that_is_renamed_beneath_a_server_gives_no_two_versions(releases: list[Path], tmp_path: Path) -> None:
