@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 UNLIMITED = 1e9  # tokens and more are what tokenizers and configs say that know of no limit (1e30, 1e20)
 WITHOUT_LIMIT = 4096  # for a model that has none, since attention takes memory in the square of the tokens
@@ -12,17 +12,23 @@ NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_
 POSITIONS = re.compile(r"(^|\.)(embed_positions?|positions?_embed(ding)?s?|pos_emb(ed(ding)?s?)?|wpe)$")
 
 
-def token_limit(module: Any, of_tokenizer: Any) -> int:
-    """The most tokens of a text that the module computes; longer texts are truncated.
+def limit_of(module: Any) -> int | None:
+    """The most tokens of a text that the module computes; None where neither its tables nor its config say."""
+    config = module.config.get_text_config()
+    limits = [*(getattr(config, name, None) for name in NAMES), *_tables(module)]
+    return min((int(limit) for limit in limits if _is_limit(limit)), default=None)
+
+
+def shortest(of_network: int | None, of_tokenizer: Any) -> int:
+    """How many tokens a text may have; longer texts are truncated.
 
     `of_tokenizer` is the tokenizer's `model_max_length`: null, −1 and very large numbers mean no limit.
     """
-    config = module.config.get_text_config()
-    limits = [of_tokenizer, *(getattr(config, name, None) for name in NAMES), *_tables(module)]
-    return min((int(limit) for limit in limits if _is_limit(limit)), default=WITHOUT_LIMIT)
+    limits = (int(limit) for limit in (of_network, of_tokenizer) if _is_limit(limit))
+    return min(limits, default=WITHOUT_LIMIT)
 
 
-def _is_limit(value: Any) -> bool:
+def _is_limit(value: Any) -> TypeGuard[float]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 < value < UNLIMITED
 

@@ -17,9 +17,10 @@ from .checkpoint import identity
 from .precision import BYTES, Dtype, computable, in_dtype
 
 if TYPE_CHECKING:
-    from .classifier import Classifier, Tokenizer
+    from .classifier import Classifier
     from .mapping import MappedTensors
     from .template import Template
+    from .torch_network import Tokenizer
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
