@@ -30,6 +30,7 @@ BUILT_IN = (
     "strategies.lru_cached",
     "strategies.keep_alive",
     "core.models.transformers_loader",
+    "core.models.onnx.loader",
     "core.models.mapped_loader",
     "core.models.subprocess_loader",
     "core.serving.load_log",

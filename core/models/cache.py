@@ -44,7 +44,7 @@ def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / f"{name}.lock").open("w") as lock:
+        with target.with_name(f"{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_dir():
                 _write(target, nbytes, write)

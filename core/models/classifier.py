@@ -16,6 +16,7 @@ from .limits import shortest
 Encoded = dict[str, list[list[int]]]  # by the name of a model's input, a list of integers for each text
 Inputs = dict[str, NDArray[np.int64]]  # the same, filled up: arrays of (texts, tokens)
 SHORT = 8  # tokens, the special ones included
+CLOSED = "this model is closed; a strategy must not lend it out any more"
 PADDING = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}  # what fills up a shorter text
 
 
@@ -78,16 +79,22 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> Floats:
         """Of (texts, labels), in float32. Raises as `predict`, but for NoFiniteScore."""
+        parts, network = self.inputs(texts), self._network
+        if network is None:
+            raise RuntimeError(CLOSED)
+        logits = [self._forward(network, part) for part in parts]
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
+
+    def inputs(self, texts: Sequence[str]) -> list[Inputs]:
+        """What the network is given for the texts: in one part, or each by itself where it cannot be filled up."""
         tokenizer, network = self._tokenizer, self._network
         if tokenizer is None or network is None:
-            raise RuntimeError("this model is closed; a strategy must not lend it out any more")
+            raise RuntimeError(CLOSED)
         encoded = tokenizer(texts, self._max_tokens)
         for text, ids in zip(texts, encoded["input_ids"], strict=True):
             if not ids:
                 raise NoTokens(f"The text {text[:40]!r} gives no tokens; this model has nothing to compute for it.")
-        parts = [self._filled(part, tokenizer, network) for part in self._parts(encoded, network)]
-        logits = [self._forward(network, part) for part in parts]
-        return logits[0] if len(logits) == 1 else np.concatenate(logits)
+        return [self._filled(part, tokenizer, network) for part in self._parts(encoded, network)]
 
     def _forward(self, network: Network, inputs: Inputs) -> Floats:
         try:

@@ -6,7 +6,6 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 from threading import Lock
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
@@ -14,6 +13,7 @@ import pluggy
 from ..errors import ModelReferenceError
 from . import checkpoint
 from .checkpoint import identity
+from .laps import Laps
 from .precision import BYTES, Dtype, computable, in_dtype
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ class MappedLoader:
 
     def load(self, directory: Path) -> Classifier:
         """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
-        clock = _Clock()
+        laps = Laps()
         checkpoint.check(directory)
         state = identity(directory)
         weights = self._in_dtype(directory, state)
-        clock.lap("resolve")
+        laps.lap("resolve")
         tensors = self._mapped(weights)
-        clock.lap("weights")
+        laps.lap("weights")
         template = self._template(weights, tensors, state) if tensors else None
         if tensors and template:
             tensors.read_ahead(template.needed)
@@ -92,11 +92,11 @@ class MappedLoader:
             module, loaded_by, release = self._stock.load_module(weights, self._dtype), "transformers", None
         if self._pack:
             self._backends.pack(module)
-        clock.lap("structure")
+        laps.lap("structure")
         tokenizer = self._tokenizer(directory, state)
-        clock.lap("tokenizer")
+        laps.lap("tokenizer")
         return self._stock.classifier(
-            directory, tokenizer, module, clock.phases, loaded_by=loaded_by, release=release, state=state
+            directory, tokenizer, module, laps.phases, loaded_by=loaded_by, release=release, state=state
         )
 
     def common(self) -> Common:
@@ -177,19 +177,6 @@ class MappedLoader:
                 tokenizer = self._stock.load_tokenizer(directory)
                 self._tokenizers[directory] = key, tokenizer
             return tokenizer
-
-
-class _Clock:
-    """Laps of a load: seconds by phase."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = perf_counter()
-        self.phases[phase] = now - self._last
-        self._last = now
 
 
 @pluggy.HookimplMarker("residency")

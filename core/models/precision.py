@@ -7,7 +7,10 @@ import logging
 import shutil
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ModelReferenceError
 from . import checkpoint
@@ -20,6 +23,7 @@ log = logging.getLogger("residency")
 Dtype = Literal["float32", "bfloat16"]
 NAMES = {"float32": "F32", "bfloat16": "BF16"}
 FORMAT = 1  # part of the name in the cache; raise it when the files change
+WIDENED = {"F64", "F32", "F16", "BF16"}  # what NumPy makes float32 of
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -69,17 +73,44 @@ def warn_once(sentence: str) -> None:
 
 
 def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
-
     for file in files:
-        wanted = getattr(torch, dtype)
-        tensors = {
-            name: tensor.to(wanted) if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(file).items()
-        }
-        save_file(tensors, target / file.name, metadata={"format": "pt"})
+        if dtype == "float32" and {entry.dtype for entry in read_header(file).values()} & FLOATS <= WIDENED:
+            _widen(file, target / file.name)
+        else:
+            _cast(file, dtype, target / file.name)
     for file in checkpoint.described(directory):
         shutil.copyfile(file, target / file.name)
     config = read_config(directory) | {"dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _widen(file: Path, target: Path) -> None:
+    """Floats as float32, without torch, which a server may not have."""
+    from safetensors.numpy import save_file
+
+    from .arrays import MappedArrays
+
+    arrays = MappedArrays([file])
+    save_file(
+        {name: as_float32(arrays[name], entry.dtype) for name, entry in read_header(file).items()},
+        target,
+        {"format": "pt"},
+    )
+
+
+def as_float32(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Floats of the type `dtype` as float32, bfloat16 being given as its bits; integers as they are."""
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if dtype in WIDENED else np.ascontiguousarray(array)
+
+
+def _cast(file: Path, dtype: Dtype, target: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    wanted = getattr(torch, dtype)
+    tensors = {
+        name: tensor.to(wanted) if tensor.is_floating_point() else tensor for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, target, metadata={"format": "pt"})

@@ -26,8 +26,8 @@ class Template:
 
     def __init__(self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str]) -> None:
         """`unexpected` are the file's tensors that the stock path did not use. Raises Unmappable."""
-        named = _distinct(module)
-        provided, leftover = _match(named, set(module.state_dict()), tensors, set(unexpected))
+        named = distinct(module)
+        provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
         self.sources: dict[int, str] = provided
         self._shared: list[Any] = []  # what restored modules have in common with this one
         real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
@@ -104,7 +104,7 @@ class _Unpickler(pickle.Unpickler):
 Named = dict[int, tuple[torch.Tensor, list[str]]]
 
 
-def _distinct(module: nn.Module) -> Named:
+def distinct(module: nn.Module) -> Named:
     """Every tensor of the module by identity, with all names that it has."""
     named: Named = {}
     for tensors in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
@@ -113,7 +113,7 @@ def _distinct(module: nn.Module) -> Named:
     return named
 
 
-def _match(
+def match(
     named: Named, saved: set[str], tensors: MappedTensors, unexpected: set[str]
 ) -> tuple[dict[int, str], set[str]]:
     """(file name of each tensor that the file holds bit for bit, names in the file that none is of).

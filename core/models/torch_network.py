@@ -53,7 +53,7 @@ class TorchNetwork:
         """`release` is called by `close`, before the module's last reference goes."""
         self.dtype = str(module.dtype).removeprefix("torch.")
         self.nbytes = sum(t.numel() * t.element_size() for t in chain(module.parameters(), module.buffers()))
-        self.inputs, self._constants = signature(type(module).forward)
+        self.inputs, self.constants = signature(type(module).forward)
         self.limit = limit_of(module)
         self.pad_id: int | None = getattr(module.config.get_text_config(), "pad_token_id", None)
         self.embeddings = _embeddings(module)
@@ -63,7 +63,7 @@ class TorchNetwork:
     def forward(self, inputs: Inputs) -> Floats:
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            logits: torch.Tensor = self._module(**tensors, **self._constants).logits
+            logits: torch.Tensor = self._module(**tensors, **self.constants).logits
         as_float32: Floats = logits.to(torch.float32).numpy()
         return as_float32
 

@@ -1,0 +1,57 @@
+"""What loads have in common and a process keeps: made once for whoever needs it, bounded, and counted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Generic, NamedTuple, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Count(NamedTuple):
+    """How many are kept, how many may be, and how many were made since the start."""
+
+    kept: int
+    most: int
+    made: int
+
+
+class Kept(Generic[Key, Value]):
+    """The latest used values by key. One that is dropped lives on in the models that hold it."""
+
+    every: dict[str, Kept[object, object]] = {}  # noqa: RUF012 - all of this process, by name
+
+    def __init__(self, name: str, most: int) -> None:
+        self._most = most
+        self._lock = Lock()  # never held while anything is made
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._making: defaultdict[Key, Lock] = defaultdict(Lock)
+        self._made = 0
+        Kept.every[name] = self  # type: ignore[assignment]
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of that key; made by one caller, whom others wait for."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            making = self._making[key]
+        with making:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            value = make()
+            with self._lock:
+                self._values[key] = value
+                self._made += 1
+                self._making.pop(key, None)
+                if len(self._values) > self._most:
+                    self._values.popitem(last=False)
+            return value
+
+    def count(self) -> Count:
+        with self._lock:
+            return Count(len(self._values), self._most, self._made)

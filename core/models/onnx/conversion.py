@@ -1,0 +1,78 @@
+"""Finds what a checkpoint is converted to, and has it converted where it is not. Needs no torch itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import ModelReferenceError
+from ..cache import known, remembered
+from .facts import GraphFacts, Kept, TokenizerFacts, find_graph, find_tokenizer, graph_key, name_of, tokenizer_key
+
+log = logging.getLogger("residency")
+SECONDS = 1800.0  # until a conversion is given up
+NEEDS = ("torch", "transformers", "onnx", "onnxscript")
+
+
+class Converted(NamedTuple):
+    """A checkpoint's graph and tokenizer."""
+
+    graph: Kept[GraphFacts]
+    tokenizer: Kept[TokenizerFacts]
+
+
+class CannotConvert(ModelReferenceError):
+    """A checkpoint that has no graph: another loader has to load it."""
+
+
+def found(directory: Path) -> Converted | None:
+    """What the checkpoint is converted to, if it is."""
+    graph, tokenizer = find_graph(directory), find_tokenizer(directory)
+    return Converted(graph, tokenizer) if graph and tokenizer else None
+
+
+def converted(directory: Path) -> Converted:
+    """What the checkpoint is converted to; done now, in a process of its own, if it was never tried.
+
+    Raises CannotConvert, with a reason that is remembered, and ModelReferenceError for what is no checkpoint.
+    """
+    if already := found(directory):
+        return already
+    if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
+        raise CannotConvert(
+            f"it is not converted yet, and {missing[0]} is not installed here; where it is, run"
+            f" `python runner.py --convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
+        )
+    name = f"unconverted-{name_of('graph', graph_key(directory))}-{name_of('tokenizer', tokenizer_key(directory))}"
+    if (reason := remembered(name, lambda: _run(directory))) != CONVERTED:
+        raise CannotConvert(reason)
+    if already := found(directory):
+        return already
+    if file := known(name):  # the cache was emptied since
+        file.unlink(missing_ok=True)
+    raise CannotConvert("what it was converted to is gone from the cache")
+
+
+CONVERTED = "converted"
+
+
+def _run(directory: Path) -> str:
+    """Why the checkpoint cannot be converted, or `CONVERTED`. Raises CannotConvert for a failure that may not last."""
+    log.info("Converting %s to a graph, which is done once", directory)
+    command = [sys.executable, "-m", f"{__package__}.export", str(directory)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        outcome: dict[str, str] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotConvert(f"its conversion could not be run: {error}") from error
+    except ValueError as error:
+        line = done.stderr.strip().rpartition("\n")[2] or f"it ended with status {done.returncode}"
+        raise CannotConvert(f"its conversion failed: {line}") from error
+    return outcome.get("error", CONVERTED)

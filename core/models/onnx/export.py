@@ -1,0 +1,274 @@
+"""Exports a checkpoint's graph and tokenizer into the cache; imports torch, so that a process of its own runs it.
+
+python -m core.models.onnx.export CHECKPOINT    says in a line of JSON what came of it
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from ...errors import ModelReferenceError
+from .. import checkpoint, stock
+from ..arrays import MappedArrays
+from ..cache import cached
+from ..classifier import Classifier, Inputs
+from ..heads import Floats
+from ..mapping import MappedTensors
+from ..precision import in_dtype
+from ..template import distinct, match
+from ..torch_network import Tokenizer, TorchNetwork
+from . import facts
+from .facts import GraphFacts, TokenizerFacts
+from .network import OnnxNetwork
+from .session import session_of
+from .tokens import OUTPUTS, FastTokens, canonical
+
+LARGEST = 1 << 24  # bytes of a graph without its weights
+DISTANCE = 1e-3  # of the spread of the stock model's logits; and of their size 1e-5, which is what float32 leaves
+ROUNDING = 1e-5
+SAMPLES = [
+    "It was good.",
+    "Not worth the money, and the worst of all the things that I have ever seen in my life.",
+    "",
+    " ",
+    "  two  spaces\tand\ttabs\r\nand lines\n\n",
+    "Don't! (really?) it's $5.00 -- e.g. 3,000.50% @home #1 a/b_c",
+    "Ünïcödé Straße İstanbul naïve café e\u0301 ﬁ ﬀ ½ ①",
+    "日本語のテキスト 中文字符 한국어 ไทย हिन्दी العربية עברית Русский",
+    "👍🏽 👨‍👩‍👧 🇩🇪 \u200b\u200d\ufeff\u00ad\x00\x07\ud7ff\U0010ffff",
+    "[CLS] [SEP] [MASK] [PAD] [UNK] <s> </s> <pad> <unk> <mask> <|endoftext|> <|im_start|>",
+    "ALL CAPS mIxEd donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+    "word " * 700,
+    "1234567890 " * 60 + "ende",
+]
+
+
+def main(directory: Path) -> dict[str, str]:
+    """Converts what is not converted yet; `error` says what cannot be."""
+    try:
+        checkpoint.check(directory)
+        tokenizer = stock.load_tokenizer(directory)
+        if facts.find_tokenizer(directory) is None:
+            _keep("tokenizer", facts.tokenizer_key(directory), partial(write_tokenizer, directory, tokenizer))
+        if facts.find_graph(directory) is None:
+            _keep("graph", facts.graph_key(directory), partial(write_graph, directory, tokenizer))
+        return {}
+    except ModelReferenceError as error:
+        return {"error": str(error)}
+
+
+def _keep(kind: Any, key: str, write: Any) -> None:
+    facts.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    cached(f"onnx/{facts.name_of(kind, key)}", LARGEST, write)
+
+
+def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
+    """Into `target`: what gives the same tokens as transformers' tokenizer. Raises ModelReferenceError."""
+    made = tokenizer.stock
+    backend = getattr(made, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelReferenceError(f"its tokenizer ({type(made).__name__}) is written in Python alone")
+    as_json = canonical(backend.to_str())
+    own = directory / facts.TOKENIZER
+    limit = tokenizer.limit
+    is_limited = isinstance(limit, int | float) and 0 < limit < 1e9
+    outputs = made(SAMPLES[0])
+    if unknown := set(outputs) - set(OUTPUTS):
+        raise ModelReferenceError(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
+    found = TokenizerFacts(
+        limit=int(limit) if is_limited else None,
+        pads_left=tokenizer.pads_left,
+        truncates_left=made.truncation_side == "left",
+        pad_id=tokenizer.pad_id,
+        inputs=list(outputs),
+        is_own=own.is_file() and canonical(own.read_text(encoding="utf-8")) == as_json,
+        made_by=facts.installed(),
+    )
+    if not found.is_own:
+        (target / facts.TOKENIZER).write_text(as_json, encoding="utf-8")
+    facts.write(found, target)
+    for length in (128, 12):
+        tokens = FastTokens(own if found.is_own else target / facts.TOKENIZER, found, length)
+        for text in SAMPLES:
+            if tokens([text], length) != tokenizer([text], length):
+                raise ModelReferenceError(f"the text {text[:40]!r} has other tokens without transformers")
+
+
+def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
+    """Into `target`: the graph, and what is to be known of it. Raises ModelReferenceError where it cannot be exported,
+    or answers otherwise than the module.
+    """
+    weights = in_dtype(directory, "float32")
+    module, unexpected = stock.load_module_and_report(weights, "float32")
+    model = stock.classifier(directory, tokenizer, module, {}, loaded_by="transformers")
+    network = TorchNetwork(module)
+    cases = _cases(model)
+    expected = [network.forward(case) for case in cases]
+    in_file = _in_file(module, MappedTensors(checkpoint.weights(weights)), unexpected)
+    graph = _exported(module, network, cases[-1] if model.pads else cases[1])
+    sources = _take_weights_out(graph, in_file)
+    data = graph.SerializeToString()
+    if len(data) > LARGEST:
+        raise ModelReferenceError(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
+    _optimise(_with_inputs(graph, sources), target / facts.GRAPH)
+    (target / facts.CONSTANTS).write_bytes(data)
+    tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
+    found = GraphFacts(
+        inputs=[name for name in cases[0] if name in network.inputs],
+        weights=sources,
+        looked_up=sorted(in_file[name] for name in tables if name in in_file),
+        limit=network.limit,
+        pad_id=network.pad_id,
+        pads=model.pads,
+        pads_left=tokenizer.pads_left,
+        embeddings=network.embeddings,
+        made_by=facts.installed(),
+    )
+    facts.write(found, target)
+    exported = OnnxNetwork(session_of(target / facts.GRAPH), MappedArrays(checkpoint.weights(weights)), found)
+    _compare(expected, [_forward(exported, case) for case in cases])
+
+
+def _cases(model: Classifier) -> list[Inputs]:
+    """Inputs of several lengths and numbers of texts, filled up where that is possible; the last one is."""
+    short, long, over = SAMPLES[0], SAMPLES[1], SAMPLES[-2]
+    together = [[short, long], [long, short, SAMPLES[6], long, SAMPLES[5]]] if model.pads else []
+    return [part for texts in ([short], [long], [over], [long, long], *together) for part in model.inputs(texts)]
+
+
+def _forward(network: OnnxNetwork, case: Inputs) -> Floats:
+    try:
+        return network.forward(case)
+    except RuntimeError as error:
+        shape = " × ".join(map(str, case["input_ids"].shape))
+        raise ModelReferenceError(f"its exported graph cannot compute {shape} tokens: {error}") from error
+
+
+def _compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+    pairs = list(zip(expected, found, strict=True))
+    every = np.concatenate([wanted for wanted, _ in pairs])
+    near = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
+    for wanted, logits in pairs:
+        far = float(np.abs(wanted - logits).max()) if wanted.shape == logits.shape else np.inf
+        if not far <= near:
+            raise ModelReferenceError(
+                f"its exported graph answers otherwise than the model: logits differ by {far:.3g}"
+            )
+
+
+def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str]:
+    """The name in the checkpoint's file of each of the module's tensors, by every name that it has in the module.
+
+    Raises ModelReferenceError for a module with weights that are not in the file as they are: its graph would hold
+    them, and be that of one checkpoint.
+    """
+    named = distinct(module)
+    provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
+    real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
+    if leftover or any(isinstance(tensor, torch.nn.Parameter) for tensor in real):
+        raise ModelReferenceError("some of its weights are converted while loading")
+    return {
+        name: provided[identity] for identity, (_, names) in named.items() if identity in provided for name in names
+    }
+
+
+class _Wrapped(torch.nn.Module):
+    """A module that takes its inputs in order, and gives logits alone."""
+
+    def __init__(self, module: Any, names: list[str], constants: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.module, self.names, self.constants = module, names, constants
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(**dict(zip(self.names, inputs, strict=True)), **self.constants).logits
+        return logits.to(torch.float32)
+
+
+def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.ModelProto:
+    """The module as a graph, its weights constants of it."""
+    if hasattr(module, "set_attn_implementation"):
+        module.set_attn_implementation("eager")  # which engines know best
+    names = list(example)
+    tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)  # each its own, or they become one
+    auto = torch.export.Dim.AUTO  # type: ignore[attr-defined]
+    shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
+    try:
+        program = torch.onnx.export(
+            _Wrapped(module, names, network.constants).eval(),
+            tensors,
+            dynamo=True,
+            optimize=False,  # it would compute with the weights, which are inputs later
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=(tuple(shape for _ in names),),
+        )
+        assert program is not None
+        return program.model_proto
+    except Exception as error:  # whatever it is that the exporter cannot do
+        line = str(error).strip().partition("\n")[0]
+        raise ModelReferenceError(f"it cannot be exported: {type(error).__name__}: {line[:200]}") from error
+
+
+def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dict[str, str]:
+    """Leave of each weight its name, type and shape, and return which of the file's tensors each is."""
+    sources = {}
+    for initializer in graph.graph.initializer:
+        name = in_file.get(initializer.name.removeprefix("module."))
+        if name is None:
+            continue
+        sources[initializer.name] = name
+        nbytes = len(initializer.raw_data)
+        initializer.ClearField("raw_data")
+        initializer.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "weights"), ("offset", "0"), ("length", str(nbytes))):
+            initializer.external_data.add(key=key, value=value)
+    del graph.graph.value_info[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    return sources
+
+
+def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:
+    """The same graph, its weights inputs of it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    del copy.graph.initializer[:]
+    for each in graph.graph.initializer:
+        if each.name in sources:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+        else:
+            copy.graph.initializer.append(each)
+    return copy
+
+
+def _optimise(graph: onnx.ModelProto, target: Path) -> None:
+    """Write what ONNX Runtime makes of it that holds on every processor."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+if __name__ == "__main__":
+    logging.disable()
+    warnings.simplefilter("ignore")
+    told = io.StringIO()
+    with redirect_stdout(told), redirect_stderr(told):  # exporters talk
+        outcome = main(Path(sys.argv[1]))
+    print(json.dumps(outcome))
