@@ -1,9 +1,14 @@
-"""What `/metrics` tells, in the terms of Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together."""
+"""What `/metrics` tells, in the terms of Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
+
+Only counters are kept by model, each from when it first counts: a histogram is some twenty lines, and a server may
+have a thousand models.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pluggy
@@ -23,6 +28,7 @@ from prometheus_client import (  # noqa: E402
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
     multiprocess,
 )
@@ -30,14 +36,16 @@ from prometheus_client.core import InfoMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
 hookimpl = pluggy.HookimplMarker("residency")
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, which nobody reads
 EVICTIONS = ("capacity", "budget")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AGES = (1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 MIB = 1 << 20
-LANE = ("strategy", "model")
+STRATEGY = ("strategy",)
+LOADER = ("strategy", "loader")
+CHANGE = ("strategy", "model", "loader", "reason")
 NO_MODEL = ""  # the label of requests that were refused before their body was read; no model id is empty
-LOAD = (*LANE, "loader")
 
 
 def check_multiprocess() -> None:
@@ -69,19 +77,18 @@ class Metrics:
         def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: str = "livesum") -> Gauge:
             return Gauge(f"residency_{name}", text, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
-        self.loads = counter("loads", "Loads of a model", (*LOAD, "reason"))
-        self.unloads = counter("unloads", "Models that left memory", (*LOAD, "reason"))
-        self.evictions = counter("evictions", "Models that made room for others", (*LOAD, "reason"))
-        self.load_seconds = histogram("load_seconds", "Seconds of a load", LOAD)
-        self.phase_seconds = histogram("load_phase_seconds", "Seconds of a load's phase", (*LOAD, "phase"))
-        self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOAD, AGES)
-        self.resident = gauge("resident_bytes", "Parameters and buffers in memory", ("strategy",))
-        self.budget = gauge("budget_bytes", "The strategy's memory_budget", ("strategy",))
-        self.requests = counter("requests", "Requests by how they ended", (*LANE, "outcome"))
-        self.latency = histogram("request_seconds", "Seconds from arrival to answer", (*LANE, "start"))
-        self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", LANE)
-        self.batch = histogram("batch_texts", "Texts that were computed together", LANE, TEXTS)
-        self.in_flight = gauge("in_flight", "Requests that wait or are computed", LANE)
+        self.loads = counter("loads", "Loads of a model", CHANGE)
+        self.unloads = counter("unloads", "Models that left memory; by capacity or budget they were evicted", CHANGE)
+        self.load_seconds = histogram("load_seconds", "Seconds of a load", LOADER)
+        self.phase_seconds = histogram("load_phase_seconds", "Seconds of a load's phase", (*LOADER, "phase"))
+        self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOADER, AGES)
+        self.resident = gauge("resident_bytes", "Parameters and buffers in memory", STRATEGY)
+        self.budget = gauge("budget_bytes", "The strategy's memory_budget", STRATEGY)
+        self.requests = counter("requests", "Requests by how they ended", ("strategy", "model", "outcome"))
+        self.latency = histogram("request_seconds", "Seconds from arrival to answer", ("strategy", "start"))
+        self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", STRATEGY)
+        self.batch = histogram("batch_texts", "Texts that were computed together", STRATEGY, TEXTS)
+        self.in_flight = gauge("in_flight", "Requests that wait or are computed", STRATEGY)
         self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
         self.private = gauge("process_private_bytes", "Memory that they have written", mode="liveall")
 
@@ -104,9 +111,9 @@ class Metrics:
         reason: str,
     ) -> None:
         self.loads.labels(strategy, model_id, loader, reason).inc()
-        self.load_seconds.labels(strategy, model_id, loader).observe(seconds)
+        self.load_seconds.labels(strategy, loader).observe(seconds)
         for phase, part in phases.items():
-            self.phase_seconds.labels(strategy, model_id, loader, phase).observe(part)
+            self.phase_seconds.labels(strategy, loader, phase).observe(part)
         self.resident.labels(strategy).inc(nbytes)
 
     @hookimpl
@@ -115,8 +122,7 @@ class Metrics:
     ) -> None:
         self.unloads.labels(strategy, model_id, loader, reason).inc()
         if reason in EVICTIONS:
-            self.evictions.labels(strategy, model_id, loader, reason).inc()
-            self.age.labels(strategy, model_id, loader).observe(seconds)
+            self.age.labels(strategy, loader).observe(seconds)
         self.resident.labels(strategy).dec(nbytes)
 
     def scrape(self) -> bytes:
@@ -156,28 +162,23 @@ class _ModelInfo(Collector):
 
 
 class Meter:
-    """The metrics of one (strategy, model), found once: labels take longer than counting."""
+    """The metrics of one (strategy, model): its own counts, and the histograms of its strategy."""
 
     def __init__(self, metrics: Metrics, strategy: str, model_id: str) -> None:
-        self.in_flight = metrics.in_flight.labels(strategy, model_id)
-        self._outcomes = {
-            outcome: metrics.requests.labels(strategy, model_id, outcome)
-            for outcome in ("answered", "failed", "overloaded", "late", "gone")
-        }
-        self._latency = {
-            cold: metrics.latency.labels(strategy, model_id, "cold" if cold else "warm") for cold in (0, 1)
-        }
-        self._queue = metrics.queue.labels(strategy, model_id)
-        self._batch = metrics.batch.labels(strategy, model_id)
+        self.in_flight = metrics.in_flight.labels(strategy)
+        self._requests = partial(metrics.requests.labels, strategy, model_id)
+        self._latency = {cold: metrics.latency.labels(strategy, "cold" if cold else "warm") for cold in (False, True)}
+        self._queue = metrics.queue.labels(strategy)
+        self._batch = metrics.batch.labels(strategy)
 
     def answered(self, answer: Answer, seconds: float) -> None:
-        self._outcomes["answered"].inc()
+        self._requests("answered").inc()
         self._latency[answer.cold].observe(seconds)
         self._queue.observe(answer.queue)
 
     def ended(self, outcome: str) -> None:
         """A request without an answer: `failed`, `overloaded`, `late` or `gone`."""
-        self._outcomes[outcome].inc()
+        self._requests(outcome).inc()
 
     def computed(self, texts: int) -> None:
         self._batch.observe(texts)
