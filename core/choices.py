@@ -77,7 +77,7 @@ class LoaderChoice(BaseModel):
 
     model_config = STRICT
 
-    name: str = "transformers"
+    name: str = "onnxruntime"
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -149,6 +149,6 @@ class StrategyChoice(BaseModel):
 
     @property
     def shown_as(self) -> str:
-        """The label; without one the strategy, and the loader where it is not the stock one."""
-        stock = self.loader == LoaderChoice()
-        return self.label or (self.strategy if stock else f"{self.strategy}, {self.loader.name}")
+        """The label; without one the strategy, and the loader where it is not the default."""
+        is_default = self.loader == LoaderChoice()
+        return self.label or (self.strategy if is_default else f"{self.strategy}, {self.loader.name}")

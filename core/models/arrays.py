@@ -49,7 +49,7 @@ class MappedArrays:
                     raise ModelReferenceError(f"tensor '{name}' is of the type {entry.dtype}")
                 if entry.start % (BITS[entry.dtype] // 8):
                     raise ModelReferenceError(f"tensor '{name}' begins at byte {entry.start}, which is not aligned")
-                array = np.frombuffer(mapped, TYPES[entry.dtype], entry.numel, entry.start)
+                array: NDArray[Any] = np.frombuffer(mapped, TYPES[entry.dtype], entry.numel, entry.start)
                 self._arrays[name] = array.reshape(entry.shape)
 
     def __getitem__(self, name: str) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Exports a checkpoint's graph and tokenizer into the cache; imports torch, so that a process of its own runs it.
 
-python -m core.models.onnx.export CHECKPOINT    says in a line of JSON what came of it
+python -m core.models.onnx.export CHECKPOINT            says in a line of JSON what came of it
+python -m core.models.onnx.export CHECKPOINT FOLDER     writes it into the folder instead of the cache, to ship it
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ def main(directory: Path) -> dict[str, str]:
         return {}
     except ModelReferenceError as error:
         return {"error": str(error)}
+
+
+def ship(directory: Path, folder: Path) -> dict[str, str]:
+    """Converts the checkpoint into `folder`, from where `facts.SHIPPED` finds it. Raises ModelReferenceError."""
+    tokenizer = stock.load_tokenizer(directory)
+    for kind, key, write in (
+        ("tokenizer", facts.tokenizer_key(directory), write_tokenizer),
+        ("graph", facts.graph_key(directory), write_graph),
+    ):
+        target = folder / kind
+        target.mkdir(parents=True, exist_ok=True)
+        write(directory, tokenizer, target)
+        (target / facts.KEY).write_text(f"{key}\n")
+    return {}
 
 
 def _keep(kind: Any, key: str, write: Any) -> None:
@@ -204,7 +219,7 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
         module.set_attn_implementation("eager")  # which engines know best
     names = list(example)
     tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)  # each its own, or they become one
-    auto = torch.export.Dim.AUTO  # type: ignore[attr-defined]
+    auto = torch.export.Dim.AUTO
     shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
     try:
         program = torch.onnx.export(
@@ -270,5 +285,5 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     told = io.StringIO()
     with redirect_stdout(told), redirect_stderr(told):  # exporters talk
-        outcome = main(Path(sys.argv[1]))
+        outcome = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else main(Path(sys.argv[1]))
     print(json.dumps(outcome))

@@ -1,7 +1,7 @@
 """What is known of a converted checkpoint, and where in the cache it lies. Read here without torch.
 
-A conversion has two parts, each shared by all checkpoints that it holds for: the graph of an architecture, whose weights
-are inputs, and a tokenizer. A checkpoint is converted where both are there.
+A conversion has two parts, each shared by all checkpoints that it holds for: the graph of an architecture, whose
+weights are inputs, and a tokenizer. A checkpoint is converted where both are there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..heads import read_config
 Facts = TypeVar("Facts", "GraphFacts", "TokenizerFacts")
 FORMAT = 1  # part of the names in the cache; raise it when the files change
 FACTS = "facts.json"
+KEY = "key"  # beside what ships
 GRAPH = "graph.onnx"  # its weights are inputs
 CONSTANTS = "constants.onnx"  # its weights are constants, which lie elsewhere
 TOKENIZER = "tokenizer.json"
@@ -120,11 +121,11 @@ def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Kept[Facts]]:
     """Where torch is missing, what any versions have made; where it is there, what these have."""
     shipped = SHIPPED / kind
     if _shipped_key(kind) == key:
-        yield Kept(shipped, _read(shipped, cls))
+        yield Kept(shipped, cls(**_read(shipped)))
     for directory in sorted(folder().glob(f"{kind}-{key}-*")):
         if directory.suffix:  # a lock, or what a process that was killed has left
             continue
-        facts = _read(directory, cls)
+        facts = cls(**_read(directory))
         if all(facts.made_by.get(name) == found for name, found in installed().items()):
             yield Kept(directory, facts)
 
@@ -148,13 +149,14 @@ def folder() -> Path:
 
 @cache
 def _shipped_key(kind: str) -> str:
-    file = SHIPPED / kind / "key"
+    file = SHIPPED / kind / KEY
     return file.read_text().strip() if file.is_file() else ""
 
 
 @lru_cache(256)
-def _read(directory: Path, cls: type[Any]) -> Any:
-    return cls(**json.loads((directory / FACTS).read_text(encoding="utf-8")))
+def _read(directory: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((directory / FACTS).read_text(encoding="utf-8"))
+    return read
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:
