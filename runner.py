@@ -65,7 +65,7 @@ def _end_as_at_ctrl_c() -> None:
 
 def _dispatch(flags: argparse.Namespace) -> int:
     older = behind_link(flags.compare) if flags.compare else None
-    wanted = Wanted(flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
+    wanted = Wanted(flags.wide, flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
     if folder := flags.report or flags.resume:
         folder = behind_link(folder)
         _check_targets(flags, read_records(folder)[0]["slo"] if flags.exit_on_slo else None)

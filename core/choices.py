@@ -147,8 +147,7 @@ class StrategyChoice(BaseModel):
     def _from_short_form(cls, value: Any) -> Any:
         return {"strategy": value} if isinstance(value, str) else value
 
-    @property
-    def shown_as(self) -> str:
-        """The label; without one the strategy, and the loader where it is not the default."""
-        is_default = self.loader == LoaderChoice()
-        return self.label or (self.strategy if is_default else f"{self.strategy}, {self.loader.name}")
+    def shown_as(self, *, several_loaders: bool) -> str:
+        """The label; without one the strategy, and its loader if that is not the default, or if there are several."""
+        plain = self.loader == LoaderChoice() and not several_loaders
+        return self.label or (self.strategy if plain else f"{self.strategy}, {self.loader.name}")

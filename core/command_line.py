@@ -14,7 +14,7 @@ OF_AN_EXPERIMENT = ("experiment", "repetitions", "repeats", "strategies", "model
 UNUSED = {  # by the flag that stands for an experiment
     "resume": OF_AN_EXPERIMENT,
     "report": OF_AN_EXPERIMENT,
-    "plan": (*OF_AN_EXPERIMENT, "waterfall", "compare", "exit_on_slo"),
+    "plan": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
 }
 
 EXAMPLES = {  # of values
@@ -45,8 +45,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{instead} takes no {named}")
     if sum(bool(getattr(flags, instead)) for instead in UNUSED) > 1:
         parser.error("--resume, --report and --plan each stand alone; name one of them")
-    if flags.exit_on_slo and (flags.dry_run or flags.plugins):
-        parser.error("--exit-on-slo goes with a run or a report, not with --dry-run or --plugins")
+    for name, given in (("--wide", flags.wide), ("--exit-on-slo", flags.exit_on_slo)):
+        if given and (flags.dry_run or flags.plugins):
+            parser.error(f"{name} goes with a run or a report, not with --dry-run or --plugins")
     if flags.confirm and not flags.plan:
         parser.error("--confirm goes with --plan FILE")
     if not (flags.experiment or flags.plugins or any(getattr(flags, instead) for instead in UNUSED)):
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--model", action="append", default=[], type=_model, metavar="ID=REFERENCE")
     flags.add_argument("--plugins", action="store_true", help="list strategies and loaders, and end")
     flags.add_argument("--dry-run", action="store_true", help="check the experiment, print the plan, and end")
+    flags.add_argument("--wide", action="store_true", help="print the table with all of its columns")
     flags.add_argument("--waterfall", action="store_true", help="draw where the time of a load goes")
     flags.add_argument("--compare", type=Path, metavar="DIR", help="say what changed since this older run")
     flags.add_argument("--tolerance", type=_fraction, default=0.05, metavar="SHARE", help="of --compare, such as 5%%")

@@ -31,6 +31,8 @@ ENVIRONMENT = "environment.json"
 class Wanted:
     """What is shown of a run besides the table, the words and the card."""
 
+    wide: bool = False
+    """Whether the table on the terminal has all columns."""
     waterfall: bool = False
     baseline: list[Record] | None = None
     """The records of an older run."""
@@ -49,14 +51,14 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
     """
     records = read_records(folder)
     summary = _summary(folder, records)
-    words, notes = answer_in_words(summary), footnotes(summary)
+    words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
     page = report(summary, arrange(records), words, notes, _read_json(folder / ENVIRONMENT))
     (folder / "report.html").write_text(page, encoding="utf-8")
     changed = _changed(folder, records, wanted)
-    print(f"\n{summary['question']}\n\n{table(summary, 'simple')}\n")
-    print("\n".join(words), *notes, f"\n{card(summary, 'simple')}", sep="\n")
+    print(f"\n{summary['question']}\n\n{table(summary, 'simple', wide=wanted.wide)}\n")
+    print("\n".join(words), *footnotes(summary, wide=wanted.wide), f"\n{card(summary, 'simple')}", sep="\n")
     print(f"\nWritten to {folder}; report.html in it shows all of it")
     if wanted.waterfall:
         print(f"\n{waterfall(summary)}")
@@ -75,10 +77,11 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
 
 
 def _markdown(summary: Mapping[str, Any], words: Sequence[str], notes: Sequence[str]) -> str:
-    """What the terminal shows, as table.md."""
+    """What the terminal shows, as table.md, and at its end the table with all columns."""
     title = f"# {summary['experiment']}\n\n{summary['question']}"
     listed = "\n".join(f"- {s}" for s in words)
-    return "\n\n".join((title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"))) + "\n"
+    every = f"## All figures\n\n{table(summary, 'pipe', wide=True)}"
+    return "\n\n".join((title, table(summary, "pipe"), listed, "\n".join(notes), card(summary, "pipe"), every)) + "\n"
 
 
 def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:

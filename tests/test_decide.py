@@ -93,10 +93,10 @@ def test_a_round_that_did_not_end_is_told_and_not_averaged() -> None:
     summary = summarise(records)
     assert [trial["rounds"] for trial in summary["trials"]] == [2, 1]
     assert summary["trials"][1]["latency_ms"]["null_because"]["mean_ci95"] == "needs 2 rounds, has 1"
-    assert answer_in_words(summary)[-1] == "Warning: 1 of 2 rounds of on-demand did not run to the end."
+    assert answer_in_words(summary)[0] == "Warning: 1 of 2 rounds of on-demand did not run to the end."
 
 
-def test_failures_and_errors_are_told() -> None:
+def test_failures_and_errors_are_told_before_anything_else() -> None:
     records = [
         run_of(trial_of("persistent"), rounds=1),
         {"kind": "failure", "trial": "persistent", "round": 0, "reason": "R."},
@@ -106,6 +106,10 @@ def test_failures_and_errors_are_told() -> None:
     summary = summarise(records)
     assert summary["trials"][0]["errors"] == 1
     assert "answered 1 requests with an error" in answer_in_words(summary)[0]
+    records = [*two_strategies(), sample_of("on-demand", 1, 1, status=503, cold=True)]
+    failed, latency, *_ = answer_in_words(summarise(records))
+    assert failed.startswith("Warning: on-demand answered 1 requests with an error")
+    assert latency.startswith("on-demand against persistent: p50")
 
 
 def test_without_proc_memory_is_not_known() -> None:
@@ -170,12 +174,29 @@ def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
     summary = summarise(two_strategies())
     lines = table(summary, "pipe").splitlines()
     assert len(lines) == 4
-    assert lines[3].split("|")[1].strip() == "on-demand"
-    assert lines[3].split("|")[12].strip() == "4.8"
-    assert footnotes(summary)[1:] == [
-        "No p95, which needs 200 requests, has 40: persistent, on-demand.",
-        "No p99, which needs 1000 requests, has 40: persistent, on-demand.",
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
+        *("on-demand", "3.00", "100%", "50.5", "n/a", "10.0", "400")
     ]
+    assert "p99" not in table(summary, "simple")
+    lacking = "needs 1000 requests, has 40: persistent; on-demand."
+    assert footnotes(summary)[1:] == [f"No p99, which {lacking}"]
+    assert table(summary, "pipe", wide=True).splitlines()[3].split("|")[12].strip() == "4.8"
+    assert footnotes(summary, wide=True)[1:] == [
+        "No p95, which needs 200 requests, has 40: persistent; on-demand.",
+        f"No p99, which {lacking}",
+    ]
+
+
+def test_the_table_has_seven_columns_whatever_was_measured() -> None:
+    """Targets have columns in the wide one."""
+    labels = [f"{name}, transformers" for name in ("persistent", "on-demand", "lru-cached (2)")]
+    summary = summarise(run_with({label: [[10.0] * 1000] * 2 for label in labels}, slo={"p50": 0.2, "p99": 0.2}))
+    narrow = table(summary, "pipe").splitlines()
+    assert len(narrow[0].strip("|").split("|")) == 7
+    assert [line.split("|")[1].strip() for line in narrow[2:]] == labels
+    assert max(map(len, table(summary, "simple").splitlines())) < 100
+    assert "p99" in table(summary, "simple")
+    assert "within" in table(summary, "simple", wide=True)
 
 
 def test_what_the_load_generator_was_at_worst_is_told() -> None:

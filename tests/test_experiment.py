@@ -243,6 +243,16 @@ def test_texts_from_a_file_beside_it(tmp_path: Path) -> None:
     assert plan.texts == ("One.", "Two.")
 
 
+def test_a_trial_is_called_after_its_loader_where_there_are_several(tmp_path: Path) -> None:
+    def labels(strategies: str) -> list[str]:
+        text = GOOD.replace("  - {strategy: lru-cached, options: {capacity: 2}, label: two}\n", strategies)
+        return [trial.label for trial in load(tmp_path, text).trials]
+
+    several = "  - on-demand\n  - {strategy: on-demand, loader: mapped}\n  - {strategy: on-demand, label: mine}\n"
+    assert labels(several) == ["persistent, transformers", "on-demand, transformers", "on-demand, mapped", "mine"]
+    assert labels("  - on-demand\n") == ["persistent", "on-demand"]
+
+
 def test_a_local_model_beside_it(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     plan = load(tmp_path, GOOD.replace("{one: embedded}", "{one: mine, two: org/name@main}"))

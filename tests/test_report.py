@@ -73,7 +73,7 @@ def with_a_second(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def page_of(records: list[dict[str, Any]], environment: Any = None, **more: Any) -> str:
     summary = summarise(records) | more
-    return report(summary, arrange(records), answer_in_words(summary), footnotes(summary), environment)
+    return report(summary, arrange(records), answer_in_words(summary), footnotes(summary, wide=True), environment)
 
 
 def economics() -> dict[str, Any]:

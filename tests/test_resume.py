@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from core.bench.experiment import load_experiment
+from core.bench.experiment import Overrides, load_experiment
 from core.bench.records import SAMPLES, Records, new_folder, read_records
+from core.bench.resume import plan_of
 from core.bench.run import begin, prepare, run_trials
 from core.decide.rounds import arrange
 from core.report.progress import RunProgress
@@ -227,6 +228,16 @@ def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Pat
     measure()
     run = arrange(read_records(tmp_path))
     assert (asked, run.rounds_due, run.complete(), run.failures) == ([0, 1], 2, [0, 1], [])
+
+
+def test_a_trial_keeps_its_label_when_those_with_other_loaders_were_left_out(tmp_path: Path) -> None:
+    checkpoint_in(tmp_path / "a")
+    path = Path(experiment(tmp_path, strategies=["persistent", {"strategy": "on-demand", "loader": "mapped"}]))
+    plan = load_experiment(path, Overrides(strategies=["persistent"]))
+    begin(plan, *prepare(plan), tmp_path)
+    resumed = plan_of(tmp_path, read_records(tmp_path))
+    assert resumed.trials == plan.trials
+    assert [trial.label for trial in resumed.trials] == ["persistent, transformers"]
 
 
 def test_latest_is_the_newest_and_replaces_nothing_else(tmp_path: Path) -> None:

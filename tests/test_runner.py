@@ -201,6 +201,24 @@ def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     log = (folder / "server.log").read_text()
     assert re.findall(r"^== .* ==$", log, re.M) == [f"== round {n}, on-demand, fake ==" for n in (1, 2)]
     assert trial["log"] in log
+    wide = runner("--report", str(folder), "--wide")
+    assert wide.returncode == 1
+    for shown, header in ((done.stdout, "requests/s"), (wide.stdout, "errors")):
+        [table, below] = shown.split("\n\n")[1:3]
+        assert header in table
+        assert below.startswith("Warning: on-demand, fake answered 10 requests with an error")  # in either
+
+
+def test_all_columns_are_in_the_file_and_with_a_flag_on_the_terminal(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = default_run
+    kept = (folder / "table.md").read_text()
+    assert kept.index("idle PSS (MiB)") < kept.index("## All figures") < kept.index("peak RSS (MiB)")
+    assert "RSS" not in done.stdout
+    wide = runner("--report", str(folder), "--wide")
+    assert (wide.returncode, "RSS" in wide.stdout) == (0, True)
+    assert (folder / "table.md").read_text() == kept
 
 
 BROKEN = """

@@ -156,7 +156,7 @@ def test_cold_and_warm_are_kept_apart() -> None:
     assert (trial["cold"]["count"], trial["cold"]["share"], trial["warm"]["count"]) == (25, 0.25, 75)
     assert (trial["cold"]["latency_ms"]["p50"], trial["warm"]["latency_ms"]["p50"]) == (62, 42)
     assert trial["cold"]["latency_ms"]["null_because"]["p95"] == "needs 200 requests, has 25"
-    header, _, row = (line.split("|") for line in table(summary, "pipe").splitlines())
+    header, _, row = (line.split("|") for line in table(summary, "pipe", wide=True).splitlines())
     cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
     assert (cells["cold"], cells["warm p50 (ms)"], cells["cold p50 (ms)"], cells["p99 (ms)"]) == (
         "25.0%",
@@ -164,7 +164,7 @@ def test_cold_and_warm_are_kept_apart() -> None:
         "62.0",
         "n/a",
     )
-    assert "p99" not in table(summary, "simple")
+    assert "p99" not in table(summary, "simple", wide=True)
 
 
 def target_of(within: Sequence[int], sent: int, **changes: Any) -> Any:
@@ -200,8 +200,8 @@ def test_targets_in_words_and_in_the_table() -> None:
     )
     assert open_.startswith("c, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 98.49% to 100.00%)")
     assert open_.endswith(", 25.0 each second; whether that meets it is not separable.")
-    assert "within 200 ms (p99, 1/s)" in table(summary, "pipe")
-    assert "within" not in table(summarise(run_with(rounds)), "pipe")
+    assert "within 200 ms (p99, 1/s)" in table(summary, "pipe", wide=True)
+    assert "within" not in table(summarise(run_with(rounds)), "pipe", wide=True)
     few = summarise(run_with({"a": [[10.0] * 500]}, slo={"p99": 0.2}))
     assert list(targets(few))[1] == "Whether a target is met takes 5 rounds, 4 more than there are."
 

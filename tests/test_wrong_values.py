@@ -193,6 +193,7 @@ FLAGS = [
         "--report a --resume b",
     ),
     *("--model a", "--model", "--tolerance 5", "--dry", "-x", "--plan", "", "--output", "a --exit-on-slo --plan b"),
+    *("--wide=3", "--wide --plan b", "a --wide --dry-run", "--wide --plugins"),
 ]
 
 

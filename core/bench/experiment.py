@@ -191,6 +191,7 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
 
 def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
     trials: list[TrialPlan] = []
+    several_loaders = len({choice.loader.name for choice in experiment.strategies}) > 1
     for i, choice in enumerate(experiment.strategies):
         where = ("strategies", i)
         with _at(document, *where, "strategy"):
@@ -202,9 +203,10 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
             read = loader.validate(choice.loader.options)
         chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, read)})
         choice = choice.model_copy(update={"options": options, "loader": chosen})
-        if choice.shown_as in [trial.label for trial in trials]:
-            raise document.error(where, f"'{choice.shown_as}' is there already; give each a 'label' of its own.")
-        trials.append(TrialPlan(choice.shown_as, choice, str(getattr(loader.options(**read), "dtype", "float32"))))
+        label = choice.shown_as(several_loaders=several_loaders)
+        if label in [trial.label for trial in trials]:
+            raise document.error(where, f"'{label}' is there already; give each a 'label' of its own.")
+        trials.append(TrialPlan(label, choice, str(getattr(loader.options(**read), "dtype", "float32"))))
     return tuple(trials)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,11 @@ def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
             f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it;"
             " run the experiment anew."
         )
-    return load_experiment(folder / EXPERIMENT)
+    plan = load_experiment(folder / EXPERIMENT)
+    # The labels are the run's: the experiment may have lost some of its loaders to --strategies.
+    labels = [trial["label"] for trial in records[0]["trials"]]
+    trials = (replace(trial, label=label) for trial, label in zip(plan.trials, labels, strict=True))
+    return replace(plan, trials=tuple(trials))
 
 
 def check_checkpoints(folder: Path, records: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> None:

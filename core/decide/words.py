@@ -11,9 +11,9 @@ Trial = Mapping[str, Any]
 
 
 def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences, the answer first, then what casts doubt on it."""
+    """Sentences: what failed, as the table above them does not tell it, then the answer, then other doubts."""
     trials = [trial for trial in summary["trials"] if trial["latency_ms"]["p50"] is not None]
-    sentences = [*compared(summary), *targets(summary)]
+    sentences = [*_failures(summary), *compared(summary), *targets(summary)]
     sentences += _where_it_goes(trials)
     sentences += _loaders(trials)
     for trial in trials:
@@ -22,8 +22,7 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
         sentences += _memory_return(trial)
     sentences += _page_cache(summary)
     sentences += ending(summary)
-    sentences += _doubts(summary)
-    return sentences
+    return sentences + [f"Warning: {warning['sentence']}" for warning in summary["warnings"]]
 
 
 def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -97,7 +96,7 @@ def _memory_return(trial: Trial) -> Iterator[str]:
         yield f"Warning: {_name(trial)} does not give its memory back; look for what keeps it."
 
 
-def _doubts(summary: Mapping[str, Any]) -> Iterator[str]:
+def _failures(summary: Mapping[str, Any]) -> Iterator[str]:
     for sentence in summary["disagreements"]:
         yield f"Warning: the answers differ: {sentence}"
     for failure in summary["failures"]:
@@ -113,8 +112,6 @@ def _doubts(summary: Mapping[str, Any]) -> Iterator[str]:
         if missing > failed:
             unfinished = f"{missing - failed} of {summary['rounds_due']} rounds of {_name(trial)}"
             yield f"Warning: {unfinished} did not run to the end."
-    for warning in summary["warnings"]:
-        yield f"Warning: {warning['sentence']}"
 
 
 def _name(trial: Trial) -> str:

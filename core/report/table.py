@@ -12,19 +12,19 @@ from ..quantities import limit
 Trial = Mapping[str, Any]
 MISSING = "n/a"
 Column = Callable[[Trial, float | None], str]
-SHOWN = {"p50": "p50, which", "p95": "p95, which", "p99": "p99, which", "mean_ci95": "interval, which"}
+NULLS = {"p50": "p50, which", "p99": "p99, which"}  # by the key of a latency
+WIDE_NULLS = NULLS | {"p95": "p95, which", "mean_ci95": "interval, which"}
 
 
-def table(summary: Mapping[str, Any], style: str) -> str:
-    """One row for each trial; `style` is tabulate's, `pipe` for Markdown.
+def table(summary: Mapping[str, Any], style: str, *, wide: bool = False) -> str:
+    """One row for each trial, with the seven columns that a choice needs, or with all.
 
+    `style` is tabulate's, `pipe` for Markdown.
     A terminal is narrow: there, a column without a single figure is left out; the footnotes say why.
     """
     fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
-    cells = {
-        name: [column(trial, fastest) for trial in summary["trials"]]
-        for name, column in (COLUMNS | target_columns(summary)).items()
-    }
+    columns = COLUMNS | target_columns(summary) if wide else {name: COLUMNS[name] for name in NARROW}
+    cells = {name: [column(trial, fastest) for trial in summary["trials"]] for name, column in columns.items()}
     if style != "pipe":
         cells = {name: column for name, column in cells.items() if set(column) != {MISSING}}
     separator = " " if style == "pipe" else "\n"
@@ -44,19 +44,22 @@ def target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
     return {f"within {limit(seconds)}|({name}, 1/s)": column(i) for i, (name, seconds) in enumerate(slo.items())}
 
 
-def footnotes(summary: Mapping[str, Any]) -> list[str]:
-    """Why figures are missing, and how those that are there were made."""
+def footnotes(summary: Mapping[str, Any], *, wide: bool = False) -> list[str]:
+    """How the table's figures were made, and why some are missing."""
     how = (
-        "Latencies are of the steady state, after the first request; mean ± 95 % interval over rounds"
-        " (a round is a server process of its own). cold: the share of the requests that waited for a load; the other"
-        " ones are warm. PSS counts mapped weights, private memory does not."
+        "Latencies are of the steady state, after the first request. cold: the share of the requests that waited for a"
+        " load; the other ones are warm. PSS counts mapped weights, private memory does not. A round is a server"
+        " process of its own."
     )
+    more = "The mean is given with its 95 % interval over rounds." if wide else "--wide shows the other columns."
+    missing = WIDE_NULLS if wide else NULLS
     whose: dict[str, list[str]] = {}
     for trial in summary["trials"]:
         for key, reason in trial["latency_ms"]["null_because"].items():
-            if key in SHOWN:
-                whose.setdefault(f"{SHOWN[key]} {reason}", []).append(trial["label"])
-    return [how, *_generator(summary), *(f"No {what}: {', '.join(labels)}." for what, labels in whose.items())]
+            if key in missing:
+                whose.setdefault(f"{missing[key]} {reason}", []).append(trial["label"])
+    lacking = [f"No {what}: {'; '.join(labels)}." for what, labels in whose.items()]
+    return [f"{how} {more}", *_generator(summary), *lacking]
 
 
 def _generator(summary: Mapping[str, Any]) -> list[str]:
@@ -114,3 +117,4 @@ COLUMNS: dict[str, Column] = {  # | is a line break where there is room
     "loads": lambda trial, _: str(trial["loads"]),
     "errors": lambda trial, _: str(trial["errors"]),
 }
+NARROW = ("strategy", "exec → first|answer (s)", "cold", "p50|(ms)", "p99|(ms)", "requests/s", "idle PSS|(MiB)")

@@ -134,7 +134,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
     cases = _cases(model)
     expected = [network.forward(case) for case in cases]
     in_file = _in_file(module, MappedTensors(checkpoint.weights(weights)), unexpected)
-    graph = _exported(module, network, cases[-1] if model.pads else cases[1])
+    graph = _exported(module, network, max(cases, key=lambda case: case["input_ids"].shape))
     sources = _take_weights_out(graph, in_file)
     data = graph.SerializeToString()
     if len(data) > LARGEST:
