@@ -61,18 +61,30 @@ def remembered(name: str, make: Callable[[], str]) -> str:
 
     Where the cache cannot be read or written, or there is none, `make` is called each time.
     """
-    if (file := known(name)) is None:
-        return make()
-    with suppress(OSError, ValueError):
-        if text := file.read_text(encoding="utf-8"):  # empty: the machine failed while it was written
-            return text
+    if text := recall(name):
+        return text
     text = make()
+    remember(name, text)
+    return text
+
+
+def recall(name: str) -> str:
+    """The text that was remembered under that name; "" if none was."""
+    file = known(name)
+    with suppress(OSError, ValueError):
+        return "" if file is None else file.read_text(encoding="utf-8")
+    return ""
+
+
+def remember(name: str, text: str) -> None:
+    """Keep the text under that name, if there is a cache that can be written."""
+    if (file := known(name)) is None:
+        return
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{name}.{os.getpid()}.{get_ident()}.partial")
         partial.write_text(text, encoding="utf-8")
         partial.rename(file)
-    return text
 
 
 def known(name: str) -> Path | None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import ModelReferenceError
-from ..cache import known, remembered
-from .facts import GraphFacts, Kept, TokenizerFacts, find_graph, find_tokenizer, graph_key, name_of, tokenizer_key
+from .. import checkpoint
+from ..cache import recall, remember
+from ..precision import in_dtype
+from .facts import (
+    GraphFacts,
+    Kept,
+    TokenizerFacts,
+    find_graph,
+    find_tokenizer,
+    folder,
+    graph_key,
+    name_of,
+    tokenizer_key,
+)
 
 log = logging.getLogger("residency")
 SECONDS = 1800.0  # until a conversion is given up
@@ -24,6 +37,7 @@ class Converted(NamedTuple):
 
     graph: Kept[GraphFacts]
     tokenizer: Kept[TokenizerFacts]
+    weights: list[Path]  # the files that hold the tensors that `GraphFacts.weights` names, in float32
 
 
 class CannotConvert(ModelReferenceError):
@@ -33,7 +47,12 @@ class CannotConvert(ModelReferenceError):
 def found(directory: Path) -> Converted | None:
     """What the checkpoint is converted to, if it is."""
     graph, tokenizer = find_graph(directory), find_tokenizer(directory)
-    return Converted(graph, tokenizer) if graph and tokenizer else None
+    if graph is None or tokenizer is None:
+        return None
+    if not graph.facts.converts_weights:
+        return Converted(graph, tokenizer, checkpoint.weights(in_dtype(directory, "float32")))
+    weights = folder() / name_of("weights", checkpoint.identity(directory)) / checkpoint.WEIGHTS
+    return Converted(graph, tokenizer, [weights]) if weights.is_file() else None
 
 
 def converted(directory: Path) -> Converted:
@@ -48,26 +67,34 @@ def converted(directory: Path) -> Converted:
             f"it is not converted yet, and {missing[0]} is not installed here; where it is, run"
             f" `python runner.py --convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
         )
-    name = f"unconverted-{name_of('graph', graph_key(directory))}-{name_of('tokenizer', tokenizer_key(directory))}"
-    if (reason := remembered(name, lambda: _run(directory))) != CONVERTED:
+    name = f"unconverted-{name_of('graph', graph_key(directory))}-{tokenizer_key(directory)}"
+    if reason := recall(name):
+        raise CannotConvert(reason)
+    log.info("Converting %s to a graph, which is done once", directory)
+    if reason := run("export", str(directory)):
+        remember(name, reason)
         raise CannotConvert(reason)
     if already := found(directory):
         return already
-    if file := known(name):  # the cache was emptied since
-        file.unlink(missing_ok=True)
-    raise CannotConvert("what it was converted to is gone from the cache")
+    raise CannotConvert("what it was converted to has vanished from the cache")
 
 
-CONVERTED = "converted"
+def run(module: str, *arguments: str) -> str:
+    """Run that module of this package in a process of its own, and return what cannot be done; "" if it was done.
 
-
-def _run(directory: Path) -> str:
-    """Why the checkpoint cannot be converted, or `CONVERTED`. Raises CannotConvert for a failure that may not last."""
-    log.info("Converting %s to a graph, which is done once", directory)
-    command = [sys.executable, "-m", f"{__package__}.export", str(directory)]
+    Raises CannotConvert for a failure that may not last.
+    """
+    command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env=environment,
         )
         outcome: dict[str, str] = json.loads(done.stdout.strip().rpartition("\n")[2])
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -75,4 +102,4 @@ def _run(directory: Path) -> str:
     except ValueError as error:
         line = done.stderr.strip().rpartition("\n")[2] or f"it ended with status {done.returncode}"
         raise CannotConvert(f"its conversion failed: {line}") from error
-    return outcome.get("error", CONVERTED)
+    return outcome.get("error", "")

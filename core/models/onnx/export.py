@@ -11,16 +11,17 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors.torch import save_file
 
 from ...errors import ModelReferenceError
 from .. import checkpoint, stock
@@ -34,8 +35,8 @@ from ..template import distinct, match
 from ..torch_network import Tokenizer, TorchNetwork
 from . import facts
 from .facts import GraphFacts, TokenizerFacts
-from .network import OnnxNetwork
-from .session import session_of
+from .network import BoundNetwork
+from .session import new_session
 from .tokens import OUTPUTS, FastTokens, canonical
 
 LARGEST = 1 << 24  # bytes of a graph without its weights
@@ -67,6 +68,10 @@ def main(directory: Path) -> dict[str, str]:
             _keep("tokenizer", facts.tokenizer_key(directory), partial(write_tokenizer, directory, tokenizer))
         if facts.find_graph(directory) is None:
             _keep("graph", facts.graph_key(directory), partial(write_graph, directory, tokenizer))
+        graph = facts.find_graph(directory)
+        if graph is not None and graph.facts.converts_weights:
+            nbytes = checkpoint.size(directory, float_bytes=4)
+            _keep("weights", checkpoint.identity(directory), partial(write_weights, directory), nbytes)
         return {}
     except ModelReferenceError as error:
         return {"error": str(error)}
@@ -86,9 +91,11 @@ def ship(directory: Path, folder: Path) -> dict[str, str]:
     return {}
 
 
-def _keep(kind: Any, key: str, write: Any) -> None:
+def _keep(
+    kind: Literal["graph", "tokenizer", "weights"], key: str, write: Callable[[Path], None], nbytes: int = LARGEST
+) -> None:
     facts.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    cached(f"onnx/{facts.name_of(kind, key)}", LARGEST, write)
+    cached(f"onnx/{facts.name_of(kind, key)}", nbytes, write)
 
 
 def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
@@ -133,7 +140,12 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
     network = TorchNetwork(module)
     cases = _cases(model)
     expected = [network.forward(case) for case in cases]
-    in_file = _in_file(module, MappedTensors(checkpoint.weights(weights)), unexpected)
+    files = checkpoint.weights(weights)
+    in_file = _in_file(module, MappedTensors(files), unexpected)
+    if converts_weights := in_file is None:
+        in_file = {name: name for name in module.state_dict()}
+        write_weights(directory, target)
+        files = [target / checkpoint.WEIGHTS]
     graph = _exported(module, network, max(cases, key=lambda case: case["input_ids"].shape))
     sources = _take_weights_out(graph, in_file)
     data = graph.SerializeToString()
@@ -151,11 +163,21 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
         pads=model.pads,
         pads_left=tokenizer.pads_left,
         embeddings=network.embeddings,
+        converts_weights=converts_weights,
         made_by=facts.installed(),
     )
     facts.write(found, target)
-    exported = OnnxNetwork(session_of(target / facts.GRAPH), MappedArrays(checkpoint.weights(weights)), found)
+    exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
     _compare(expected, [_forward(exported, case) for case in cases])
+    if converts_weights:
+        files[0].unlink()  # it is that of this checkpoint, and the graph of all that are like it
+
+
+def write_weights(directory: Path, target: Path) -> None:
+    """Into `target`: the module's tensors as they are after loading."""
+    module = stock.load_module(in_dtype(directory, "float32"), "float32")
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, target / checkpoint.WEIGHTS, metadata={"format": "pt"})
 
 
 def _cases(model: Classifier) -> list[Inputs]:
@@ -165,7 +187,7 @@ def _cases(model: Classifier) -> list[Inputs]:
     return [part for texts in ([short], [long], [over], [long, long], *together) for part in model.inputs(texts)]
 
 
-def _forward(network: OnnxNetwork, case: Inputs) -> Floats:
+def _forward(network: BoundNetwork, case: Inputs) -> Floats:
     try:
         return network.forward(case)
     except RuntimeError as error:
@@ -185,17 +207,16 @@ def _compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
             )
 
 
-def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str]:
+def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str] | None:
     """The name in the checkpoint's file of each of the module's tensors, by every name that it has in the module.
 
-    Raises ModelReferenceError for a module with weights that are not in the file as they are: its graph would hold
-    them, and be that of one checkpoint.
+    None for a module with weights that are not in the file as they are.
     """
     named = distinct(module)
     provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
     real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
     if leftover or any(isinstance(tensor, torch.nn.Parameter) for tensor in real):
-        raise ModelReferenceError("some of its weights are converted while loading")
+        return None
     return {
         name: provided[identity] for identity, (_, names) in named.items() if identity in provided for name in names
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
@@ -50,6 +51,7 @@ class GraphFacts:
     pads: bool  # whether shorter texts can be filled up beside longer ones, at the side that `pads_left` says
     pads_left: bool
     embeddings: int | None
+    converts_weights: bool  # whether the module has other tensors than the file, so that a copy lies in the cache
     made_by: dict[str, str] = field(default_factory=dict)  # the versions of what made it
 
 
@@ -82,15 +84,15 @@ def graph_key(directory: Path) -> str:
         for name, entry in read_header(file).items():
             # All floats are computed in one type, whatever they are stored in.
             layout[name] = "F32" if entry.dtype in FLOATS else entry.dtype, entry.shape
-    return _digest(json.dumps([FORMAT, config, sorted(layout.items())], sort_keys=True))
+    return digest(json.dumps([FORMAT, config, sorted(layout.items())], sort_keys=True))
 
 
 def tokenizer_key(directory: Path) -> str:
     """Changes with what a tokenizer is made from: its files, and what config.json says of it."""
     files = [path for path in checkpoint.described(directory) if path.name not in (checkpoint.CONFIG, checkpoint.INDEX)]
-    contents = [(path.name, _file_digest(path, *_state(path))) for path in files]
+    contents = [(path.name, _digest_of_file(path, *_state(path))) for path in files]
     config = read_config(directory)
-    return _digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
+    return digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
 
 
 def find_graph(directory: Path) -> Kept[GraphFacts] | None:
@@ -102,9 +104,9 @@ def find_tokenizer(directory: Path) -> Kept[TokenizerFacts] | None:
     return next(_found("tokenizer", tokenizer_key(directory), TokenizerFacts), None)
 
 
-def name_of(kind: Literal["graph", "tokenizer"], key: str) -> str:
+def name_of(kind: Literal["graph", "tokenizer", "weights"], key: str) -> str:
     """In the cache's folder `onnx`; of what is made by the versions that are installed."""
-    return f"{kind}-{key}-{_digest(json.dumps(installed()), 8)}"
+    return f"{kind}-{key}-{digest(json.dumps(installed()), 8)}"
 
 
 @cache
@@ -125,7 +127,11 @@ def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Kept[Facts]]:
     for directory in sorted(folder().glob(f"{kind}-{key}-*")):
         if directory.suffix:  # a lock, or what a process that was killed has left
             continue
-        facts = cls(**_read(directory))
+        try:
+            facts = cls(**_read(directory))
+        except (OSError, ValueError, TypeError):  # the machine failed while it was written: it is made anew
+            shutil.rmtree(directory, ignore_errors=True)
+            continue
         if all(facts.made_by.get(name) == found for name, found in installed().items()):
             yield Kept(directory, facts)
 
@@ -165,13 +171,14 @@ def _state(path: Path) -> tuple[int, int, int, int]:
 
 
 @lru_cache(4096)
-def _file_digest(path: Path, *state: int) -> str:
+def _digest_of_file(path: Path, *state: int) -> str:
     """Of a file in that state; read once for it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(text: str, length: int = 24) -> str:
+def digest(text: str, length: int = 24) -> str:
+    """A short text that changes with `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

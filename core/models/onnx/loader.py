@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import pluggy
 
@@ -16,14 +16,17 @@ from ..heads import read_head
 from ..kept import Kept
 from ..laps import Laps
 from ..limits import shortest
-from ..precision import in_dtype
 from . import conversion, facts
 from .conversion import CannotConvert, Converted
+from .packed import Packed
 
 if TYPE_CHECKING:
     from ..mapped_loader import MappedLoader
+    from .network import OnnxNetwork
 
 log = logging.getLogger("residency")
+BYTES = {"float32": 4, "int8": 1}
+ENOUGH = 200  # forwards
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
 
 
@@ -31,16 +34,21 @@ class OnnxRuntimeLoader:
     """Maps the weights into a graph that all checkpoints of an architecture share; falls back to `mapped`.
 
     A checkpoint is converted once, in a process of its own, into the cache: its architecture's graph, and its
-    tokenizer. The weights stay where they are. Serving needs no torch.
+    tokenizer. The weights stay where they are, unless they are packed or quantized. Serving needs no torch.
     """
 
     name = "onnxruntime"
 
-    def __init__(self) -> None:
+    def __init__(self, *, dtype: Literal["float32", "int8"] = "float32", pack: Literal["auto"] | bool = "auto") -> None:
+        """Raises ValueError for a `pack` that is impossible."""
+        if dtype == "int8" and pack is False:
+            raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
         # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
         from ..arrays import MappedArrays
         from . import network, session, tokens
 
+        self._dtype: Literal["float32", "int8"] = dtype
+        self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
         self._converted: Kept[str, Converted | CannotConvert] = Kept("conversions", 4096)  # by the files' identity
         self._lock = Lock()  # protects what stands below
@@ -48,32 +56,72 @@ class OnnxRuntimeLoader:
         self._warned: set[str] = set()
 
     def size(self, directory: Path) -> int:
-        return checkpoint.size(directory, float_bytes=4)
+        return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
+
+    def convert(self, directory: Path) -> None:
+        """Have the checkpoint converted, and packed where it may be used so. Raises ModelReferenceError."""
+        converted = conversion.converted(directory)
+        if self._pack is not False:
+            Packed(directory, checkpoint.identity(directory), converted, self._dtype).make()
 
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint converted, and what all loads of its kind have in common at hand."""
         self.load(directory).close("request")
 
-    def load(self, directory: Path) -> Any:
+    def load(self, directory: Path) -> Classifier:
         """Raises ModelReferenceError before a broken file is mapped, and what `mapped` raises where that is used."""
         laps = Laps()
         checkpoint.check(directory)
-        converted = self._converted.get(checkpoint.identity(directory), lambda: _converted(directory))
+        identity = checkpoint.identity(directory)
+        converted = self._converted.get(identity, lambda: _converted(directory))
         if isinstance(converted, CannotConvert):
             return self._loaded_by_mapped(directory, converted)
+        packed = Packed(directory, identity, converted, self._dtype)
+        if self._pack is True:
+            try:
+                packed.make()
+            except CannotConvert as reason:
+                return self._loaded_by_mapped(directory, reason)
         laps.lap("resolve")
-        kept = converted.graph.facts
-        weights = self._map(checkpoint.weights(in_dtype(directory, "float32")))
-        weights.read_ahead(set(kept.weights.values()) - set(kept.looked_up))
-        laps.lap("weights")
-        session = self._session.session_of(converted.graph.directory / facts.GRAPH)
-        network = self._network.OnnxNetwork(session, weights, kept)
+        if self._pack is True:
+            network = self._packed(directory, converted, packed)
+        else:
+            network = self._bound(converted, laps)
+            if self._pack == "auto":
+                network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
         tokenizer = self._tokenizer(directory, converted)
         laps.lap("tokenizer")
         model = Classifier(tokenizer, network, read_head(directory), laps.phases, loaded_by=self.name)
+        kept = converted.graph.facts
         model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
         return model
+
+    def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
+        kept = converted.graph.facts
+        weights = self._map(converted.weights)
+        weights.read_ahead(set(kept.weights.values()) - set(kept.looked_up))
+        laps.lap("weights")
+        session = self._session.session_of(converted.graph.directory / facts.GRAPH)
+        return self._network.BoundNetwork(session, weights, kept)
+
+    def _packed(self, directory: Path, converted: Converted, packed: Packed) -> OnnxNetwork:
+        session = self._session.new_session(packed.graph)
+        return self._network.PackedNetwork(session, converted.graph.facts, self._dtype, self.size(directory))
+
+    def _may_be_packed(self, directory: Path, converted: Converted, packed: Packed, bound: OnnxNetwork) -> OnnxNetwork:
+        """A network that begins as `bound` and is packed where it stays in memory for long enough to be worth it."""
+        gain = packed.gain() if packed.is_there else None
+
+        def make() -> OnnxNetwork:
+            try:
+                packed.make()
+                return self._packed(directory, converted, packed) if packed.gain().is_faster else bound
+            except Exception as error:  # the model goes on without
+                self._warn(f"Loader 'onnxruntime' cannot pack {directory}: {error}.")
+                return bound
+
+        return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
 
     def _tokenizer(self, directory: Path, converted: Converted) -> Tokens:
         """That of all checkpoints whose tokenizers are made from the same contents."""
@@ -83,20 +131,30 @@ class OnnxRuntimeLoader:
         make = self._tokens.FastTokens
         return tokenizers.get((kept.directory, length), lambda: make(file, kept.facts, length))
 
-    def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Any:
+    def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
         if importlib.util.find_spec("torch") is None:
             raise reason
-        sentence = f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}."
+        self._warn(f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}.")
         with self._lock:
-            is_new = sentence not in self._warned
-            self._warned.add(sentence)
             if self._mapped is None:
                 from ..mapped_loader import MappedLoader
 
                 self._mapped = MappedLoader()
+        return self._mapped.load(directory)
+
+    def _warn(self, sentence: str) -> None:
+        with self._lock:
+            is_new = sentence not in self._warned
+            self._warned.add(sentence)
         if is_new:
             log.warning("%s", sentence)
-        return self._mapped.load(directory)
+
+
+def _is_kept(forwards: int) -> bool:
+    """Whether a model that was never packed has shown that it stays: packing takes a process of its own, seconds, and
+    as much disk as one and a half times the weights.
+    """
+    return forwards >= ENOUGH
 
 
 def _converted(directory: Path) -> Converted | CannotConvert:

@@ -1,7 +1,9 @@
-"""A graph over a checkpoint's mapped weights as a Network."""
+"""Graphs as Networks: over a checkpoint's own mapped weights, over packed ones, or one after the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -15,30 +17,52 @@ from .facts import GraphFacts
 
 
 class OnnxNetwork:
-    """The weights are values over the mapped file, which the session of their architecture is given at each forward."""
+    """What all have in common; `close` lets go of the session."""
 
-    dtype = "float32"
-
-    def __init__(self, session: onnxruntime.InferenceSession, weights: MappedArrays, facts: GraphFacts) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, facts: GraphFacts, dtype: str, nbytes: int) -> None:
+        self.dtype = dtype
+        self.nbytes = nbytes
         self.inputs = frozenset(facts.inputs)
         self.limit = facts.limit
         self.pad_id = facts.pad_id
         self.embeddings = facts.embeddings
-        self._names = facts.inputs
         self._facts = facts
-        self._weights: MappedArrays | None = weights
         self._session: Any = session
+
+    def forward(self, inputs: Inputs) -> Floats:
+        try:
+            return self._run(inputs)
+        except Exception as error:  # the engine's exceptions have no base of their own
+            raise RuntimeError(str(error)) from error
+
+    def _run(self, inputs: Inputs) -> Floats:
+        return np.asarray(self._session.run(["logits"], {name: inputs[name] for name in self._facts.inputs})[0])
+
+    def first_nan(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self._session = None
+
+
+class PackedNetwork(OnnxNetwork):
+    """A session of its own, over weights in the order in which the engine multiplies them."""
+
+
+class BoundNetwork(OnnxNetwork):
+    """Values over the checkpoint's mapped file, which the session of their architecture is given at each forward."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, weights: MappedArrays, facts: GraphFacts) -> None:
+        nbytes = sum(weights[tensor].nbytes for tensor in set(facts.weights.values()))
+        super().__init__(session, facts, "float32", nbytes)
+        self._weights: MappedArrays | None = weights
         self._values: dict[str, Any] = {
             name: OrtValue.ortvalue_from_numpy(weights[tensor]) for name, tensor in facts.weights.items()
         }
-        self.nbytes = sum(weights[tensor].nbytes for tensor in set(facts.weights.values()))
 
-    def forward(self, inputs: Inputs) -> Floats:
-        given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self._names}
-        try:
-            return np.asarray(self._session.run_with_ort_values(["logits"], self._values | given)[0].numpy())
-        except Exception as error:  # its exceptions have no base of their own
-            raise RuntimeError(str(error)) from error
+    def _run(self, inputs: Inputs) -> Floats:
+        given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self._facts.inputs}
+        return np.asarray(self._session.run_with_ort_values(["logits"], self._values | given)[0].numpy())
 
     def first_nan(self) -> str | None:
         assert self._weights is not None
@@ -49,6 +73,66 @@ class OnnxNetwork:
         return None
 
     def close(self) -> None:
-        weights, self._weights, self._values, self._session = self._weights, None, {}, None
+        super().close()
+        weights, self._weights, self._values = self._weights, None, {}
         if weights is not None:
             weights.discard()
+
+
+class SwitchingNetwork(OnnxNetwork):
+    """Begins with one network, which is loaded in no time, and goes on with another one, which is faster, where its
+    model stays in memory for long enough. That one is made in the background; requests do not wait for it.
+    """
+
+    def __init__(self, first: OnnxNetwork, is_due: Callable[[int], bool], make: Callable[[], OnnxNetwork]) -> None:
+        """`is_due` is told how many forwards there were; `make` returns `first` if there is nothing faster."""
+        super().__init__(None, first._facts, first.dtype, first.nbytes)
+        self._is_due, self._make = is_due, make
+        self._lock = Lock()  # protects what stands below
+        self._now: OnnxNetwork | None = first
+        self._left: list[OnnxNetwork] = []  # networks that were replaced while forwards ran
+        self._forwards = self._running = 0
+        self._is_switching = False
+
+    def _run(self, inputs: Inputs) -> Floats:
+        with self._lock:
+            network = self._now
+            assert network is not None
+            self._running += 1
+        try:
+            return network.forward(inputs)
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._forwards += 1
+                starts = not self._is_switching and self._is_due(self._forwards)
+                self._is_switching |= starts
+            self._close_those_left()
+            if starts:
+                Thread(target=self._switch, name="pack", daemon=True).start()
+
+    def _switch(self) -> None:
+        made = self._make()
+        with self._lock:
+            before, self._now = self._now, made if self._now is not None else None
+            self._left += [each for each in (before, made) if each is not None and each is not self._now]
+        self._close_those_left()
+
+    def _close_those_left(self) -> None:
+        with self._lock:
+            if self._running:
+                return
+            left, self._left = self._left, []
+        for network in left:
+            network.close()
+
+    def first_nan(self) -> str | None:
+        with self._lock:
+            network = self._now
+        return None if network is None else network.first_nan()
+
+    def close(self) -> None:
+        with self._lock:
+            now, self._now = self._now, None
+            self._left += [] if now is None else [now]
+        self._close_those_left()

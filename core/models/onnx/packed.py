@@ -1,0 +1,70 @@
+"""Packed weights: where they lie in the cache, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from . import facts
+from .conversion import CannotConvert, Converted, run
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What packing costs and gives, measured on this machine when the weights were packed."""
+
+    load_seconds: float  # of a session over the packed weights
+    bound_seconds: float  # of a forward of one text over weights as they lie in the checkpoint's file
+    packed_seconds: float  # of the same over packed ones
+
+    @property
+    def is_faster(self) -> bool:
+        return self.packed_seconds < self.bound_seconds
+
+    def is_due(self, forwards: int) -> bool:
+        """Whether so many forwards have lost what loading the packed weights takes: whoever waits until then never
+        pays more than twice what was best in hindsight (Karlin et al., Competitive snoopy caching, 1988).
+        """
+        return forwards * (self.bound_seconds - self.packed_seconds) >= self.load_seconds
+
+
+class Packed:
+    """The packed weights of one checkpoint, which may be still to be made."""
+
+    def __init__(self, checkpoint: Path, identity: str, converted: Converted, dtype: str) -> None:
+        made_of = [identity, converted.graph.directory.name, version("onnxruntime"), _processor()]
+        self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
+        self._checkpoint, self._dtype = checkpoint, dtype
+
+    @property
+    def directory(self) -> Path:
+        return facts.folder() / self.name
+
+    @property
+    def graph(self) -> Path:
+        return self.directory / facts.GRAPH
+
+    @property
+    def is_there(self) -> bool:
+        return self.directory.is_dir()
+
+    def make(self) -> None:
+        """In a process of its own, unless they are there. Raises CannotConvert."""
+        if not self.is_there and (reason := run("pack", str(self._checkpoint), self._dtype)):
+            raise CannotConvert(reason)
+
+    def gain(self) -> Gain:
+        return Gain(**json.loads((self.directory / facts.FACTS).read_text()))
+
+
+@cache
+def _processor() -> str:
+    """What decides the order in which weights are multiplied."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
