@@ -37,7 +37,12 @@ class Converted(NamedTuple):
 
     graph: Kept[GraphFacts]
     tokenizer: Kept[TokenizerFacts]
-    weights: list[Path]  # the files that hold the tensors that `GraphFacts.weights` names, in float32
+
+    def weights(self, directory: Path) -> list[Path]:
+        """The files that hold the tensors that `GraphFacts.weights` names, in float32; widened now if they are not."""
+        if self.graph.facts.converts_weights:
+            return [_weights(directory)]
+        return checkpoint.weights(in_dtype(directory, "float32"))
 
 
 class CannotConvert(ModelReferenceError):
@@ -45,14 +50,16 @@ class CannotConvert(ModelReferenceError):
 
 
 def found(directory: Path) -> Converted | None:
-    """What the checkpoint is converted to, if it is."""
+    """What the checkpoint is converted to, if it is. Of its weights the headers are read; nothing is mapped."""
     graph, tokenizer = find_graph(directory), find_tokenizer(directory)
-    if graph is None or tokenizer is None:
+    if graph is None or tokenizer is None or (graph.facts.converts_weights and not _weights(directory).is_file()):
         return None
-    if not graph.facts.converts_weights:
-        return Converted(graph, tokenizer, checkpoint.weights(in_dtype(directory, "float32")))
-    weights = folder() / name_of("weights", checkpoint.identity(directory)) / checkpoint.WEIGHTS
-    return Converted(graph, tokenizer, [weights]) if weights.is_file() else None
+    return Converted(graph, tokenizer)
+
+
+def _weights(directory: Path) -> Path:
+    """Where the weights of a checkpoint are that are not in its own file as they are after loading."""
+    return folder() / name_of("weights", checkpoint.identity(directory)) / checkpoint.WEIGHTS
 
 
 def converted(directory: Path) -> Converted:

@@ -18,7 +18,7 @@ from ..laps import Laps
 from ..limits import shortest
 from . import conversion, facts
 from .conversion import CannotConvert, Converted
-from .packed import Packed
+from .packed import Packed, engine
 
 if TYPE_CHECKING:
     from ..mapped_loader import MappedLoader
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("residency")
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
+Common = tuple[dict[str, Converted | CannotConvert], dict[tuple[Path, int], Tokens]]
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
+
+
+def check_options(dtype: str, pack: Literal["auto"] | bool) -> None:
+    """Raise ValueError for a `pack` that is impossible."""
+    if dtype == "int8" and pack is False:
+        raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
 
 
 class OnnxRuntimeLoader:
@@ -41,12 +48,12 @@ class OnnxRuntimeLoader:
 
     def __init__(self, *, dtype: Literal["float32", "int8"] = "float32", pack: Literal["auto"] | bool = "auto") -> None:
         """Raises ValueError for a `pack` that is impossible."""
-        if dtype == "int8" and pack is False:
-            raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
+        check_options(dtype, pack)
         # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
         from ..arrays import MappedArrays
         from . import network, session, tokens
 
+        engine()  # read once, and by none of the processes that are forked from this one
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
@@ -86,7 +93,7 @@ class OnnxRuntimeLoader:
         if self._pack is True:
             network = self._packed(directory, converted, packed)
         else:
-            network = self._bound(converted, laps)
+            network = self._bound(directory, converted, laps)
             if self._pack == "auto":
                 network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
@@ -97,9 +104,18 @@ class OnnxRuntimeLoader:
         model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
         return model
 
-    def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
+    def common(self) -> Common:
+        """What loads have in common; it can be pickled, for another process's loader with the same options."""
+        return self._converted.items(), tokenizers.items()
+
+    def adopt(self, common: Common) -> None:
+        """Take what another loader with the same options has made."""
+        self._converted.adopt(common[0])
+        tokenizers.adopt(common[1])
+
+    def _bound(self, directory: Path, converted: Converted, laps: Laps) -> OnnxNetwork:
         kept = converted.graph.facts
-        weights = self._map(converted.weights)
+        weights = self._map(converted.weights(directory))
         weights.read_ahead(set(kept.weights.values()) - set(kept.looked_up))
         laps.lap("weights")
         session = self._session.session_of(converted.graph.directory / facts.GRAPH)

@@ -39,14 +39,15 @@ def main(directory: Path, dtype: str) -> dict[str, str]:
     try:
         converted = conversion.converted(directory)
         packed = Packed(directory, checkpoint.identity(directory), converted, dtype)
-        cached(f"onnx/{packed.name}", 2 * checkpoint.size(directory, float_bytes=4), partial(_write, converted, dtype))
+        nbytes = 2 * checkpoint.size(directory, float_bytes=4)
+        cached(f"onnx/{packed.name}", nbytes, partial(_write, directory, converted, dtype))
         return {}
     except ModelReferenceError as error:
         return {"error": str(error)}
 
 
-def _write(converted: Converted, dtype: str, target: Path) -> None:
-    weights = MappedArrays(converted.weights)
+def _write(directory: Path, converted: Converted, dtype: str, target: Path) -> None:
+    weights = MappedArrays(converted.weights(directory))
     arrays = {name: weights[tensor] for name, tensor in converted.graph.facts.weights.items()}
     graph = converted.graph.directory / facts.CONSTANTS
     if dtype == "int8":

@@ -35,7 +35,7 @@ class Packed:
     """The packed weights of one checkpoint, which may be still to be made."""
 
     def __init__(self, checkpoint: Path, identity: str, converted: Converted, dtype: str) -> None:
-        made_of = [identity, converted.graph.directory.name, version("onnxruntime"), _processor()]
+        made_of = [identity, converted.graph.directory.name, *engine()]
         self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
         self._checkpoint, self._dtype = checkpoint, dtype
 
@@ -61,10 +61,10 @@ class Packed:
 
 
 @cache
-def _processor() -> str:
-    """What decides the order in which weights are multiplied."""
+def engine() -> list[str]:
+    """What decides the order in which weights are multiplied: the version of ONNX Runtime, and the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        lines = []
+    return [version("onnxruntime"), next((line for line in lines if line.startswith(("flags", "Features"))), "")]
