@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ TEXTS = [SHORT, "the worst thing I have ever seen, not worth the money", "a grea
 LONG = "good film with a great cast " * 30
 NEAR = 2e-3
 Scores = dict[str, float]
-LOADERS: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader]
 
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    return [cls() for cls in LOADERS]
+    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, partial(SubprocessLoader, inner="mapped")]
+    return [kind() for kind in kinds]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ Form = Callable[[Path], Path | None]
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    kinds: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader]
+    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, partial(SubprocessLoader, inner="mapped")]
     return [kind() for kind in kinds]
 
 
