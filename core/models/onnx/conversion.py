@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import ModelReferenceError
-from .. import checkpoint
+from .. import checkpoint, kept
 from ..cache import recall, remember
 from ..precision import in_dtype
 from .facts import (
@@ -47,6 +47,24 @@ class Converted(NamedTuple):
 
 class CannotConvert(ModelReferenceError):
     """A checkpoint that has no graph: another loader has to load it."""
+
+
+conversions: kept.Kept[str, Converted | CannotConvert] = kept.Kept("conversions", 4096)  # by the files' identity
+
+
+def conversion_of(directory: Path, identity: str) -> Converted | CannotConvert:
+    """What the checkpoint with that identity is converted to, or why it cannot be; found out once by a process.
+
+    Raises ModelReferenceError for what is no checkpoint.
+    """
+    return conversions.get(identity, lambda: _converted(directory))
+
+
+def _converted(directory: Path) -> Converted | CannotConvert:
+    try:
+        return converted(directory)
+    except CannotConvert as reason:
+        return reason
 
 
 def found(directory: Path) -> Converted | None:

@@ -57,7 +57,6 @@ class OnnxRuntimeLoader:
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
-        self._converted: Kept[str, Converted | CannotConvert] = Kept("conversions", 4096)  # by the files' identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
         self._warned: set[str] = set()
@@ -80,7 +79,7 @@ class OnnxRuntimeLoader:
         laps = Laps()
         checkpoint.check(directory)
         identity = checkpoint.identity(directory)
-        converted = self._converted.get(identity, lambda: _converted(directory))
+        converted = conversion.conversion_of(directory, identity)
         if isinstance(converted, CannotConvert):
             return self._loaded_by_mapped(directory, converted)
         packed = Packed(directory, identity, converted, self._dtype)
@@ -106,11 +105,11 @@ class OnnxRuntimeLoader:
 
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
-        return self._converted.items(), tokenizers.items()
+        return conversion.conversions.items(), tokenizers.items()
 
     def adopt(self, common: Common) -> None:
         """Take what another loader with the same options has made."""
-        self._converted.adopt(common[0])
+        conversion.conversions.adopt(common[0])
         tokenizers.adopt(common[1])
 
     def _bound(self, directory: Path, converted: Converted, laps: Laps) -> OnnxNetwork:
@@ -171,13 +170,6 @@ def _is_kept(forwards: int) -> bool:
     as much disk as one and a half times the weights.
     """
     return forwards >= ENOUGH
-
-
-def _converted(directory: Path) -> Converted | CannotConvert:
-    try:
-        return conversion.converted(directory)
-    except CannotConvert as reason:
-        return reason
 
 
 @pluggy.HookimplMarker("residency")
