@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ import httpx
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
+from core.models.onnx.conversion import CannotConvert, converted
 from core.plugins import load_plugins
 from core.serving.clock import CLOCK, Clock
 from core.serving.host import Host
@@ -38,6 +39,14 @@ def checkpoint_in(folder: Path) -> Path:
     for file in embedded().iterdir():
         (folder / file.name).symlink_to(file)
     return folder
+
+
+def convert(directory: Path) -> None:
+    """Convert the checkpoint here, which spares the imports of a process that a server would start for it."""
+    from core.models.onnx.export import export
+
+    with suppress(CannotConvert):  # the loader says so
+        converted(directory, export)
 
 
 def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:

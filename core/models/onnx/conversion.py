@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ..cache import recall, remember
 from ..precision import in_dtype
 from .facts import (
     GraphFacts,
-    Kept,
+    Part,
     TokenizerFacts,
     find_graph,
     find_tokenizer,
@@ -35,8 +36,8 @@ NEEDS = ("torch", "transformers", "onnx", "onnxscript")
 class Converted(NamedTuple):
     """A checkpoint's graph and tokenizer."""
 
-    graph: Kept[GraphFacts]
-    tokenizer: Kept[TokenizerFacts]
+    graph: Part[GraphFacts]
+    tokenizer: Part[TokenizerFacts]
     weights: list[Path]  # the files that hold the tensors that `GraphFacts.weights` names, in float32
 
 
@@ -51,12 +52,13 @@ def found(directory: Path) -> Converted | None:
         return None
     if not graph.facts.converts_weights:
         return Converted(graph, tokenizer, checkpoint.weights(in_dtype(directory, "float32")))
-    weights = folder() / name_of("weights", checkpoint.identity(directory)) / checkpoint.WEIGHTS
+    weights = folder() / name_of("weights", checkpoint.known_sha256(directory)[:24]) / checkpoint.WEIGHTS
     return Converted(graph, tokenizer, [weights]) if weights.is_file() else None
 
 
-def converted(directory: Path) -> Converted:
-    """What the checkpoint is converted to; done now, in a process of its own, if it was never tried.
+def converted(directory: Path, export: Callable[[Path], str] | None = None) -> Converted:
+    """What the checkpoint is converted to; done now, if it was never tried: by `export`, which returns what cannot be
+    done, or in a process of its own.
 
     Raises CannotConvert, with a reason that is remembered, and ModelReferenceError for what is no checkpoint.
     """
@@ -71,7 +73,7 @@ def converted(directory: Path) -> Converted:
     if reason := recall(name):
         raise CannotConvert(reason)
     log.info("Converting %s to a graph, which is done once", directory)
-    if reason := run("export", str(directory)):
+    if reason := export(directory) if export else run("export", str(directory)):
         remember(name, reason)
         raise CannotConvert(reason)
     if already := found(directory):

@@ -59,8 +59,8 @@ SAMPLES = [
 ]
 
 
-def main(directory: Path) -> dict[str, str]:
-    """Converts what is not converted yet; `error` says what cannot be."""
+def export(directory: Path) -> str:
+    """Converts what is not converted yet, and returns what cannot be; "" where all is."""
     try:
         checkpoint.check(directory)
         tokenizer = stock.load_tokenizer(directory)
@@ -71,13 +71,13 @@ def main(directory: Path) -> dict[str, str]:
         graph = facts.find_graph(directory)
         if graph is not None and graph.facts.converts_weights:
             nbytes = checkpoint.size(directory, float_bytes=4)
-            _keep("weights", checkpoint.identity(directory), partial(write_weights, directory), nbytes)
-        return {}
+            _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
     except ModelReferenceError as error:
-        return {"error": str(error)}
+        return str(error)
+    return ""
 
 
-def ship(directory: Path, folder: Path) -> dict[str, str]:
+def ship(directory: Path, folder: Path) -> str:
     """Converts the checkpoint into `folder`, from where `facts.SHIPPED` finds it. Raises ModelReferenceError."""
     tokenizer = stock.load_tokenizer(directory)
     for kind, key, write in (
@@ -88,7 +88,7 @@ def ship(directory: Path, folder: Path) -> dict[str, str]:
         target.mkdir(parents=True, exist_ok=True)
         write(directory, tokenizer, target)
         (target / facts.KEY).write_text(f"{key}\n")
-    return {}
+    return ""
 
 
 def _keep(
@@ -255,8 +255,14 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever it is that the exporter cannot do
-        line = str(error).strip().partition("\n")[0]
-        raise ModelReferenceError(f"it cannot be exported: {type(error).__name__}: {line[:200]}") from error
+        raise ModelReferenceError(f"it cannot be exported: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What the first error says in its first line; the exporter wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dict[str, str]:
@@ -306,5 +312,5 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     told = io.StringIO()
     with redirect_stdout(told), redirect_stderr(told):  # exporters talk
-        outcome = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else main(Path(sys.argv[1]))
-    print(json.dumps(outcome))
+        reason = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else export(Path(sys.argv[1]))
+    print(json.dumps({"error": reason}))

@@ -69,7 +69,7 @@ class TokenizerFacts:
 
 
 @dataclass(frozen=True)
-class Kept(Generic[Facts]):
+class Part(Generic[Facts]):
     """One part of a conversion: its facts, and the directory that they stand in."""
 
     directory: Path
@@ -95,12 +95,12 @@ def tokenizer_key(directory: Path) -> str:
     return digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
 
 
-def find_graph(directory: Path) -> Kept[GraphFacts] | None:
+def find_graph(directory: Path) -> Part[GraphFacts] | None:
     """The graph that was made for checkpoints of this kind, here or for the classifier that ships."""
     return next(_found("graph", graph_key(directory), GraphFacts), None)
 
 
-def find_tokenizer(directory: Path) -> Kept[TokenizerFacts] | None:
+def find_tokenizer(directory: Path) -> Part[TokenizerFacts] | None:
     return next(_found("tokenizer", tokenizer_key(directory), TokenizerFacts), None)
 
 
@@ -119,11 +119,11 @@ def write(facts: GraphFacts | TokenizerFacts, directory: Path) -> None:
     (directory / FACTS).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
 
 
-def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Kept[Facts]]:
+def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
     """Where torch is missing, what any versions have made; where it is there, what these have."""
     shipped = SHIPPED / kind
     if _shipped_key(kind) == key:
-        yield Kept(shipped, cls(**_read(shipped)))
+        yield Part(shipped, cls(**_read(shipped)))
     for directory in sorted(folder().glob(f"{kind}-{key}-*")):
         if directory.suffix:  # a lock, or what a process that was killed has left
             continue
@@ -133,7 +133,7 @@ def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Kept[Facts]]:
             shutil.rmtree(directory, ignore_errors=True)
             continue
         if all(facts.made_by.get(name) == found for name, found in installed().items()):
-            yield Kept(directory, facts)
+            yield Part(directory, facts)
 
 
 def folder() -> Path:

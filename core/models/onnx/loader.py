@@ -62,7 +62,7 @@ class OnnxRuntimeLoader:
         """Have the checkpoint converted, and packed where it may be used so. Raises ModelReferenceError."""
         converted = conversion.converted(directory)
         if self._pack is not False:
-            Packed(directory, checkpoint.identity(directory), converted, self._dtype).make()
+            Packed(directory, converted, self._dtype).make()
 
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint converted, and what all loads of its kind have in common at hand."""
@@ -76,7 +76,7 @@ class OnnxRuntimeLoader:
         converted = self._converted.get(identity, lambda: _converted(directory))
         if isinstance(converted, CannotConvert):
             return self._loaded_by_mapped(directory, converted)
-        packed = Packed(directory, identity, converted, self._dtype)
+        packed = Packed(directory, converted, self._dtype)
         if self._pack is True:
             try:
                 packed.make()

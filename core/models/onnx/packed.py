@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from .. import checkpoint
 from . import facts
 from .conversion import CannotConvert, Converted, run
 
@@ -34,10 +35,15 @@ class Gain:
 class Packed:
     """The packed weights of one checkpoint, which may be still to be made."""
 
-    def __init__(self, checkpoint: Path, identity: str, converted: Converted, dtype: str) -> None:
-        made_of = [identity, converted.graph.directory.name, version("onnxruntime"), _processor()]
+    def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
+        made_of = [
+            checkpoint.known_sha256(directory),
+            converted.graph.directory.name,
+            version("onnxruntime"),
+            _processor(),
+        ]
         self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
-        self._checkpoint, self._dtype = checkpoint, dtype
+        self._checkpoint, self._dtype = directory, dtype
 
     @property
     def directory(self) -> Path:
