@@ -36,12 +36,8 @@ class Packed:
     """The packed weights of one checkpoint, which may be still to be made."""
 
     def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
-        made_of = [
-            checkpoint.known_sha256(directory),
-            converted.graph.directory.name,
-            version("onnxruntime"),
-            _processor(),
-        ]
+        graph = [facts.graph_key(directory), converted.graph.facts.made_by]
+        made_of = [checkpoint.known_sha256(directory), *graph, version("onnxruntime"), _processor()]
         self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
         self._checkpoint, self._dtype = directory, dtype
 
