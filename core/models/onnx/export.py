@@ -11,8 +11,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +168,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
     )
     facts.write(found, target)
     exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
-    _compare(expected, [_forward(exported, case) for case in cases])
+    compare(expected, [_forward(exported, case) for case in cases])
     if converts_weights:
         files[0].unlink()  # it is that of this checkpoint, and the graph of all that are like it
 
@@ -195,7 +195,8 @@ def _forward(network: BoundNetwork, case: Inputs) -> Floats:
         raise ModelReferenceError(f"its exported graph cannot compute {shape} tokens: {error}") from error
 
 
-def _compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+    """Raise ModelReferenceError where logits are further apart than rounding explains: a thousandth of their spread."""
     pairs = list(zip(expected, found, strict=True))
     every = np.concatenate([wanted for wanted, _ in pairs])
     near = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
@@ -243,15 +244,16 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
     auto = torch.export.Dim.AUTO
     shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
     try:
-        program = torch.onnx.export(
-            _Wrapped(module, names, network.constants).eval(),
-            tensors,
-            dynamo=True,
-            optimize=False,  # it would compute with the weights, which are inputs later
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes=(tuple(shape for _ in names),),
-        )
+        with _quiet():
+            program = torch.onnx.export(
+                _Wrapped(module, names, network.constants).eval(),
+                tensors,
+                dynamo=True,
+                optimize=False,  # it would compute with the weights, which are inputs later
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple(shape for _ in names),),
+            )
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever it is that the exporter cannot do
@@ -307,10 +309,21 @@ def _optimise(graph: onnx.ModelProto, target: Path) -> None:
     onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-if __name__ == "__main__":
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print, warn and log what is of no use to whoever has a model converted."""
+    disabled = logging.root.manager.disable
     logging.disable()
-    warnings.simplefilter("ignore")
     told = io.StringIO()
-    with redirect_stdout(told), redirect_stderr(told):  # exporters talk
+    try:
+        with warnings.catch_warnings(), redirect_stdout(told), redirect_stderr(told):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+if __name__ == "__main__":
+    with _quiet():
         reason = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else export(Path(sys.argv[1]))
     print(json.dumps({"error": reason}))

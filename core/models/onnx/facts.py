@@ -159,7 +159,6 @@ def _shipped_key(kind: str) -> str:
     return file.read_text().strip() if file.is_file() else ""
 
 
-@lru_cache(256)
 def _read(directory: Path) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((directory / FACTS).read_text(encoding="utf-8"))
     return read
