@@ -123,12 +123,12 @@ def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
     """Where torch is missing, what any versions have made; where it is there, what these have."""
     shipped = SHIPPED / kind
     if _shipped_key(kind) == key:
-        yield Part(shipped, cls(**_read(shipped)))
+        yield Part(shipped, _read(cls, shipped))
     for directory in sorted(folder().glob(f"{kind}-{key}-*")):
         if directory.suffix:  # a lock, or what a process that was killed has left
             continue
         try:
-            facts = cls(**_read(directory))
+            facts = _read(cls, directory)
         except (OSError, ValueError, TypeError):  # the machine failed while it was written: it is made anew
             shutil.rmtree(directory, ignore_errors=True)
             continue
@@ -159,9 +159,16 @@ def _shipped_key(kind: str) -> str:
     return file.read_text().strip() if file.is_file() else ""
 
 
-def _read(directory: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-    return read
+def _read(cls: type[Facts], directory: Path) -> Facts:
+    """One object for all checkpoints that they hold for. Raises OSError, ValueError, or TypeError."""
+    file = directory / FACTS
+    parsed: Facts = _parsed(cls, file, *_state(file))  # type: ignore[arg-type]
+    return parsed
+
+
+@lru_cache(512)
+def _parsed(cls: type[Any], file: Path, *state: int) -> Any:
+    return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:

@@ -50,7 +50,7 @@ class OnnxRuntimeLoader:
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
-        self._converted: Kept[str, Converted | CannotConvert] = Kept("conversions", 4096)  # by the files' identity
+        self._found: Kept[str, tuple[Converted, Packed] | CannotConvert] = Kept("conversions", 4096)  # by identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
         self._warned: set[str] = set()
@@ -72,16 +72,10 @@ class OnnxRuntimeLoader:
         """Raises ModelReferenceError before a broken file is mapped, and what `mapped` raises where that is used."""
         laps = Laps()
         checkpoint.check(directory)
-        identity = checkpoint.identity(directory)
-        converted = self._converted.get(identity, lambda: _converted(directory))
-        if isinstance(converted, CannotConvert):
-            return self._loaded_by_mapped(directory, converted)
-        packed = Packed(directory, converted, self._dtype)
-        if self._pack is True:
-            try:
-                packed.make()
-            except CannotConvert as reason:
-                return self._loaded_by_mapped(directory, reason)
+        found = self._found.get(checkpoint.identity(directory), lambda: self._find(directory))
+        if isinstance(found, CannotConvert):
+            return self._loaded_by_mapped(directory, found)
+        converted, packed = found
         laps.lap("resolve")
         if self._pack is True:
             network = self._packed(directory, converted, packed)
@@ -96,6 +90,17 @@ class OnnxRuntimeLoader:
         kept = converted.graph.facts
         model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
         return model
+
+    def _find(self, directory: Path) -> tuple[Converted, Packed] | CannotConvert:
+        """What a checkpoint is converted to, made now where it is not; or why it cannot be."""
+        try:
+            converted = conversion.converted(directory)
+            packed = Packed(directory, converted, self._dtype)
+            if self._pack is True:
+                packed.make()
+            return converted, packed
+        except CannotConvert as reason:
+            return reason
 
     def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
         kept = converted.graph.facts
@@ -155,13 +160,6 @@ def _is_kept(forwards: int) -> bool:
     as much disk as one and a half times the weights.
     """
     return forwards >= ENOUGH
-
-
-def _converted(directory: Path) -> Converted | CannotConvert:
-    try:
-        return conversion.converted(directory)
-    except CannotConvert as reason:
-        return reason
 
 
 @pluggy.HookimplMarker("residency")

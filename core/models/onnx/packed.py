@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,10 +36,14 @@ class Packed:
     """The packed weights of one checkpoint, which may be still to be made."""
 
     def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
-        graph = [facts.graph_key(directory), converted.graph.facts.made_by]
-        made_of = [checkpoint.known_sha256(directory), *graph, version("onnxruntime"), _processor()]
-        self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
         self._checkpoint, self._dtype = directory, dtype
+        self._graph = [facts.graph_key(directory), converted.graph.facts.made_by]
+
+    @cached_property
+    def name(self) -> str:
+        """In the cache's folder `onnx`. Reads the whole checkpoint, unless its digest is known."""
+        made_of = [checkpoint.known_sha256(self._checkpoint), *self._graph, version("onnxruntime"), _processor()]
+        return f"packed-{self._dtype}-{facts.digest(json.dumps(made_of))}"
 
     @property
     def directory(self) -> Path:
