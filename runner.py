@@ -101,7 +101,7 @@ def convert(references: Sequence[str]) -> int:
         try:
             print(f"{reference}: {converted(reference)}")
         except ResidencyError as error:
-            print(f"runner.py: {reference}: {error}.", file=sys.stderr)
+            print(f"runner.py: {reference}: {str(error).rstrip('.')}.", file=sys.stderr)
             status = FAILED
     return status
 

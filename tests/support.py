@@ -106,12 +106,14 @@ def running(settings: Mapping[str, Any], *, ready: bool = True) -> Iterator[tupl
 
 
 @contextmanager
-def uvicorn(log: Path, *flags: str, variables: Mapping[str, str]) -> Iterator[httpx.Client]:
+def uvicorn(
+    log: Path, *flags: str, variables: Mapping[str, str], python: str = sys.executable
+) -> Iterator[httpx.Client]:
     """The app as a user starts it, configured by variables, what it says in the file `log`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "core.app:app", "--port", str(port), *flags]
+    command = [python, "-m", "uvicorn", "core.app:app", "--port", str(port), *flags]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | dict(variables), stdout=stream, stderr=subprocess.STDOUT
