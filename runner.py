@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core.bench.convert import converted
 from core.bench.describe import describe, long_run
 from core.bench.experiment import Overrides, Plan, load_experiment
 from core.bench.records import Records, behind_link, new_folder, read_records, rounds_due, settled
@@ -72,6 +73,8 @@ def _dispatch(flags: argparse.Namespace) -> int:
         if flags.resume:
             return resume(folder, wanted)
         return OK if write_run(folder, wanted) else FAILED
+    if flags.convert:
+        return convert(flags.convert)
     if flags.plan:
         return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
@@ -89,6 +92,18 @@ def _dispatch(flags: argparse.Namespace) -> int:
 def _check_targets(flags: argparse.Namespace, slo: object) -> None:
     if flags.exit_on_slo and not slo:
         raise YamlError("--exit-on-slo: the experiment has no 'slo'; add targets to it, such as slo: {p99: 200ms}.")
+
+
+def convert(references: Sequence[str]) -> int:
+    """Convert each checkpoint for servers that have no torch; one that cannot be converted keeps no other from it."""
+    status = OK
+    for reference in references:
+        try:
+            print(f"{reference}: {converted(reference)}")
+        except ResidencyError as error:
+            print(f"runner.py: {reference}: {str(error).rstrip('.')}.", file=sys.stderr)
+            status = FAILED
+    return status
 
 
 def run(plan: Plan, output: Path, wanted: Wanted) -> int:

@@ -14,6 +14,7 @@ OF_AN_EXPERIMENT = ("experiment", "repetitions", "repeats", "strategies", "model
 UNUSED = {  # by the flag that stands for an experiment
     "resume": OF_AN_EXPERIMENT,
     "report": OF_AN_EXPERIMENT,
+    "convert": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
     "plan": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
 }
 
@@ -27,6 +28,7 @@ EXAMPLES = {  # of values
     "--tolerance": "5%",
     "--resume": "results/default/latest",
     "--report": "results/default/latest",
+    "--convert": "./my-model",
     "--plan": "plan.yaml",
 }
 
@@ -44,7 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             named = ", ".join(name if name == "experiment" else f"--{name.replace('_', '-')}" for name in unused)
             parser.error(f"--{instead} takes no {named}")
     if sum(bool(getattr(flags, instead)) for instead in UNUSED) > 1:
-        parser.error("--resume, --report and --plan each stand alone; name one of them")
+        parser.error("--resume, --report, --convert and --plan each stand alone; name one of them")
     for name, given in (("--wide", flags.wide), ("--exit-on-slo", flags.exit_on_slo)):
         if given and (flags.dry_run or flags.plugins):
             parser.error(f"{name} goes with a run or a report, not with --dry-run or --plugins")
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--exit-on-slo", action="store_true", help="exit with 1 where a target of 'slo' is not met")
     flags.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
     flags.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
+    flags.add_argument("--convert", nargs="+", metavar="MODEL", help="convert what these references lead to, and end")
     flags.add_argument("--plan", type=Path, metavar="FILE", help="simulate what each setting would cost, and end")
     flags.add_argument("--confirm", action="store_true", help="of --plan: also measure the best two settings")
     flags.add_argument("--version", action="version", version=f"residency {version()}", help="say which this is")

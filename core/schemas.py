@@ -199,8 +199,17 @@ class Memory(BaseModel):
     private_bytes: int | None
 
 
+class Kept(BaseModel):
+    """What loads have in common and the process keeps, whichever models are in memory; the latest used stay."""
+
+    kept: int
+    most: int
+    made: Annotated[int, Field(description="since the start; far above `kept`: more are in use than may be kept")]
+
+
 class ResidencyAnswer(BaseModel):
     memory: Memory
+    kept: Annotated[dict[str, Kept], Field(description="by what it is, such as tokenizers")]
     strategies: list[StrategyResidency]
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ import httpx
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
+from core.models.onnx.conversion import CannotConvert, converted
 from core.plugins import load_plugins
 from core.serving.clock import CLOCK, Clock
 from core.serving.host import Host
@@ -38,6 +39,14 @@ def checkpoint_in(folder: Path) -> Path:
     for file in embedded().iterdir():
         (folder / file.name).symlink_to(file)
     return folder
+
+
+def convert(directory: Path) -> None:
+    """Convert the checkpoint here, which spares the imports of a process that a server would start for it."""
+    from core.models.onnx.export import export
+
+    with suppress(CannotConvert):  # the loader says so
+        converted(directory, export)
 
 
 def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:
@@ -97,12 +106,14 @@ def running(settings: Mapping[str, Any], *, ready: bool = True) -> Iterator[tupl
 
 
 @contextmanager
-def uvicorn(log: Path, *flags: str, variables: Mapping[str, str]) -> Iterator[httpx.Client]:
+def uvicorn(
+    log: Path, *flags: str, variables: Mapping[str, str], python: str = sys.executable
+) -> Iterator[httpx.Client]:
     """The app as a user starts it, configured by variables, what it says in the file `log`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "core.app:app", "--port", str(port), *flags]
+    command = [python, "-m", "uvicorn", "core.app:app", "--port", str(port), *flags]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | dict(variables), stdout=stream, stderr=subprocess.STDOUT

@@ -17,22 +17,29 @@ from tokenizers import processors
 from core.contracts import Loader, Model
 from core.errors import ModelReferenceError, NoTokens
 from core.models.mapped_loader import MappedLoader
+from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.probe import probe
 from core.models.subprocess_loader import SubprocessLoader
 from core.models.transformers_loader import TransformersLoader
 from tests.architectures import ARCHITECTURES, Architecture, build, make_tokenizer, wrapped
+from tests.support import convert
 
 SHORT = "a good film"
 TEXTS = [SHORT, "the worst thing I have ever seen, not worth the money", "a great cast"]
 LONG = "good film with a great cast " * 30
 NEAR = 2e-3
 Scores = dict[str, float]
+LOADERS: list[Callable[[], Any]] = [
+    TransformersLoader,
+    MappedLoader,
+    partial(SubprocessLoader, inner="mapped"),
+    OnnxRuntimeLoader,
+]
 
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, partial(SubprocessLoader, inner="mapped")]
-    return [kind() for kind in kinds]
+    return [cls() for cls in LOADERS]
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +78,7 @@ def check(directory: Path, loaders: list[Loader], limit: int) -> None:
         empty: Scores | None = asked("")
     except RuntimeError:  # too short for its architecture
         empty = None
+    convert(directory)
     for loader in loaders:
         model = loader.load(directory)
         assert [answers(model, text)[0] for text in TEXTS] == [near(each) for each in expected], loader.name

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from core.contracts import Loader
 from core.models.mapped_loader import MappedLoader
+from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.precision import computable
 from core.models.subprocess_loader import SubprocessLoader
 from core.models.transformers_loader import TransformersLoader
@@ -31,7 +32,8 @@ Form = Callable[[Path], Path | None]
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, partial(SubprocessLoader, inner="mapped")]
+    mapped = partial(SubprocessLoader, inner="mapped")
+    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, mapped, OnnxRuntimeLoader]
     return [kind() for kind in kinds]
 
 

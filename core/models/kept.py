@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -22,15 +23,14 @@ class Count(NamedTuple):
 class Kept(Generic[Key, Value]):
     """The latest used values by key. One that is dropped lives on in the models that hold it."""
 
-    every: dict[str, Kept[object, object]] = {}  # noqa: RUF012 - all of this process, by name
-
     def __init__(self, name: str, most: int) -> None:
+        """`name` is the plural under which they are counted."""
         self._most = most
         self._lock = Lock()  # never held while anything is made
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._making: defaultdict[Key, Lock] = defaultdict(Lock)
         self._made = 0
-        Kept.every[name] = self  # type: ignore[assignment]
+        _all[name].add(self)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of that key; made by one caller, whom others wait for."""
@@ -69,3 +69,12 @@ class Kept(Generic[Key, Value]):
     def count(self) -> Count:
         with self._lock:
             return Count(len(self._values), self._most, self._made)
+
+
+_all: defaultdict[str, WeakSet[Kept[Any, Any]]] = defaultdict(WeakSet)  # of this process, by name
+
+
+def counts() -> dict[str, Count]:
+    """By name, the sums over all that are kept under it in this process."""
+    found = {name: [each.count() for each in kept] for name, kept in _all.items()}
+    return {name: Count(*map(sum, zip(*each, strict=True))) for name, each in sorted(found.items()) if each}

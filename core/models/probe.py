@@ -23,7 +23,7 @@ from .cache import known, remembered
 log = logging.getLogger("residency")
 SHORT, LONG = "It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life."
 OVER_LIMIT = "good " * 1100  # over the limit of most models; one with a higher limit computes long enough for this one
-PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors")
+PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors", "onnxruntime", "openvino")
 ALIKE = 1e-6  # scores that are no further apart are the same
 IN_COMPANY = 2e-2  # and these, of one text alone and beside another, are near enough: bfloat16 rounds
 

@@ -20,8 +20,10 @@ from ..contracts import Prediction, Reason
 from . import checkpoint, precision
 from .checkpoint import identity
 from .heads import named
+from .kept import Kept
+from .onnx import conversion
 from .onnx import loader as onnx
-from .onnx.conversion import CannotConvert, conversion_of
+from .onnx.conversion import CannotConvert
 from .onnx.packed import Packed
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class SubprocessLoader:
         self._options = json.dumps(options)
         self._packs = pack is True or dtype == "int8"
         self._deadline = deadline
+        self._tried: Kept[str, CannotConvert | None] = Kept("conversions", 4096)  # by the files' identity
         children.fork_server(inner)  # it imports while the rest of the start-up goes on
 
     def size(self, directory: Path) -> int:
@@ -94,23 +97,21 @@ class SubprocessLoader:
 
     def _order(self, directory: Path, state: str) -> Order:
         """What a child is told: to load by `mapped` what the inner loader cannot load."""
-        if self._inner == "onnxruntime" and (reason := self._convert(directory, state)):
+        if self._inner == "onnxruntime" and (reason := self._tried.get(state, lambda: self._convert(directory))):
             if importlib.util.find_spec("torch") is None:
                 raise reason
             precision.warn_once(f"Loader 'subprocess' uses 'mapped' for {directory}: {reason}.")
             return self._new_order("mapped", "{}", str(directory))
         return self._new_order(self._inner, self._options, str(directory))
 
-    def _convert(self, directory: Path, state: str) -> CannotConvert | None:
+    def _convert(self, directory: Path) -> CannotConvert | None:
         """Have the checkpoint converted, for which a child would have no more than its deadline, or say why not."""
-        converted = conversion_of(directory, state)
-        if isinstance(converted, CannotConvert):
-            return converted
-        if self._packs:
-            try:
-                Packed(directory, state, converted, self._dtype).make()
-            except CannotConvert as reason:
-                return reason
+        try:
+            converted = conversion.converted(directory)
+            if self._packs:
+                Packed(directory, converted, self._dtype).make()
+        except CannotConvert as reason:
+            return reason
         return None
 
     def _prepare(self, server: ForkServer, order: Order) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..schemas import Latencies, Memory, ModelResidency, ModelVersion, ResidencyAnswer, State, StrategyResidency
+from ..models.kept import counts
+from ..schemas import Kept, Latencies, Memory, ModelResidency, ModelVersion, ResidencyAnswer, State, StrategyResidency
 from .host import Host
 from .service import Mounted
 
@@ -23,7 +24,9 @@ def residency(mounted: Iterable[Mounted], history: int) -> ResidencyAnswer:
     """
     pss, private = (None if mib is None else int(mib * MIB) for mib in memory.at_rest(os.getpid()))
     return ResidencyAnswer(
-        memory=Memory(pss_bytes=pss, private_bytes=private), strategies=[_strategy(each, history) for each in mounted]
+        memory=Memory(pss_bytes=pss, private_bytes=private),
+        kept={name: Kept(**count._asdict()) for name, count in counts().items()},
+        strategies=[_strategy(each, history) for each in mounted],
     )
 
 

@@ -8,16 +8,18 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from ...errors import ModelReferenceError
-from .. import checkpoint, kept
+from .. import checkpoint
 from ..cache import recall, remember
 from ..precision import in_dtype
 from .facts import (
     GraphFacts,
-    Kept,
+    Part,
     TokenizerFacts,
     find_graph,
     find_tokenizer,
@@ -32,56 +34,42 @@ SECONDS = 1800.0  # until a conversion is given up
 NEEDS = ("torch", "transformers", "onnx", "onnxscript")
 
 
-class Converted(NamedTuple):
+@dataclass(frozen=True)
+class Converted:
     """A checkpoint's graph and tokenizer."""
 
-    graph: Kept[GraphFacts]
-    tokenizer: Kept[TokenizerFacts]
+    graph: Part[GraphFacts]
+    tokenizer: Part[TokenizerFacts]
+    directory: Path  # of the checkpoint
 
-    def weights(self, directory: Path) -> list[Path]:
-        """The files that hold the tensors that `GraphFacts.weights` names, in float32; widened now if they are not."""
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The files that hold the tensors that `GraphFacts.weights` names, in float32; made so now if they are not."""
         if self.graph.facts.converts_weights:
-            return [_weights(directory)]
-        return checkpoint.weights(in_dtype(directory, "float32"))
+            return [_weights(self.directory)]
+        return checkpoint.weights(in_dtype(self.directory, "float32"))
 
 
 class CannotConvert(ModelReferenceError):
     """A checkpoint that has no graph: another loader has to load it."""
 
 
-conversions: kept.Kept[str, Converted | CannotConvert] = kept.Kept("conversions", 4096)  # by the files' identity
-
-
-def conversion_of(directory: Path, identity: str) -> Converted | CannotConvert:
-    """What the checkpoint with that identity is converted to, or why it cannot be; found out once by a process.
-
-    Raises ModelReferenceError for what is no checkpoint.
-    """
-    return conversions.get(identity, lambda: _converted(directory))
-
-
-def _converted(directory: Path) -> Converted | CannotConvert:
-    try:
-        return converted(directory)
-    except CannotConvert as reason:
-        return reason
-
-
 def found(directory: Path) -> Converted | None:
-    """What the checkpoint is converted to, if it is. Of its weights the headers are read; nothing is mapped."""
+    """What the checkpoint is converted to, if it is. Maps nothing: whoever truncates a file ends no process."""
     graph, tokenizer = find_graph(directory), find_tokenizer(directory)
     if graph is None or tokenizer is None or (graph.facts.converts_weights and not _weights(directory).is_file()):
         return None
-    return Converted(graph, tokenizer)
+    return Converted(graph, tokenizer, directory)
 
 
 def _weights(directory: Path) -> Path:
-    """Where the weights of a checkpoint are that are not in its own file as they are after loading."""
-    return folder() / name_of("weights", checkpoint.identity(directory)) / checkpoint.WEIGHTS
+    """Where the weights are of a checkpoint whose own file does not hold them as the graph takes them."""
+    return folder() / name_of("weights", checkpoint.known_sha256(directory)[:24]) / checkpoint.WEIGHTS
 
 
-def converted(directory: Path) -> Converted:
-    """What the checkpoint is converted to; done now, in a process of its own, if it was never tried.
+def converted(directory: Path, export: Callable[[Path], str] | None = None) -> Converted:
+    """What the checkpoint is converted to; done now, if it was never tried: by `export`, which returns what cannot be
+    done, or in a process of its own.
 
     Raises CannotConvert, with a reason that is remembered, and ModelReferenceError for what is no checkpoint.
     """
@@ -96,7 +84,7 @@ def converted(directory: Path) -> Converted:
     if reason := recall(name):
         raise CannotConvert(reason)
     log.info("Converting %s to a graph, which is done once", directory)
-    if reason := run("export", str(directory)):
+    if reason := export(directory) if export else run("export", str(directory)):
         remember(name, reason)
         raise CannotConvert(reason)
     if already := found(directory):

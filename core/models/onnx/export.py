@@ -11,8 +11,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -59,8 +59,8 @@ SAMPLES = [
 ]
 
 
-def main(directory: Path) -> dict[str, str]:
-    """Converts what is not converted yet; `error` says what cannot be."""
+def export(directory: Path) -> str:
+    """Converts what is not converted yet, and returns what cannot be; "" where all is."""
     try:
         checkpoint.check(directory)
         tokenizer = stock.load_tokenizer(directory)
@@ -71,13 +71,13 @@ def main(directory: Path) -> dict[str, str]:
         graph = facts.find_graph(directory)
         if graph is not None and graph.facts.converts_weights:
             nbytes = checkpoint.size(directory, float_bytes=4)
-            _keep("weights", checkpoint.identity(directory), partial(write_weights, directory), nbytes)
-        return {}
+            _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
     except ModelReferenceError as error:
-        return {"error": str(error)}
+        return str(error)
+    return ""
 
 
-def ship(directory: Path, folder: Path) -> dict[str, str]:
+def ship(directory: Path, folder: Path) -> str:
     """Converts the checkpoint into `folder`, from where `facts.SHIPPED` finds it. Raises ModelReferenceError."""
     tokenizer = stock.load_tokenizer(directory)
     for kind, key, write in (
@@ -88,7 +88,7 @@ def ship(directory: Path, folder: Path) -> dict[str, str]:
         target.mkdir(parents=True, exist_ok=True)
         write(directory, tokenizer, target)
         (target / facts.KEY).write_text(f"{key}\n")
-    return {}
+    return ""
 
 
 def _keep(
@@ -168,7 +168,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
     )
     facts.write(found, target)
     exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
-    _compare(expected, [_forward(exported, case) for case in cases])
+    compare(expected, [_forward(exported, case) for case in cases])
     if converts_weights:
         files[0].unlink()  # it is that of this checkpoint, and the graph of all that are like it
 
@@ -195,7 +195,8 @@ def _forward(network: BoundNetwork, case: Inputs) -> Floats:
         raise ModelReferenceError(f"its exported graph cannot compute {shape} tokens: {error}") from error
 
 
-def _compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+    """Raise ModelReferenceError where logits are further apart than rounding explains: a thousandth of their spread."""
     pairs = list(zip(expected, found, strict=True))
     every = np.concatenate([wanted for wanted, _ in pairs])
     near = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
@@ -243,20 +244,27 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
     auto = torch.export.Dim.AUTO
     shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
     try:
-        program = torch.onnx.export(
-            _Wrapped(module, names, network.constants).eval(),
-            tensors,
-            dynamo=True,
-            optimize=False,  # it would compute with the weights, which are inputs later
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes=(tuple(shape for _ in names),),
-        )
+        with _quiet():
+            program = torch.onnx.export(
+                _Wrapped(module, names, network.constants).eval(),
+                tensors,
+                dynamo=True,
+                optimize=False,  # it would compute with the weights, which are inputs later
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple(shape for _ in names),),
+            )
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever it is that the exporter cannot do
-        line = str(error).strip().partition("\n")[0]
-        raise ModelReferenceError(f"it cannot be exported: {type(error).__name__}: {line[:200]}") from error
+        raise ModelReferenceError(f"it cannot be exported: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What the first error says in its first line; the exporter wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dict[str, str]:
@@ -301,10 +309,21 @@ def _optimise(graph: onnx.ModelProto, target: Path) -> None:
     onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-if __name__ == "__main__":
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print, warn and log what is of no use to whoever has a model converted."""
+    disabled = logging.root.manager.disable
     logging.disable()
-    warnings.simplefilter("ignore")
     told = io.StringIO()
-    with redirect_stdout(told), redirect_stderr(told):  # exporters talk
-        outcome = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else main(Path(sys.argv[1]))
-    print(json.dumps(outcome))
+    try:
+        with warnings.catch_warnings(), redirect_stdout(told), redirect_stderr(told):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+if __name__ == "__main__":
+    with _quiet():
+        reason = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else export(Path(sys.argv[1]))
+    print(json.dumps({"error": reason}))

@@ -69,7 +69,7 @@ class TokenizerFacts:
 
 
 @dataclass(frozen=True)
-class Kept(Generic[Facts]):
+class Part(Generic[Facts]):
     """One part of a conversion: its facts, and the directory that they stand in."""
 
     directory: Path
@@ -95,12 +95,12 @@ def tokenizer_key(directory: Path) -> str:
     return digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
 
 
-def find_graph(directory: Path) -> Kept[GraphFacts] | None:
+def find_graph(directory: Path) -> Part[GraphFacts] | None:
     """The graph that was made for checkpoints of this kind, here or for the classifier that ships."""
     return next(_found("graph", graph_key(directory), GraphFacts), None)
 
 
-def find_tokenizer(directory: Path) -> Kept[TokenizerFacts] | None:
+def find_tokenizer(directory: Path) -> Part[TokenizerFacts] | None:
     return next(_found("tokenizer", tokenizer_key(directory), TokenizerFacts), None)
 
 
@@ -119,21 +119,21 @@ def write(facts: GraphFacts | TokenizerFacts, directory: Path) -> None:
     (directory / FACTS).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
 
 
-def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Kept[Facts]]:
+def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
     """Where torch is missing, what any versions have made; where it is there, what these have."""
     shipped = SHIPPED / kind
     if _shipped_key(kind) == key:
-        yield Kept(shipped, cls(**_read(shipped)))
+        yield Part(shipped, _read(cls, shipped))
     for directory in sorted(folder().glob(f"{kind}-{key}-*")):
         if directory.suffix:  # a lock, or what a process that was killed has left
             continue
         try:
-            facts = cls(**_read(directory))
+            facts = _read(cls, directory)
         except (OSError, ValueError, TypeError):  # the machine failed while it was written: it is made anew
             shutil.rmtree(directory, ignore_errors=True)
             continue
         if all(facts.made_by.get(name) == found for name, found in installed().items()):
-            yield Kept(directory, facts)
+            yield Part(directory, facts)
 
 
 def folder() -> Path:
@@ -159,10 +159,16 @@ def _shipped_key(kind: str) -> str:
     return file.read_text().strip() if file.is_file() else ""
 
 
-@lru_cache(256)
-def _read(directory: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-    return read
+def _read(cls: type[Facts], directory: Path) -> Facts:
+    """One object for all checkpoints that they hold for. Raises OSError, ValueError, or TypeError."""
+    file = directory / FACTS
+    parsed: Facts = _parsed(cls, file, *_state(file))  # type: ignore[arg-type]
+    return parsed
+
+
+@lru_cache(512)
+def _parsed(cls: type[Any], file: Path, *state: int) -> Any:
+    return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:

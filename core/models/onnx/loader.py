@@ -18,7 +18,7 @@ from ..laps import Laps
 from ..limits import shortest
 from . import conversion, facts
 from .conversion import CannotConvert, Converted
-from .packed import Packed, engine
+from .packed import Packed
 
 if TYPE_CHECKING:
     from ..mapped_loader import MappedLoader
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("residency")
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
-Common = tuple[dict[str, Converted | CannotConvert], dict[tuple[Path, int], Tokens]]
+Found = tuple[Converted, Packed] | CannotConvert
+Common = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
 
 
@@ -53,10 +54,10 @@ class OnnxRuntimeLoader:
         from ..arrays import MappedArrays
         from . import network, session, tokens
 
-        engine()  # read once, and by none of the processes that are forked from this one
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
+        self._found: Kept[str, Found] = Kept("conversions", 4096)  # by identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
         self._warned: set[str] = set()
@@ -68,7 +69,7 @@ class OnnxRuntimeLoader:
         """Have the checkpoint converted, and packed where it may be used so. Raises ModelReferenceError."""
         converted = conversion.converted(directory)
         if self._pack is not False:
-            Packed(directory, checkpoint.identity(directory), converted, self._dtype).make()
+            Packed(directory, converted, self._dtype).make()
 
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint converted, and what all loads of its kind have in common at hand."""
@@ -78,21 +79,15 @@ class OnnxRuntimeLoader:
         """Raises ModelReferenceError before a broken file is mapped, and what `mapped` raises where that is used."""
         laps = Laps()
         checkpoint.check(directory)
-        identity = checkpoint.identity(directory)
-        converted = conversion.conversion_of(directory, identity)
-        if isinstance(converted, CannotConvert):
-            return self._loaded_by_mapped(directory, converted)
-        packed = Packed(directory, identity, converted, self._dtype)
-        if self._pack is True:
-            try:
-                packed.make()
-            except CannotConvert as reason:
-                return self._loaded_by_mapped(directory, reason)
+        found = self._found.get(checkpoint.identity(directory), lambda: self._find(directory))
+        if isinstance(found, CannotConvert):
+            return self._loaded_by_mapped(directory, found)
+        converted, packed = found
         laps.lap("resolve")
         if self._pack is True:
             network = self._packed(directory, converted, packed)
         else:
-            network = self._bound(directory, converted, laps)
+            network = self._bound(converted, laps)
             if self._pack == "auto":
                 network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
@@ -105,16 +100,27 @@ class OnnxRuntimeLoader:
 
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
-        return conversion.conversions.items(), tokenizers.items()
+        return self._found.items(), tokenizers.items()
 
     def adopt(self, common: Common) -> None:
         """Take what another loader with the same options has made."""
-        conversion.conversions.adopt(common[0])
+        self._found.adopt(common[0])
         tokenizers.adopt(common[1])
 
-    def _bound(self, directory: Path, converted: Converted, laps: Laps) -> OnnxNetwork:
+    def _find(self, directory: Path) -> Found:
+        """What a checkpoint is converted to, made now where it is not; or why it cannot be."""
+        try:
+            converted = conversion.converted(directory)
+            packed = Packed(directory, converted, self._dtype)
+            if self._pack is True:
+                packed.make()
+            return converted, packed
+        except CannotConvert as reason:
+            return reason
+
+    def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
         kept = converted.graph.facts
-        weights = self._map(converted.weights(directory))
+        weights = self._map(converted.weights)
         weights.read_ahead(set(kept.weights.values()) - set(kept.looked_up))
         laps.lap("weights")
         session = self._session.session_of(converted.graph.directory / facts.GRAPH)

@@ -96,8 +96,8 @@ class SwitchingNetwork(OnnxNetwork):
 
     def _run(self, inputs: Inputs) -> Floats:
         with self._lock:
-            network = self._now
-            assert network is not None
+            if (network := self._now) is None:
+                raise RuntimeError("this model is closed")
             self._running += 1
         try:
             return network.forward(inputs)

@@ -35,19 +35,19 @@ TOKENS = 20  # of a usual text
 SECONDS = 0.3  # of measuring, for each way
 
 
-def main(directory: Path, dtype: str) -> dict[str, str]:
+def pack(directory: Path, dtype: str) -> str:
+    """Packs the checkpoint's weights, and returns what cannot be done; "" where they are packed."""
     try:
         converted = conversion.converted(directory)
-        packed = Packed(directory, checkpoint.identity(directory), converted, dtype)
-        nbytes = 2 * checkpoint.size(directory, float_bytes=4)
-        cached(f"onnx/{packed.name}", nbytes, partial(_write, directory, converted, dtype))
-        return {}
+        packed = Packed(directory, converted, dtype)
+        cached(f"onnx/{packed.name}", 2 * checkpoint.size(directory, float_bytes=4), partial(_write, converted, dtype))
     except ModelReferenceError as error:
-        return {"error": str(error)}
+        return str(error)
+    return ""
 
 
-def _write(directory: Path, converted: Converted, dtype: str, target: Path) -> None:
-    weights = MappedArrays(converted.weights(directory))
+def _write(converted: Converted, dtype: str, target: Path) -> None:
+    weights = MappedArrays(converted.weights)
     arrays = {name: weights[tensor] for name, tensor in converted.graph.facts.weights.items()}
     graph = converted.graph.directory / facts.CONSTANTS
     if dtype == "int8":
@@ -126,4 +126,4 @@ def _measure(load: Callable[[], object], bound: Network, packed: Network) -> Gai
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps({"error": pack(Path(sys.argv[1]), sys.argv[2])}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from .. import checkpoint
 from . import facts
 from .conversion import CannotConvert, Converted, run
 
@@ -34,10 +35,15 @@ class Gain:
 class Packed:
     """The packed weights of one checkpoint, which may be still to be made."""
 
-    def __init__(self, checkpoint: Path, identity: str, converted: Converted, dtype: str) -> None:
-        made_of = [identity, converted.graph.directory.name, *engine()]
-        self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
-        self._checkpoint, self._dtype = checkpoint, dtype
+    def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
+        self._checkpoint, self._dtype = directory, dtype
+        self._graph = [facts.graph_key(directory), converted.graph.facts.made_by]
+
+    @cached_property
+    def name(self) -> str:
+        """In the cache's folder `onnx`. Reads the whole checkpoint, unless its digest is known."""
+        made_of = [checkpoint.known_sha256(self._checkpoint), *self._graph, version("onnxruntime"), _processor()]
+        return f"packed-{self._dtype}-{facts.digest(json.dumps(made_of))}"
 
     @property
     def directory(self) -> Path:
@@ -61,10 +67,10 @@ class Packed:
 
 
 @cache
-def engine() -> list[str]:
-    """What decides the order in which weights are multiplied: the version of ONNX Runtime, and the processor."""
+def _processor() -> str:
+    """What decides the order in which weights are multiplied."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    return [version("onnxruntime"), next((line for line in lines if line.startswith(("flags", "Features"))), "")]
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
