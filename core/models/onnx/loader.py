@@ -103,7 +103,8 @@ class OnnxRuntimeLoader:
         return self._found.items(), tokenizers.items()
 
     def adopt(self, common: Common) -> None:
-        """Take what another loader with the same options has made."""
+        """Take what another loader with the same options has made, for processes that are forked from this one."""
+        self._session.prepare_forks()
         self._found.adopt(common[0])
         tokenizers.adopt(common[1])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
 
 from ...threads import cores
 from ..kept import Kept
+from . import facts
 
 sessions: Kept[Path, onnxruntime.InferenceSession] = Kept("sessions", 64)
 
@@ -17,9 +19,19 @@ def session_of(graph: Path) -> onnxruntime.InferenceSession:
     return sessions.get(graph, lambda: new_session(graph))
 
 
-def new_session(graph: Path) -> onnxruntime.InferenceSession:
+@cache
+def prepare_forks() -> None:
+    """Have the engine make what a process's first session makes for all others, so that a forked process finds it.
+
+    That takes longer than the session itself. It is the graph that ships, and one thread computes it: none is started.
+    """
+    new_session(facts.SHIPPED / "graph" / facts.GRAPH, threads=1)
+
+
+def new_session(graph: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session that computes with all cores, or with that many threads, the caller's included."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # It was optimised when it was made: to look through it once more takes as long as all the rest, and finds nothing.
