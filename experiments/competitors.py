@@ -41,8 +41,8 @@ class Competitor(NamedTuple):
 
     measure: Callable[[int], Figures]
     bare: str | None = None  # the loop whose forward a server's is compared with
-    python: str = sys.executable
-    packages: tuple[str, ...] = ()  # that this interpreter has to have
+    packages: tuple[str, ...] = ()  # that have to be installed
+    peer_python: str | None = None  # the interpreter that has to have them, where it need not be this one
     loader: LoaderChoice | None = None  # that Residency has to have
     reads_graph: bool = False
 
@@ -81,7 +81,7 @@ def competitors(model: str, checkpoint: Path, graphs: Path, peer_python: str) ->
         command += ["--workers", str(workers), "--batch", str(batch), "--wait", str(wait)]
         start = partial(launch, command, os.environ)
         packages = ("litserve", "tokenizers", classifier["engine"])
-        return Competitor(partial(served, start), bare, peer_python, packages, reads_graph="graph" in classifier)
+        return Competitor(partial(served, start), bare, packages, peer_python, reads_graph="graph" in classifier)
 
     def ours(strategy: str, bare: str, loader: dict[str, Any], **options: Any) -> Competitor:
         chosen = [{"strategy": strategy, "loader": loader, "options": options}]
@@ -147,11 +147,12 @@ def why_left_out(competitor: Competitor) -> str | None:
             load_plugins().loader(loader.name).validate(loader.options)
         except ResidencyError as error:
             return str(error)
-    if not shutil.which(competitor.python):
-        return f"there is no interpreter {competitor.python}: name another one by --peer-python."
-    if names := missing(competitor.python, competitor.packages):
-        another = "" if competitor.python == sys.executable else ", or name another interpreter by --peer-python"
-        return f"{competitor.python} lacks {names}: install it there{another}."
+    python = competitor.peer_python or sys.executable
+    if not shutil.which(python):
+        return f"there is no interpreter {python}: name another one by --peer-python."
+    if names := missing(python, competitor.packages):
+        another = ", or name another interpreter by --peer-python" if competitor.peer_python else ""
+        return f"{python} lacks {names}: install it there{another}."
     if competitor.reads_graph and (names := missing(sys.executable, EXPORTING)):
         return f"{sys.executable} lacks {names}, with which its ONNX graph is made: install it there."
     if competitor.bare and not shutil.which("wrk"):
