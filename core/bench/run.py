@@ -44,7 +44,7 @@ def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
     checkpoints = {}
     for model_id, reference in plan.experiment.models.items():
         try:
-            directory = checkpoints[model_id] = _resolve(reference)
+            directory = checkpoints[model_id] = resolve_apart(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
         if plan.experiment.page_cache == "cold" and list(checkpoints.values()).count(directory) > 1:
@@ -73,7 +73,7 @@ def look_up(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _resolve(reference: str) -> Path:
+def resolve_apart(reference: str) -> Path:
     """In a process of its own where that may import torch: this one must not map the libraries whose
     pages it charges to a server.
     """
