@@ -18,7 +18,7 @@ from core.bench.client import connect
 from core.bench.server import ROOT, serve
 
 BASELINE = "FastAPI and pipeline()"
-LOADERS = ("transformers", "mapped", "subprocess")
+LOADERS = ("onnxruntime", "transformers", "mapped", "subprocess")
 TIMEOUT = 120.0  # seconds
 
 
