@@ -18,7 +18,7 @@ from core.bench.server import serve
 from core.errors import TrialFailed
 
 BASELINE = "FastAPI and pipeline()"
-LOADERS = ("transformers", "mapped", "subprocess")
+LOADERS = ("onnxruntime", "transformers", "mapped", "subprocess")
 PEERS = Path(__file__).resolve().parent / "peers"
 
 

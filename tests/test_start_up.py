@@ -72,7 +72,8 @@ def in_experiments(script: str) -> Any:
 def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
     done = run_python("experiments/start_up.py", "--rounds", "1")
     rows = done.stdout.splitlines()[2:]
-    assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", "transformers", "mapped", "subprocess"]
+    loaders = ("onnxruntime", "transformers", "mapped", "subprocess")
+    assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", *loaders]
     assert all(float(row.split()[-1]) > 0 for row in rows)
 
 

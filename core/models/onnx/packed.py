@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import checkpoint
 from . import facts
-from .conversion import CannotConvert, Converted, run
+from .conversion import CannotConvert, Converted, found, run
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Packed:
 
     def gain(self) -> Gain:
         return Gain(**json.loads((self.directory / facts.FACTS).read_text()))
+
+
+def kept_weights(directory: Path, dtype: str) -> list[Path]:
+    """The files that loads of a checkpoint may read its weights from in place of its own, as far as they are there."""
+    if (converted := found(directory)) is None:
+        return []
+    packed = Packed(directory, converted, dtype)
+    return [*converted.weights, *(packed.directory.iterdir() if packed.is_there else ())]
 
 
 @cache
