@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ TEXTS = [SHORT, "the worst thing I have ever seen, not worth the money", "a grea
 LONG = "good film with a great cast " * 30
 NEAR = 2e-3
 Scores = dict[str, float]
-LOADERS: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader]
+LOADERS: list[Callable[[], Any]] = [
+    TransformersLoader,
+    MappedLoader,
+    partial(SubprocessLoader, inner="mapped"),
+    OnnxRuntimeLoader,
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ Form = Callable[[Path], Path | None]
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    kinds: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader]
+    mapped = partial(SubprocessLoader, inner="mapped")
+    kinds: list[Callable[[], Any]] = [TransformersLoader, MappedLoader, mapped, OnnxRuntimeLoader]
     return [kind() for kind in kinds]
 
 

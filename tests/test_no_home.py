@@ -75,7 +75,7 @@ def test_a_checkpoint_of_ones_own_needs_no_home(tmp_path: Path, nobody: dict[str
 
 
 def test_with_a_cache_the_server_works(tmp_path: Path, nobody: dict[str, str]) -> None:
-    """Also in a child process, which loads as `mapped` does."""
+    """Also in a child process."""
     chosen = "[{strategy: persistent, loader: transformers}, {strategy: on-demand, loader: subprocess}]"
     variables = {"RESIDENCY_CACHE": str(embedded().parent), "RESIDENCY_STRATEGIES": chosen}
     with uvicorn(tmp_path / "log", variables=nobody | variables) as client:

@@ -26,23 +26,36 @@ from safetensors.torch import load_file, save_file
 from core.bench.client import connect
 from core.errors import LoadFailed, ModelCrashed
 from core.models import children
-from core.models.children import ForkServer
+from core.models.children import PRELOAD, ForkServer
+from core.models.fork_server import Order
 from core.models.mapped_loader import MappedLoader
+from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.precision import converted
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
 from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
+from tests.architectures import build
 from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for
+from tests.test_forms import phobert
 
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
 LABELS = ["POSITIVE", "NEGATIVE"]
+OPTIONS: dict[str, dict[str, Any]] = {  # by the inner loader: its way that needs no measuring first
+    "onnxruntime": {"inner": "onnxruntime", "pack": False},
+    "mapped": {"inner": "mapped", "linear": "stock"},
+}
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def inner(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def loader() -> SubprocessLoader:
-    return SubprocessLoader(linear="stock")
+def loader(inner: str) -> SubprocessLoader:
+    return SubprocessLoader(**OPTIONS[inner])
 
 
 @pytest.fixture
@@ -84,11 +97,84 @@ def in_flight(pool: ThreadPoolExecutor, model: SubprocessModel) -> Future[Any]:
     return future
 
 
-def test_answers_what_the_mapped_loader_answers(model: SubprocessModel, embedded_directory: Path) -> None:
-    mapped = MappedLoader(linear="stock").load(embedded_directory)
-    assert model.predict(TEXTS) == mapped.predict(TEXTS)
-    assert model.nbytes == mapped.nbytes
+def test_answers_what_the_inner_loader_answers(model: SubprocessModel, inner: str, embedded_directory: Path) -> None:
+    loader: Any = OnnxRuntimeLoader(pack=False) if inner == "onnxruntime" else MappedLoader(linear="stock")
+    same = loader.load(embedded_directory)
+    assert model.predict(TEXTS) == same.predict(TEXTS)
+    assert (model.loaded_by, model.dtype, model.nbytes) == ("subprocess", "float32", same.nbytes)
     assert set(model.phases) == {"fork", "resolve", "weights", "structure", "tokenizer"}
+    same.close("request")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"linear": "stock"}, "'dtype: bfloat16' and 'linear' need 'inner: mapped'"),
+        ({"dtype": "bfloat16"}, "'dtype: bfloat16' and 'linear' need 'inner: mapped'"),
+        ({"dtype": "int8", "pack": False}, "'dtype: int8' has packed weights only"),
+        ({"inner": "mapped", "dtype": "int8"}, "'dtype: int8' and 'pack' need 'inner: onnxruntime'"),
+        ({"inner": "mapped", "pack": True}, "'dtype: int8' and 'pack' need 'inner: onnxruntime'"),
+    ],
+)
+def test_options_that_the_inner_loader_does_not_have_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        SubprocessLoader(**options)
+
+
+def test_packed_and_quantized_weights_are_made_before_a_child_is_asked(embedded_directory: Path) -> None:
+    loader = SubprocessLoader(dtype="int8", deadline=2)
+    model = loader.load(embedded_directory)
+    assert (model.loaded_by, model.dtype) == ("subprocess", "int8")
+    assert model.nbytes == loader.size(embedded_directory)
+    assert labels(model) == LABELS
+    model.close("manual")
+
+
+CONVERTED = """
+import sys
+from pathlib import Path
+from core.models.subprocess_loader import SubprocessLoader
+model = SubprocessLoader(deadline=2).load(Path(sys.argv[1]))
+print(model.loaded_by, len(model.predict(["a good film"])))
+"""
+
+
+def test_a_conversion_is_no_part_of_a_childs_deadline(tmp_path: Path) -> None:
+    directory = build(tmp_path / "model", "bert")
+    done = run_python("-c", CONVERTED, str(directory), variables={"RESIDENCY_CACHE": str(tmp_path / "cache")})
+    assert done.stdout == "subprocess 1\n", done.stderr
+    assert any((tmp_path / "cache" / "onnx").glob("graph-*"))
+
+
+def test_what_cannot_be_converted_is_loaded_by_mapped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a child of the other fork server: the one for graphs stays without torch."""
+    directory = build(tmp_path / "model", "roberta")
+    phobert(directory)
+    expected = MappedLoader().load(directory).predict(TEXTS)
+    loader = SubprocessLoader()
+    for _ in range(2):
+        model = loader.load(directory)
+        assert (model.loaded_by, model.dtype) == ("mapped", "float32")
+        assert model.predict(TEXTS) == expected
+        model.close("request")
+    [warning] = [record.getMessage() for record in caplog.records if "uses 'mapped'" in record.getMessage()]
+    assert "written in Python alone" in warning
+    assert libraries(children.fork_server("mapped")) & {"libtorch_cpu.so"}
+    assert not libraries(children.fork_server("onnxruntime")) & {"libtorch_cpu.so"}
+
+
+def libraries(server: ForkServer) -> set[str]:
+    """The files' names that the process has mapped."""
+    return {Path(each.path).name for each in psutil.Process(server._process.pid).memory_maps()}
+
+
+def test_the_fork_server_for_graphs_imports_neither_torch_nor_transformers() -> None:
+    script = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {PRELOAD['onnxruntime']}];"
+        " print('onnxruntime' in sys.modules, {'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = run_python("-c", script)
+    assert done.stdout == "True set()\n", done.stderr
 
 
 def test_closing_ends_the_process(loader: SubprocessLoader, embedded_directory: Path) -> None:
@@ -178,8 +264,8 @@ def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessMo
     assert labels(model) == LABELS
 
 
-def test_one_that_hangs_is_ended_at_its_deadline(embedded_directory: Path) -> None:
-    model = SubprocessLoader(linear="stock", deadline=0.5).load(embedded_directory)
+def test_one_that_hangs_is_ended_at_its_deadline(inner: str, embedded_directory: Path) -> None:
+    model = SubprocessLoader(**OPTIONS[inner], deadline=0.5).load(embedded_directory)
     child = stop(model)
     with pytest.raises(ModelCrashed, match="no answer within"):
         model.predict(TEXTS)
@@ -225,8 +311,12 @@ def test_what_fails_in_the_child_keeps_its_traceback(model: SubprocessModel) -> 
     assert labels(model) == LABELS
 
 
-def test_children_find_the_models_classes_imported(model: SubprocessModel) -> None:
-    assert {"torch", "transformers.models.bert.modeling_bert"} <= set(model.preloaded)
+def test_children_find_imported_what_they_need(model: SubprocessModel, inner: str) -> None:
+    needed = {
+        "onnxruntime": {"core.models.onnx.network", "core.models.onnx.tokens"},
+        "mapped": {"torch", "transformers.models.bert.modeling_bert"},
+    }
+    assert needed[inner] <= set(model.preloaded)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +342,8 @@ def test_what_cannot_be_preloaded_is_an_error(
     server.close()
 
 
-def test_a_killed_fork_server_is_replaced(model: SubprocessModel) -> None:
-    server = children.fork_server()
+def test_a_killed_fork_server_is_replaced(model: SubprocessModel, inner: str) -> None:
+    server = children.fork_server(inner)
     child = stop(model)
     with ThreadPoolExecutor(1) as pool:
         waiting = in_flight(pool, model)
@@ -262,14 +352,18 @@ def test_a_killed_fork_server_is_replaced(model: SubprocessModel) -> None:
             waiting.result(SECONDS)
     wait_for(lambda: has_ended(child))
     assert labels(model) == LABELS
-    assert children.fork_server() is not server
+    assert children.fork_server(inner) is not server
 
 
 def test_a_hanging_fork_server_delays_no_failure_and_is_replaced(
-    model: SubprocessModel, loader: SubprocessLoader, embedded_directory: Path, monkeypatch: pytest.MonkeyPatch
+    model: SubprocessModel,
+    loader: SubprocessLoader,
+    inner: str,
+    embedded_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(children, "SPAWN_SECONDS", 0.5)
-    server = children.fork_server()
+    server = children.fork_server(inner)
     child = stop(model)
     psutil.Process(server._process.pid).suspend()
     with ThreadPoolExecutor(1) as pool:
@@ -280,8 +374,8 @@ def test_a_hanging_fork_server_delays_no_failure_and_is_replaced(
             waiting.result(SECONDS)
         assert monotonic() - killed < 1
     assert labels(model) == LABELS
-    assert children.fork_server() is not server
-    children.fork_server()._crashed("found dead")
+    assert children.fork_server(inner) is not server
+    children.fork_server(inner)._crashed("found dead")
     another = loader.load(embedded_directory)
     assert labels(another) == LABELS
     another.close("manual")
@@ -304,8 +398,8 @@ def test_an_interrupted_question_has_no_answer_later(model: SubprocessModel) -> 
     assert [label for label, _ in model.predict(TEXTS[::-1])] == LABELS[::-1]
 
 
-def test_a_hanging_model_holds_up_no_other_one() -> None:
-    with running(settings("lru-cached")) as (server, client):
+def test_a_hanging_model_holds_up_no_other_one(inner: str) -> None:
+    with running(settings("lru-cached", inner)) as (server, client):
         for model_id in "ab":
             client.post("/predict-lru-cached", json={"texts": TEXTS, "model": model_id})
         [fork_server] = psutil.Process(server.pid).children()
@@ -357,29 +451,29 @@ class Crashing:
         self.load = loader.load
         spawn = loader._spawn
 
-        def killed(directory: Path) -> children.Child:
+        def killed(directory: Path) -> tuple[children.Child, Order]:
             loader._spawn = spawn  # type: ignore[method-assign]
-            child = spawn(directory)
+            child, order = spawn(directory)
             child.kill()
             wait_for(child.has_ended)
-            return child
+            return child, order
 
         loader._spawn = killed  # type: ignore[method-assign]
 
 
 HUNG = """
-import os, sys
+import json, sys
 from pathlib import Path
 print("imported")
 from core.models.subprocess_loader import SubprocessLoader
-loader = SubprocessLoader(linear="stock")
+loader = SubprocessLoader(**json.loads(sys.argv[3]))
 model = loader.load(Path(sys.argv[1]))
 print("hanging", flush=True)
 loader.load(Path(sys.argv[2]))
 """
 
 
-def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) -> None:
+def test_no_process_outlives_its_parent_not_even_in_a_hung_load(inner: str, tmp_path: Path) -> None:
     """The parent is killed while one child is idle and another one hangs, at a lock; `__main__` ran once."""
     directory, half = checkpoint_in(tmp_path / "a"), checkpoint_in(tmp_path / "half")
     tensors = load_file(half / "model.safetensors")
@@ -391,7 +485,7 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) 
     script = tmp_path / "hung.py"
     script.write_text(HUNG)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), str(directory), str(half)]
+    command = [sys.executable, str(script), str(directory), str(half), json.dumps(OPTIONS[inner])]
     parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert [parent.stdout.readline() for _ in range(2)] == ["imported\n", "hanging\n"]
@@ -408,27 +502,28 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(tmp_path: Path) 
     lock.close()
 
 
-def test_a_server_process_needs_no_torch() -> None:
+def test_a_server_process_needs_no_engine(inner: str) -> None:
     script = (
         "import sys; from core.models.embedded import embedded; from core.models.subprocess_loader import"
-        " SubprocessLoader; loader = SubprocessLoader(); loader.load(embedded()).predict(['I love it.']);"
-        " print('torch' in sys.modules)"
+        f" SubprocessLoader; loader = SubprocessLoader(**{OPTIONS[inner]});"
+        " loader.load(embedded()).predict(['I love it.']);"
+        " print({'torch', 'transformers', 'onnxruntime'} & set(sys.modules))"
     )
     done = run_python("-c", script)
-    assert done.stdout == "False\n", done.stderr
+    assert done.stdout == "set()\n", done.stderr
 
 
-def settings(strategy: str) -> dict[str, Any]:
-    choice = {"strategy": strategy, "loader": {"name": "subprocess", "linear": "stock"}}
+def settings(strategy: str, inner: str) -> dict[str, Any]:
+    choice = {"strategy": strategy, "loader": {"name": "subprocess", **OPTIONS[inner]}}
     return {"strategies": [choice], "models": {"a": "embedded", "b": "embedded"}}
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_kills_under_load_fail_only_requests_in_flight(kills: int) -> None:
+def test_kills_under_load_fail_only_requests_in_flight(kills: int, inner: str) -> None:
     """Two clients at a time; a random child is killed again and again."""
     outcomes: list[tuple[int, float]] = []
     over = Event()
-    with running(settings("persistent")) as (server, client), ThreadPoolExecutor(2) as pool:
+    with running(settings("persistent", inner)) as (server, client), ThreadPoolExecutor(2) as pool:
         [fork_server] = psutil.Process(server.pid).children()
 
         def ask(model_id: str) -> None:
@@ -462,7 +557,7 @@ def test_kills_under_load_fail_only_requests_in_flight(kills: int) -> None:
 
 
 def test_two_workers_have_children_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "app.yaml").write_text(json.dumps(settings("persistent")))
+    (tmp_path / "app.yaml").write_text(json.dumps(settings("persistent", "onnxruntime")))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = ["-m", "uvicorn", "core.app:app", "--port", str(port), "--workers", "2", "--log-level", "warning"]

@@ -136,8 +136,8 @@ def test_who_computes_with_fewer_cores_or_has_bound_the_threads_is_left_alone(va
 
 
 @pytest.mark.skipif(threads.cores() < 2, reason="needs two cores")
-@pytest.mark.parametrize("loader", ["mapped", "subprocess"])
-def test_a_servers_forwards_are_spread(loader: str) -> None:
+@pytest.mark.parametrize("loader", ["mapped", {"name": "subprocess", "inner": "mapped"}], ids=["mapped", "subprocess"])
+def test_a_servers_forwards_are_spread(loader: str | dict[str, str]) -> None:
     """By one thread that is kept to one core, in the process that computes; the server's main thread has the choice."""
     settings = {"strategies": [{"strategy": "persistent", "loader": loader}]}
     with running(settings) as (server, client):

@@ -1,4 +1,4 @@
-"""A server process's end of the conversations with its fork server and with that one's children. Linux only."""
+"""A server process's end of the conversations with its fork servers and with their children. Linux only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ START_SECONDS = 120.0  # for the imports, from the slowest disk
 SPAWN_SECONDS = 10.0  # for a fork
 END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
 FAILURES = {kind.__name__: kind for kind in (ModelReferenceError, NoFiniteScore, NoTokens, UnknownToken)}
-PRELOAD = ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader")
+PRELOAD = {  # by the loader that children use
+    "onnxruntime": tuple(f"{__package__}.onnx.{name}" for name in ("loader", "network", "session", "tokens")),
+    "mapped": ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader"),
+}
 BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
 import main; main(*rest)"
 
@@ -97,12 +100,12 @@ class Child:
 
 
 class ForkServer:
-    """A process that has done the imports, for all loaders of this process; its children end with it.
+    """A process that has done the imports of one loader, for all models of this process; its children end with it.
 
     It begins to import at once, and ends with this process, however that ends.
     """
 
-    def __init__(self, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(self, preload: Sequence[str]) -> None:
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline, lifeline = socket.socketpair()
         arguments = [sys.path, control.fileno(), lifeline.fileno(), preload]
@@ -229,15 +232,18 @@ def _ends(handle: int, seconds: float) -> bool:
 
 
 _starting = Lock()
-_server: ForkServer | None = None
+_servers: dict[str, ForkServer] = {}
 
 
-def fork_server() -> ForkServer:
-    """The one of this process, begun when it is first asked for, and again when it has ended."""
-    global _server
+def fork_server(loader: str) -> ForkServer:
+    """This process's one for that loader, begun when it is first asked for, and again when it has ended.
+
+    Each loader has its own: a child shares all that is imported, and what it does not need costs it memory and time.
+    """
     with _starting:
-        if _server is None or not _server.is_alive():
-            if _server is not None:
-                _server.close()
-            _server = ForkServer()
-        return _server
+        server = _servers.get(loader)
+        if server is None or not server.is_alive():
+            if server is not None:
+                server.close()
+            server = _servers[loader] = ForkServer(PRELOAD[loader])
+        return server

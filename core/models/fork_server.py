@@ -1,6 +1,6 @@
 """The process that children are forked from, and the children. Linux only.
 
-It has imported torch and the model classes, holds templates and tokenizers, and never starts a thread or
+It has done the imports of one loader, holds what that one's loads have in common, and never starts a thread or
 opens a checkpoint: a child does that. `children.py` is the other end of both conversations.
 """
 
@@ -19,17 +19,36 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..threads import spread_forwards
 
 if TYPE_CHECKING:
     from .classifier import Classifier
-    from .mapped_loader import MappedLoader
 
 PACKET = 1 << 16  # bytes; no message of the control conversation is larger
 PR_SET_PDEATHSIG = 1
 WORDS = ["What the forward imports when it first runs is imported, too."]
+LOADERS = {"onnxruntime": (".onnx.loader", "OnnxRuntimeLoader"), "mapped": (".mapped_loader", "MappedLoader")}
+Common = tuple[dict[Any, Any], ...]
+
+
+class Order(NamedTuple):
+    """What a child is to load, and how."""
+
+    loader: str  # one of `LOADERS`
+    options: str  # the loader's, as JSON
+    directory: str
+
+
+class Loader(Protocol):
+    """A loader whose loads have something in common, which a child makes for all later ones."""
+
+    def load(self, directory: Path) -> Classifier: ...
+
+    def common(self) -> Common: ...
+
+    def adopt(self, common: Common) -> None: ...
 
 
 def main(control: int, lifeline: int, preload: Sequence[str]) -> None:
@@ -66,7 +85,7 @@ class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._modules: list[str] = []
-        self._loaders: dict[str, MappedLoader] = {}  # by their options
+        self._loaders: dict[tuple[str, str], Loader] = {}  # by their names and options
         self._ended: set[int] = set()  # children that were killed, and may still be dying
 
     def serve(self) -> None:
@@ -107,16 +126,17 @@ class _Server:
         """Adopt what a child has prepared; it comes through memory, never from a disk."""
         with os.fdopen(os.dup(prepared), "rb") as stream:
             stream.seek(0)
-            options, common, modules = pickle.load(stream)  # noqa: S301 - a child of ours has written it
-        self._loader(options).adopt(common)
+            order, common, modules = pickle.load(stream)  # noqa: S301 - a child of ours has written it
+        self._loader(order).adopt(common)
         return self.import_modules(modules)
 
-    def _loader(self, options: str) -> MappedLoader:
-        from .mapped_loader import MappedLoader
-
-        if options not in self._loaders:
-            self._loaders[options] = MappedLoader(**json.loads(options))
-        return self._loaders[options]
+    def _loader(self, order: Order) -> Loader:
+        key = order.loader, order.options
+        if key not in self._loaders:
+            module, name = LOADERS[order.loader]
+            cls = getattr(importlib.import_module(module, __package__), name)
+            self._loaders[key] = cls(**json.loads(order.options))
+        return self._loaders[key]
 
     def _spawn(self, fds: Sequence[int]) -> None:
         server = os.getpid()
@@ -141,18 +161,9 @@ class _Server:
         with socket.socket(fileno=conversation) as connection, connection.makefile("rw", encoding="utf-8") as lines:
             if not (first := lines.readline()):
                 os._exit(0)  # whoever wanted this child has gone
-            order = json.loads(first)
             try:
                 spread_forwards()
-                before = set(sys.modules)
-                loader = self._loader(order["options"])
-                model = loader.load(Path(order["directory"]))
-                if prepared is not None:
-                    model.check()
-                    model.predict(WORDS)
-                    modules = [name for name in set(sys.modules) - before if _importable(name)]
-                    with os.fdopen(prepared, "wb") as stream:
-                        pickle.dump((order["options"], loader.common(), sorted(modules)), stream)
+                model = self._load(Order(*json.loads(first)), prepared)
             except Exception as error:
                 _answer(lines, _failure(error))
                 return
@@ -164,6 +175,28 @@ class _Server:
                 except Exception as error:
                     _answer(lines, _failure(error))
         os._exit(0)
+
+    def _load(self, order: Order, prepared: int | None) -> Classifier:
+        """The model; where this is the first child for it, the file `prepared` has what later ones need not make."""
+        modules = set(sys.modules)
+        loader = self._loader(order)
+        before = loader.common()
+        model = loader.load(Path(order.directory))
+        if prepared is not None:
+            model.check()
+            model.predict(WORDS)
+            new = sorted(name for name in set(sys.modules) - modules if _importable(name))
+            with os.fdopen(prepared, "wb") as stream:
+                pickle.dump((order, _made_since(before, loader.common()), new), stream)
+        return model
+
+
+def _made_since(before: Common, now: Common) -> Common:
+    """What of `now` was not there before, so that a child need not pass on what it has from others."""
+    return tuple(
+        {key: value for key, value in new.items() if key not in old or old[key] is not value}
+        for old, new in zip(before, now, strict=True)
+    )
 
 
 def _threads() -> int:

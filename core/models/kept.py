@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -45,12 +45,26 @@ class Kept(Generic[Key, Value]):
                     return self._values[key]
             value = make()
             with self._lock:
-                self._values[key] = value
+                self._keep(key, value)
                 self._made += 1
                 self._making.pop(key, None)
-                if len(self._values) > self._most:
-                    self._values.popitem(last=False)
             return value
+
+    def items(self) -> dict[Key, Value]:
+        """A copy of what is kept."""
+        with self._lock:
+            return dict(self._values)
+
+    def adopt(self, values: Mapping[Key, Value]) -> None:
+        """Keep what another process has made."""
+        with self._lock:
+            for key, value in values.items():
+                self._keep(key, value)
+
+    def _keep(self, key: Key, value: Value) -> None:
+        self._values[key] = value
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
 
     def count(self) -> Count:
         with self._lock:

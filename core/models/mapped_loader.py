@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
-Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[str, "Tokenizer"]], dict[str, Path], set[str]]
+Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[str, "Tokenizer"]], dict[str, Path], dict[str, None]]
 
 
 class MappedLoader:
@@ -102,7 +102,8 @@ class MappedLoader:
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
         with self._lock:
-            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy(), self._warned.copy()
+            warned = dict.fromkeys(self._warned)
+            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy(), warned
 
     def adopt(self, common: Common) -> None:
         """Take what another loader with the same options has made."""
@@ -111,7 +112,7 @@ class MappedLoader:
             self._templates |= templates
             self._tokenizers |= tokenizers
             self._converted |= converted
-            self._warned |= warned
+            self._warned.update(warned)
 
     def _in_dtype(self, directory: Path, key: str) -> Path:
         if key not in self._converted or not self._converted[key].is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -16,18 +17,24 @@ import pluggy
 from pydantic import Field
 
 from ..contracts import Prediction, Reason
-from . import checkpoint
+from . import checkpoint, precision
 from .checkpoint import identity
 from .heads import named
-from .mapped_loader import MappedLoader
-from .precision import BYTES, Dtype, computable
+from .kept import Kept
+from .onnx import conversion
+from .onnx import loader as onnx
+from .onnx.conversion import CannotConvert
+from .onnx.packed import Packed
 
 if TYPE_CHECKING:
     from .children import Child, ForkServer
+    from .fork_server import Order
+
+BYTES = onnx.BYTES | precision.BYTES
 
 
 class SubprocessLoader:
-    """Loads as `mapped` does, in a child process that is forked when the imports are done.
+    """Loads as `onnxruntime` or `mapped` does, in a child process that is forked when the imports are done.
 
     Closing a model ends its process. One that crashes, or gives no answer within `deadline` seconds, fails
     the requests that it was answering, and no others.
@@ -38,54 +45,81 @@ class SubprocessLoader:
     def __init__(
         self,
         *,
-        dtype: Dtype = "float32",
+        inner: Literal["onnxruntime", "mapped"] = "onnxruntime",
+        dtype: Literal["float32", "bfloat16", "int8"] = "float32",
         linear: Literal["auto", "stock"] = "auto",
+        pack: Literal["auto"] | bool = "auto",
         deadline: Annotated[float, Field(gt=0, le=3600)] = 120.0,
     ) -> None:
-        """Raises ValueError on a system other than Linux."""
+        """Raises ValueError on a system other than Linux, and for an option that the inner loader does not have."""
         if sys.platform != "linux":
-            raise ValueError("the loader 'subprocess' needs Linux; use 'mapped'")
-        from . import children
+            raise ValueError("the loader 'subprocess' needs Linux; use 'onnxruntime' or 'mapped'")
+        from . import children, fork_server
 
-        self._children = children
-        self._dtype = computable(dtype)
-        self._options = json.dumps({"dtype": self._dtype, "linear": linear})
+        options = _options(inner, dtype, linear, pack)
+        self._children, self._new_order = children, fork_server.Order
+        self._inner = inner
+        self._dtype: str = options["dtype"]
+        self._options = json.dumps(options)
+        self._packs = pack is True or dtype == "int8"
         self._deadline = deadline
-        children.fork_server()  # it imports while the rest of the start-up goes on
+        self._tried: Kept[str, CannotConvert | None] = Kept("conversions", 4096)  # by the files' identity
+        children.fork_server(inner)  # it imports while the rest of the start-up goes on
 
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def prepare(self, directory: Path) -> None:
-        """Have a child make what all later ones begin with: the architecture's template and the tokenizer."""
+        """Have the checkpoint converted, and a child make what all later ones begin with: a template, a tokenizer."""
         self._prepared(directory)
 
     def load(self, directory: Path) -> SubprocessModel:
         """Raises ModelReferenceError for what is no checkpoint, RuntimeError for what fails in the child, ModelCrashed
-        when it ends or hangs. Only the child reads files: where a disk hangs, it can be killed.
+        when it ends or hangs. Only the child maps the files, and reads more than their headers.
         """
-        return SubprocessModel(lambda: self._spawn(directory), self._order(directory), self._deadline)
+        return SubprocessModel(lambda: self._spawn(directory), self._inner, self._deadline)
 
-    def _spawn(self, directory: Path) -> Child:
+    def _spawn(self, directory: Path) -> tuple[Child, Order]:
+        """A new child, and what it is to be told."""
         try:
-            return self._prepared(directory).spawn()
+            server, order = self._prepared(directory)
+            return server.spawn(), order
         except self._children.ForkServerGone:  # it was not known to be gone
-            return self._prepared(directory).spawn()
+            server, order = self._prepared(directory)
+            return server.spawn(), order
 
-    def _order(self, directory: Path) -> dict[str, str]:
-        return {"options": self._options, "directory": str(directory)}
+    def _prepared(self, directory: Path) -> tuple[ForkServer, Order]:
+        state = identity(directory)
+        order = self._order(directory, state)
+        server = self._children.fork_server(order.loader)
+        server.once((order.loader, order.options, state), lambda: self._prepare(server, order))
+        return server, order
 
-    def _prepared(self, directory: Path) -> ForkServer:
-        server = self._children.fork_server()
-        server.once((self._options, identity(directory)), lambda: self._prepare(server, directory))
-        return server
+    def _order(self, directory: Path, state: str) -> Order:
+        """What a child is told: to load by `mapped` what the inner loader cannot load."""
+        if self._inner == "onnxruntime" and (reason := self._tried.get(state, lambda: self._convert(directory))):
+            if importlib.util.find_spec("torch") is None:
+                raise reason
+            precision.warn_once(f"Loader 'subprocess' uses 'mapped' for {directory}: {reason}.")
+            return self._new_order("mapped", "{}", str(directory))
+        return self._new_order(self._inner, self._options, str(directory))
 
-    def _prepare(self, server: ForkServer, directory: Path) -> None:
+    def _convert(self, directory: Path) -> CannotConvert | None:
+        """Have the checkpoint converted, for which a child would have no more than its deadline, or say why not."""
+        try:
+            converted = conversion.converted(directory)
+            if self._packs:
+                Packed(directory, converted, self._dtype).make()
+        except CannotConvert as reason:
+            return reason
+        return None
+
+    def _prepare(self, server: ForkServer, order: Order) -> None:
         memory = os.memfd_create("prepared")
         try:
             child = server.spawn(prepared=memory)
             try:
-                child.ask(self._order(directory), self._children.START_SECONDS)
+                child.ask(order, self._children.START_SECONDS)
             finally:
                 child.end()
             server.keep(memory)
@@ -93,19 +127,36 @@ class SubprocessLoader:
             os.close(memory)
 
 
+def _options(
+    inner: str, dtype: Literal["float32", "bfloat16", "int8"], linear: str, pack: Literal["auto"] | bool
+) -> dict[str, Any]:
+    """Those of the inner loader. Raises ValueError for one that it does not have."""
+    if inner == "mapped":
+        if dtype == "int8" or pack != "auto":
+            raise ValueError("'dtype: int8' and 'pack' need 'inner: onnxruntime'; with 'inner: mapped' leave them out")
+        return {"dtype": precision.computable(dtype), "linear": linear}
+    if dtype == "bfloat16" or linear != "auto":
+        raise ValueError(
+            "'dtype: bfloat16' and 'linear' need 'inner: mapped'; with 'inner: onnxruntime' leave them out"
+        )
+    onnx.check_options(dtype, pack)
+    return {"dtype": dtype, "pack": pack}
+
+
 class SubprocessModel:
     """`core.contracts.Model` in a child process; a crashed one is replaced at the next `predict`."""
 
     own_process = True
 
-    def __init__(self, spawn: Callable[[], Child], order: Mapping[str, str], deadline: float) -> None:
+    def __init__(self, spawn: Callable[[], tuple[Child, Order]], inner: str, deadline: float) -> None:
+        """`inner` is the loader that children are meant to use."""
         self.phases: Mapping[str, float] = {}
         self.nbytes = 0
         self.loaded_by = self.dtype = ""
         self.preloaded: list[str] = []  # modules that the child has found imported
         self.reloading: Callable[[Callable[[], None]], None] = lambda load: load()
         self._spawn = spawn
-        self._order = order
+        self._inner = inner
         self._labels: Sequence[str] = ()
         self._deadline = deadline
         self._turn = Lock()  # held by the one thread that talks to the child
@@ -142,19 +193,19 @@ class SubprocessModel:
     def _load(self) -> None:
         began = perf_counter()
         self._end_child()
-        self._child = self._spawn()
+        self._child, order = self._spawn()
         if self._closed:  # `close` may have looked for the child before it was there
             self._end_child()
             raise RuntimeError("this model is closed; a strategy must not lend it out any more")
         try:
-            answer = self._child.ask(self._order, self._deadline)
+            answer = self._child.ask(order, self._deadline)
         except BaseException:
             self._end_child()
             raise
         phases: dict[str, Any] = answer["phases"]
         self.phases = {"fork": perf_counter() - began - sum(phases.values()), **phases}
         self.nbytes = answer["nbytes"]
-        fell_back = answer["loaded_by"] != MappedLoader.name
+        fell_back = answer["loaded_by"] != self._inner
         self.loaded_by = answer["loaded_by"] if fell_back else SubprocessLoader.name
         self.dtype = answer["dtype"]
         self._labels = answer["labels"]

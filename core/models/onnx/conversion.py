@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from ...errors import ModelReferenceError
 from .. import checkpoint
@@ -33,12 +34,20 @@ SECONDS = 1800.0  # until a conversion is given up
 NEEDS = ("torch", "transformers", "onnx", "onnxscript")
 
 
-class Converted(NamedTuple):
+@dataclass(frozen=True)
+class Converted:
     """A checkpoint's graph and tokenizer."""
 
     graph: Part[GraphFacts]
     tokenizer: Part[TokenizerFacts]
-    weights: list[Path]  # the files that hold the tensors that `GraphFacts.weights` names, in float32
+    directory: Path  # of the checkpoint
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The files that hold the tensors that `GraphFacts.weights` names, in float32; made so now if they are not."""
+        if self.graph.facts.converts_weights:
+            return [_weights(self.directory)]
+        return checkpoint.weights(in_dtype(self.directory, "float32"))
 
 
 class CannotConvert(ModelReferenceError):
@@ -46,14 +55,16 @@ class CannotConvert(ModelReferenceError):
 
 
 def found(directory: Path) -> Converted | None:
-    """What the checkpoint is converted to, if it is."""
+    """What the checkpoint is converted to, if it is. Maps nothing: whoever truncates a file ends no process."""
     graph, tokenizer = find_graph(directory), find_tokenizer(directory)
-    if graph is None or tokenizer is None:
+    if graph is None or tokenizer is None or (graph.facts.converts_weights and not _weights(directory).is_file()):
         return None
-    if not graph.facts.converts_weights:
-        return Converted(graph, tokenizer, checkpoint.weights(in_dtype(directory, "float32")))
-    weights = folder() / name_of("weights", checkpoint.known_sha256(directory)[:24]) / checkpoint.WEIGHTS
-    return Converted(graph, tokenizer, [weights]) if weights.is_file() else None
+    return Converted(graph, tokenizer, directory)
+
+
+def _weights(directory: Path) -> Path:
+    """Where the weights are of a checkpoint whose own file does not hold them as the graph takes them."""
+    return folder() / name_of("weights", checkpoint.known_sha256(directory)[:24]) / checkpoint.WEIGHTS
 
 
 def converted(directory: Path, export: Callable[[Path], str] | None = None) -> Converted:

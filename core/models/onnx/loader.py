@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("residency")
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
+Found = tuple[Converted, Packed] | CannotConvert
+Common = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
+
+
+def check_options(dtype: str, pack: Literal["auto"] | bool) -> None:
+    """Raise ValueError for a `pack` that is impossible."""
+    if dtype == "int8" and pack is False:
+        raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
 
 
 class OnnxRuntimeLoader:
@@ -41,8 +49,7 @@ class OnnxRuntimeLoader:
 
     def __init__(self, *, dtype: Literal["float32", "int8"] = "float32", pack: Literal["auto"] | bool = "auto") -> None:
         """Raises ValueError for a `pack` that is impossible."""
-        if dtype == "int8" and pack is False:
-            raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
+        check_options(dtype, pack)
         # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
         from ..arrays import MappedArrays
         from . import network, session, tokens
@@ -50,7 +57,7 @@ class OnnxRuntimeLoader:
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
-        self._found: Kept[str, tuple[Converted, Packed] | CannotConvert] = Kept("conversions", 4096)  # by identity
+        self._found: Kept[str, Found] = Kept("conversions", 4096)  # by identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
         self._warned: set[str] = set()
@@ -91,7 +98,16 @@ class OnnxRuntimeLoader:
         model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
         return model
 
-    def _find(self, directory: Path) -> tuple[Converted, Packed] | CannotConvert:
+    def common(self) -> Common:
+        """What loads have in common; it can be pickled, for another process's loader with the same options."""
+        return self._found.items(), tokenizers.items()
+
+    def adopt(self, common: Common) -> None:
+        """Take what another loader with the same options has made."""
+        self._found.adopt(common[0])
+        tokenizers.adopt(common[1])
+
+    def _find(self, directory: Path) -> Found:
         """What a checkpoint is converted to, made now where it is not; or why it cannot be."""
         try:
             converted = conversion.converted(directory)

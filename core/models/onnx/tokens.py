@@ -20,7 +20,7 @@ OUTPUTS: dict[str, Callable[[Encoding], list[int]]] = {
 
 
 class FastTokens:
-    """`core.models.classifier.Tokens` without transformers; threads and models may share it.
+    """`core.models.classifier.Tokens` without transformers; threads and models may share it, and it can be pickled.
 
     The length that texts are cut to is a state of the tokenizer below, so that it is set once: whoever needs another
     one takes another object.
@@ -31,7 +31,7 @@ class FastTokens:
         self.pads_left = facts.pads_left
         self._pad_id = facts.pad_id
         self._max_tokens = max_tokens
-        self._outputs = [(name, OUTPUTS[name]) for name in facts.inputs]
+        self._outputs = facts.inputs
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction="left" if facts.truncates_left else "right")
@@ -41,7 +41,7 @@ class FastTokens:
         if max_tokens != self._max_tokens:
             raise ValueError(f"this tokenizer cuts texts to {self._max_tokens} tokens, not to {max_tokens}")
         encodings = [self._tokenizer.encode(text) for text in texts]
-        return {name: [output(encoding) for encoding in encodings] for name, output in self._outputs}
+        return {name: [OUTPUTS[name](encoding) for encoding in encodings] for name in self._outputs}
 
     def vocabulary(self) -> int:
         ids = [i for i in self._tokenizer.get_vocab().values() if i != self._pad_id]
