@@ -147,7 +147,11 @@ class StrategyChoice(BaseModel):
     def _from_short_form(cls, value: Any) -> Any:
         return {"strategy": value} if isinstance(value, str) else value
 
-    def shown_as(self, *, several_loaders: bool) -> str:
-        """The label; without one the strategy, and its loader if that is not the default, or if there are several."""
-        plain = self.loader == LoaderChoice() and not several_loaders
-        return self.label or (self.strategy if plain else f"{self.strategy}, {self.loader.name}")
+    def shown_as(self, dtype: str, *, several_loaders: bool) -> str:
+        """The label; without one the strategy, and its loader if that is not the default, or if there are several.
+
+        A `dtype` other than float32 goes with the loader.
+        """
+        plain = self.loader == LoaderChoice() and dtype == "float32" and not several_loaders
+        loader = self.loader.name if dtype == "float32" else f"{self.loader.name} {dtype}"
+        return self.label or (self.strategy if plain else f"{self.strategy}, {loader}")

@@ -79,8 +79,12 @@ class Model(Protocol):
 class Loader(Protocol):
     """How a checkpoint becomes a model. Its options are the keyword-only parameters of `__init__`.
 
-    It may also have `prepare(checkpoint)`, called for each checkpoint before the server is ready, for what
-    all loads of its kind have in common: imports, above all.
+    It may also have
+
+    - `prepare(checkpoint)`, called for each checkpoint before the server is ready, for what all loads of its kind have
+      in common: imports, above all.
+    - `convert(checkpoint)`, for what is written into the cache once. An experiment calls it before its first trial, in
+      a process of its own; a load that finds nothing there does it itself.
     """
 
     name: ClassVar[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,13 +10,12 @@ from statistics import median
 from typing import Any
 
 import psutil
-from served import CONNECTIONS, TIMEOUT, Start, running, wait_for_answer
+from served import CONNECTIONS, TIMEOUT, Start, idle_pss, running, wait_for_answer
 from tabulate import tabulate
 
 from core.bench.client import connect
 from core.bench.server import serve
 from core.errors import TrialFailed
-from core.memory import at_rest
 from core.models.references import resolve
 
 HEADERS = (
@@ -52,15 +50,14 @@ def second_worker(model: str, rounds: int) -> None:
 
 def pss(start: Start, route: str) -> tuple[float, float]:
     """In MiB, idle, after many requests: of everything, and of mapped weights."""
-    with running(start, route) as server, ThreadPoolExecutor(CONNECTIONS) as pool:
+    with running(start, route) as (server, _), ThreadPoolExecutor(CONNECTIONS) as pool:
 
         def ask(_: int) -> None:
             with connect(server.url, TIMEOUT) as client:  # a new connection, which any worker may accept
                 wait_for_answer(server, client, route)  # also one that is still starting
 
         list(pool.map(ask, range(20 * CONNECTIONS)))
-        time.sleep(1.0)
-        found, _ = at_rest(server.pid)
+        found = idle_pss(server)
         if found is None:
             raise TrialFailed("this system does not tell a process's PSS")
         main = psutil.Process(server.pid)

@@ -1,4 +1,4 @@
-"""Servers of any kind, started, asked and ended: for `peers.py`."""
+"""Servers of any kind, started, asked and ended: for `peers.py` and `start_up.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import psutil
 
 from core.bench.client import connect
 from core.bench.server import ServerProcess
+from core.bench.trial import IDLE_SECONDS
 from core.errors import TrialFailed
+from core.memory import at_rest
 
 TEXT = "The seats were narrow, but the crew was kind and we landed an hour early."  # 20 tokens with the two around
 CONNECTIONS = 16
@@ -35,14 +37,15 @@ end
 
 
 @contextmanager
-def running(start: Start, route: str) -> Iterator[ServerProcess]:
-    """A server that has answered; at the end its workers are gone, too, which not every server sees to."""
+def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
+    """A server that has answered, and the seconds from exec to that answer; at the end its workers are gone, too, which
+    not every server sees to.
+    """
     children: list[psutil.Process] = []
     try:
         with start() as server, connect(server.url, TIMEOUT) as client:
             try:
-                wait_for_answer(server, client, route)
-                yield server
+                yield server, wait_for_answer(server, client, route)
             finally:
                 with suppress(psutil.NoSuchProcess):
                     children = psutil.Process(server.pid).children(recursive=True)
@@ -52,11 +55,19 @@ def running(start: Start, route: str) -> Iterator[ServerProcess]:
                 child.kill()
 
 
-def wait_for_answer(server: ServerProcess, client: httpx.Client, route: str) -> None:
+def wait_for_answer(server: ServerProcess, client: httpx.Client, route: str) -> float:
+    """Seconds from exec until it has answered. Raises TrialFailed."""
     while not answers(client, route):
         if server.process.poll() is not None or time.perf_counter() - server.started > TIMEOUT:
             raise TrialFailed(f"it did not start: {server.last_words()}")
         time.sleep(0.01)
+    return time.perf_counter() - server.started
+
+
+def idle_pss(server: ServerProcess) -> float | None:
+    """In MiB, of the whole tree, some time after the last request; None where the system does not tell it."""
+    time.sleep(IDLE_SECONDS)
+    return at_rest(server.pid)[0]
 
 
 def answers(client: httpx.Client, route: str) -> bool:

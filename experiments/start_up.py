@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-import httpx
+from served import running
 from tabulate import tabulate
 
-from core.bench.client import connect
-from core.bench.server import ROOT, serve
+from core.bench.server import serve
+from core.errors import TrialFailed
 
 BASELINE = "FastAPI and pipeline()"
-LOADERS = ("transformers", "mapped", "subprocess")
-TIMEOUT = 120.0  # seconds
+LOADERS = ("onnxruntime", "transformers", "mapped", "subprocess")
+PEERS = Path(__file__).resolve().parent / "peers"
 
 
 def main() -> None:
@@ -40,23 +40,15 @@ def main() -> None:
 def first_answer(name: str) -> float:
     """Seconds from exec to the first 200."""
     if name == BASELINE:
-        app, folder, route, settings = "pipeline_app:app", Path(__file__).parent, "/predict", {}
+        start, route = partial(serve, {}, "pipeline_app:app", PEERS), "/predict"
     else:
-        app, folder, route = "core.app:app", ROOT, "/predict-on-demand"
         settings = {"strategies": [{"strategy": "on-demand", "loader": name}]}
-    with serve(settings, app, folder) as server, connect(server.url, TIMEOUT) as client:
-        while not answers(client, route):
-            if server.process.poll() is not None or time.perf_counter() - server.started > TIMEOUT:
-                raise SystemExit(f"{name} did not start: {server.last_words()}")
-            time.sleep(0.01)
-        return time.perf_counter() - server.started
-
-
-def answers(client: httpx.Client, route: str) -> bool:
+        start, route = partial(serve, settings), "/predict-on-demand"
     try:
-        return client.post(route, json={"text": "I love it."}).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False  # it does not listen yet
+        with running(start, route) as (_, seconds):
+            return seconds
+    except TrialFailed as error:
+        raise SystemExit(f"{name}: {error}") from error
 
 
 if __name__ == "__main__":

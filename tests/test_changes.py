@@ -95,6 +95,15 @@ def test_what_cannot_be_compared_is_told_by_name() -> None:
         assert (found.sentences, found.regressed) == ([f"a cannot be compared: {why}."], False)
     one, moved = (new(workload={"trace": {"file": f"/{folder}/t.csv", "speed": 1.0}}) for folder in "ab")
     assert "cannot" not in changes(one, moved, 0.05).sentences[0]
+    found = changes(old, new(trials=[trial_of("a") | {"loader": "onnxruntime"}]), 0.05)
+    assert found.sentences[0] == "a was loaded by transformers in the old run, and by onnxruntime in the new one."
+    assert found.regressed  # it is compared all the same
+    packed = {"loader": "onnxruntime", "loader_options": {"pack": True}}
+    before = [run_at(10)[0] | {"trials": [trial_of("a") | packed]}, *run_at(10)[1:]]
+    assert changes(before, before, 0.05).sentences[0].startswith("a, p50: ")
+    assert changes(before, old, 0.05).sentences[0] == (
+        "a was loaded by onnxruntime (pack True) in the old run, and by transformers in the new one."
+    )
     assert changes(old, run_at(10, label="b"), 0.05).sentences == [
         "a is in the old run only.",
         "b is in the new run only.",

@@ -249,8 +249,22 @@ def test_a_trial_is_called_after_its_loader_where_there_are_several(tmp_path: Pa
         return [trial.label for trial in load(tmp_path, text).trials]
 
     several = "  - on-demand\n  - {strategy: on-demand, loader: mapped}\n  - {strategy: on-demand, label: mine}\n"
-    assert labels(several) == ["persistent, transformers", "on-demand, transformers", "on-demand, mapped", "mine"]
+    assert labels(several) == ["persistent, onnxruntime", "on-demand, onnxruntime", "on-demand, mapped", "mine"]
     assert labels("  - on-demand\n") == ["persistent", "on-demand"]
+
+
+def test_and_after_its_dtype_where_that_is_not_float32(tmp_path: Path) -> None:
+    small = "label: two}\n  - {strategy: persistent, loader: {name: onnxruntime, dtype: int8}}"
+    plan = load(tmp_path, GOOD.replace("label: two}", small))
+    assert [(trial.label, trial.dtype) for trial in plan.trials] == [
+        ("persistent, onnxruntime", "float32"),
+        ("two", "float32"),
+        ("persistent, onnxruntime int8", "int8"),
+    ]
+
+
+def test_where_no_loader_is_named_it_is_the_default(tmp_path: Path) -> None:
+    assert {trial.choice.loader.name for trial in load(tmp_path, GOOD).trials} == {"onnxruntime"}
 
 
 def test_a_local_model_beside_it(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def template_of(directory: Path) -> Template:
 def test_a_restored_module_is_the_stock_one_bit_for_bit(model_type: str, tmp_path: Path) -> None:
     one, two = small(model_type, tmp_path / "one", 1), small(model_type, tmp_path / "two", 2)
     template = template_of(one)
-    for directory in (one, *([] if template.of_one_checkpoint else [two])):
+    for directory in (one, *([] if template.made_of is not None else [two])):
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         expected = stock.load_module(directory, "float32")
         assert torch.equal(logits(module), logits(expected))
@@ -127,7 +127,7 @@ def test_tensors_that_transformers_renames_are_found_by_their_content(tmp_path: 
         directory = renamed(small("bert", tmp_path / str(seed), seed), "LayerNorm.weight", "LayerNorm.gamma")
         directories.append(renamed(directory, "LayerNorm.bias", "LayerNorm.beta"))
     template = template_of(directories[0])
-    assert not template.of_one_checkpoint
+    assert template.made_of is None
     for directory in directories:
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
@@ -144,7 +144,7 @@ def test_what_cannot_be_told_apart_stays_with_its_checkpoint(tmp_path: Path) -> 
     named = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()}
     save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
     template = template_of(directory)
-    assert template.of_one_checkpoint
+    assert template.made_of is not None
     module = template.restore(MappedTensors(checkpoint.weights(directory)))
     assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
 
@@ -163,7 +163,7 @@ def test_a_buffer_that_the_stock_path_does_not_read_is_not_read(tmp_path: Path, 
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
         directories.append(directory)
     template = template_of(directories[0])
-    assert not template.of_one_checkpoint
+    assert template.made_of is None
     for directory in directories:
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))

@@ -237,7 +237,19 @@ def test_a_trial_keeps_its_label_when_those_with_other_loaders_were_left_out(tmp
     begin(plan, *prepare(plan), tmp_path)
     resumed = plan_of(tmp_path, read_records(tmp_path))
     assert resumed.trials == plan.trials
-    assert [trial.label for trial in resumed.trials] == ["persistent, transformers"]
+    assert [trial.label for trial in resumed.trials] == ["persistent, onnxruntime"]
+
+
+def test_a_trial_keeps_its_loader_when_another_one_has_become_the_default(tmp_path: Path) -> None:
+    """As in the folder of a run from when it was `transformers`, which the experiment there does not say."""
+    checkpoint_in(tmp_path / "a")
+    plan = load_experiment(Path(experiment(tmp_path, strategies=["persistent"])))
+    begin(plan, *prepare(plan), tmp_path)
+    [header] = read_records(tmp_path)
+    before = header | {"trials": [trial | {"loader": "transformers"} for trial in header["trials"]]}
+    [trial] = plan_of(tmp_path, [before]).trials
+    assert (trial.label, trial.choice.loader.name) == ("persistent", "transformers")
+    assert load_experiment(tmp_path / "experiment.yaml").trials[0].choice.loader.name == "onnxruntime"
 
 
 def test_latest_is_the_newest_and_replaces_nothing_else(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def experiment(folder: Path, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """experiments/default.yaml for real, with fewer requests: 3 servers, 3 × 30 requests."""
+    """experiments/default.yaml for real, with fewer requests: 5 servers, 5 × 30 requests."""
     output = tmp_path_factory.mktemp("results")
     done = runner("experiments/default.yaml", "--repetitions", "3", "--repeats", "1", "--output", str(output))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,22 +65,27 @@ def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.Com
     summary = read_json(folder / "summary.json")
     assert (summary["schema"], summary["experiment"]) == (4, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
-    assert list(trials) == ["persistent", "on-demand", "lru-cached (2)"]
+    assert list(trials) == [
+        *(f"{name}, onnxruntime" for name in ("persistent", "on-demand", "lru-cached (2)")),
+        *(f"{name}, transformers" for name in ("persistent", "on-demand")),
+    ]
     for trial in trials.values():
         assert set(trial) >= SUMMARY_KEYS
         assert (trial["requests"], trial["errors"], trial["rounds"], trial["labels_agree"]) == (30, 0, 1, True)
         assert trial["latency_ms"]["p50"] > 0
         assert trial["latency_ms"]["p95"] is None  # of 30 requests
         assert trial["first_answer_s"] > trial["ready_s"] > 0
-        assert trial["memory_mib"]["peak_rss"] >= trial["memory_mib"]["idle_private"] > 100
+        assert trial["memory_mib"]["peak_rss"] >= trial["memory_mib"]["idle_private"] > 10
+        assert trial["used_loaders"] == [trial["label"].rpartition(", ")[2]]
     assert {pair["statistics"]["p50"]["verdict"] for pair in summary["comparisons"]} == {None}  # of one round
-    assert [trials[label]["loads"] for label in trials] == [1, 31, 1]
+    assert [trials[label]["loads"] for label in trials] == [1, 31, 1, 1, 31]
     prices = summary["economics"]["prices"]
     assert (prices["memory_gib_hour"], prices["cpu_hour"], summary["cost"]) == (0.004445, 0.04048, prices)
-    kept, loaded, _ = summary["economics"]["trials"]
+    *_, kept, loaded = summary["economics"]["trials"]
     assert loaded["per_request"] > kept["per_request"] > 0  # of one round: no interval, and nothing is recommended
     assert (kept["per_request_ci95"], summary["card"]["recommended"], summary["card"]["yaml"]) == (None, None, None)
-    assert trials["on-demand"]["latency_ms"]["p50"] > 1.5 * trials["persistent"]["latency_ms"]["p50"]
+    kept_ms, loaded_ms = (trials[each["label"]]["latency_ms"]["p50"] for each in (kept, loaded))
+    assert loaded_ms > 1.5 * kept_ms
 
 
 def test_default_writes_all_files_and_answers_in_words(
@@ -91,7 +96,9 @@ def test_default_writes_all_files_and_answers_in_words(
     files |= {"table.md", "summary.json", "report.html"}
     assert {path.name for path in folder.iterdir()} == files
     for sentence in (
-        *("on-demand against persistent: p50", "no verdict", "PSS between", "the load takes", "tokenizer"),
+        *("onnxruntime (float32): p50", "transformers (float32): p50", "loaded for every request, which adds"),
+        *("on-demand, onnxruntime against persistent, onnxruntime: p50", "no verdict", "PSS between"),
+        *("with loading (on-demand, onnxruntime), the load takes", "tokenizer"),
         *("What to use", "a recommendation takes 5 rounds", "AWS Fargate"),
     ):
         assert sentence in done.stdout
@@ -102,6 +109,7 @@ def test_default_writes_all_files_and_answers_in_words(
     environment = read_json(folder / "environment.json")
     assert environment["torch_threads"] >= 1
     assert environment["versions"]["torch"].startswith("2.13")
+    assert environment["versions"]["onnxruntime"]
     [run, *_] = read_records(folder)
     assert run["models"]["embedded"]["sha256"] == checkpoint.sha256(embedded_directory)
 
@@ -127,10 +135,13 @@ def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.Completed
     done = runner("--plan", str(tmp_path / "plan.yaml"), "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     plan = read_json(only_folder(tmp_path, "ahead") / "plan.json")
-    [theory] = plan["theory"]
-    assert (theory["model"], theory["loader"]) == ("embedded", "transformers")
-    assert 5 < theory["cold_start_ms"] < 5000
-    kept, loaded = (next(r for r in plan["settings"] if r["label"] == label) for label in ("persistent", "on-demand"))
+    assert [(each["model"], each["loader"]) for each in plan["theory"]] == [
+        ("embedded", "onnxruntime"),
+        ("embedded", "transformers"),
+    ]
+    assert 5 < plan["theory"][-1]["cold_start_ms"] < 5000
+    by_label = {row["label"]: row for row in plan["settings"]}
+    kept, loaded = (by_label[f"{strategy}, transformers"] for strategy in ("persistent", "on-demand"))
     assert (kept["cold_share"], loaded["cold_share"], loaded["loads"]) == (0, 1, 100)
     assert plan["answer"][0] in done.stdout
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+from typing import Any
 
 import pytest
 
-from tests.support import run_python
+from tests.support import ROOT, run_python
 
 SERVE = """
 from core.models.references import resolve
@@ -20,6 +22,22 @@ for loader in load_plugins().loaders.values():
 """
 BUILD = "import core.app; core.app.create_app()"
 RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['--plugins'])"
+LACKING = """
+from competitors import Competitor, why_left_out
+from core.choices import LoaderChoice
+print(json.dumps(why_left_out(Competitor(print, loader=LoaderChoice(name='nobody')))))
+"""
+RATIOS = """
+from peers import Figures, ratios
+def rounds(count, rate, alone):  # each slower than the one before
+    return {n: Figures(rate / 2**n, None, None, alone * 2**n, None, None) for n in range(count)}
+print(json.dumps(ratios({
+    'residency onnxruntime': rounds(3, rate=12, alone=2),
+    'fastapi onnxruntime': rounds(3, rate=6, alone=1),
+    'litserve onnxruntime 2 workers': rounds(2, rate=4, alone=16),
+    'litserve onnxruntime 1 worker': rounds(3, rate=3, alone=8),
+})))
+"""
 BANNED = {
     # The whole start of a server, up to the first answer under every loader.
     SERVE: {
@@ -43,11 +61,19 @@ def test_imports_only_what_it_needs(script: str) -> None:
     assert not set(json.loads(done.stdout.splitlines()[-1])) & BANNED[script]
 
 
+def in_experiments(script: str) -> Any:
+    """What a script that imports the experiments' own modules prints as JSON."""
+    done = run_python("-c", f"import json{script}", variables={"PYTHONPATH": str(ROOT / "experiments")})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.slow
 def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
     done = run_python("experiments/start_up.py", "--rounds", "1")
     rows = done.stdout.splitlines()[2:]
-    assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", "transformers", "mapped", "subprocess"]
+    loaders = ("onnxruntime", "transformers", "mapped", "subprocess")
+    assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", *loaders]
     assert all(float(row.split()[-1]) > 0 for row in rows)
 
 
@@ -58,3 +84,39 @@ def test_the_comparison_with_peers_says_how_it_is_used() -> None:
     wrong = run_python("experiments/peers.py", "--only", "nobody")
     assert wrong.returncode == 2
     assert "there is no nobody; there are: bare, " in wrong.stderr
+
+
+def test_a_peer_that_cannot_run_here_is_left_out_in_a_sentence() -> None:
+    chosen = ("--only", "litserve onnxruntime 1 worker", "--peer-python", "nowhere")
+    done = run_python("experiments/peers.py", *chosen)
+    assert done.returncode == 1
+    left_out, nothing = done.stderr.splitlines()[-2:]
+    assert left_out.startswith("litserve onnxruntime 1 worker is left out: there is no interpreter nowhere: ")
+    assert nothing == "Nothing is left to measure."
+
+
+def test_a_row_whose_loader_is_not_registered_is_left_out_in_a_sentence() -> None:
+    assert in_experiments(LACKING).startswith("There is no loader 'nobody'. Known: ")
+
+
+def test_ratios_are_taken_within_rounds_and_against_the_better_configuration() -> None:
+    assert in_experiments(RATIOS) == [
+        ["residency onnxruntime / fastapi onnxruntime", 2.0, 2.0],
+        ["residency onnxruntime / litserve onnxruntime", 3.0, 0.25],
+    ]
+
+
+@pytest.mark.slow
+def test_a_peer_on_an_engine_of_its_own_is_measured_and_compared_with_its_bare_forward() -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("the servers are asked by wrk: apt install wrk")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    names = ["bare onnxruntime", "bare onnxruntime int8", "fastapi onnxruntime", "fastapi onnxruntime int8"]
+    done = run_python("experiments/peers.py", "--rounds", "1", "--seconds", "2", "--only", ",".join(names))
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()[3:]
+    assert [row.split("  ")[0] for row in rows] == names
+    for row in rows[2:]:
+        *_, first_answer, pss, ratio, _ = row.split()
+        assert min(float(first_answer), float(pss), float(ratio)) > 0

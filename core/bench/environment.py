@@ -17,6 +17,8 @@ from ..threads import cores, torch_threads
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 PACKAGES = (
     "residency",
+    "onnxruntime",
+    "openvino",
     "torch",
     "transformers",
     "tokenizers",

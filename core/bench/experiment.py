@@ -191,7 +191,7 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
 
 def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
     trials: list[TrialPlan] = []
-    several_loaders = len({choice.loader.name for choice in experiment.strategies}) > 1
+    loaders = {(choice.loader.name, str(choice.loader.options.get("dtype"))) for choice in experiment.strategies}
     for i, choice in enumerate(experiment.strategies):
         where = ("strategies", i)
         with _at(document, *where, "strategy"):
@@ -203,10 +203,11 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
             read = loader.validate(choice.loader.options)
         chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, read)})
         choice = choice.model_copy(update={"options": options, "loader": chosen})
-        label = choice.shown_as(several_loaders=several_loaders)
+        dtype = str(getattr(loader.options(**read), "dtype", "float32"))
+        label = choice.shown_as(dtype, several_loaders=len(loaders) > 1)
         if label in [trial.label for trial in trials]:
             raise document.error(where, f"'{label}' is there already; give each a 'label' of its own.")
-        trials.append(TrialPlan(label, choice, str(getattr(loader.options(**read), "dtype", "float32"))))
+        trials.append(TrialPlan(label, choice, dtype))
     return tuple(trials)
 
 

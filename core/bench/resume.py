@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from ..choices import StrategyChoice
+from ..choices import LoaderChoice, StrategyChoice
 from ..errors import ResultsError
 from ..strict_yaml import read
-from .experiment import Plan, load_experiment
+from .experiment import Plan, TrialPlan, load_experiment
 from .texts import json_lines
 
 EXPERIMENT = "experiment.yaml"
@@ -74,10 +74,17 @@ def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
             " run the experiment anew."
         )
     plan = load_experiment(folder / EXPERIMENT)
-    # The labels are the run's: the experiment may have lost some of its loaders to --strategies.
-    labels = [trial["label"] for trial in records[0]["trials"]]
-    trials = (replace(trial, label=label) for trial, label in zip(plan.trials, labels, strict=True))
+    trials = (_as_begun(trial, record) for trial, record in zip(plan.trials, records[0]["trials"], strict=True))
     return replace(plan, trials=tuple(trials))
+
+
+def _as_begun(trial: TrialPlan, record: Mapping[str, Any]) -> TrialPlan:
+    """With the run's label, since the experiment may have lost some of its loaders to --strategies, and with the run's
+    loader, since where none is named another version may have had another default.
+    """
+    loader = LoaderChoice(name=record.get("loader", "transformers"), options=record.get("loader_options", {}))
+    choice = trial.choice.model_copy(update={"loader": loader})
+    return TrialPlan(record["label"], choice, record["dtype"])
 
 
 def check_checkpoints(folder: Path, records: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
 from ..models.references import resolve, where
 from .client import MOST_LABELS
+from .convert import convert_for
 from .experiment import Plan, batching_of
 from .records import SCHEMA, Record, Records, rounds_due, settled
 from .resume import write_experiment
@@ -39,12 +40,13 @@ class Progress(Protocol):
 def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
     """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError.
 
-    Every trial finds the weights in the page cache as a reader has left them, not as a writer has.
+    Every trial finds converted what its loader converts, and the weights in the page cache as a reader has left them,
+    not as a writer has.
     """
     checkpoints = {}
     for model_id, reference in plan.experiment.models.items():
         try:
-            directory = checkpoints[model_id] = _resolve(reference)
+            directory = checkpoints[model_id] = resolve_apart(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
         if plan.experiment.page_cache == "cold" and list(checkpoints.values()).count(directory) > 1:
@@ -52,6 +54,8 @@ def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
                 f"Model '{model_id}' is the checkpoint of another one, too, which may keep it in the page cache:"
                 " with 'page_cache: cold', give each model a checkpoint of its own."
             )
+    convert_for(plan, list(checkpoints.values()))
+    for directory in checkpoints.values():
         copies = {converted(directory, trial.dtype) for trial in plan.trials}
         for folder in (directory, *(copy for copy in copies if copy.is_dir())):
             for file in checkpoint.weights(folder):
@@ -73,7 +77,7 @@ def look_up(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _resolve(reference: str) -> Path:
+def resolve_apart(reference: str) -> Path:
     """In a process of its own where that may import torch: this one must not map the libraries whose
     pages it charges to a server.
     """
@@ -130,8 +134,9 @@ def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
 
 
 def _model_mib(checkpoints: Mapping[str, Path], dtype: str) -> dict[str, float]:
-    """MiB of each model's weights in that dtype."""
-    return {model_id: checkpoint.size(path, BYTES[dtype]) / MIB for model_id, path in checkpoints.items()}
+    """MiB of each model's weights in that dtype; one that is not known counts as float32, until servers tell."""
+    width = BYTES.get(dtype, BYTES["float32"])
+    return {model_id: checkpoint.size(path, width) / MIB for model_id, path in checkpoints.items()}
 
 
 def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import httpx
 from .. import memory
 from ..errors import TrialFailed
 from ..models import checkpoint
+from ..models.onnx.packed import kept_weights
 from ..models.precision import converted
 from ..quantities import duration
 from .client import ask, connect
@@ -64,6 +65,7 @@ class Trial:
             for folder in (directory, converted(directory, self.spec.dtype)):
                 if folder.is_dir():
                     yield from checkpoint.files(folder)
+            yield from kept_weights(directory, self.spec.dtype)
 
     def schedule(self) -> list[tuple[str, int]]:
         """(model id, index of a text) of each request, shuffled: the same for every trial of a round.

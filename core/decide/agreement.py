@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-WITHIN_DTYPE = 1e-4
-ACROSS_DTYPES = 5e-3
+WITHIN_DTYPE = 1e-4  # of scores
+ACROSS_DTYPES = 0.97  # the share of answers whose label is the same
+NEAR_TIE = 5e-3  # two labels whose scores are no further apart may stand for each other in another dtype
 
+Question = tuple[str, int]  # a model, and the index of a text
 Scores = Mapping[tuple[str, int], float]  # by label and, since labels may be alike, its number among those
 Answer = Sequence[tuple[str, float]]  # labels and their scores, the best first
 
 
 class Agreement:
-    """Holds every answer against the first one to the same text by the same model, by the scores of all its labels.
+    """Holds every answer against the first one to the same text by the same model.
 
-    Within one dtype scores are within 1e-4, across dtypes within 5e-3; of scores above 1, which regressions have, that
-    is relative. Where only the best label is told, another one may take its place across dtypes if the first answer's
-    margin is no larger.
+    In float32 the scores of all labels are within 1e-4, whatever computes them; of scores above 1, which regressions
+    have, that is relative. In another dtype it is another model under each loader: with itself it agrees as closely,
+    with others it is compared by the best label alone.
     """
 
-    def __init__(self, dtypes: Mapping[str, str], most_labels: int = 1) -> None:
-        """`dtypes` by trial label; an answer tells at most `most_labels`, the best."""
-        self._dtypes = dtypes
+    def __init__(self, computed_in: Mapping[str, str], most_labels: int = 1) -> None:
+        """`computed_in` says of each trial what it must share for equal scores; an answer tells at most `most_labels`,
+        the best.
+        """
+        self._computed_in = computed_in
         self._most_labels = most_labels
-        self._first: dict[tuple[str, int], tuple[str, Answer]] = {}
-        self._first_of_dtype: dict[tuple[str, str, int], Answer] = {}
+        self._first: dict[Question, tuple[str, Answer]] = {}
+        self._first_alike: dict[tuple[str, Question], tuple[str, Answer]] = {}
+        self._same_label: defaultdict[str, dict[Question, bool]] = defaultdict(dict)
         self.disagreements: dict[str, str] = {}
-        """The first disagreement of each trial, as a sentence."""
+        """The first disagreement of each trial in scores, as a sentence."""
 
     def check(self, samples: Iterable[Mapping[str, Any]]) -> None:
         for sample in samples:
@@ -36,16 +41,30 @@ class Agreement:
                 self._check(sample)
 
     def _check(self, sample: Mapping[str, Any]) -> None:
-        trial, model, text = sample["trial"], sample["model"], sample["text"]
-        dtype, answer = self._dtypes[trial], answer_of(sample)
-        first_trial, first = self._first.setdefault((model, text), (trial, answer))
-        own = self._first_of_dtype.setdefault((dtype, model, text), answer)
-        across = apart(first, answer, self._most_labels) <= ACROSS_DTYPES or _is_near_tie(first, answer)
-        if not (across and apart(own, answer, self._most_labels) <= WITHIN_DTYPE):
+        trial, question = sample["trial"], (sample["model"], sample["text"])
+        computed_in, answer = self._computed_in[trial], answer_of(sample)
+        other, first = self._first.setdefault(question, (trial, answer))
+        if self._computed_in[other] != computed_in:
+            self._same_label[trial].setdefault(question, _is_same_label(first, answer))
+            other, first = self._first_alike.setdefault((computed_in, question), (trial, answer))
+        if apart(first, answer, self._most_labels) > WITHIN_DTYPE:
             label, score, of_first = _furthest(first, answer)
             self.disagreements[trial] = (
-                f"{trial} answers text {text + 1} with {label} {score:.6f}, where {first_trial} says {of_first}."
+                f"{trial} answers text {sample['text'] + 1} with {label} {score:.6f}, where {other} says {of_first}."
             )
+
+    def warnings(self) -> Iterator[dict[str, str]]:
+        """`{"kind", "trial", "sentence"}` of each trial that gives too many other labels than one in another dtype."""
+        for trial, same in self._same_label.items():
+            count, share = sum(same.values()), sum(same.values()) / len(same)
+            if share < ACROSS_DTYPES:
+                other, _ = self._first[next(iter(same))]
+                sentence = (
+                    f"{trial}: {count} of {len(same)} answers ({share:.1%}) have the label that {other} gives,"
+                    f" less than {ACROSS_DTYPES:.0%}. In {self._computed_in[trial]} it is another model than in"
+                    f" {self._computed_in[other]}: measure on texts of your own how often each is right."
+                )
+                yield {"kind": "labels", "trial": trial, "sentence": sentence}
 
 
 def answer_of(sample: Mapping[str, Any]) -> Answer:
@@ -68,8 +87,10 @@ def apart(one: Answer, other: Answer, most_labels: int) -> float:
     return max(abs(a - b) / max(1.0, abs(a), abs(b)) for a, b in pairs)
 
 
-def _is_near_tie(first: Answer, other: Answer) -> bool:
-    return len(first) == len(other) == 1 and first[0][0] != other[0][0] and abs(first[0][1] - 0.5) * 2 <= ACROSS_DTYPES
+def _is_same_label(first: Answer, answer: Answer) -> bool:
+    """Whether the answer's best label is the first one's, or as good as that there."""
+    label, best = answer[0][0], first[0]
+    return label == best[0] or best[1] - dict(first).get(label, -float("inf")) <= NEAR_TIE
 
 
 def _furthest(first: Answer, answer: Answer) -> tuple[str, float, str]:

@@ -43,6 +43,9 @@ def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> C
         if why := _unlike(before, after, label):
             sentences.append(f"{label} cannot be compared: {why}.")
             continue
+        one, other = (_loaded_by(run, label) for run in (before, after))
+        if one != other:
+            sentences.append(f"{label} was loaded by {one} in the old run, and by {other} in the new one.")
         for sentence, worse in _of_trial(before, after, label, tolerance):
             sentences.append(sentence)
             regressed = regressed or worse
@@ -64,6 +67,13 @@ def _unlike(before: Run, after: Run, label: str) -> str:
         if before.header.get(key) != after.header.get(key):
             return f"{what} not the same"
     return ""
+
+
+def _loaded_by(run: Run, label: str) -> str:
+    """The loaders that the trial's servers used, and the options that were asked for: `mapped (linear stock)`."""
+    trial = next(trial for trial in run.header["trials"] if trial["label"] == label)
+    options = ", ".join(f"{key} {value}" for key, value in trial["loader_options"].items())
+    return " and ".join(trial["used_loaders"]) + (f" ({options})" if options else "")
 
 
 def _traffic(run: Run) -> Record | None:

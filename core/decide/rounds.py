@@ -135,12 +135,18 @@ def arrange(records: Sequence[Record]) -> Run:
 
 
 def _as_used(trial: Record, rounds: Mapping[int, Round]) -> Record:
-    """What the header says of a trial, with the loaders and the dtype that its servers used, as they told."""
+    """What the header says of a trial, with the loaders and the dtype that its servers used, as they told.
+
+    Older records name no loader, since there was only one.
+    """
+    trial = {"loader": "transformers", "loader_options": {}, **trial}
     told = [each for number in sorted(rounds) for each in rounds[number].ended.get("used", [])]
     loaders, dtypes = ({each[key] for each in told if each[key]} for key in ("loader", "dtype"))
     asked = trial.get("dtype")
-    changed: Record = {"asked_dtype": asked, "used_loaders": sorted(loaders) or [trial.get("loader")]}
-    if asked and dtypes and dtypes != {asked}:
+    changed: Record = {"asked_dtype": asked, "used_loaders": sorted(loaders) or [trial["loader"]]}
+    if asked and dtypes:
+        changed["dtype"] = ", ".join(sorted(dtypes))
+    if told:
         mib = trial["model_mib"] | {each["model"]: each["nbytes"] / MIB for each in told}
-        changed |= {"dtype": ", ".join(sorted(dtypes)), "model_mib": mib, "weights_mib": sum(mib.values())}
+        changed |= {"model_mib": mib, "weights_mib": sum(mib.values())}
     return trial | changed

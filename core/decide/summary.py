@@ -27,8 +27,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """`summary.json`: see the README for its keys. Rounds that did not finish are counted, not averaged."""
     run = arrange(records)
     header = run.header
-    dtypes = {trial["label"]: trial["dtype"] for trial in header["trials"]}
-    agreement = Agreement(dtypes, header.get("most_labels", 1))
+    computed_in = {trial["label"]: _computed_in(trial) for trial in header["trials"]}
+    agreement = Agreement(computed_in, header.get("most_labels", 1))
     for label in run.labels:
         for each in run.finished(label):
             agreement.check(each.samples)
@@ -49,13 +49,19 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "widths": reached(run) if header.get("precision") else None,
         "trials": [_trial(run, spec, agreement) for spec in header["trials"]],
         "comparisons": compare(run),
-        "warnings": warnings(run),
+        "warnings": [*agreement.warnings(), *warnings(run)],
         "failures": [{key: record[key] for key in ("trial", "round", "reason")} for record in run.failures],
         "disagreements": list(agreement.disagreements.values()),
     }
     costs = header_costs(run)
     summary["economics"] = economics(costs, break_even(costs), header.get("workload"))
     return summary | {"card": card(run, summary)}
+
+
+def _computed_in(spec: Record) -> str:
+    """What trials share whose scores are the same: each loader rounds in its own way to another dtype than float32."""
+    dtype, loaders = spec["dtype"], " and ".join(spec["used_loaders"])
+    return str(dtype) if dtype == "float32" else f"{dtype} by {loaders}"
 
 
 def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:

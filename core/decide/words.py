@@ -13,9 +13,8 @@ Trial = Mapping[str, Any]
 def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
     """Sentences: what failed, as the table above them does not tell it, then the answer, then other doubts."""
     trials = [trial for trial in summary["trials"] if trial["latency_ms"]["p50"] is not None]
-    sentences = [*_failures(summary), *compared(summary), *targets(summary)]
+    sentences = [*_failures(summary), *_loaders(trials), *compared(summary), *targets(summary)]
     sentences += _where_it_goes(trials)
-    sentences += _loaders(trials)
     for trial in trials:
         sentences += _partly_cold(trial)
     for trial in summary["trials"]:
@@ -31,21 +30,19 @@ def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _loaders(trials: list[Trial]) -> Iterator[str]:
-    """What loading adds under each loader that did both, with the first one's figures beside it."""
+    """What loading adds under each loader that did both, where there are several."""
     by_loader: dict[str, dict[str, Trial]] = {}
     for trial in trials:
         by_loader.setdefault(f"{trial['loader']} {trial['loader_options']}", {}).setdefault(trial["strategy"], trial)
-    base, *others = [pair for pair in by_loader.values() if {"persistent", "on-demand"} <= set(pair)] or [{}]
-    for pair in others:
-        loader, first = (f"{p['persistent']['loader']} ({p['persistent']['dtype']})" for p in (pair, base))
-        ours, theirs = (_kept_and_loaded(p) for p in (pair, base))
-        yield f"{loader}: {ours}. {first}: {theirs}.{_private(pair)}"
-
-
-def _kept_and_loaded(pair: Mapping[str, Trial]) -> str:
-    kept, loaded = (float(pair[name]["latency_ms"]["p50"]) for name in ("persistent", "on-demand"))
-    adds = milliseconds(max(0.0, loaded - kept))
-    return f"p50 {milliseconds(kept)} kept, {milliseconds(loaded)} loaded for every request, which adds {adds}"
+    pairs = [pair for pair in by_loader.values() if {"persistent", "on-demand"} <= set(pair)]
+    for pair in pairs if len(pairs) > 1 else []:
+        loader = f"{pair['persistent']['loader']} ({pair['persistent']['dtype']})"
+        kept, loaded = (float(pair[name]["latency_ms"]["p50"]) for name in ("persistent", "on-demand"))
+        adds = milliseconds(max(0.0, loaded - kept))
+        yield (
+            f"{loader}: p50 {milliseconds(kept)} kept, {milliseconds(loaded)} loaded for every request, which adds"
+            f" {adds}.{_private(pair)}"
+        )
 
 
 def _private(pair: Mapping[str, Trial]) -> str:
@@ -58,15 +55,17 @@ def _private(pair: Mapping[str, Trial]) -> str:
 
 
 def _where_it_goes(trials: list[Trial]) -> Iterator[str]:
-    loaded = next((trial for trial in trials if trial["strategy"] == "on-demand"), None)
-    phases = dict(loaded["cold"]["phases_ms"]) if loaded else {}
+    found = [trial for trial in trials if trial["strategy"] == "on-demand"]
+    phases = dict(found[0]["cold"]["phases_ms"]) if found else {}
     if not phases.get("load"):
         return
+    whose = f" ({_name(found[0])})" if len(found) > 1 else ""
     parts = {name.removeprefix("load-"): ms for name, ms in phases.items() if name.startswith("load-")}
     split = ", ".join(f"{name} {milliseconds(ms)}" for name, ms in parts.items())
     yield (
-        f"Of a median {milliseconds(phases['answer'])} with loading, the load takes {milliseconds(phases['load'])}"
-        f"{f' ({split})' if split else ''} and the forward after it {milliseconds(phases['inference'])}."
+        f"Of a median {milliseconds(phases['answer'])} with loading{whose}, the load takes"
+        f" {milliseconds(phases['load'])}{f' ({split})' if split else ''} and the forward after it"
+        f" {milliseconds(phases['inference'])}."
     )
 
 

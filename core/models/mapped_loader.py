@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,9 @@ import pluggy
 from ..errors import ModelReferenceError
 from . import checkpoint
 from .checkpoint import identity
+from .kept import Kept
 from .laps import Laps
+from .onnx.facts import tokenizer_key
 from .precision import BYTES, Dtype, computable, in_dtype
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
-Common = tuple[dict[Key, "Template | None"], dict[Path, tuple[str, "Tokenizer"]], dict[str, Path], dict[str, None]]
+Common = tuple[dict[Key, "Template | None"], dict[str, "Tokenizer"], dict[str, Path], dict[str, None]]
+stock_tokenizers: Kept[str, Tokenizer] = Kept("tokenizers of transformers", 64)  # by what they are made from
 
 
 class MappedLoader:
@@ -60,10 +62,8 @@ class MappedLoader:
         self._keep_tokenizer = keep_tokenizer
         self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
         self._unmappable = Unmappable
-        self._lock = Lock()  # protects the dictionaries; never held while anything is loaded
-        self._making: defaultdict[Key, Lock] = defaultdict(Lock)  # one maker for each template or tokenizer
-        self._templates: dict[Key, Template | None] = {}  # None: fall back to the stock path
-        self._tokenizers: dict[Path, tuple[str, Tokenizer]] = {}  # and the identity of the files each was made of
+        self._templates: Kept[Key, Template | None] = Kept("templates", 64)  # None: fall back to the stock path
+        self._lock = Lock()  # protects what was warned of
         self._warned: set[str] = set()
         self._converted: dict[str, Path] = {}  # by identity; two writers at a time would write the same
 
@@ -93,7 +93,7 @@ class MappedLoader:
         if self._pack:
             self._backends.pack(module)
         laps.lap("structure")
-        tokenizer = self._tokenizer(directory, state)
+        tokenizer = self._tokenizer(directory)
         laps.lap("tokenizer")
         return self._stock.classifier(
             directory, tokenizer, module, laps.phases, loaded_by=loaded_by, release=release, state=state
@@ -103,15 +103,15 @@ class MappedLoader:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
         with self._lock:
             warned = dict.fromkeys(self._warned)
-            return self._templates.copy(), self._tokenizers.copy(), self._converted.copy(), warned
+        return self._templates.items(), stock_tokenizers.items(), self._converted.copy(), warned
 
     def adopt(self, common: Common) -> None:
         """Take what another loader with the same options has made."""
         templates, tokenizers, converted, warned = common
+        self._templates.adopt(templates)
+        stock_tokenizers.adopt(tokenizers)
+        self._converted |= converted
         with self._lock:
-            self._templates |= templates
-            self._tokenizers |= tokenizers
-            self._converted |= converted
             self._warned.update(warned)
 
     def _in_dtype(self, directory: Path, key: str) -> Path:
@@ -139,19 +139,12 @@ class MappedLoader:
         """The structure for this file: its architecture's, or its own where the stock path converts it."""
         layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
         architecture: Key = ((directory / "config.json").read_bytes(), layout)
-        own: Key = (*architecture, state)
-        with self._lock:
-            making = self._making[architecture]
-        with making:
-            for key in (architecture, own):
-                if key in self._templates:
-                    return self._templates[key]
-            template = self._make(directory)
-            key = own if template is not None and template.of_one_checkpoint else architecture
-            self._templates[key] = template
-        return template
+        template = self._templates.get(architecture, lambda: self._make(directory, state))
+        if template is None or template.made_of in (None, state):
+            return template
+        return self._templates.get((*architecture, state), lambda: self._make(directory, state))
 
-    def _make(self, directory: Path) -> Template | None:
+    def _make(self, directory: Path, state: str) -> Template | None:
         module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
         try:
             if self._choose and (self._pack or self._backends.one_dnn_is_faster(module)):
@@ -159,7 +152,7 @@ class MappedLoader:
             if self._choose:
                 self._backends.use_buckets(module)
             # A mapping of its own: the comparison touches every page, which a load must not pay for.
-            return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected)
+            return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected, state)
         except ModelReferenceError:
             raise
         except Exception as error:  # whatever it is, the stock path has just loaded the model
@@ -167,17 +160,12 @@ class MappedLoader:
             self._warn(f"Loader 'mapped' uses the stock path for {type(module).__name__}: {reason}.")
             return None
 
-    def _tokenizer(self, directory: Path, key: str) -> Tokenizer:
+    def _tokenizer(self, directory: Path) -> Tokenizer:
+        """That of all checkpoints whose tokenizers are made from the same contents."""
+        load = self._stock.load_tokenizer
         if not self._keep_tokenizer:
-            return self._stock.load_tokenizer(directory)
-        with self._lock:
-            making = self._making[directory,]
-        with making:
-            made_of, tokenizer = self._tokenizers.get(directory, (None, None))
-            if tokenizer is None or made_of != key:
-                tokenizer = self._stock.load_tokenizer(directory)
-                self._tokenizers[directory] = key, tokenizer
-            return tokenizer
+            return load(directory)
+        return stock_tokenizers.get(tokenizer_key(directory), lambda: load(directory))
 
 
 @pluggy.HookimplMarker("residency")

@@ -24,8 +24,13 @@ MAX_REAL = 0.1  # of the model's bytes: with more, the template would be a secon
 class Template:
     """A module's structure as an in-memory pickle, in which every tensor is a reference."""
 
-    def __init__(self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str]) -> None:
-        """`unexpected` are the file's tensors that the stock path did not use. Raises Unmappable."""
+    def __init__(
+        self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str], identity: str = ""
+    ) -> None:
+        """`unexpected` are the file's tensors that the stock path did not use, `identity` is the checkpoint's.
+
+        Raises Unmappable.
+        """
         named = distinct(module)
         provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
         self.sources: dict[int, str] = provided
@@ -35,7 +40,8 @@ class Template:
         if sum(tensor.nbytes for tensor in real) > MAX_REAL * total:
             raise Unmappable("most of its tensors are converted while loading")
         # A real tensor that came out of the file makes the template this one checkpoint's own.
-        self.of_one_checkpoint = bool(leftover) or any(isinstance(tensor, nn.Parameter) for tensor in real)
+        is_own = bool(leftover) or any(isinstance(tensor, nn.Parameter) for tensor in real)
+        self.made_of = identity if is_own else None
         embeddings = (part.weight for part in module.modules() if isinstance(part, nn.Embedding))
         # What a forward reads in whole; of an embedding it reads a row for each token.
         self.needed = set(provided.values()) - {provided.get(id(weight)) for weight in embeddings}

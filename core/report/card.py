@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..decide.amounts import number
-from .table import milliseconds
+from .table import milliseconds, row_name
 
 MILLION = 1e6
 HEADERS = ("strategy", "memory|(MiB)", "holding|(an hour)", "a million|requests", "p50|(ms)", "p99|(ms)")
@@ -29,18 +29,18 @@ def card(summary: Mapping[str, Any], style: str) -> str:
 
 def _costs(summary: Mapping[str, Any], style: str) -> str:
     """A row for each trial that can be priced; a million requests at the run's own rate, or besides the holding."""
-    latency = {trial["label"]: trial["latency_ms"] for trial in summary["trials"]}
+    trials = {trial["label"]: trial for trial in summary["trials"]}
     rows = []
     stated = any(each["per_million"] is not None for each in summary["economics"]["trials"])
     for each in summary["economics"]["trials"]:
         million = each["per_million"] if stated else each["per_request"] * MILLION
         rows.append(
             (
-                each["label"],
+                row_name(trials[each["label"]]),
                 f"{each['charged_mib']:.0f}",
                 number(each["holding_per_hour"]),
                 number(million),
-                *(milliseconds(latency[each["label"]][q]) for q in ("p50", "p99")),
+                *(milliseconds(trials[each["label"]]["latency_ms"][q]) for q in ("p50", "p99")),
             )
         )
     separator = " " if style == "pipe" else "\n"

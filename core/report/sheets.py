@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..decide.amounts import number
 from .figures import Latencies, phases
 from .over_time import Part
-from .table import COLUMNS, MISSING, target_columns
+from .table import COLUMNS, MISSING, row_name, target_columns
 
 Summary = Mapping[str, Any]
 PRICES = {
@@ -45,7 +45,7 @@ def main_sheet(summary: Summary) -> Sheet:
         for name, column in columns.items()
     ]
     rows = [row for row in rows if set(row[1:]) != {MISSING}]
-    header = ["", *(trial["label"] for trial in summary["trials"])]
+    header = ["", *map(row_name, summary["trials"])]
     return Sheet("trials", "All figures", header, rows, csv_of(flat(trial) for trial in summary["trials"]))
 
 

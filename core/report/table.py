@@ -34,6 +34,12 @@ def table(summary: Mapping[str, Any], style: str, *, wide: bool = False) -> str:
     return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
 
 
+def row_name(trial: Trial) -> str:
+    """The label, and the dtype if that is not float32 and the label does not say it."""
+    is_told = trial["dtype"] in ("float32", *trial["label"].replace(",", " ").split())
+    return str(trial["label"]) if is_told else f"{trial['label']} ({trial['dtype']})"
+
+
 def target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
     """Answers within each target of `slo`, per second; none without one."""
 
@@ -98,7 +104,7 @@ def _share(value: float | None) -> str:
 
 
 COLUMNS: dict[str, Column] = {  # | is a line break where there is room
-    "strategy": lambda trial, _: str(trial["label"]),
+    "strategy": lambda trial, _: row_name(trial),
     "exec →|ready (s)": lambda trial, _: _number(trial["ready_s"], 2),
     "exec → first|answer (s)": lambda trial, _: _number(trial["first_answer_s"], 2),
     "first|request (ms)": lambda trial, _: milliseconds(trial["first_request_ms"]),

@@ -18,24 +18,18 @@ from .server import Server
 from .setting import Setting
 from .words import answer, grounds
 
-STOCK = "transformers"
-
 
 @dataclass(frozen=True)
 class Candidate:
     """A setting under a loader; `first` and `second` are what it costs in each half, None where that rules it out."""
 
+    label: str
+    """The setting, and the loader where the plan has several."""
     profile: Profile
     setting: Setting
     result: dict[str, Any]
     first: float | None
     second: float | None
-
-    @property
-    def label(self) -> str:
-        """The setting, and the loader where it is not the stock one."""
-        stock = self.profile.shown_as == STOCK
-        return self.setting.label if stock else f"{self.setting.label}, {self.profile.shown_as}"
 
 
 def simulate(
@@ -56,6 +50,7 @@ def candidates(planned: Planned) -> Iterator[Candidate]:
     first, second = arrivals.halves()
     for profile in planned.profiles:
         models = list(profile.models.values())
+        loader = f", {profile.shown_as}" if len(planned.profiles) > 1 else ""
         least = clairvoyant(profile, arrivals, planned.prices)
         for setting in settings(planned, profile):
             if setting.has_timeout and not planned.on_its_own_clock:
@@ -66,7 +61,7 @@ def candidates(planned: Planned) -> Iterator[Candidate]:
             result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
             halves = (simulate(setting, profile, half, most, seed) for half in (first, second))
             costs = [_cost_if_sound(planned, profile, outcome) for outcome in halves]
-            yield Candidate(profile, setting, result, *costs)
+            yield Candidate(f"{setting.label}{loader}", profile, setting, result, *costs)
 
 
 def _cost_if_sound(planned: Planned, profile: Profile, outcome: Outcome) -> float | None:

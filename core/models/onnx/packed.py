@@ -8,9 +8,10 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from ...errors import ModelReferenceError
 from .. import checkpoint
 from . import facts
-from .conversion import CannotConvert, Converted, run
+from .conversion import CannotConvert, Converted, found, run
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ class Packed:
 
     def gain(self) -> Gain:
         return Gain(**json.loads((self.directory / facts.FACTS).read_text()))
+
+
+def kept_weights(directory: Path, dtype: str) -> list[Path]:
+    """The files that loads of a checkpoint may read its weights from in place of its own, as far as they are there."""
+    try:
+        converted = found(directory)
+    except ModelReferenceError:  # the cache is not trusted, so that no load reads from there
+        return []
+    if converted is None:
+        return []
+    packed = Packed(directory, converted, dtype)
+    return [*converted.weights, *(packed.directory.iterdir() if packed.is_there else ())]
 
 
 @cache

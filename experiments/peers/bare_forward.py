@@ -1,0 +1,53 @@
+"""A model in a loop, without a server: what `peers.py` holds served figures against.
+
+python experiments/peers/bare_forward.py CLASSIFIER TEXT SECONDS
+
+CLASSIFIER holds as JSON the arguments of `open_classifier`, or the engine `mapped`, a checkpoint and that loader's
+options.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engines import open_classifier
+
+from core.threads import limit_torch
+
+BATCH = 16
+
+
+def mapped(checkpoint: str, **options: Any) -> Callable[[list[str]], Any]:
+    """The mapped loader's model."""
+    limit_torch()  # before torch is imported
+    from core.models.mapped_loader import MappedLoader
+
+    loader = MappedLoader(**options)
+    loader.prepare(Path(checkpoint))
+    return loader.load(Path(checkpoint)).predict
+
+
+def main(classifier: dict[str, Any], text: str, seconds: float) -> None:
+    engine = classifier.pop("engine")
+    classify = mapped(**classifier) if engine == "mapped" else open_classifier(engine, **classifier)
+    medians = {}
+    for size in (BATCH, 1):
+        texts = [text] * size
+        laps: list[float] = []
+        began = time.perf_counter()
+        while not laps or time.perf_counter() - began < seconds:
+            lap = time.perf_counter()
+            classify(texts)
+            laps.append(time.perf_counter() - lap)
+        medians[size] = statistics.median(laps[len(laps) // 5 :])  # the first ones warm it up
+    print(json.dumps({"texts_per_second": BATCH / medians[BATCH], "one_text_ms": medians[1] * 1e3}))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
