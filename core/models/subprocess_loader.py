@@ -75,7 +75,7 @@ class SubprocessLoader:
 
     def load(self, directory: Path) -> SubprocessModel:
         """Raises ModelReferenceError for what is no checkpoint, RuntimeError for what fails in the child, ModelCrashed
-        when it ends or hangs. Only the child maps the files, and reads more than their headers.
+        when it ends or hangs. Only the child maps the files, so that whoever truncates one ends a child.
         """
         return SubprocessModel(lambda: self._spawn(directory), self._inner, self._deadline)
 
