@@ -99,7 +99,7 @@ def test_counts_loads_and_what_is_resident(real: Client) -> None:
     [model] = cached["resident"]
     assert (model["model"], set(model)) == ("embedded", {"model", "bytes", "since"})
     assert 35e6 < model["bytes"] < 45e6
-    assert (kept["route"], kept["loader"], kept["options"]) == ("/predict", "transformers", {})
+    assert (kept["route"], kept["loader"], kept["options"]) == ("/predict", "onnxruntime", {})
 
 
 def test_openapi_has_examples_that_work(real: Client) -> None:
