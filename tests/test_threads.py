@@ -136,7 +136,23 @@ def test_who_computes_with_fewer_cores_or_has_bound_the_threads_is_left_alone(va
 
 
 @pytest.mark.skipif(threads.cores() < 2, reason="needs two cores")
-@pytest.mark.parametrize("loader", ["mapped", {"name": "subprocess", "inner": "mapped"}], ids=["mapped", "subprocess"])
+def test_torch_may_come_later() -> None:
+    """A loader of graphs needs none, until it falls back to one that does."""
+    everywhere = os.sched_getaffinity(0)
+    joins = "    import torch\n    from core.threads import spread_torch\n    spread_torch()\n"
+    late = MASKS.replace(", torch", "").replace("    spread_forwards()\n", f"    spread_forwards()\n{joins}")
+    done = run_python("-c", late, variables={"OMP_NUM_THREADS": str(len(everywhere))})
+    own, *others = (json.loads(mask) for mask in done.stdout.splitlines()[0].split(";"))
+    assert len(own) == 1
+    assert sorted(everywhere - set(own)) in others
+
+
+@pytest.mark.skipif(threads.cores() < 2, reason="needs two cores")
+@pytest.mark.parametrize(
+    "loader",
+    ["onnxruntime", "subprocess", "mapped", {"name": "subprocess", "inner": "mapped"}],
+    ids=["onnxruntime", "subprocess", "mapped", "subprocess, mapped"],
+)
 def test_a_servers_forwards_are_spread(loader: str | dict[str, str]) -> None:
     """By one thread that is kept to one core, in the process that computes; the server's main thread has the choice."""
     settings = {"strategies": [{"strategy": "persistent", "loader": loader}]}

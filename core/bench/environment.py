@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from ..threads import cores, torch_threads
+from ..threads import cores, forward_threads
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 PACKAGES = (
@@ -43,7 +43,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": cores(),
         "memory_mib": psutil.virtual_memory().total >> 20,
         "python": platform.python_version(),
-        "torch_threads": torch_threads(),
+        "torch_threads": forward_threads(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..threads import spread_torch
 from .classifier import Encoded, Inputs
 from .heads import Floats
 from .limits import limit_of
@@ -61,6 +62,7 @@ class TorchNetwork:
         self._release = release
 
     def forward(self, inputs: Inputs) -> Floats:
+        spread_torch()
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
             logits: torch.Tensor = self._module(**tensors, **self.constants).logits

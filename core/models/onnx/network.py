@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
+from ...threads import spread_no_more
 from ..arrays import MappedArrays
 from ..classifier import Inputs
 from ..heads import Floats
@@ -112,6 +113,7 @@ class SwitchingNetwork(OnnxNetwork):
                 Thread(target=self._switch, name="pack", daemon=True).start()
 
     def _switch(self) -> None:
+        spread_no_more()
         made = self._make()
         with self._lock:
             before, self._now = self._now, made if self._now is not None else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from ...threads import cores
+from ...threads import forward_threads, other_cores
 from ..kept import Kept
 from . import facts
 
@@ -31,7 +31,9 @@ def prepare_forks() -> None:
 def new_session(graph: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
     """A session that computes with all cores, or with that many threads, the caller's included."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads or forward_threads()
+    if threads is None and (others := other_cores()):  # each of the engine's threads on one of them, counted from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities", ";".join(str(i + 1) for i in others))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # It was optimised when it was made: to look through it once more takes as long as all the rest, and finds nothing.
