@@ -42,11 +42,13 @@ def checkpoint_in(folder: Path) -> Path:
 
 
 def convert(directory: Path) -> None:
-    """Convert the checkpoint here, which spares the imports of a process that a server would start for it."""
+    """Convert and compile the checkpoint here, which spares the imports of processes that a server would start."""
     from core.models.onnx.export import export
+    from core.models.openvino.compile import compile_checkpoint
+    from core.models.openvino.compiled import Compiled
 
     with suppress(CannotConvert):  # the loader says so
-        converted(directory, export)
+        Compiled(directory, converted(directory, export), "float32").make(compile_checkpoint)
 
 
 def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:

@@ -17,6 +17,7 @@ from core.contracts import Loader, Model
 from core.errors import ModelReferenceError, NoTokens
 from core.models.mapped_loader import MappedLoader
 from core.models.onnx.loader import OnnxRuntimeLoader
+from core.models.openvino.loader import OpenVinoLoader
 from core.models.probe import probe
 from core.models.subprocess_loader import SubprocessLoader
 from core.models.transformers_loader import TransformersLoader
@@ -28,7 +29,7 @@ TEXTS = [SHORT, "the worst thing I have ever seen, not worth the money", "a grea
 LONG = "good film with a great cast " * 30
 NEAR = 2e-3
 Scores = dict[str, float]
-LOADERS: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader]
+LOADERS: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader, OpenVinoLoader]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from core.contracts import Loader
 from core.models.mapped_loader import MappedLoader
 from core.models.onnx.loader import OnnxRuntimeLoader
+from core.models.openvino.loader import OpenVinoLoader
 from core.models.precision import computable
 from core.models.subprocess_loader import SubprocessLoader
 from core.models.transformers_loader import TransformersLoader
@@ -31,7 +32,7 @@ Form = Callable[[Path], Path | None]
 
 @pytest.fixture(scope="module")
 def loaders() -> list[Loader]:
-    kinds: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader]
+    kinds: list[type[Any]] = [TransformersLoader, MappedLoader, SubprocessLoader, OnnxRuntimeLoader, OpenVinoLoader]
     return [kind() for kind in kinds]
 
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import pluggy
 
 from .. import checkpoint
-from ..classifier import Classifier, Tokens
-from ..heads import read_head
+from ..classifier import Classifier
 from ..kept import Kept
 from ..laps import Laps
-from ..limits import shortest
 from . import conversion, facts
+from .common import classifier, conversion_of, tokenizer_of
 from .conversion import CannotConvert, Converted
 from .packed import Packed
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("residency")
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
-tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
 
 
 class OnnxRuntimeLoader:
@@ -45,11 +43,11 @@ class OnnxRuntimeLoader:
             raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
         # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
         from ..arrays import MappedArrays
-        from . import network, session, tokens
+        from . import network, session
 
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
-        self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
+        self._network, self._session, self._map = network, session, MappedArrays
         self._converted: Kept[str, Converted | CannotConvert] = Kept("conversions", 4096)  # by the files' identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
@@ -73,7 +71,7 @@ class OnnxRuntimeLoader:
         laps = Laps()
         checkpoint.check(directory)
         identity = checkpoint.identity(directory)
-        converted = self._converted.get(identity, lambda: _converted(directory))
+        converted = self._converted.get(identity, lambda: conversion_of(directory))
         if isinstance(converted, CannotConvert):
             return self._loaded_by_mapped(directory, converted)
         packed = Packed(directory, converted, self._dtype)
@@ -90,12 +88,9 @@ class OnnxRuntimeLoader:
             if self._pack == "auto":
                 network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
-        tokenizer = self._tokenizer(directory, converted)
+        tokenizer = tokenizer_of(directory, converted)
         laps.lap("tokenizer")
-        model = Classifier(tokenizer, network, read_head(directory), laps.phases, loaded_by=self.name)
-        kept = converted.graph.facts
-        model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
-        return model
+        return classifier(directory, converted, tokenizer, network, laps.phases, loaded_by=self.name)
 
     def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
         kept = converted.graph.facts
@@ -123,14 +118,6 @@ class OnnxRuntimeLoader:
 
         return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
 
-    def _tokenizer(self, directory: Path, converted: Converted) -> Tokens:
-        """That of all checkpoints whose tokenizers are made from the same contents."""
-        kept = converted.tokenizer
-        length = shortest(converted.graph.facts.limit, kept.facts.limit)
-        file = (directory if kept.facts.is_own else kept.directory) / facts.TOKENIZER
-        make = self._tokens.FastTokens
-        return tokenizers.get((kept.directory, length), lambda: make(file, kept.facts, length))
-
     def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
         if importlib.util.find_spec("torch") is None:
             raise reason
@@ -155,13 +142,6 @@ def _is_kept(forwards: int) -> bool:
     as much disk as one and a half times the weights.
     """
     return forwards >= ENOUGH
-
-
-def _converted(directory: Path) -> Converted | CannotConvert:
-    try:
-        return conversion.converted(directory)
-    except CannotConvert as reason:
-        return reason
 
 
 @pluggy.HookimplMarker("residency")

@@ -37,7 +37,7 @@ class Packed:
 
     def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
         graph = [facts.graph_key(directory), converted.graph.facts.made_by]
-        made_of = [checkpoint.known_sha256(directory), *graph, version("onnxruntime"), _processor()]
+        made_of = [checkpoint.known_sha256(directory), *graph, version("onnxruntime"), processor()]
         self.name = f"packed-{dtype}-{facts.digest(json.dumps(made_of))}"
         self._checkpoint, self._dtype = directory, dtype
 
@@ -55,7 +55,7 @@ class Packed:
 
     def make(self) -> None:
         """In a process of its own, unless they are there. Raises CannotConvert."""
-        if not self.is_there and (reason := run("pack", str(self._checkpoint), self._dtype)):
+        if not self.is_there and (reason := run(f"{__package__}.pack", str(self._checkpoint), self._dtype)):
             raise CannotConvert(reason)
 
     def gain(self) -> Gain:
@@ -63,7 +63,7 @@ class Packed:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """What decides the order in which weights are multiplied."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
