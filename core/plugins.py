@@ -31,6 +31,7 @@ BUILT_IN = (
     "strategies.keep_alive",
     "core.models.transformers_loader",
     "core.models.onnx.loader",
+    "core.models.openvino.loader",
     "core.models.mapped_loader",
     "core.models.subprocess_loader",
     "core.serving.load_log",

@@ -84,7 +84,7 @@ def converted(directory: Path, export: Callable[[Path], str] | None = None) -> C
     if reason := recall(name):
         raise CannotConvert(reason)
     log.info("Converting %s to a graph, which is done once", directory)
-    if reason := export(directory) if export else run("export", str(directory)):
+    if reason := export(directory) if export else run(f"{__package__}.export", str(directory)):
         remember(name, reason)
         raise CannotConvert(reason)
     if already := found(directory):
@@ -93,11 +93,11 @@ def converted(directory: Path, export: Callable[[Path], str] | None = None) -> C
 
 
 def run(module: str, *arguments: str) -> str:
-    """Run that module of this package in a process of its own, and return what cannot be done; "" if it was done.
+    """Run the module in a process of its own, and return what cannot be done; "" if it was done.
 
     Raises CannotConvert for a failure that may not last.
     """
-    command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(

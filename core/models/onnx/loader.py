@@ -12,11 +12,10 @@ import pluggy
 
 from .. import checkpoint
 from ..classifier import Classifier, Tokens
-from ..heads import read_head
 from ..kept import Kept
 from ..laps import Laps
-from ..limits import shortest
 from . import conversion, facts
+from .common import classifier, tokenizer_of, tokenizers
 from .conversion import CannotConvert, Converted
 from .packed import Packed
 
@@ -29,7 +28,6 @@ BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
 Found = tuple[Converted, Packed] | CannotConvert
 Common = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
-tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
 
 
 def check_options(dtype: str, pack: Literal["auto"] | bool) -> None:
@@ -52,11 +50,11 @@ class OnnxRuntimeLoader:
         check_options(dtype, pack)
         # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
         from ..arrays import MappedArrays
-        from . import network, session, tokens
+        from . import network, session
 
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
-        self._network, self._session, self._tokens, self._map = network, session, tokens, MappedArrays
+        self._network, self._session, self._map = network, session, MappedArrays
         self._found: Kept[str, Found] = Kept("conversions", 4096)  # by identity
         self._lock = Lock()  # protects what stands below
         self._mapped: MappedLoader | None = None
@@ -91,12 +89,9 @@ class OnnxRuntimeLoader:
             if self._pack == "auto":
                 network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
-        tokenizer = self._tokenizer(directory, converted)
+        tokenizer = tokenizer_of(directory, converted)
         laps.lap("tokenizer")
-        model = Classifier(tokenizer, network, read_head(directory), laps.phases, loaded_by=self.name)
-        kept = converted.graph.facts
-        model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
-        return model
+        return classifier(directory, converted, tokenizer, network, laps.phases, loaded_by=self.name)
 
     def common(self) -> Common:
         """What loads have in common; it can be pickled, for another process's loader with the same options."""
@@ -144,14 +139,6 @@ class OnnxRuntimeLoader:
                 return bound
 
         return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
-
-    def _tokenizer(self, directory: Path, converted: Converted) -> Tokens:
-        """That of all checkpoints whose tokenizers are made from the same contents."""
-        kept = converted.tokenizer
-        length = shortest(converted.graph.facts.limit, kept.facts.limit)
-        file = (directory if kept.facts.is_own else kept.directory) / facts.TOKENIZER
-        make = self._tokens.FastTokens
-        return tokenizers.get((kept.directory, length), lambda: make(file, kept.facts, length))
 
     def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
         if importlib.util.find_spec("torch") is None:

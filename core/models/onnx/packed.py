@@ -43,7 +43,7 @@ class Packed:
     @cached_property
     def name(self) -> str:
         """In the cache's folder `onnx`. Reads the whole checkpoint, unless its digest is known."""
-        made_of = [checkpoint.known_sha256(self._checkpoint), *self._graph, version("onnxruntime"), _processor()]
+        made_of = [checkpoint.known_sha256(self._checkpoint), *self._graph, version("onnxruntime"), processor()]
         return f"packed-{self._dtype}-{facts.digest(json.dumps(made_of))}"
 
     @property
@@ -60,7 +60,7 @@ class Packed:
 
     def make(self) -> None:
         """In a process of its own, unless they are there. Raises CannotConvert."""
-        if not self.is_there and (reason := run("pack", str(self._checkpoint), self._dtype)):
+        if not self.is_there and (reason := run(f"{__package__}.pack", str(self._checkpoint), self._dtype)):
             raise CannotConvert(reason)
 
     def gain(self) -> Gain:
@@ -80,7 +80,7 @@ def kept_weights(directory: Path, dtype: str) -> list[Path]:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """What decides the order in which weights are multiplied."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,0 +1,49 @@
+"""What the loaders of graphs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..classifier import Classifier, Network, Tokens
+from ..heads import read_head
+from ..kept import Kept
+from ..limits import shortest
+from . import conversion, facts
+from .conversion import CannotConvert, Converted
+
+tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
+
+
+def conversion_of(directory: Path) -> Converted | CannotConvert:
+    """What the checkpoint is converted to, now if it was never tried; or why it cannot be."""
+    try:
+        return conversion.converted(directory)
+    except CannotConvert as reason:
+        return reason
+
+
+def tokenizer_of(directory: Path, converted: Converted) -> Tokens:
+    """That of all checkpoints whose tokenizers are made from the same contents."""
+    from .tokens import FastTokens
+
+    kept = converted.tokenizer
+    length = shortest(converted.graph.facts.limit, kept.facts.limit)
+    file = (directory if kept.facts.is_own else kept.directory) / facts.TOKENIZER
+    return tokenizers.get((kept.directory, length), lambda: FastTokens(file, kept.facts, length))
+
+
+def classifier(
+    directory: Path,
+    converted: Converted,
+    tokenizer: Tokens,
+    network: Network,
+    phases: Mapping[str, float],
+    *,
+    loaded_by: str,
+) -> Classifier:
+    """The checkpoint's classifier over a network that computes its graph."""
+    model = Classifier(tokenizer, network, read_head(directory), phases, loaded_by=loaded_by)
+    kept = converted.graph.facts
+    model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
+    return model

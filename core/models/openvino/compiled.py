@@ -1,0 +1,53 @@
+"""Where in the cache a checkpoint lies that OpenVINO has compiled for this processor, and its compilation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from .. import checkpoint
+from ..cache import recall, remember
+from ..onnx import facts
+from ..onnx.conversion import CannotConvert, Converted, run
+from ..onnx.packed import processor
+
+FORMAT = 1  # part of the names in the cache; raise it when the files change
+
+
+class Compiled:
+    """A checkpoint as OpenVINO computes it, which may be still to be made; it holds the weights, too."""
+
+    BLOB = "blob"
+
+    def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
+        self.converted = converted
+        graph = [facts.graph_key(directory), converted.graph.facts.made_by]
+        made_of = [FORMAT, checkpoint.known_sha256(directory), *graph, version("openvino"), processor()]
+        self.name = f"openvino-{dtype}-{facts.digest(json.dumps(made_of))}"
+        self._checkpoint, self._dtype = directory, dtype
+
+    @property
+    def directory(self) -> Path:
+        return facts.folder() / self.name
+
+    @property
+    def blob(self) -> Path:
+        """What `openvino.Core.import_model` reads."""
+        return self.directory / self.BLOB
+
+    def make(self, compile_here: Callable[[Path, str], str] | None = None) -> None:
+        """Unless it is there: by `compile_here`, which returns what cannot be done, or in a process of its own.
+
+        Raises CannotConvert, with a reason that is remembered.
+        """
+        if self.directory.is_dir():
+            return
+        name = f"uncompiled-{self.name}"
+        if reason := recall(name):
+            raise CannotConvert(reason)
+        given = self._checkpoint, self._dtype
+        if reason := compile_here(*given) if compile_here else run(f"{__package__}.compile", *map(str, given)):
+            remember(name, reason)
+            raise CannotConvert(reason)
