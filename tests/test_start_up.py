@@ -20,6 +20,25 @@ for loader in load_plugins().loaders.values():
     made.prepare(resolve('embedded'))
     made.load(resolve('embedded')).predict(['I love it.'])
 """
+RUNNING = """
+import threading, urllib.error, urllib.request, uvicorn
+server = uvicorn.Server(uvicorn.Config("core.app:app", port=0, log_level="critical"))
+threading.Thread(target=server.run, daemon=True).start()
+def ask(path, body=None):
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{path}"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    return urllib.request.urlopen(request).status
+def is_ready():
+    try:
+        return server.started and ask("/readyz") == 200
+    except urllib.error.HTTPError:
+        return False
+while not is_ready():
+    pass
+for route in ("/predict", "/predict-on-demand", "/predict-lru-cached", "/predict-keep-alive"):
+    assert ask(route, b'{"text": "I love it."}') == 200
+assert ask("/metrics") == ask("/residency") == ask("/") == 200
+"""
 BUILD = "import core.app; core.app.create_app()"
 RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['--plugins'])"
 LACKING = """
@@ -44,6 +63,11 @@ BANNED = {
         "transformers.pipelines", "transformers.trainer", "transformers.models.auto.image_processing_auto",
         "scipy", "pandas", "torchvision", "tabulate", "matplotlib", "core.bench", "core.decide", "core.report",
     },
+    # A running server that was asked for everything, with the default loader.
+    RUNNING: {
+        "torch", "transformers", "onnx", "scipy", "pandas", "tabulate", "matplotlib", "aiohttp", "jinja2", "rich",
+        "core.bench", "core.decide", "core.report",
+    },
     # An app that is built and not started: a wrong setting is told at once.
     BUILD: {"torch", "transformers", "scipy"},
     # The process that measures must not map the libraries whose pages it charges to a server.
@@ -54,7 +78,7 @@ BANNED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", BANNED, ids=["serving", "building the app", "the runner"])
+@pytest.mark.parametrize("script", BANNED, ids=["serving", "running", "building the app", "the runner"])
 def test_imports_only_what_it_needs(script: str) -> None:
     done = run_python("-c", f"{script}\nimport json, sys\nprint('\\n' + json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
