@@ -80,7 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {
         "models": {"model": options.model},
-        "strategies": [{"strategy": name, "loader": {"name": "mapped"}} for name in STRATEGIES],
+        "strategies": list(STRATEGIES),
     }
     with serve(settings) as server, connect(server.url, READY) as client:
         server.wait_until_ready(client, READY)
