@@ -94,7 +94,7 @@ def test_the_served_app_answers_the_readmes_curl() -> None:
     finally:
         server.terminate()
         _, log = server.communicate(timeout=SECONDS)
-    assert "persistent: loaded 'embedded' (transformers, " in log
+    assert "persistent: loaded 'embedded' (onnxruntime, " in log
     assert "persistent: freed 'embedded' after" in log
 
 

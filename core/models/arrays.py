@@ -71,5 +71,5 @@ class MappedArrays:
         self._discarded.set()
         if _libc is not None:
             for mapped in self._maps:
-                start = np.frombuffer(mapped, np.uint8).ctypes.data
+                start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]  # `ctypes` would leave a cycle
                 _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(len(mapped)), mmap.MADV_DONTNEED)

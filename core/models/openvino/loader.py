@@ -15,7 +15,7 @@ from ..classifier import Classifier
 from ..kept import Kept
 from ..laps import Laps
 from ..onnx.common import classifier, conversion_of, tokenizer_of
-from ..onnx.conversion import CannotConvert
+from ..onnx.conversion import CannotConvert, converted
 from ..onnx.loader import OnnxRuntimeLoader
 from ..precision import computable, warn_once
 from .compiled import Compiled
@@ -47,6 +47,10 @@ class OpenVinoLoader:
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
+    def convert(self, directory: Path) -> None:
+        """Have the checkpoint converted and compiled. Raises ModelReferenceError."""
+        Compiled(directory, converted(directory), self._dtype).make()
+
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint compiled, and what all loads of its kind have in common at hand."""
         self.load(directory).close("request")
@@ -70,10 +74,10 @@ class OpenVinoLoader:
 
     def _compile(self, directory: Path) -> Compiled | None:
         """What is in the cache, now if it was not; None where that cannot be."""
-        converted = conversion_of(directory)
-        if isinstance(converted, CannotConvert):  # of which the other loader warns
+        found = conversion_of(directory)
+        if isinstance(found, CannotConvert):  # of which the other loader warns
             return None
-        compiled = Compiled(directory, converted, self._dtype)
+        compiled = Compiled(directory, found, self._dtype)
         try:
             compiled.make()
         except CannotConvert as reason:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...threads import cores
+from ...threads import forward_threads
 from ..classifier import PADDING, Inputs
 from ..heads import Floats
 from ..onnx.facts import GraphFacts
@@ -24,7 +24,7 @@ def settings(dtype: str) -> dict[str, Any]:
     """The engine's, for compiling and for importing alike."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": cores(),
+        "INFERENCE_NUM_THREADS": forward_threads(),
         "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
         "ENABLE_CPU_PINNING": False,  # the threads of all models would be bound to the same cores
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # or some processors would round what is between the layers, too
