@@ -26,11 +26,15 @@ TYPES = {
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
+class CannotMap(ModelReferenceError):
+    """A file that is whole, but whose tensors cannot be used where they lie."""
+
+
 class MappedArrays:
     """Every tensor of some safetensors files by name, read-only; of bfloat16 the bits."""
 
     def __init__(self, files: list[Path]) -> None:
-        """Raises ModelReferenceError for a file that is not whole, before anything is mapped, or cannot be mapped."""
+        """Raises ModelReferenceError for a file that is not whole, before anything is mapped, and CannotMap."""
         self._headers = {file: read_header(file) for file in files}
         self._maps: list[mmap.mmap] = []
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -42,13 +46,13 @@ class MappedArrays:
                 with file.open("rb") as stream:
                     mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             except OSError as error:
-                raise ModelReferenceError(f"{file.name} cannot be mapped ({error.strerror})") from error
+                raise CannotMap(f"{file.name} cannot be mapped ({error.strerror})") from error
             self._maps.append(mapped)
             for name, entry in header.items():
                 if entry.dtype not in TYPES:
-                    raise ModelReferenceError(f"tensor '{name}' is of the type {entry.dtype}")
+                    raise CannotMap(f"tensor '{name}' is of the type {entry.dtype}")
                 if entry.start % (BITS[entry.dtype] // 8):
-                    raise ModelReferenceError(f"tensor '{name}' begins at byte {entry.start}, which is not aligned")
+                    raise CannotMap(f"tensor '{name}' begins at byte {entry.start}, which is not aligned")
                 array: NDArray[Any] = np.frombuffer(mapped, TYPES[entry.dtype], entry.numel, entry.start)
                 self._arrays[name] = array.reshape(entry.shape)
 

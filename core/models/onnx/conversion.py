@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...errors import ModelReferenceError
 from .. import checkpoint
 from ..cache import recall, remember
 from ..precision import in_dtype
 from .facts import (
+    CannotConvert as CannotConvert,  # what this module raises
     GraphFacts,
     Part,
     TokenizerFacts,
@@ -48,10 +48,6 @@ class Converted:
         if self.graph.facts.converts_weights:
             return [_weights(self.directory)]
         return checkpoint.weights(in_dtype(self.directory, "float32"))
-
-
-class CannotConvert(ModelReferenceError):
-    """A checkpoint that has no graph: another loader has to load it."""
 
 
 def found(directory: Path) -> Converted | None:

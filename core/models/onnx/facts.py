@@ -39,6 +39,10 @@ BESIDE_THE_GRAPH = {
 }  # fmt: skip
 
 
+class CannotConvert(ModelReferenceError):
+    """A checkpoint that has no graph: another loader has to load it."""
+
+
 @dataclass(frozen=True)
 class GraphFacts:
     """What a forward over the graph needs to know of the module that it was exported from."""
@@ -137,16 +141,19 @@ def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
 
 
 def folder() -> Path:
-    """Where graphs and tokenizers are kept. Raises ModelReferenceError where others can write to it: whoever replaces a
-    graph decides what is answered.
+    """Where graphs and tokenizers are kept. Raises CannotConvert for a user who has no cache, or one that others can
+    write to: whoever replaces a graph decides what is answered.
     """
-    found = cache_directory() / "onnx"
+    try:
+        found = cache_directory() / "onnx"
+    except ModelReferenceError as error:
+        raise CannotConvert(str(error).rstrip(".")) from error
     for each in (found.parent, found):
         if not each.is_dir():
             continue
         status = each.stat()
         if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
-            raise ModelReferenceError(
+            raise CannotConvert(
                 f"others can write to the cache {each}, so that no graph is taken from it; give it to this user alone"
                 f" (chown, chmod 700), or point RESIDENCY_CACHE at another folder"
             )

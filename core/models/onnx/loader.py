@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import pluggy
 
 from .. import checkpoint
+from ..arrays import CannotMap
 from ..classifier import Classifier, Tokens
 from ..kept import Kept
 from ..laps import Laps
@@ -85,7 +86,10 @@ class OnnxRuntimeLoader:
         if self._pack is True:
             network = self._packed(directory, converted, packed)
         else:
-            network = self._bound(converted, laps)
+            try:
+                network = self._bound(converted, laps)
+            except CannotMap as reason:
+                return self._loaded_by_mapped(directory, CannotConvert(str(reason)))
             if self._pack == "auto":
                 network = self._may_be_packed(directory, converted, packed, network)
         laps.lap("structure")
