@@ -21,7 +21,8 @@ import httpx
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.models.embedded import embedded
-from core.models.onnx.conversion import CannotConvert, converted
+from core.models.onnx.conversion import converted
+from core.models.onnx.facts import CannotConvert
 from core.plugins import load_plugins
 from core.serving.clock import CLOCK, Clock
 from core.serving.host import Host

@@ -23,7 +23,7 @@ from .heads import named
 from .kept import Kept
 from .onnx import conversion
 from .onnx import loader as onnx
-from .onnx.conversion import CannotConvert
+from .onnx.facts import CannotConvert
 from .onnx.packed import Packed
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from ..heads import read_head
 from ..kept import Kept
 from ..limits import shortest
 from . import conversion, facts
-from .conversion import CannotConvert, Converted
+from .conversion import Converted
+from .facts import CannotConvert
 
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
 

@@ -17,7 +17,7 @@ from .. import checkpoint
 from ..cache import recall, remember
 from ..precision import in_dtype
 from .facts import (
-    CannotConvert as CannotConvert,  # what this module raises
+    CannotConvert,
     GraphFacts,
     Part,
     TokenizerFacts,

@@ -17,7 +17,8 @@ from ..kept import Kept
 from ..laps import Laps
 from . import conversion, facts
 from .common import classifier, tokenizer_of, tokenizers
-from .conversion import CannotConvert, Converted
+from .conversion import Converted
+from .facts import CannotConvert
 from .packed import Packed
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pathlib import Path
 from ...errors import ModelReferenceError
 from .. import checkpoint
 from . import facts
-from .conversion import CannotConvert, Converted, found, run
+from .conversion import Converted, found, run
+from .facts import CannotConvert
 
 
 @dataclass(frozen=True)

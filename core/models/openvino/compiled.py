@@ -10,7 +10,8 @@ from pathlib import Path
 from .. import checkpoint
 from ..cache import recall, remember
 from ..onnx import facts
-from ..onnx.conversion import CannotConvert, Converted, run
+from ..onnx.conversion import Converted, run
+from ..onnx.facts import CannotConvert
 from ..onnx.packed import processor
 
 FORMAT = 1  # part of the names in the cache; raise it when the files change

@@ -15,7 +15,8 @@ from ..classifier import Classifier
 from ..kept import Kept
 from ..laps import Laps
 from ..onnx.common import classifier, conversion_of, tokenizer_of
-from ..onnx.conversion import CannotConvert, converted
+from ..onnx.conversion import converted
+from ..onnx.facts import CannotConvert
 from ..onnx.loader import OnnxRuntimeLoader
 from ..precision import computable, warn_once
 from .compiled import Compiled
