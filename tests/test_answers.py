@@ -29,6 +29,7 @@ TEXTS = [SHORT, "the worst thing I have ever seen, not worth the money", "a grea
 LONG = "good film with a great cast " * 30
 NEAR = 2e-3
 Scores = dict[str, float]
+CONVERTED = ("bert", "distilbert", "esm", "fnet", "gpt2", "roberta", "t5")  # of all architectures: a slow test
 LOADERS: list[Callable[[], Any]] = [
     TransformersLoader,
     MappedLoader,
@@ -78,7 +79,8 @@ def check(directory: Path, loaders: list[Loader], limit: int) -> None:
         empty: Scores | None = asked("")
     except RuntimeError:  # too short for its architecture
         empty = None
-    convert(directory)
+    if any(loader.name == OnnxRuntimeLoader.name for loader in loaders):
+        convert(directory)
     for loader in loaders:
         model = loader.load(directory)
         assert [answers(model, text)[0] for text in TEXTS] == [near(each) for each in expected], loader.name
@@ -100,7 +102,17 @@ def check(directory: Path, loaders: list[Loader], limit: int) -> None:
 def test_an_architecture_answers_as_the_pipeline_does(
     architecture: Architecture, tmp_path: Path, loaders: list[Loader]
 ) -> None:
-    check(build(tmp_path / "model", architecture), loaders, architecture.limit)
+    chosen = loaders if architecture.model_type in CONVERTED else loaders[:3]
+    check(build(tmp_path / "model", architecture), chosen, architecture.limit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda each: each.model_type)
+def test_a_graph_answers_as_the_pipeline_does(
+    architecture: Architecture, tmp_path: Path, loaders: list[Loader]
+) -> None:
+    """Of every architecture; converting takes seconds for each."""
+    check(build(tmp_path / "model", architecture), loaders[3:], architecture.limit)
 
 
 def write_config(directory: Path, **changes: Any) -> Path:
