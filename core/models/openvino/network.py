@@ -56,6 +56,7 @@ class OpenVinoNetwork:
         self._memory = memory  # which the engine reads and does not hold: the last to go
 
     def forward(self, inputs: Inputs) -> Floats:
+        memory = self._memory  # also while it is closed meanwhile
         try:
             request = self._idle.pop()
         except IndexError:
@@ -63,6 +64,7 @@ class OpenVinoNetwork:
         given = {name: self._filled(name, inputs[name]) for name in self._facts.inputs}
         logits: Floats = request.infer(given, share_inputs=True)["logits"]
         self._idle.append(request)  # one that has failed is dropped
+        del request, memory  # in this order
         return logits
 
     def first_nan(self) -> str | None:
