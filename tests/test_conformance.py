@@ -52,7 +52,13 @@ class Started:
         getattr(self.strategy, "close", lambda: None)()
 
 
-@pytest.fixture(params=PLUGINS.loaders)
+@pytest.fixture(
+    params=[
+        # OpenVINO's threads stay in a process for good, which the tests that come later would share.
+        pytest.param(name, marks=[pytest.mark.slow] if name == "openvino" else [])
+        for name in PLUGINS.loaders
+    ]
+)
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Host:
     loader = PLUGINS.loader(request.param).cls()
     return host_of(loader, *(checkpoint_in(tmp_path / name) for name in "abc"))

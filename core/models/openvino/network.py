@@ -31,6 +31,11 @@ def settings(dtype: str) -> dict[str, Any]:
     }
 
 
+# The engine reads a blob and does not hold it, so that it has to be the last to go, also where the collector frees a
+# network in an order of its own: that of one that was never closed stays.
+_mapped: dict[int, Any] = {}
+
+
 class OpenVinoNetwork:
     """The weights are those of the mapped file, but for the ones that the engine reorders in memory of its own."""
 
@@ -53,7 +58,8 @@ class OpenVinoNetwork:
         memory = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
         self._compiled: Any = core.import_model(memory, DEVICE, settings(dtype))
         self._idle: list[Any] = []  # requests, as many as there were forwards at a time
-        self._memory = memory  # which the engine reads and does not hold: the last to go
+        self._memory = memory
+        _mapped[id(self)] = memory
 
     def forward(self, inputs: Inputs) -> Floats:
         memory = self._memory  # also while it is closed meanwhile
@@ -75,6 +81,7 @@ class OpenVinoNetwork:
         self._idle.clear()
         self._compiled = None
         self._memory = None
+        _mapped.pop(id(self), None)
 
     def _filled(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The input filled up to the next multiple of `STEP` tokens, where that changes no answer."""
