@@ -29,7 +29,7 @@ from ..arrays import MappedArrays
 from ..cache import cached
 from ..classifier import Classifier, Inputs
 from ..heads import Floats
-from ..mapping import MappedTensors
+from ..mapping import MappedTensors, Unmappable
 from ..precision import in_dtype
 from ..template import distinct, match
 from ..torch_network import Tokenizer, TorchNetwork
@@ -72,7 +72,7 @@ def export(directory: Path) -> str:
         if graph is not None and graph.facts.converts_weights:
             nbytes = checkpoint.size(directory, float_bytes=4)
             _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
-    except ModelReferenceError as error:
+    except (ModelReferenceError, Unmappable) as error:
         return str(error)
     return ""
 
