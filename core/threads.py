@@ -44,7 +44,7 @@ def spread_forwards() -> None:
 
     Woken after a pause, they may find themselves on the same core and take turns there, forward after forward, while
     another one is idle: 22 ms in place of 8 (MiniLM, one text, 2 cores of a virtual machine; stock loader), 24 in place
-    of 17 (onnxruntime, there also 157 requests a second in place of 110). Nothing is bound where a forward does not
+    of 18 (onnxruntime, there also 148 requests a second in place of 110). Nothing is bound where a forward does not
     take all cores, since then others need the choice; nor where the user has bound the threads.
     """
     if (own := own_core()) is None:

@@ -7,11 +7,14 @@ import logging
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from core.errors import ModelReferenceError
@@ -19,7 +22,7 @@ from core.models import checkpoint
 from core.models.arrays import MappedArrays
 from core.models.kept import counts
 from core.models.onnx import conversion, facts
-from core.models.onnx.export import compare
+from core.models.onnx.export import check_shared, compare
 from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.onnx.network import BoundNetwork, SwitchingNetwork
 from core.models.onnx.packed import Gain, Packed
@@ -138,6 +141,17 @@ def test_a_graph_that_answers_otherwise_is_refused() -> None:
     for wrong in ([logits[0], logits[1] + 0.02], [logits[0] * np.nan, logits[1]], [logits[0][:, :1], logits[1]]):
         with pytest.raises(ModelReferenceError, match="answers otherwise"):
             compare(logits, wrong)
+
+
+def test_a_graph_that_holds_a_weight_is_refused() -> None:
+    """It would be shared with checkpoints that have another one."""
+    module = torch.nn.Linear(3, 2)
+    weight, other = module.weight.detach().numpy(), np.zeros((2, 3), np.float32)
+    for array, refused in ((other, False), (weight, True)):
+        initializer = onnx.numpy_helper.from_array(array, "a name that the exporter gave it")
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [initializer]))
+        with pytest.raises(ModelReferenceError, match="holds the weight weight") if refused else nullcontext():
+            check_shared(model, module)
 
 
 def test_what_cannot_be_converted_is_told_once_and_tried_once(

@@ -59,9 +59,6 @@ class MappedArrays:
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._arrays
-
     def read_ahead(self, names: Collection[str]) -> None:
         """Have those tensors that are still on the disk read in the background, until `discard`."""
         read_ahead(self._headers, names, self._discarded)

@@ -16,7 +16,7 @@ def limit_of(module: Any) -> int | None:
     """The most tokens of a text that the module computes; None where neither its tables nor its config say."""
     config = module.config.get_text_config()
     limits = [*(getattr(config, name, None) for name in NAMES), *_tables(module)]
-    return min((int(limit) for limit in limits if _is_limit(limit)), default=None)
+    return min((int(limit) for limit in limits if is_limit(limit)), default=None)
 
 
 def shortest(of_network: int | None, of_tokenizer: Any) -> int:
@@ -24,11 +24,12 @@ def shortest(of_network: int | None, of_tokenizer: Any) -> int:
 
     `of_tokenizer` is the tokenizer's `model_max_length`: null, −1 and very large numbers mean no limit.
     """
-    limits = (int(limit) for limit in (of_network, of_tokenizer) if _is_limit(limit))
+    limits = (int(limit) for limit in (of_network, of_tokenizer) if is_limit(limit))
     return min(limits, default=WITHOUT_LIMIT)
 
 
-def _is_limit(value: Any) -> TypeGuard[float]:
+def is_limit(value: Any) -> TypeGuard[float]:
+    """Whether a number of tokens is meant: null, −1 and very large numbers mean that there is no limit."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 < value < UNLIMITED
 

@@ -11,9 +11,26 @@ from ..kept import Kept
 from ..limits import shortest
 from . import conversion, facts
 from .conversion import Converted
-from .facts import CannotConvert
+from .facts import CannotConvert, GraphFacts
 
 tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
+
+
+class GraphNetwork:
+    """What is the same of a graph in whichever engine; the rest of `core.models.classifier.Network` is the engine's."""
+
+    def __init__(self, facts: GraphFacts, dtype: str, nbytes: int) -> None:
+        self.dtype = dtype
+        self.nbytes = nbytes
+        self.inputs = frozenset(facts.inputs)
+        self.limit = facts.limit
+        self.pad_id = facts.pad_id
+        self.embeddings = facts.embeddings
+        self.facts = facts
+
+    def first_nan(self) -> str | None:
+        """None, where weights that are no numbers are found before they come here."""
+        return None
 
 
 def conversion_of(directory: Path) -> Converted | CannotConvert:

@@ -29,6 +29,7 @@ from ..arrays import MappedArrays
 from ..cache import cached
 from ..classifier import Classifier, Inputs
 from ..heads import Floats
+from ..limits import is_limit
 from ..mapping import MappedTensors, Unmappable
 from ..precision import in_dtype
 from ..template import distinct, match
@@ -36,7 +37,7 @@ from ..torch_network import Tokenizer, TorchNetwork
 from . import facts
 from .facts import GraphFacts, TokenizerFacts
 from .network import BoundNetwork
-from .session import new_session
+from .session import PROVIDERS, new_session
 from .tokens import OUTPUTS, FastTokens, canonical
 
 LARGEST = 1 << 24  # bytes of a graph without its weights
@@ -106,13 +107,11 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None
         raise ModelReferenceError(f"its tokenizer ({type(made).__name__}) is written in Python alone")
     as_json = canonical(backend.to_str())
     own = directory / facts.TOKENIZER
-    limit = tokenizer.limit
-    is_limited = isinstance(limit, int | float) and 0 < limit < 1e9
     outputs = made(SAMPLES[0])
     if unknown := set(outputs) - set(OUTPUTS):
         raise ModelReferenceError(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
     found = TokenizerFacts(
-        limit=int(limit) if is_limited else None,
+        limit=int(tokenizer.limit) if is_limit(tokenizer.limit) else None,
         pads_left=tokenizer.pads_left,
         truncates_left=made.truncation_side == "left",
         pad_id=tokenizer.pad_id,
@@ -148,6 +147,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
         files = [target / checkpoint.WEIGHTS]
     graph = _exported(module, network, max(cases, key=lambda case: case["input_ids"].shape))
     sources = _take_weights_out(graph, in_file)
+    check_shared(graph, module)
     data = graph.SerializeToString()
     if len(data) > LARGEST:
         raise ModelReferenceError(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
@@ -287,6 +287,17 @@ def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dic
     return sources
 
 
+def check_shared(graph: onnx.ModelProto, module: Any) -> None:
+    """Raise ModelReferenceError where the graph still holds one of the module's weights, under a name that the exporter
+    gave it: other checkpoints, which share the graph, would be computed with it.
+    """
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer if not each.external_data}
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach().numpy()
+        if any(weight.size > 1 and weight.shape == array.shape and (weight == array).all() for array in held.values()):
+            raise ModelReferenceError(f"its exported graph holds the weight {name}")
+
+
 def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:
     """The same graph, its weights inputs of it."""
     copy = onnx.ModelProto()
@@ -306,7 +317,7 @@ def _optimise(graph: onnx.ModelProto, target: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=PROVIDERS)
 
 
 @contextmanager

@@ -167,15 +167,16 @@ def _shipped_key(kind: str) -> str:
 
 
 def _read(cls: type[Facts], directory: Path) -> Facts:
-    """One object for all checkpoints that they hold for. Raises OSError, ValueError, or TypeError."""
+    """Raises OSError, ValueError, or TypeError."""
     file = directory / FACTS
-    parsed: Facts = _parsed(cls, file, *_state(file))  # type: ignore[arg-type]
-    return parsed
+    return cls(**_parsed(file, *_state(file)))
 
 
 @lru_cache(512)
-def _parsed(cls: type[Any], file: Path, *state: int) -> Any:
-    return cls(**json.loads(file.read_text(encoding="utf-8")))
+def _parsed(file: Path, *state: int) -> dict[str, Any]:
+    """Of a file in that state; all checkpoints that it holds for share its lists and mappings."""
+    parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return parsed
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:

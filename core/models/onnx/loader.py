@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import pluggy
@@ -15,6 +14,7 @@ from ..arrays import CannotMap
 from ..classifier import Classifier, Tokens
 from ..kept import Kept
 from ..laps import Laps
+from ..precision import warn_once
 from . import conversion, facts
 from .common import classifier, tokenizer_of, tokenizers
 from .conversion import Converted
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..mapped_loader import MappedLoader
     from .network import OnnxNetwork
 
-log = logging.getLogger("residency")
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards
 Found = tuple[Converted, Packed] | CannotConvert
@@ -58,9 +57,6 @@ class OnnxRuntimeLoader:
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._map = network, session, MappedArrays
         self._found: Kept[str, Found] = Kept("conversions", 4096)  # by identity
-        self._lock = Lock()  # protects what stands below
-        self._mapped: MappedLoader | None = None
-        self._warned: set[str] = set()
 
     def size(self, directory: Path) -> int:
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
@@ -129,7 +125,7 @@ class OnnxRuntimeLoader:
 
     def _packed(self, directory: Path, converted: Converted, packed: Packed) -> OnnxNetwork:
         session = self._session.new_session(packed.graph)
-        return self._network.PackedNetwork(session, converted.graph.facts, self._dtype, self.size(directory))
+        return self._network.OnnxNetwork(session, converted.graph.facts, self._dtype, self.size(directory))
 
     def _may_be_packed(self, directory: Path, converted: Converted, packed: Packed, bound: OnnxNetwork) -> OnnxNetwork:
         """A network that begins as `bound` and is packed where it stays in memory for long enough to be worth it."""
@@ -140,7 +136,7 @@ class OnnxRuntimeLoader:
                 packed.make()
                 return self._packed(directory, converted, packed) if packed.gain().is_faster else bound
             except Exception as error:  # the model goes on without
-                self._warn(f"Loader 'onnxruntime' cannot pack {directory}: {error}.")
+                warn_once(f"Loader 'onnxruntime' cannot pack {directory}: {error}.")
                 return bound
 
         return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
@@ -148,20 +144,14 @@ class OnnxRuntimeLoader:
     def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
         if importlib.util.find_spec("torch") is None:
             raise reason
-        self._warn(f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}.")
-        with self._lock:
-            if self._mapped is None:
-                from ..mapped_loader import MappedLoader
-
-                self._mapped = MappedLoader()
+        warn_once(f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}.")
         return self._mapped.load(directory)
 
-    def _warn(self, sentence: str) -> None:
-        with self._lock:
-            is_new = sentence not in self._warned
-            self._warned.add(sentence)
-        if is_new:
-            log.warning("%s", sentence)
+    @cached_property
+    def _mapped(self) -> MappedLoader:
+        from ..mapped_loader import MappedLoader
+
+        return MappedLoader()
 
 
 def _is_kept(forwards: int) -> bool:

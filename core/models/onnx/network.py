@@ -14,20 +14,17 @@ from ...threads import spread_no_more
 from ..arrays import MappedArrays
 from ..classifier import Inputs
 from ..heads import Floats
+from .common import GraphNetwork
 from .facts import GraphFacts
 
 
-class OnnxNetwork:
-    """What all have in common; `close` lets go of the session."""
+class OnnxNetwork(GraphNetwork):
+    """A session of its own, over weights that are constants of its graph."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, facts: GraphFacts, dtype: str, nbytes: int) -> None:
-        self.dtype = dtype
-        self.nbytes = nbytes
-        self.inputs = frozenset(facts.inputs)
-        self.limit = facts.limit
-        self.pad_id = facts.pad_id
-        self.embeddings = facts.embeddings
-        self._facts = facts
+    def __init__(
+        self, session: onnxruntime.InferenceSession | None, facts: GraphFacts, dtype: str, nbytes: int
+    ) -> None:
+        super().__init__(facts, dtype, nbytes)
         self._session: Any = session
 
     def forward(self, inputs: Inputs) -> Floats:
@@ -37,17 +34,10 @@ class OnnxNetwork:
             raise RuntimeError(str(error)) from error
 
     def _run(self, inputs: Inputs) -> Floats:
-        return np.asarray(self._session.run(["logits"], {name: inputs[name] for name in self._facts.inputs})[0])
-
-    def first_nan(self) -> str | None:
-        return None
+        return np.asarray(self._session.run(["logits"], {name: inputs[name] for name in self.facts.inputs})[0])
 
     def close(self) -> None:
         self._session = None
-
-
-class PackedNetwork(OnnxNetwork):
-    """A session of its own, over weights in the order in which the engine multiplies them."""
 
 
 class BoundNetwork(OnnxNetwork):
@@ -62,12 +52,12 @@ class BoundNetwork(OnnxNetwork):
         }
 
     def _run(self, inputs: Inputs) -> Floats:
-        given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self._facts.inputs}
+        given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self.facts.inputs}
         return np.asarray(self._session.run_with_ort_values(["logits"], self._values | given)[0].numpy())
 
     def first_nan(self) -> str | None:
         assert self._weights is not None
-        for name in sorted(set(self._facts.weights.values())):
+        for name in sorted(set(self.facts.weights.values())):
             array = self._weights[name]
             if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
                 return name
@@ -87,7 +77,7 @@ class SwitchingNetwork(OnnxNetwork):
 
     def __init__(self, first: OnnxNetwork, is_due: Callable[[int], bool], make: Callable[[], OnnxNetwork]) -> None:
         """`is_due` is told how many forwards there were; `make` returns `first` if there is nothing faster."""
-        super().__init__(None, first._facts, first.dtype, first.nbytes)
+        super().__init__(None, first.facts, first.dtype, first.nbytes)
         self._is_due, self._make = is_due, make
         self._lock = Lock()  # protects what stands below
         self._now: OnnxNetwork | None = first

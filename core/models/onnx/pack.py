@@ -26,11 +26,10 @@ from ..cache import cached
 from ..classifier import Inputs, Network
 from . import conversion, facts
 from .conversion import Converted
-from .network import BoundNetwork, PackedNetwork
+from .network import BoundNetwork, OnnxNetwork
 from .packed import Gain, Packed
-from .session import new_session, session_of
+from .session import PROVIDERS, new_session, session_of
 
-PROVIDERS = ["CPUExecutionProvider"]
 TOKENS = 20  # of a usual text
 SECONDS = 0.3  # of measuring, for each way
 
@@ -55,7 +54,7 @@ def _write(converted: Converted, dtype: str, target: Path) -> None:
             _pack(_quantized(graph, arrays, Path(folder)), {}, target)
     else:
         _pack(graph, arrays, target)
-    packed = PackedNetwork(new_session(target / facts.GRAPH), converted.graph.facts, dtype, 0)
+    packed = OnnxNetwork(new_session(target / facts.GRAPH), converted.graph.facts, dtype, 0)
     bound = BoundNetwork(session_of(converted.graph.directory / facts.GRAPH), weights, converted.graph.facts)
     gain = _measure(lambda: new_session(target / facts.GRAPH), bound, packed)
     (target / facts.FACTS).write_text(json.dumps(asdict(gain)) + "\n")
@@ -94,9 +93,8 @@ def _quantized(graph: Path, arrays: dict[str, Any], folder: Path) -> Path:
         raise ModelReferenceError(f"quantizing needs {error.name}, which is not installed here") from error
 
     options = _options(arrays)
-    options.graph_optimization_level = (
-        GraphOptimizationLevel.ORT_ENABLE_BASIC
-    )  # turns the weights as products have them
+    # So that weights are constants of the products that are quantized, not turned before each.
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "whole.onnx")
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "whole")
     onnxruntime.InferenceSession(str(graph), options, providers=PROVIDERS)

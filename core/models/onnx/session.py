@@ -11,6 +11,7 @@ from ...threads import forward_threads, other_cores
 from ..kept import Kept
 from . import facts
 
+PROVIDERS = ["CPUExecutionProvider"]
 sessions: Kept[Path, onnxruntime.InferenceSession] = Kept("sessions", 64)
 
 
@@ -41,4 +42,4 @@ def new_session(graph: Path, threads: int | None = None) -> onnxruntime.Inferenc
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # It was optimised when it was made: to look through it once more takes as long as all the rest, and finds nothing.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(graph), options, providers=PROVIDERS)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...threads import forward_threads
 from ..classifier import PADDING, Inputs
 from ..heads import Floats
+from ..onnx.common import GraphNetwork
 from ..onnx.facts import GraphFacts
 from .engine import openvino
 
@@ -36,17 +37,11 @@ def settings(dtype: str) -> dict[str, Any]:
 _mapped: dict[int, Any] = {}
 
 
-class OpenVinoNetwork:
+class OpenVinoNetwork(GraphNetwork):
     """The weights are those of the mapped file, but for the ones that the engine reorders in memory of its own."""
 
     def __init__(self, core: Any, blob: Path, facts: GraphFacts, dtype: str, nbytes: int) -> None:
-        self.dtype = dtype
-        self.nbytes = nbytes
-        self.inputs = frozenset(facts.inputs)
-        self.limit = facts.limit
-        self.pad_id = facts.pad_id
-        self.embeddings = facts.embeddings
-        self._facts = facts
+        super().__init__(facts, dtype, nbytes)
         self._fills = (
             facts.pads
             and facts.pad_id is not None
@@ -67,15 +62,11 @@ class OpenVinoNetwork:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        given = {name: self._filled(name, inputs[name]) for name in self._facts.inputs}
+        given = {name: self._filled(name, inputs[name]) for name in self.facts.inputs}
         logits: Floats = request.infer(given, share_inputs=True)["logits"]
         self._idle.append(request)  # one that has failed is dropped
         del request, memory  # in this order
         return logits
-
-    def first_nan(self) -> str | None:
-        """None: a checkpoint that has one is not compiled."""
-        return None
 
     def close(self) -> None:
         self._idle.clear()
@@ -90,4 +81,4 @@ class OpenVinoNetwork:
         if not self._fills or longer > (self.limit or longer):
             return rows
         fill = np.full((len(rows), longer - tokens), PADDING.get(name, self.pad_id))
-        return np.hstack([fill, rows] if self._facts.pads_left else [rows, fill])
+        return np.hstack([fill, rows] if self.facts.pads_left else [rows, fill])
