@@ -167,7 +167,7 @@ def test_labels_that_are_not_named_are_numbered(tmp_path: Path, loaders: list[Lo
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "fewer labels than logits": ({"id2label": {"0": "a", "1": "b"}}, "shapes of its weights"),
+    "fewer labels than logits": ({"id2label": {"0": "a", "1": "b"}}, "shapes of its weights|gives 3 logits"),
     "labels from 1 on": ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "none for the index 0"),
     "a label's index twice": ({"id2label": {"0": "a", "00": "b", "1": "c"}}, "id2label names 3 labels"),
     "labels by words": ({"id2label": {"zero": "a", "1": "b", "2": "c"}}, "has the key 'zero'"),

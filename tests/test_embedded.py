@@ -95,9 +95,11 @@ def test_a_batch_answers_as_each_text_alone(model: Classifier) -> None:
 
 
 def test_ships_as_an_ordinary_checkpoint_of_20_mb(embedded_directory: Path) -> None:
-    files = {path.name: path.stat().st_size for path in SHIPPED.iterdir()}
+    files = {path.name: path.stat().st_size for path in SHIPPED.iterdir() if path.is_file()}
     assert set(files) == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert sum(files.values()) <= 20_000_000
+    converted = {path: path.stat().st_size for path in (SHIPPED / "onnx").rglob("*") if path.is_file()}
+    assert sum(converted.values()) <= 100_000
     assert sum(path.stat().st_size for path in embedded_directory.iterdir()) > 1.9 * files["model.safetensors"]
 
 

@@ -313,7 +313,7 @@ def test_the_log_says_what_is_served_without_any_setting(tmp_path: Path) -> None
     with uvicorn(log, variables={"RESIDENCY_CACHE": str(embedded().parent)}):
         line = ready(log)
     assert re.match(r"INFO:     Ready after \d+\.\d\d s\. Models: embedded \(embedded\)\. Strategies: ", line)
-    assert "persistent at /predict (transformers), on-demand at /predict-on-demand (transformers), " in line
+    assert "persistent at /predict (onnxruntime), on-demand at /predict-on-demand (onnxruntime), " in line
     assert line.endswith(". Configured by RESIDENCY_CACHE.")
 
 

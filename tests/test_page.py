@@ -116,7 +116,7 @@ def test_a_sentence_under_every_strategy_and_what_is_in_memory_then(browser: Any
             assert answer.locator(".badge").inner_text() == ("cold" if cold else "warm")
             parts = answer.locator(".legend li").all_inner_texts()
             names = [" ".join(part.split()[:-2]) for part in parts]
-            load = ["tokenizer", "weights", "rest of load"] if cold else []
+            load = ["resolve", "weights", "structure", "tokenizer", "rest of load"] if cold else []
             assert names == ["queue", *load, "inference", "HTTP and rest"]
             assert answer.locator(".bar rect").count() == len(parts)
             total = float(answer.locator(".total").inner_text().split()[0])

@@ -155,7 +155,9 @@ def test_what_cannot_be_converted_is_loaded_by_mapped(tmp_path: Path, caplog: py
     for _ in range(2):
         model = loader.load(directory)
         assert (model.loaded_by, model.dtype) == ("mapped", "float32")
-        assert model.predict(TEXTS) == expected
+        for answer, wanted in zip(model.predict(TEXTS), expected, strict=True):  # computed by another number of threads
+            assert answer.label == wanted.label
+            assert answer.score == pytest.approx(wanted.score, abs=1e-5)
         model.close("request")
     [warning] = [record.getMessage() for record in caplog.records if "uses 'mapped'" in record.getMessage()]
     assert "written in Python alone" in warning

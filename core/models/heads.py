@@ -32,13 +32,16 @@ class Head:
         Raises ModelReferenceError for another number of logits than of labels, NoFiniteScore for a score that is
         infinite or not a number.
         """
-        if logits.ndim != 2 or logits.shape[1] != len(self.labels):
-            shape = " × ".join(map(str, logits.shape[1:])) or "no"
-            raise ModelReferenceError(
-                f"the model gives {shape} logits for a text, but config.json has {len(self.labels)} labels; correct"
-                " id2label there"
-            )
+        self.check(logits.shape[1:])
         return named(self.labels, self.scores(logits))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ModelReferenceError unless `shape`, that of one text's logits, has one for each label."""
+        if shape != (len(self.labels),):
+            raise ModelReferenceError(
+                f"the model gives {' × '.join(map(str, shape)) or 'no'} logits for a text, but config.json has"
+                f" {len(self.labels)} labels; correct id2label there"
+            )
 
     def scores(self, logits: Floats) -> Floats:
         """The score of each label, in float32: as `transformers.pipeline("text-classification")` computes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...errors import ModelReferenceError
 from ..classifier import Classifier, Network, Tokens
 from ..heads import read_head
 from ..kept import Kept
@@ -60,8 +61,13 @@ def classifier(
     *,
     loaded_by: str,
 ) -> Classifier:
-    """The checkpoint's classifier over a network that computes its graph."""
-    model = Classifier(tokenizer, network, read_head(directory), phases, loaded_by=loaded_by)
-    kept = converted.graph.facts
+    """The checkpoint's classifier over a network that computes its graph. Raises ModelReferenceError."""
+    kept, head = converted.graph.facts, read_head(directory)
+    try:
+        head.check((kept.labels,))  # labels are no part of what a graph is made from
+    except ModelReferenceError:
+        network.close()
+        raise
+    model = Classifier(tokenizer, network, head, phases, loaded_by=loaded_by)
     model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
     return model

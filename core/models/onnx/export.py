@@ -158,6 +158,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
         inputs=[name for name in cases[0] if name in network.inputs],
         weights=sources,
         looked_up=sorted(in_file[name] for name in tables if name in in_file),
+        labels=expected[0].shape[1],
         limit=network.limit,
         pad_id=network.pad_id,
         pads=model.pads,

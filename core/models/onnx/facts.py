@@ -24,7 +24,7 @@ from ..header import FLOATS, read_header
 from ..heads import read_config
 
 Facts = TypeVar("Facts", "GraphFacts", "TokenizerFacts")
-FORMAT = 1  # part of the names in the cache; raise it when the files change
+FORMAT = 2  # part of the names in the cache; raise it when the files change
 FACTS = "facts.json"
 KEY = "key"  # beside what ships
 GRAPH = "graph.onnx"  # its weights are inputs
@@ -50,6 +50,7 @@ class GraphFacts:
     inputs: list[str]  # of a tokenizer's outputs those that it takes, in order
     weights: dict[str, str]  # the checkpoint's tensor for each other input
     looked_up: list[str]  # those tensors of which a forward reads a row for each token
+    labels: int  # logits for each text
     limit: int | None  # tokens of a text
     pad_id: int | None
     pads: bool  # whether shorter texts can be filled up beside longer ones, at the side that `pads_left` says
