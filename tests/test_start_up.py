@@ -23,7 +23,8 @@ for loader in load_plugins().loaders.values():
 RUNNING = """
 import threading, urllib.error, urllib.request, uvicorn
 server = uvicorn.Server(uvicorn.Config("core.app:app", port=0, log_level="critical"))
-threading.Thread(target=server.run, daemon=True).start()
+thread = threading.Thread(target=server.run)
+thread.start()
 def ask(path, body=None):
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{path}"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -38,6 +39,8 @@ while not is_ready():
 for route in ("/predict", "/predict-on-demand", "/predict-lru-cached", "/predict-keep-alive"):
     assert ask(route, b'{"text": "I love it."}') == 200
 assert ask("/metrics") == ask("/residency") == ask("/") == 200
+server.should_exit = True  # a loop that runs while the interpreter ends can crash it
+thread.join()
 """
 BUILD = "import core.app; core.app.create_app()"
 RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['--plugins'])"
