@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from core.models import checkpoint
 from core.models.arrays import MappedArrays
 from core.models.kept import counts
 from core.models.onnx import conversion, facts
-from core.models.onnx.export import check_shared, compare
+from core.models.onnx.export import check_shared, compare, is_shortage
 from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.onnx.network import BoundNetwork, SwitchingNetwork
 from core.models.onnx.packed import Gain, Packed
@@ -326,3 +327,13 @@ def test_what_ships_is_what_the_embedded_checkpoint_is_converted_to(
             if name == facts.FACTS:
                 made, ships = (json.dumps(json.loads(text) | {"made_by": ""}) for text in (made, ships))
             assert made == ships, f"ship it anew: python -m {command[1]} {embedded_directory} {facts.SHIPPED}"
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty], ids=["PyTorch", "NumPy"])
+def test_a_lack_of_memory_is_not_a_reason_that_lasts(allocate: Callable[[int], Any]) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        allocate(1 << 55)
+    outer = ValueError("the exporter failed")
+    outer.__cause__ = caught.value
+    assert is_shortage(outer)
+    assert not is_shortage(ValueError("a tensor decides what is computed"))

@@ -10,7 +10,7 @@ import pytest
 
 from core.models.onnx.conversion import converted
 from core.models.openvino.compile import compile_checkpoint
-from core.models.openvino.compiled import Compiled
+from core.models.openvino.compiled import Compiled, compiled_files
 from core.models.openvino.loader import OpenVinoLoader
 from core.models.transformers_loader import TransformersLoader
 from tests.architectures import build
@@ -47,7 +47,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_answers_as_the_stock_loader_does(model_type: str, tmp_path: Path) -> None:
     directory = build(tmp_path / "model", model_type)
     convert(directory)
-    Compiled(directory, converted(directory), "float32").make(compile_checkpoint)
+    assert compiled_files(directory, "float32") == []
+    compiled = Compiled(directory, converted(directory), "float32")
+    compiled.make(compile_checkpoint)
+    assert compiled_files(directory, "float32") == [compiled.blob]  # what a cold page cache does not hold
     model, stock = OpenVinoLoader().load(directory), TransformersLoader().load(directory)
     assert (model.loaded_by, model.dtype) == ("openvino", "float32")
     expected = scores(stock, *TEXTS)

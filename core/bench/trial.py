@@ -18,6 +18,7 @@ from .. import memory
 from ..errors import TrialFailed
 from ..models import checkpoint
 from ..models.onnx.packed import kept_weights
+from ..models.openvino.compiled import compiled_files
 from ..models.precision import converted
 from ..quantities import duration
 from .client import ask, connect
@@ -66,6 +67,7 @@ class Trial:
                 if folder.is_dir():
                     yield from checkpoint.files(folder)
             yield from kept_weights(directory, self.spec.dtype)
+            yield from compiled_files(directory, self.spec.dtype)
 
     def schedule(self) -> list[tuple[str, int]]:
         """(model id, index of a text) of each request, shuffled: the same for every trial of a round.

@@ -258,7 +258,18 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever it is that the exporter cannot do
+        if is_shortage(error):
+            raise
         raise ModelReferenceError(f"it cannot be exported: {_cause(error)}") from error
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory: of the machine at this moment, not of the checkpoint."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # Python's and NumPy's; PyTorch's
+            return True
+        error = error.__cause__
+    return False
 
 
 def _cause(error: BaseException) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from ...errors import ModelReferenceError
 from .. import checkpoint
 from ..cache import recall, remember
 from ..onnx import facts
-from ..onnx.conversion import Converted, run
+from ..onnx.conversion import Converted, found, run
 from ..onnx.facts import CannotConvert
 from ..onnx.packed import processor
 
@@ -38,12 +40,16 @@ class Compiled:
         """What `openvino.Core.import_model` reads."""
         return self.directory / self.BLOB
 
+    @property
+    def is_there(self) -> bool:
+        return self.directory.is_dir()
+
     def make(self, compile_here: Callable[[Path, str], str] | None = None) -> None:
         """Unless it is there: by `compile_here`, which returns what cannot be done, or in a process of its own.
 
         Raises CannotConvert, with a reason that is remembered.
         """
-        if self.directory.is_dir():
+        if self.is_there:
             return
         name = f"uncompiled-{self.name}"
         if reason := recall(name):
@@ -52,3 +58,15 @@ class Compiled:
         if reason := compile_here(*given) if compile_here else run(f"{__package__}.compile", *map(str, given)):
             remember(name, reason)
             raise CannotConvert(reason)
+
+
+def compiled_files(directory: Path, dtype: str) -> list[Path]:
+    """The files that loads of a checkpoint may read in place of its own, as far as they are there."""
+    if importlib.util.find_spec("openvino") is None:
+        return []
+    try:
+        converted = found(directory)
+    except ModelReferenceError:  # the cache is not trusted, so that no load reads from there
+        return []
+    compiled = None if converted is None else Compiled(directory, converted, dtype)
+    return [compiled.blob] if compiled is not None and compiled.is_there else []
