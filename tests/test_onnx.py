@@ -337,3 +337,22 @@ def test_a_lack_of_memory_is_not_a_reason_that_lasts(allocate: Callable[[int], A
     outer.__cause__ = caught.value
     assert is_shortage(outer)
     assert not is_shortage(ValueError("a tensor decides what is computed"))
+
+
+def test_one_broken_checkpoint_keeps_no_other_of_its_kind_from_being_converted(cache: Path, tmp_path: Path) -> None:
+    """Of the same architecture and shapes: its labels are too few, or a weight is no number."""
+    sound = build(tmp_path / "sound", "bert")
+    few, spoilt = (shutil.copytree(sound, tmp_path / name) for name in ("few", "spoilt"))
+    config = json.loads((few / "config.json").read_text()) | {"id2label": {"0": "a", "1": "b"}}
+    config.pop("label2id")
+    (few / "config.json").write_text(json.dumps(config))
+    weights = load_file(spoilt / "model.safetensors")
+    weights["classifier.weight"][0, 0] = np.nan
+    save_file(weights, spoilt / "model.safetensors", metadata={"format": "pt"})
+    for broken in (few, spoilt):
+        for _ in range(2):  # the reason is remembered, of that one
+            convert(broken)
+            with pytest.raises(ModelReferenceError):
+                OnnxRuntimeLoader(pack=False).load(broken).check()
+    convert(sound)
+    assert OnnxRuntimeLoader(pack=False).load(sound).loaded_by == "onnxruntime"

@@ -47,7 +47,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_answers_as_the_stock_loader_does(model_type: str, tmp_path: Path) -> None:
     directory = build(tmp_path / "model", model_type)
     convert(directory)
-    assert compiled_files(directory, "float32") == []
     compiled = Compiled(directory, converted(directory), "float32")
     compiled.make(compile_checkpoint)
     assert compiled_files(directory, "float32") == [compiled.blob]  # what a cold page cache does not hold

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .. import checkpoint
-from ..cache import recall, remember
+from ..cache import recall
 from ..precision import in_dtype
 from .facts import (
     CannotConvert,
@@ -24,9 +24,8 @@ from .facts import (
     find_graph,
     find_tokenizer,
     folder,
-    graph_key,
     name_of,
-    tokenizer_key,
+    unconverted,
 )
 
 log = logging.getLogger("residency")
@@ -67,7 +66,7 @@ def converted(directory: Path, export: Callable[[Path], str] | None = None) -> C
     """What the checkpoint is converted to; done now, if it was never tried: by `export`, which returns what cannot be
     done, or in a process of its own.
 
-    Raises CannotConvert, with a reason that is remembered, and ModelReferenceError for what is no checkpoint.
+    Raises CannotConvert, with a reason that the export remembers, and ModelReferenceError for what is no checkpoint.
     """
     if already := found(directory):
         return already
@@ -76,12 +75,11 @@ def converted(directory: Path, export: Callable[[Path], str] | None = None) -> C
             f"it is not converted yet, and {missing[0]} is not installed here; where it is, run"
             f" `python runner.py --convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
         )
-    name = f"unconverted-{name_of('graph', graph_key(directory))}-{tokenizer_key(directory)}"
-    if reason := recall(name):
-        raise CannotConvert(reason)
+    for name in unconverted(directory):
+        if reason := recall(name):
+            raise CannotConvert(reason)
     log.info("Converting %s to a graph, which is done once", directory)
     if reason := export(directory) if export else run(f"{__package__}.export", str(directory)):
-        remember(name, reason)
         raise CannotConvert(reason)
     if already := found(directory):
         return already

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from ...errors import ModelReferenceError
 from .. import checkpoint, stock
 from ..arrays import MappedArrays
-from ..cache import cached
+from ..cache import cached, remember
 from ..classifier import Classifier, Inputs
 from ..heads import Floats
 from ..limits import is_limit
@@ -60,8 +60,12 @@ SAMPLES = [
 ]
 
 
+class NoGraph(ModelReferenceError):
+    """A checkpoint that has no graph, or no tokenizer, whatever its weights are: neither has any that is like it."""
+
+
 def export(directory: Path) -> str:
-    """Converts what is not converted yet, and returns what cannot be; "" where all is."""
+    """Converts what is not converted yet, and returns what cannot be; "" where all is. That is remembered."""
     try:
         checkpoint.check(directory)
         tokenizer = stock.load_tokenizer(directory)
@@ -74,6 +78,8 @@ def export(directory: Path) -> str:
             nbytes = checkpoint.size(directory, float_bytes=4)
             _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
     except (ModelReferenceError, Unmappable) as error:
+        alike, alone = facts.unconverted(directory)
+        remember(alike if isinstance(error, NoGraph) else alone, str(error))
         return str(error)
     return ""
 
@@ -104,12 +110,12 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None
     made = tokenizer.stock
     backend = getattr(made, "backend_tokenizer", None)
     if backend is None:
-        raise ModelReferenceError(f"its tokenizer ({type(made).__name__}) is written in Python alone")
+        raise NoGraph(f"its tokenizer ({type(made).__name__}) is written in Python alone")
     as_json = canonical(backend.to_str())
     own = directory / facts.TOKENIZER
     outputs = made(SAMPLES[0])
     if unknown := set(outputs) - set(OUTPUTS):
-        raise ModelReferenceError(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
+        raise NoGraph(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
     found = TokenizerFacts(
         limit=int(tokenizer.limit) if is_limit(tokenizer.limit) else None,
         pads_left=tokenizer.pads_left,
@@ -126,7 +132,7 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None
         tokens = FastTokens(own if found.is_own else target / facts.TOKENIZER, found, length)
         for text in SAMPLES:
             if tokens([text], length) != tokenizer([text], length):
-                raise ModelReferenceError(f"the text {text[:40]!r} has other tokens without transformers")
+                raise NoGraph(f"the text {text[:40]!r} has other tokens without transformers")
 
 
 def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
@@ -150,7 +156,7 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
     check_shared(graph, module)
     data = graph.SerializeToString()
     if len(data) > LARGEST:
-        raise ModelReferenceError(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
+        raise NoGraph(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
     _optimise(_with_inputs(graph, sources), target / facts.GRAPH)
     (target / facts.CONSTANTS).write_bytes(data)
     tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
@@ -193,7 +199,7 @@ def _forward(network: BoundNetwork, case: Inputs) -> Floats:
         return network.forward(case)
     except RuntimeError as error:
         shape = " × ".join(map(str, case["input_ids"].shape))
-        raise ModelReferenceError(f"its exported graph cannot compute {shape} tokens: {error}") from error
+        raise NoGraph(f"its exported graph cannot compute {shape} tokens: {error}") from error
 
 
 def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
@@ -260,11 +266,11 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
     except Exception as error:  # whatever it is that the exporter cannot do
         if is_shortage(error):
             raise
-        raise ModelReferenceError(f"it cannot be exported: {_cause(error)}") from error
+        raise NoGraph(f"it cannot be exported: {_cause(error)}") from error
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a lack of memory: of the machine at this moment, not of the checkpoint."""
+    """Whether an error, or what caused it, is a lack of memory: of the machine's, and only at this moment."""
     while error is not None:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # Python's and NumPy's; PyTorch's
             return True
@@ -307,7 +313,7 @@ def check_shared(graph: onnx.ModelProto, module: Any) -> None:
     for name, parameter in module.named_parameters():
         weight = parameter.detach().numpy()
         if any(weight.size > 1 and weight.shape == array.shape and (weight == array).all() for array in held.values()):
-            raise ModelReferenceError(f"its exported graph holds the weight {name}")
+            raise NoGraph(f"its exported graph holds the weight {name}")
 
 
 def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:

@@ -100,6 +100,12 @@ def tokenizer_key(directory: Path) -> str:
     return digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
 
 
+def unconverted(directory: Path) -> tuple[str, str]:
+    """Under which names it is remembered why a checkpoint cannot be converted: with all that are like it, or alone."""
+    alike = f"unconverted-{name_of('graph', graph_key(directory))}-{tokenizer_key(directory)}"
+    return alike, f"{alike}-{checkpoint.identity(directory)}"
+
+
 def find_graph(directory: Path) -> Part[GraphFacts] | None:
     """The graph that was made for checkpoints of this kind, here or for the classifier that ships."""
     return next(_found("graph", graph_key(directory), GraphFacts), None)
