@@ -18,6 +18,7 @@ from core.bench.server import serve
 from core.errors import TrialFailed
 from core.models.references import resolve
 
+LOADER = {"name": "onnxruntime", "pack": True}  # as a model ends that stays in memory
 HEADERS = (
     "PSS (MiB)", "one worker", "two workers", "the second adds",
     "mapped weights, one worker", "two workers", "the second adds",
@@ -25,13 +26,13 @@ HEADERS = (
 
 
 def second_worker(model: str, rounds: int) -> None:
-    """PSS of the whole tree, with the model kept and with none, so that what Python and torch take is known.
+    """PSS of the whole tree, with the model kept and with none, so that what Python and the engine take is known.
 
     A process elsewhere that maps the same checkpoint takes its part of the PSS: nothing else should.
     """
     rows: list[tuple[Any, ...]] = []
     for strategy, route in (("persistent", "/predict"), ("on-demand", "/predict-on-demand")):
-        settings = {"strategies": [{"strategy": strategy, "loader": "mapped"}], "models": {"model": model}}
+        settings = {"strategies": [{"strategy": strategy, "loader": LOADER}], "models": {"model": model}}
         found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
         for _ in range(rounds):
             for workers, measured in found.items():
@@ -44,7 +45,7 @@ def second_worker(model: str, rounds: int) -> None:
     added = f"{kept - empty:.1f} MiB, {(kept - empty) / weights:.1%}"
     print(
         f"Of {weights:.0f} MiB of weights, a second worker maps {mapped_again / weights:.1%} anew. Above one that keeps"
-        f" no model it adds {added}: kernels for each size of batch, and what batches have left in the heap."
+        f" no model it adds {added}: what the engine computes with, and what batches have left in the heap."
     )
 
 
@@ -65,7 +66,8 @@ def pss(start: Start, route: str) -> tuple[float, float]:
 
 
 def of_weights(pid: int) -> float:
-    """PSS of safetensors files in MiB."""
+    """PSS in MiB of the checkpoint's file, and of packed weights."""
     maps = Path(f"/proc/{pid}/smaps").read_text()
-    sizes = re.findall(r"^[0-9a-f]+-[0-9a-f]+ .*\.safetensors\n(?:(?!Pss:).*\n)*Pss:\s+(\d+) kB", maps, re.MULTILINE)
+    files = r"(?:\.safetensors|/onnx/packed-[^/\n]*/[^/\n]*)"
+    sizes = re.findall(rf"^[0-9a-f]+-[0-9a-f]+ .*{files}\n(?:(?!Pss:).*\n)*Pss:\s+(\d+) kB", maps, re.MULTILINE)
     return sum(map(int, sizes)) / 1024
