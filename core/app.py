@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from .errors import ResidencyError
+from .heap import use_one_heap
 from .plugins import load_plugins
 from .routes.metrics import add_metrics
 from .routes.open_inference import add_open_inference
@@ -30,7 +31,6 @@ from .serving.connections import ConnectionLimits
 from .serving.edge import Edge
 from .serving.logs import set_up
 from .serving.problems import add_problem_handlers
-from .serving.release import use_one_heap
 from .serving.served import announcement
 from .serving.service import Service
 from .settings import Settings, configured_by, settings_from_environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -48,6 +49,7 @@ def convert(directory: Path) -> None:
 
     with suppress(CannotConvert):  # the loader says so
         converted(directory, export)
+    gc.collect()  # what an exporter leaves behind maps the checkpoint
 
 
 def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:

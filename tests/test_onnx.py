@@ -356,3 +356,28 @@ def test_one_broken_checkpoint_keeps_no_other_of_its_kind_from_being_converted(c
                 OnnxRuntimeLoader(pack=False).load(broken).check()
     convert(sound)
     assert OnnxRuntimeLoader(pack=False).load(sound).loaded_by == "onnxruntime"
+
+
+LARGE_BATCH = """
+import os, sys
+from core import memory
+from core.heap import use_one_heap
+use_one_heap()
+from core.models.onnx.loader import OnnxRuntimeLoader
+from core.models.references import resolve
+model = OnnxRuntimeLoader(pack=sys.argv[1] == "packed").load(resolve("embedded"))
+held = []
+for texts in (["good film"], ["a great cast " * 60] * 32):
+    for _ in range(3):
+        model.predict(texts)
+    held.append(memory.at_rest(os.getpid())[1])
+print(held[1] - held[0])
+"""
+
+
+@pytest.mark.parametrize("weights", ["mapped", "packed"])
+def test_a_large_batch_leaves_no_memory_behind(weights: str) -> None:
+    """The engine's would be some 60 MiB, which a server would keep for good."""
+    done = run_python("-c", LARGE_BATCH, weights)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 10

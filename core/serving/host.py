@@ -16,12 +16,12 @@ import pluggy
 
 from ..contracts import Loader, LoadReason, Model, Reason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, ResidencyError
+from ..heap import give_back
 from ..models.heads import read_config
 from ..models.probe import Probes
 from .clock import CLOCK, Clock
 from .hosted import Freed, HostedModel, Used
 from .redact import without_paths
-from .release import give_back
 from .versions import Version, Versions
 
 log = logging.getLogger("residency")

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..contracts import Model, Prediction, Reason
-from .release import give_back
+from ..heap import give_back
 from .versions import Version
 
 if TYPE_CHECKING:

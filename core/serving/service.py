@@ -30,6 +30,7 @@ from ..errors import (
     UnknownModel,
     WrongTimeout,
 )
+from ..heap import start_up
 from ..models.probe import Probes
 from ..plugins import Plugins, Registered
 from ..settings import Settings
@@ -41,7 +42,6 @@ from .dispatcher import Dispatcher
 from .host import Host
 from .metrics import NO_MODEL, Metrics, check_multiprocess
 from .redact import without_paths
-from .release import start_up
 from .served import listed
 from .versions import Versions
 

@@ -10,12 +10,17 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
+from ...heap import give_back
 from ...threads import spread_no_more
 from ..arrays import MappedArrays
 from ..classifier import Inputs
 from ..heads import Floats
 from .common import GraphNetwork
 from .facts import GraphFacts
+
+LARGE = 256  # tokens of a batch: with more, what it took is given back, or it would stay for good
+_shrinks = onnxruntime.RunOptions()
+_shrinks.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 class OnnxNetwork(GraphNetwork):
@@ -29,12 +34,17 @@ class OnnxNetwork(GraphNetwork):
 
     def forward(self, inputs: Inputs) -> Floats:
         try:
-            return self._run(inputs)
+            if inputs["input_ids"].size <= LARGE:
+                return self._run(inputs, None)
+            logits = self._run(inputs, _shrinks)
+            give_back()
+            return logits
         except Exception as error:  # the engine's exceptions have no base of their own
             raise RuntimeError(str(error)) from error
 
-    def _run(self, inputs: Inputs) -> Floats:
-        return np.asarray(self._session.run(["logits"], {name: inputs[name] for name in self.facts.inputs})[0])
+    def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
+        given = {name: inputs[name] for name in self.facts.inputs}
+        return np.asarray(self._session.run(["logits"], given, options)[0])
 
     def close(self) -> None:
         self._session = None
@@ -51,9 +61,10 @@ class BoundNetwork(OnnxNetwork):
             name: OrtValue.ortvalue_from_numpy(weights[tensor]) for name, tensor in facts.weights.items()
         }
 
-    def _run(self, inputs: Inputs) -> Floats:
+    def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
         given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self.facts.inputs}
-        return np.asarray(self._session.run_with_ort_values(["logits"], self._values | given)[0].numpy())
+        found = self._session.run_with_ort_values(["logits"], self._values | given, options)
+        return np.asarray(found[0].numpy())
 
     def first_nan(self) -> str | None:
         assert self._weights is not None
@@ -85,7 +96,7 @@ class SwitchingNetwork(OnnxNetwork):
         self._forwards = self._running = 0
         self._is_switching = False
 
-    def _run(self, inputs: Inputs) -> Floats:
+    def forward(self, inputs: Inputs) -> Floats:
         with self._lock:
             if (network := self._now) is None:
                 raise RuntimeError("this model is closed")
