@@ -381,3 +381,13 @@ def test_a_large_batch_leaves_no_memory_behind(weights: str) -> None:
     done = run_python("-c", LARGE_BATCH, weights)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 10
+
+
+def test_a_full_disk_is_not_a_reason_that_lasts(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = build(tmp_path / "model", "bert")
+    with monkeypatch.context() as patch:
+        patch.setattr("core.models.cache.HEADROOM", 1 << 60)
+        convert(directory)
+        assert conversion.found(directory) is None
+    convert(directory)
+    assert conversion.found(directory) is not None

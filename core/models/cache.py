@@ -16,6 +16,10 @@ from .page_cache import read_anew
 HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this program
 
 
+class NoRoom(ModelReferenceError):
+    """The disk of the cache is full."""
+
+
 def cache_directory() -> Path:
     """`RESIDENCY_CACHE`, or `residency` in the user's cache folder.
 
@@ -99,7 +103,7 @@ def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     free = shutil.disk_usage(target.parent).free
     if free < nbytes + HEADROOM:
-        raise ModelReferenceError(
+        raise NoRoom(
             f"'{target.name}' needs {nbytes >> 20} MiB in the cache {target.parent}, but only {free >> 20} MiB are"
             " free. Free some, or point RESIDENCY_CACHE at another disk."
         )

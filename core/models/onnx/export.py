@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from ...errors import ModelReferenceError
 from .. import checkpoint, stock
 from ..arrays import MappedArrays
-from ..cache import cached, remember
+from ..cache import NoRoom, cached, remember
 from ..classifier import Classifier, Inputs
 from ..heads import Floats
 from ..limits import is_limit
@@ -78,8 +78,9 @@ def export(directory: Path) -> str:
             nbytes = checkpoint.size(directory, float_bytes=4)
             _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
     except (ModelReferenceError, Unmappable) as error:
-        alike, alone = facts.unconverted(directory)
-        remember(alike if isinstance(error, NoGraph) else alone, str(error))
+        if not is_shortage(error):
+            alike, alone = facts.unconverted(directory)
+            remember(alike if isinstance(error, NoGraph) else alone, str(error))
         return str(error)
     return ""
 
@@ -264,15 +265,15 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever it is that the exporter cannot do
-        if is_shortage(error):
-            raise
         raise NoGraph(f"it cannot be exported: {_cause(error)}") from error
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a lack of memory: of the machine's, and only at this moment."""
+    """Whether an error, or what caused it, is a lack of memory or disk: the machine's, and only at this moment."""
     while error is not None:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # Python's and NumPy's; PyTorch's
+        if isinstance(error, MemoryError | NoRoom) or "allocate memory" in str(
+            error
+        ):  # Python's and NumPy's; PyTorch's
             return True
         error = error.__cause__
     return False
