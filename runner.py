@@ -16,7 +16,7 @@ from core.bench.resume import check_checkpoints, plan_of
 from core.bench.run import begin, look_up, prepare, run_trials
 from core.command_line import parse
 from core.decide.precision import precise_enough
-from core.errors import ResidencyError, ResultsError, YamlError
+from core.errors import PluginError, ResidencyError, ResultsError, YamlError
 from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
@@ -75,6 +75,8 @@ def _dispatch(flags: argparse.Namespace) -> int:
         return OK if write_run(folder, wanted) else FAILED
     if flags.convert:
         return convert(flags.convert)
+    if flags.check:
+        return check_plugins(flags.check)
     if flags.plan:
         return plan_ahead(flags.plan, flags.output, confirm=flags.confirm)
     if flags.plugins and not flags.experiment:
@@ -104,6 +106,24 @@ def convert(references: Sequence[str]) -> int:
             print(f"runner.py: {reference}: {str(error).rstrip('.')}.", file=sys.stderr)
             status = FAILED
     return status
+
+
+def check_plugins(names: Sequence[str]) -> int:
+    """Say of each part of the contract whether these plugins keep it."""
+    from core.conformance import Broken, checks_of  # which takes what a server takes
+
+    checks = checks_of(*names)
+    if not checks:
+        raise PluginError(f"{', '.join(names)} registers no strategy and no loader, so that there is nothing to check.")
+    broken = 0
+    for part in checks:
+        try:
+            part()
+            print(f"{part}: yes", flush=True)
+        except Broken as fault:
+            broken += 1
+            print(f"{part}: NO. {str(fault)[:1].upper()}{str(fault)[1:]}.", flush=True)
+    return FAILED if broken else OK
 
 
 def run(plan: Plan, output: Path, wanted: Wanted) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .contracts import Load, Loader, LoadingStrategy, Model, Prediction, Reason
+from .contracts import Loader, LoadingStrategy, Model, Prediction, Resident
 from .errors import ResidencyError
 
-__all__ = ["Load", "Loader", "LoadingStrategy", "Model", "Prediction", "Reason", "ResidencyError"]
+__all__ = ["Loader", "LoadingStrategy", "Model", "Prediction", "ResidencyError", "Resident"]

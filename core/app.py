@@ -58,14 +58,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     who starts a server from a shell has no use for a traceback.
     """
     if settings is not None:
-        return _app(settings, "the program that made the app")
+        return _app(settings, "the program that made the app", None)
     try:
-        return _app(settings_from_environment(), configured_by())
+        return _app(settings_from_environment(), configured_by(), settings_from_environment)
     except ResidencyError as error:
         sys.exit(f"residency: {error}")
 
 
-def _app(settings: Settings, configured_by: str) -> FastAPI:
+def _app(settings: Settings, configured_by: str, reread: Callable[[], Settings] | None) -> FastAPI:
     limit_torch()
     use_one_heap()
     set_up(settings.log)
@@ -77,7 +77,7 @@ def _app(settings: Settings, configured_by: str) -> FastAPI:
     add_status_routes(app, service)
     add_metrics(app, service)
     if settings.token is not None:
-        add_steering(app, service, settings.token)
+        add_steering(app, service, settings.token, reread)
     list_what_there_is(app, service)
     add_page(app)
     return app
@@ -91,7 +91,7 @@ def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
         def start() -> None:
             began = perf_counter()
             try:
-                service.start()
+                service.engine.start()
                 log.info("%s", announcement(service, configured_by, perf_counter() - began))
             except Exception as error:
                 known = isinstance(error, ResidencyError)
@@ -100,7 +100,7 @@ def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
                 # Nothing is served yet, and every softer end is reported as success or by a traceback.
                 os._exit(1)
             try:
-                service.check_models()
+                service.engine.check_models()
             except Exception:
                 log.exception("Probing the models failed")
 

@@ -15,6 +15,7 @@ UNUSED = {  # by the flag that stands for an experiment
     "resume": OF_AN_EXPERIMENT,
     "report": OF_AN_EXPERIMENT,
     "convert": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
+    "check": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
     "plan": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
 }
 
@@ -22,13 +23,14 @@ EXAMPLES = {  # of values
     "--output": "results",
     "--repetitions": "10",
     "--repeats": "5",
-    "--strategies": "persistent,on-demand",
+    "--strategies": "small,large",
     "--model": "sst2=embedded",
     "--compare": "results/default/latest",
     "--tolerance": "5%",
     "--resume": "results/default/latest",
     "--report": "results/default/latest",
     "--convert": "./my-model",
+    "--check": "recycled.py",
     "--plan": "plan.yaml",
 }
 
@@ -46,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             named = ", ".join(name if name == "experiment" else f"--{name.replace('_', '-')}" for name in unused)
             parser.error(f"--{instead} takes no {named}")
     if sum(bool(getattr(flags, instead)) for instead in UNUSED) > 1:
-        parser.error("--resume, --report, --convert and --plan each stand alone; name one of them")
+        parser.error("--resume, --report, --convert, --check and --plan each stand alone; name one of them")
     for name, given in (("--wide", flags.wide), ("--exit-on-slo", flags.exit_on_slo)):
         if given and (flags.dry_run or flags.plugins):
             parser.error(f"{name} goes with a run or a report, not with --dry-run or --plugins")
@@ -90,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
     flags.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
     flags.add_argument("--convert", nargs="+", metavar="MODEL", help="convert what these references lead to, and end")
+    flags.add_argument(
+        "--check", nargs="+", metavar="PLUGIN", help="say whether these plugins keep the contract, and end"
+    )
     flags.add_argument("--plan", type=Path, metavar="FILE", help="simulate what each setting would cost, and end")
     flags.add_argument("--confirm", action="store_true", help="of --plan: also measure the best two settings")
     flags.add_argument("--version", action="version", version=f"residency {version()}", help="say which this is")

@@ -6,17 +6,40 @@ These are protocols: a plugin needs no import from here, it only has to have the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-Reason = Literal["request", "capacity", "budget", "expired", "manual", "removed", "shutdown", "crash"]
-"""Why a model left memory: its one request was answered, room was needed (number of models or
-bytes), its time was up, an operator said so, another version took its place, the server ended, or its
-own process did."""
-LoadReason = Literal["asked", "crash"]
-"""Why a model was loaded: its strategy asked for it, or its own process had ended."""
+LoadReason = Literal["request", "preload", "manual", "crash"]
+"""Why a model was loaded: a request asked for it, its strategy had it loaded at the start, an operator said so, or the
+process of the one before had ended."""
+UnloadReason = Literal["request", "capacity", "budget", "expired", "manual", "removed", "crash", "shutdown"]
+"""Why a model left memory: its strategy did not keep it beyond its requests, room was needed (number of models or
+bytes), its time was up, an operator said so, another version took its place, its own process had ended, or the server
+did."""
+
+
+Json = Any
+"""What JSON can hold: None, bool, int, finite float, str, and lists and mappings by str of these."""
+
+
+class Resident(NamedTuple):
+    """A model in memory, as a strategy sees it. Times are seconds on one clock that never goes back."""
+
+    model_id: str
+    nbytes: int
+    """As last measured."""
+    loaded_at: float
+    """When its load ended."""
+    load_seconds: float
+    """What that load took."""
+    load_cpu_seconds: float
+    load_waiters: int
+    """Requests that were queued for the model when its load ended; 0 for a preload."""
+    last_used: float
+    """When its latest request ended; `loaded_at` before the first."""
+    uses: int
+    """Requests that were answered since it was loaded."""
 
 
 class Score(NamedTuple):
@@ -61,8 +84,7 @@ class Model(Protocol):
     - `check()`, which raises an error for what keeps the model from answering. It is called once, when the model is
       probed with some texts before it first answers.
     - `own_process = True`, if `predict` only waits for another process: while that hangs, other models are answered.
-    - `reloading`, if it can lose its weights and load them anew within `predict`: the host sets it to a function, which
-      the model hands its load to, so that this load is timed and counted like any other.
+      Where that process ends, `predict` raises `core.errors.ModelCrashed`, and the next request gets a model anew.
     """
 
     @property
@@ -72,7 +94,7 @@ class Model(Protocol):
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction for each text, in order. Texts over the model's limit are truncated."""
 
-    def close(self, reason: Reason) -> None:
+    def close(self) -> None:
         """Give the memory back. The model answers no more; a second call does nothing."""
 
 
@@ -96,52 +118,63 @@ class Loader(Protocol):
         """Called from many threads at a time; a loader that is not thread-safe serialises itself."""
 
 
-class Load(Protocol):
-    """What a strategy is handed: loads a model by its id, timed and counted by the host.
-
-    Two calls give two models; to load a model once for many callers is the strategy's work.
-    """
-
-    @property
-    def model_ids(self) -> tuple[str, ...]:
-        """Every model that this server may be asked for."""
-
-    def size(self, model_id: str) -> int:
-        """`Loader.size` of the model: the unit of every budget."""
-
-    def epoch(self, moment: float) -> float:
-        """Seconds since the epoch of a moment of `time.monotonic`: what `explain` tells, whenever the clock was set."""
-
-    def __call__(self, model_id: str) -> Model:
-        """Raises `core.errors.LoadFailed`, whose message a caller may see."""
-
-
-class Explanation(TypedDict, total=False):
-    """What a strategy knows of one model; it leaves out what it does not know. Times are seconds since the epoch."""
-
-    in_use: int
-    last_use: float
-    expires: float
-    next_out: bool
-    why: str
-
-
 class LoadingStrategy(Protocol):
-    """Who owns a model between requests? Mounted as `POST /predict-<name>`.
+    """When is a model in memory? Mounted as `POST /predict-<name>`.
 
-    A class is constructed as `cls(load, **options)`; its options are the keyword-only parameters of
-    `__init__`, each with a type and a default. An option `memory_budget` is shown as what it may hold.
-    None of these methods is required: `start()` is called before the first request, `close()` after the
-    last; `preload(model_id)` brings a model into memory, `evict(model_id)` takes it out and says whether it
-    is gone; `explain(model_id)` returns an `Explanation`. What is missing is answered with 405.
+    A class is constructed as `cls(**options)`; its options are the keyword-only parameters of `__init__`, each with a
+    type and a default. All members but `name` may be left out: what is said of each then holds.
+
+    A strategy decides, and does nothing: it has no lock, thread, clock or file. One member is called at a time, and
+    `now` never decreases. None may block. Where one raises an error or gives what is no answer, it is as if it had been
+    left out; that is logged once, counted in `GET /strategies`, and fails no request.
     """
 
     name: ClassVar[str]
-    shares: bool
-    """Whether requests that are answered together may use one acquire. `True` when left out."""
+    route: ClassVar[str]
+    """Another path than `/predict-<name>`."""
+    shared: bool
+    """True. False: each request loads a model of its own, and `keep` and `evict` are not asked."""
+    capacity: int | None
+    """None: any number of models. At most so many are in memory."""
+    memory_budget: int | None
+    """None: any number of bytes. At most so many are in memory."""
+    pinned: Collection[str]
+    """(): models that never expire and are never evicted."""
 
-    def acquire(self, model_id: str) -> AbstractContextManager[Model]:
-        """Lend the model out: what stands before `yield` is loading policy, after it freeing policy.
+    grid: ClassVar[Mapping[str, Sequence[Any]]]
+    """{}: by option, the values that a plan compares where it names none, as they are written in YAML."""
 
-        Called from worker threads, many at a time; it may block.
+    def start(self, models: Mapping[str, int]) -> Iterable[str]:
+        """(): which models to load before the server is ready. `models` gives the bytes of each by its id, without
+        those whose size cannot be read. Raises ValueError for options that cannot be kept.
         """
+
+    def requested(self, model_id: str, now: float) -> None:
+        """Nothing. Told of every request that was accepted, whether its model is in memory or not."""
+
+    def loaded(self, model: Resident, reason: LoadReason, now: float) -> None:
+        """Nothing. Told of every model that has come into memory."""
+
+    def keep(self, model: Resident, now: float) -> float:
+        """Infinite: in how many seconds the model, which nobody uses since now, is freed if that stays so; 0: at once.
+        It is not asked again until the model is used again.
+        """
+
+    def evict(self, candidates: Collection[Resident], now: float) -> str:
+        """The first: which of these goes, since room is needed. The one comes first whose latest use is the longest
+        ago; none is pinned. Where all models are in use, the candidates are, too; the one that goes is lent to nobody
+        else. Also asked by those who want to know what would go, so that it must change nothing: `unloaded` tells what
+        has gone.
+        """
+
+    def unloaded(self, model: Resident, reason: UnloadReason, now: float) -> None:
+        """Nothing. Told of every model that leaves memory."""
+
+    def explain(self, model: Resident, now: float) -> str:
+        """No words: why the model stays, or goes next, in words for `GET /residency`."""
+
+    def state(self) -> Json:
+        """None: what it has learned, which the server writes to the file that its setting `state` names."""
+
+    def restore(self, state: Json) -> None:
+        """Nothing. Called before `start` with what `state` gave before a restart."""

@@ -95,6 +95,10 @@ class InUse(ResidencyError):
     """A model cannot be freed while it is lent out, or because it is pinned."""
 
 
+class CannotUpdate(ResidencyError):
+    """A change of models or options that a running server cannot take over, or a strategy does not."""
+
+
 class NotReady(ResidencyError):
     """The server has not finished its start-up loads."""
 
@@ -112,6 +116,10 @@ class LoadFailed(ResidencyError):
 
 class ModelCrashed(ResidencyError):
     """A model's process ended or hung; its requests in flight fail, and the next one gets a new process."""
+
+
+class ModelGone(ModelCrashed):
+    """A model's process had ended before it was asked: nobody's request has failed, and another model can answer it."""
 
 
 class StartupFailed(ResidencyError):

@@ -18,21 +18,17 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 def register_strategies() -> Iterable[type[Any]]:
     """Return loading strategies: classes of the shape of `core.contracts.LoadingStrategy`.
 
-    >>> import contextlib, pluggy
-    >>> class Twice:
-    ...     "Loads every model twice, to be sure."
-    ...     name = "twice"
-    ...     def __init__(self, load):
-    ...         self.load = load
-    ...     @contextlib.contextmanager
-    ...     def acquire(self, model_id):
-    ...         self.load(model_id).close("request")
-    ...         model = self.load(model_id)
-    ...         yield model
-    ...         model.close("request")
+    >>> import math, pluggy
+    >>> class Recycled:
+    ...     "Frees a model after a number of uses, a remedy against leaks."
+    ...     name = "recycled"
+    ...     def __init__(self, *, uses: int = 100):
+    ...         self.uses = uses
+    ...     def keep(self, model, now):
+    ...         return 0.0 if model.uses >= self.uses else math.inf
     >>> @pluggy.HookimplMarker("residency")
     ... def register_strategies():
-    ...     return [Twice]
+    ...     return [Recycled]
     """
     return ()
 
@@ -52,7 +48,7 @@ def register_loaders() -> Iterable[type[Any]]:
     ...         return self
     ...     def predict(self, texts):
     ...         return [("POSITIVE", 1.0) for _ in texts]
-    ...     def close(self, reason):
+    ...     def close(self):
     ...         pass
     >>> @pluggy.HookimplMarker("residency")
     ... def register_loaders():
@@ -65,7 +61,7 @@ def register_loaders() -> Iterable[type[Any]]:
 def after_model_load(
     strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, phases: Mapping[str, float], reason: str
 ) -> None:
-    """Observe a load that has just succeeded, `asked` for by the strategy or made necessary by a `crash`.
+    """Observe a load that has just succeeded; for what it was made, `core.contracts.LoadReason` says.
 
     `seconds` is the load's whole time, `phases` are the parts of it that the loader tells.
 

@@ -19,18 +19,16 @@ from .wrong_values import together, wrong
 STRICT = ConfigDict(strict=True, extra="forbid", validate_default=True, frozen=True)
 
 
-def options_model(cls: type[Any], takes: int) -> type[BaseModel]:
+def options_model(cls: type[Any]) -> type[BaseModel]:
     """The pydantic model of what stands behind the `*` in `cls.__init__`.
 
-    `takes` is the number of positional parameters that the class is constructed with: 1 for a
-    strategy (`load`), 0 for a loader. Raises PluginError for a signature that cannot be a contract.
+    Raises PluginError for a signature that cannot be a contract.
     """
     parameters = list(inspect.signature(cls).parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) != takes or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-        head = "self, load" if takes else "self"
+    if positional or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise PluginError(
-            f"{cls.__name__}.__init__ must have the form ({head}, *, option: type = default, …): options are"
+            f"{cls.__name__}.__init__ must have the form (self, *, option: type = default, …): options are"
             " keyword-only and named one by one, so that a misspelt one can be refused."
         )
     fields: dict[str, Any] = {}
@@ -42,7 +40,7 @@ def options_model(cls: type[Any], takes: int) -> type[BaseModel]:
 
 
 def _annotation(cls: type[Any], parameter: inspect.Parameter) -> Any:
-    """Resolve one annotation by itself: `load`'s may name a type that exists for type checkers only."""
+    """Resolve one annotation by itself."""
     if parameter.annotation is parameter.empty:
         raise PluginError(f"Option '{parameter.name}' of {cls.__name__} has no type; annotate it.")
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})

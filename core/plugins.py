@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -36,6 +37,18 @@ BUILT_IN = (
     "core.models.subprocess_loader",
     "core.serving.load_log",
 )
+STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrategy` says
+    "start": ("models",),
+    "requested": ("model_id", "now"),
+    "loaded": ("model", "reason", "now"),
+    "keep": ("model", "now"),
+    "evict": ("candidates", "now"),
+    "unloaded": ("model", "reason", "now"),
+    "explain": ("model", "now"),
+    "state": (),
+    "restore": ("state",),
+}
+PRICES = ("memory_gib_hour", "cpu_hour", "latency_hour")  # names of options that `cost` fills
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -53,9 +66,19 @@ class Registered:
         return str(self.cls.name)
 
     @property
+    def route(self) -> str:
+        """Where a strategy is mounted."""
+        return str(getattr(self.cls, "route", f"/predict-{self.name}"))
+
+    @property
     def summary(self) -> str:
         """The first line of the class's docstring."""
         return (self.cls.__doc__ or "").strip().partition("\n")[0]
+
+    def at_prices(self, options: Mapping[str, Any], prices: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, with those prices that it takes as options and that are left out."""
+        taken = {name: prices[name] for name in PRICES if name in prices and name in self.options.model_fields}
+        return {**taken, **options}
 
     def validate(self, options: dict[str, Any]) -> dict[str, Any]:
         """Raises OptionError."""
@@ -206,14 +229,23 @@ def _provided(
 
 
 def _strategy(cls: type[Any], source: str) -> Registered:
-    return _registered(cls, "strategy", source, methods=("acquire",), takes=1)
+    if callable(getattr(cls, "acquire", None)):
+        raise PluginError(
+            f"Plugin {source}: {cls.__name__} lends models itself (acquire), which a strategy does no more: it decides,"
+            " in members that may all be left out, such as def keep(self, model, now): return 0.0, and is"
+            " constructed without models, as in def __init__(self, *, option: int = 1)."
+        )
+    entry = _registered(cls, "strategy", source, methods=())
+    for member, arguments in STRATEGY_MEMBERS.items():
+        _check_member(entry, member, arguments)
+    return entry
 
 
 def _loader(cls: type[Any], source: str) -> Registered:
-    return _registered(cls, "loader", source, methods=("size", "load"), takes=0)
+    return _registered(cls, "loader", source, methods=("size", "load"))
 
 
-def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str], takes: int) -> Registered:
+def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str]) -> Registered:
     name = getattr(cls, "name", None)
     if not isinstance(cls, type):
         raise PluginError(f"Plugin {source} must return {kind} classes, but returned {cls!r}.")
@@ -223,9 +255,23 @@ def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str
     if lacking:
         raise PluginError(f"Plugin {source}: {kind} '{name}' has no method {' and no method '.join(lacking)}.")
     try:
-        return Registered(cls, kind, source, options_model(cls, takes))
+        return Registered(cls, kind, source, options_model(cls))
     except PluginError as error:
         raise PluginError(f"Plugin {source}: {error}") from error
+
+
+def _check_member(entry: Registered, member: str, arguments: Sequence[str]) -> None:
+    """Raise PluginError for a member that cannot be called as the contract says."""
+    found = inspect.getattr_static(entry.cls, member, None)
+    if found is None:
+        return
+    form = f"def {member}({', '.join(('self', *arguments))})"
+    try:
+        inspect.signature(getattr(entry.cls, member)).bind(*("self", *arguments))
+    except (TypeError, ValueError):
+        raise PluginError(
+            f"Plugin {entry.source}: {member} of the strategy '{entry.name}' must have the form {form}."
+        ) from None
 
 
 def _check_conflicts(known: dict[str, Registered], new: Sequence[Registered]) -> None:

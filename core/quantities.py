@@ -49,7 +49,7 @@ def size(value: Any) -> int:
 def duration(length: float) -> str:
     """`200 ms`, `12.5 s`, `1 min 30 s`, `20 h`, `2 d 3 h`: the two largest units, or digits where that is one."""
     if length < 0.1:
-        return f"{_digits(length * 1e3)} ms" if length else "0 s"
+        return "0 s" if (shown := _digits(length * 1e3)) == "0" else f"{shown} ms"
     if float(shown := _digits(length)) < 60:
         return f"{shown} s"
     units = list(SECONDS.items())[:4]

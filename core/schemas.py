@@ -11,8 +11,7 @@ REQUEST_EXAMPLES: dict[str, Any] = {
     "several texts": {"value": {"texts": ["The room was spotless.", "Never again."]}},
     "a named model": {"value": {"text": "The update broke everything.", "model": "embedded"}},
 }
-ANSWER_EXAMPLE: dict[str, Any] = {
-    "strategy": "persistent",
+ANSWER_EXAMPLE: dict[str, Any] = {  # without its strategy
     "model": "embedded",
     "predictions": [{"label": "POSITIVE", "score": 0.998}],
     "cold": False,
@@ -76,8 +75,6 @@ class TextAnswer(LabelScore):
 class PredictAnswer(BaseModel):
     """Predictions in the order of the texts."""
 
-    model_config = ConfigDict(json_schema_extra={"example": ANSWER_EXAMPLE})
-
     strategy: str
     model: str
     predictions: list[TextAnswer]
@@ -115,6 +112,11 @@ class StrategyStatus(BaseModel):
     used: list[UsedLoader]
     resident: list[ResidentModel]
     batching: Annotated[dict[str, Any] | None, Field(description="how those who wait are computed together; null: not")]
+    least_keep: Annotated[
+        float | None,
+        Field(description="the fewest seconds after which a model was to be freed; null: at once, or never"),
+    ]
+    faults: Annotated[dict[str, int], Field(description="errors and wrong answers of the strategy, by its member")]
 
 
 class StrategiesAnswer(BaseModel):

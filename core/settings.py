@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from .choices import Batching, BatchingChoice, Duration, ModelId, Reference, Size, StrategyChoice
+from .choices import Batching, BatchingChoice, Cost, Duration, ModelId, Reference, Size, StrategyChoice
 from .errors import SettingsError, YamlError
 from .file_kinds import check_kind
 from .files import anchored
@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
     token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
     log: Literal["text", "json"] = "text"
+    cost: Annotated[Cost | None, NoDecode, Field(description="prices, for strategies that go by them")] = None
+    state: Annotated[Path, Field(description="where what strategies have learned survives a restart")] | None = None
     capture: Annotated[Path, Field(description="a trace of the requests is appended to it")] | None = None
     request_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must have begun")] = 30.0
     receive_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must be received")] = 20.0
@@ -69,9 +71,9 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no model {value[:100]!r} among those of 'models'")
         return value
 
-    @field_validator("batching", mode="before")
+    @field_validator("batching", "cost", mode="before")
     @classmethod
-    def _batching_from_variable(cls, value: Any, info: ValidationInfo) -> Any:
+    def _mapping_from_variable(cls, value: Any, info: ValidationInfo) -> Any:
         return parse(value, _variable(info)).value if isinstance(value, str) else value
 
     @classmethod
@@ -129,8 +131,9 @@ def _file_values() -> dict[str, Any]:
     folder = document.path.resolve().parent
     if isinstance(models := values.get("models"), dict):
         values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
-    if isinstance(capture := values.get("capture"), str):
-        values["capture"] = str(anchored(capture, folder))
+    for key in ("capture", "state"):
+        if isinstance(file := values.get(key), str):
+            values[key] = str(anchored(file, folder))
     if isinstance(plugins := values.get("plugins"), list):
         values["plugins"] = [
             str(anchored(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins

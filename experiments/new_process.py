@@ -55,7 +55,7 @@ class NewProcessModel:
             stdin.flush()
             return [(label, score) for label, score in json.loads(stdout.readline())]
 
-    def close(self, reason: str) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import pluggy
 from pydantic import ByteSize, PositiveInt
-
-from ._pool import Pool
-
-if TYPE_CHECKING:
-    from core.contracts import Explanation, Load, Model
 
 DEFAULT_CAPACITY = 2
 
@@ -24,32 +18,11 @@ class LruCached:
     """
 
     name = "lru-cached"
-    shares = True
+    grid: ClassVar = {"capacity": tuple(1 << exponent for exponent in range(16))}
 
-    def __init__(
-        self, load: Load, *, capacity: PositiveInt | None = None, memory_budget: ByteSize | None = None
-    ) -> None:
-        if capacity is None and memory_budget is None:
-            capacity = DEFAULT_CAPACITY
-        self._pool = Pool(load, capacity=capacity, budget=memory_budget)
-
-    def start(self) -> None:
-        self._pool.check()
-
-    def acquire(self, model_id: str) -> AbstractContextManager[Model]:
-        return self._pool.lease(model_id)
-
-    def preload(self, model_id: str) -> None:
-        self._pool.preload(model_id)
-
-    def evict(self, model_id: str) -> bool:
-        return self._pool.free(model_id, "manual")
-
-    def explain(self, model_id: str) -> Explanation:
-        return self._pool.explain(model_id)
-
-    def close(self) -> None:
-        self._pool.close()
+    def __init__(self, *, capacity: PositiveInt | None = None, memory_budget: ByteSize | None = None) -> None:
+        self.capacity = DEFAULT_CAPACITY if capacity is None and memory_budget is None else capacity
+        self.memory_budget = memory_budget
 
 
 @pluggy.HookimplMarker("residency")

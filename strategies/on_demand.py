@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import pluggy
-
-from ._pool import Pool
-
-if TYPE_CHECKING:
-    from core.contracts import Load, Model
 
 
 class OnDemand:
@@ -21,30 +14,13 @@ class OnDemand:
     """
 
     name = "on-demand"
+    grid: ClassVar = {"share": (False, True)}
 
-    def __init__(self, load: Load, *, share: bool = False) -> None:
-        self.shares = share  # off by default: the cost of each load is what one wants to see
-        self._load = load
-        self._pool = Pool(load) if share else None
+    def __init__(self, *, share: bool = False) -> None:
+        self.shared = share  # off by default: the cost of each load is what one wants to see
 
-    @contextmanager
-    def acquire(self, model_id: str) -> Iterator[Model]:
-        if self._pool is not None:
-            try:
-                with self._pool.lease(model_id) as model:
-                    yield model
-            finally:
-                self._pool.free(model_id, "request")
-            return
-        model = self._load(model_id)
-        try:
-            yield model
-        finally:
-            model.close("request")
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
+    def keep(self, model: object, now: float) -> float:
+        return 0.0
 
 
 @pluggy.HookimplMarker("residency")

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import pluggy
-
-from ._pool import Pool
-
-if TYPE_CHECKING:
-    from core.contracts import Explanation, Load, Model
-
-log = logging.getLogger("residency")
 
 
 class Persistent:
@@ -24,38 +15,10 @@ class Persistent:
     """
 
     name = "persistent"
-    shares = True
+    route = "/predict"
 
-    def __init__(self, load: Load) -> None:
-        self._model_ids = load.model_ids
-        self._pool = Pool(load)
-
-    def start(self) -> None:
-        failures = []
-        for model_id in self._model_ids:
-            try:
-                with self.acquire(model_id):
-                    pass
-            except Exception as error:
-                failures.append(error)
-                log.warning("%s", error)
-        if len(failures) == len(self._model_ids):
-            raise failures[0]
-
-    def acquire(self, model_id: str) -> AbstractContextManager[Model]:
-        return self._pool.lease(model_id)
-
-    def preload(self, model_id: str) -> None:
-        self._pool.preload(model_id)
-
-    def evict(self, model_id: str) -> bool:
-        return self._pool.free(model_id, "manual")
-
-    def explain(self, model_id: str) -> Explanation:
-        return self._pool.explain(model_id)
-
-    def close(self) -> None:
-        self._pool.close()
+    def start(self, models: Mapping[str, int]) -> Mapping[str, int]:
+        return models
 
 
 @pluggy.HookimplMarker("residency")

@@ -42,7 +42,7 @@ class LabelModel:
     def predict(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         return [(self._label, 1 / (1 + len(text))) for text in texts]
 
-    def close(self, reason: str) -> None:
+    def close(self) -> None:
         pass
 
 

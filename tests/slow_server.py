@@ -26,22 +26,25 @@ class SlowServer:
     cold: int = 0
     loads: int = 0
     held: float = 0.0  # models × seconds
-    closing: float = 0.0  # seconds that the latest eviction takes
 
     def run(self, arrivals: Sequence[tuple[float, int]], models: int) -> list[float]:
         """The latencies."""
         self.queues: list[list[float]] = [[] for _ in range(models)]
         self.serving = [False] * models
         self.lent = [False] * models
-        self.since: dict[int, float] = {}  # models in memory, or on their way there
-        self.loaded: dict[int, float] = {}  # those that are there
+        self.since: dict[object, float] = {}  # copies in memory, on their way there, or being closed
+        self.loaded: dict[int, object] = {}  # those that a request would get, by their models
         self.latest = [-1.0] * models  # load
         self.uses = [0] * models
-        self.order: list[int] = []  # of all models ever used; the least recently used first
+        self.order: list[int] = []  # of all models ever loaded; the least recently used first
         self.slot: list[int] = []  # the first one has it
         self.loading: list[int] = []  # four have it
-        self.room: list[int] = []
-        self.leaving: dict[int, int] = {}  # by who waits: a model that goes for it
+        self.line: list[int] = []  # for whom no room was found yet
+        self.promised: list[int] = []  # for whom it was, though it may not have come yet
+        self.staying = 0  # models in memory that do not go, or that room was found for
+        self.leaving: set[int] = set()  # models that go when they are no longer lent
+        self.due: list[tuple[int, int]] = []  # models whose time is up, and of which use it was counted
+        self.expiring = False
         self.waiting: list[tuple[float | Callable[[], bool], Step]] = []
         self._spawn(self._clients(arrivals))
         while len(self.latencies) < len(arrivals):
@@ -84,58 +87,86 @@ class SlowServer:
             self.latencies += [self.now - arrival for arrival in batch]
             self.cold += sum(arrival <= self.latest[model] for arrival in batch)
             self.slot.pop(0)
-            if self.timeout == 0:
-                yield self.now + self.unload
+            self._used(model)
             self.lent[model] = False
-            if self.timeout == 0:
-                self._free(model)
+            if self.timeout == 0 or model in self.leaving:
+                yield from self._close([self._taken(model), *self._find_room()])
+            else:
+                yield from self._close(self._find_room())
         self.serving[model] = False
         if 0 < self.timeout < float("inf"):
             self._spawn(self._expiry(model, self.uses[model]))
 
     def _expiry(self, model: int, uses: int) -> Step:
         yield self.now + self.timeout
-        if model in self.loaded and self.uses[model] == uses:
-            self._free(model)
+        self.due.append((model, uses))
+        if not self.expiring:
+            self.expiring = True
+            self._spawn(self._timer())
 
-    def _acquire(self, model: int) -> Step:
-        yield lambda: model not in self.leaving.values()
-        self.uses[model] += 1
+    def _timer(self) -> Step:
+        """The thread of expiries: it looks again when it has closed what was due."""
+        while self.due:
+            due, self.due = self.due, []
+            unused = [model for model, uses in due if model in self.loaded and self.uses[model] == uses]
+            yield from self._close([*map(self._taken, unused), *self._find_room()])
+        self.expiring = False
+
+    def _used(self, model: int) -> None:
         if model in self.order:
             self.order.remove(model)
         self.order.append(model)
+
+    def _acquire(self, model: int) -> Step:
+        self.uses[model] += 1
         if model not in self.loaded:
-            self.room.append(model)
-            yield lambda: self.room[0] == model and self._makes_room()
-            self.room.pop(0)
-            self.leaving.pop(model, None)
-            self.since[model] = self.now + self.closing
-            yield self.since[model]
+            copy = object()
+            self.line.append(model)
+            yield from self._close(self._find_room())
+            yield lambda: self.promised[:1] == [model] and len(self.since) < self.capacity
+            self.promised.pop(0)
+            self.since[copy] = self.now
             self.loading.append(model)
             yield lambda: model in self.loading[:4]
             yield self.now + self.load
             self.loading.remove(model)
-            self.loaded[model] = self.latest[model] = self.now
+            self.loaded[model] = copy
+            self.latest[model] = self.now
             self.loads += 1
+            self._used(model)
+            self.lent[model] = True
+            yield from self._close(self._find_room())
         self.lent[model] = True
 
-    def _makes_room(self) -> bool:
-        self.closing = 0.0
-        if len(self.since) < self.capacity:
-            return True
-        idle = [model for model in self.order if model in self.loaded and not self.lent[model]]
-        if idle:
-            self.closing = self.unload
-            self._free(idle[0], after=self.unload)
-            return True
-        for waiter in self.room:
-            marked = self.leaving.values()
-            lent = [model for model in self.order if model in self.loaded and model not in marked]
-            if lent and waiter not in self.leaving:
-                self.leaving[waiter] = lent[0]
-        return False
+    def _find_room(self) -> list[object]:
+        """For those in line, in their order; what is to be closed for them."""
+        going = []
+        while self.line:
+            if self.staying < self.capacity:
+                self.staying += 1
+                self.promised.append(self.line.pop(0))
+                continue
+            there = [model for model in self.order if model in self.loaded and model not in self.leaving]
+            if idle := [model for model in there if not self.lent[model]]:
+                going.append(self._taken(idle[0]))
+            elif there:
+                self.leaving.add(there[0])
+                self.staying -= 1
+            else:
+                break
+        return going
 
-    def _free(self, model: int, after: float = 0.0) -> None:
-        self.held += self.now + after - self.since.pop(model)
-        del self.loaded[model]
-        self.leaving = {waiter: marked for waiter, marked in self.leaving.items() if marked != model}
+    def _taken(self, model: int) -> object:
+        """Nobody gets the copy any more."""
+        if model not in self.leaving:
+            self.staying -= 1
+        self.leaving.discard(model)
+        return self.loaded.pop(model)
+
+    def _close(self, copies: list[object]) -> Step:
+        while copies:
+            if self.unload:
+                yield self.now + self.unload
+            copy, *copies = copies
+            self.held += self.now - self.since.pop(copy)
+            copies = [*self._find_room(), *copies]

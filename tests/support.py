@@ -25,9 +25,12 @@ from core.models.embedded import embedded
 from core.models.onnx.conversion import converted
 from core.models.onnx.facts import CannotConvert
 from core.plugins import load_plugins
-from core.serving.clock import CLOCK, Clock
-from core.serving.host import Host
-from core.serving.versions import Versions
+from core.residency.clock import CLOCK, Clock
+from core.residency.decisions import Decisions
+from core.residency.host import Host
+from core.residency.keeper import Keeper
+from core.residency.versions import Versions
+from core.serving.observers import Observers
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKES = str(Path(__file__).with_name("fakes.py"))
@@ -54,10 +57,24 @@ def convert(directory: Path) -> None:
 
 def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Clock = CLOCK) -> Host:
     """A host whose model ids are the directories' names."""
-    hooks = load_plugins([FAKES]).manager.hook
+    observers = Observers(load_plugins([FAKES]).manager.hook)
     versions = Versions({path.name: str(path) for path in directories})
     versions.find_all()
-    return Host(strategy, loader, versions, hooks, Semaphore(64), clock=clock)
+    return Host(strategy, loader, versions, Semaphore(64), observers.hear, clock=clock)
+
+
+def keeper_of(strategy: Any, loader: Any, *directories: Path, clock: Clock = CLOCK, state: str | None = None) -> Keeper:
+    """A strategy at work on models whose ids are the directories' names."""
+    host = host_of(loader, *directories, strategy=strategy.name, clock=clock)
+    keeper = Keeper(Decisions(strategy, strategy.name), host)
+    host.versions.keepers.append(keeper)
+    keeper.start(state)
+    return keeper
+
+
+def ids(keeper: Keeper) -> list[str]:
+    """Of the models in memory."""
+    return [copy.model_id for copy in keeper.residents()]
 
 
 class Gate:

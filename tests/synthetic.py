@@ -19,8 +19,8 @@ def run_of(*trials: Record, rounds: int = 2, **changes: Any) -> Record:
 
 def trial_of(label: str, dtype: str = "float32") -> Record:
     return {
-        "label": label, "strategy": label, "options": {}, "loader": "transformers", "loader_options": {},
-        "dtype": dtype, "weights_mib": 0.0,
+        "label": label, "strategy": label, "route": f"/predict-{label}", "options": {},
+        "loader": "transformers", "loader_options": {}, "dtype": dtype, "weights_mib": 0.0,
     }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def check(directory: Path, loaders: list[Loader], limit: int) -> None:
                 with pytest.raises(NoTokens):
                     model.predict(texts)
         assert probe(model) == []
-        model.close("request")
+        model.close()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda each: each.model_type)
@@ -117,7 +117,7 @@ def test_a_graph_answers_as_the_pipeline_does(
     check(directory, loaders[3:], architecture.limit)
     model = OnnxRuntimeLoader().load(directory)
     assert model.loaded_by == ("mapped" if architecture.model_type in NOT_EXPORTED else "onnxruntime")
-    model.close("request")
+    model.close()
 
 
 def write_config(directory: Path, **changes: Any) -> Path:
@@ -160,7 +160,7 @@ def test_labels_are_text(labels: str, tmp_path: Path, loaders: list[Loader]) -> 
     for loader in loaders:
         model = loader.load(directory)
         [prediction] = model.predict([SHORT])
-        model.close("request")
+        model.close()
         assert [label for label, _ in prediction.scores] == expected
         assert prediction == max(prediction.scores, key=lambda pair: pair[1])
         json.dumps(prediction.label).encode()
@@ -248,7 +248,7 @@ def test_a_text_without_tokens_is_refused_alone_and_in_company(tmp_path: Path, l
             with pytest.raises(NoTokens, match="gives no tokens"):
                 model.predict(texts)
         assert probe(model) == []
-        model.close("request")
+        model.close()
 
 
 @pytest.mark.parametrize("limit", [None, -1, 10**30, 512, "none at all"])

@@ -327,12 +327,12 @@ EVERY = ["persistent", "on-demand", "lru-cached", "keep-alive"]
 )
 def test_who_names_models_and_no_strategy_gets_one(settings: dict[str, Any], strategies: list[str]) -> None:
     service = Service(Settings.model_validate(settings), load_plugins([]))
-    assert [mounted.name for mounted in service.mounted] == strategies
+    assert [each.name for each in service.strategies] == strategies
 
 
 def test_models_of_a_variable_or_a_file_get_one_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mounted() -> list[str]:
-        return [each.name for each in Service(settings_from_environment(), load_plugins([])).mounted]
+        return [each.name for each in Service(settings_from_environment(), load_plugins([])).strategies]
 
     monkeypatch.setenv("RESIDENCY_MODELS", "")
     assert mounted() == EVERY

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+from core.plugins import load_plugins
 from tests.support import ROOT
 
 FILES = sorted([*ROOT.glob("core/**/*.py"), *ROOT.glob("strategies/*.py"), ROOT / "runner.py"])
@@ -34,10 +36,11 @@ ALLOWED: dict[str, set[str]] = {
     "schemas": set(),
     "memory": set(),
     "settings": {"errors", "choices", "files", "models", "strict_yaml", "variables", "wrong_values", "file_kinds"},
+    "residency": BASE | {"heap", "models"},
     "serving": BASE
-    | {"choices", "heap", "memory", "models", "plugins", "schemas", "settings", "threads", "wrong_values"},
-    "routes": BASE | {"schemas", "serving"},
-    "app": {"errors", "heap", "plugins", "routes", "serving", "settings", "threads"},
+    | {"choices", "heap", "memory", "models", "plugins", "residency", "schemas", "settings", "threads", "wrong_values"},
+    "routes": BASE | {"residency", "schemas", "serving", "settings"},
+    "app": {"errors", "heap", "plugins", "residency", "routes", "serving", "settings", "threads"},
     "bench": {
         "errors",
         "choices",
@@ -55,12 +58,16 @@ ALLOWED: dict[str, set[str]] = {
     "decide": {"quantities"},
     "report": {"decide", "options", "plugins", "quantities"},  # and records of a run as plain values; never servers
     # A plan's traffic is an experiment's, drawn by the same code, and a run's samples are its profile; never servers.
-    "simulate": {"errors", "choices", "file_kinds", "files", "quantities", "strict_yaml", "bench", "decide"},
+    # Strategies and the pool are those of a server.
+    "simulate": BASE
+    | {"choices", "file_kinds", "files", "quantities", "strict_yaml", "bench", "decide", "plugins", "residency"},
+    "conformance": BASE | {"memory", "models", "plugins", "residency"},
     "core": BASE,
     "strategies": set(),
     "command_line": {"choices"},
     "results": {"errors", "bench", "decide", "report"},
-    "runner": {"command_line", "errors", "plugins", "bench", "decide", "report", "results", "simulate", "terminal"},
+    "runner": {"command_line", "conformance", "errors", "plugins", "bench", "decide", "report", "results", "simulate"}
+    | {"terminal"},
 }
 
 
@@ -111,7 +118,48 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_the_checker_sees_an_import(tmp_path: Path) -> None:
     assert "core.bench.run" in imports_of(ROOT / "runner.py")
     assert imports_of(ROOT / "core/bench/run.py") >= {"core.errors", "core.models.checkpoint", "core.bench.trial"}
-    assert imports_of(ROOT / "strategies/persistent.py") == {"strategies._pool"}
+    assert imports_of(ROOT / "core/residency/pool.py") == {
+        "core.contracts",
+        "core.residency.copies",
+        "core.residency.decisions",
+        "core.residency.expiries",
+        "core.residency.room",
+    }
+
+
+def test_a_strategy_imports_nothing_of_ours() -> None:
+    """A third party's has to import nothing, either."""
+    for path in (ROOT / "strategies").glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        assert not [name for name in names if name.split(".")[0] in ("core", "strategies")]
+        assert imports_of(path) == set()
+
+
+def strings_of(tree: ast.AST) -> list[str]:
+    """Every string in it that is no docstring, and the texts between the values of formatted ones."""
+    words: list[str] = []
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            is_docstring = isinstance(node, ast.Expr)
+            if isinstance(child, ast.Constant) and isinstance(child.value, str) and not is_docstring:
+                words.append(child.value)
+    return words
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "strategies" not in path.parts], ids=str)
+def test_nothing_knows_a_strategy_by_its_name(path: Path) -> None:
+    """Whatever it is used for: a third party's would be left out of it."""
+    names = "|".join(load_plugins().strategies)
+    found = [
+        text for text in strings_of(ast.parse(path.read_text())) if re.search(rf"(?<![\w.-])({names})(?![\w-])", text)
+    ]
+    assert found == []
+
+
+def test_the_search_for_names_finds_one() -> None:
+    tree = ast.parse('def f(x):\n    "on-demand"\n    return x == "persistent" or f"{x} keep-alive"')
+    assert strings_of(tree) == ["persistent", " keep-alive"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

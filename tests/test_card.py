@@ -204,18 +204,17 @@ def test_both_charges_are_shown_where_they_differ() -> None:
 
 
 def test_models_that_expire_are_compared_only_under_a_workload() -> None:
-    specs = {"briefly": {"strategy": "keep-alive", "options": {"ttl": 0.2}}}
     trials = {**TWO, "briefly": [(400.0, 0.01)] * 5}
-    found = card_of(ended_with(costing(trials, specs=specs), "briefly", mean_rss=450.0))
+    found = card_of(ended_with(costing(trials), "briefly", mean_rss=450.0, least_keep=0.2))
     assert found["recommended"] == "persistent"
     assert any(sentence.startswith("briefly is not compared: its models expire") for sentence in found["sentences"])
-    under = costing(trials, specs=specs, workload=OPEN)
+    under = ended_with(costing(trials, workload=OPEN), "briefly", least_keep=0.2)
     assert "briefly cannot be priced: models expire, and memory over time is not known." in card_of(under)["sentences"]
     found = card_of(ended_with(under, "briefly", mean_rss=450.0))
     assert found["recommended"] == "briefly"
     assert "From which rate on briefly would not be the cheapest is not known" in " ".join(found["sentences"])
-    long = card_of(costing(trials, specs={"briefly": {"strategy": "keep-alive", "options": {}}}))
-    assert "What briefly costs holds while no gap between requests is as long as its ttl." in long["sentences"]
+    long = card_of(ended_with(costing(trials), "briefly", least_keep=300.0))
+    assert "What briefly costs holds while no gap between requests is as long as 5 min." in long["sentences"]
 
 
 def test_prices_and_their_source_are_printed() -> None:
@@ -232,10 +231,8 @@ def test_it_is_printed_with_what_each_costs() -> None:
     summary = summarise(costing(TWO, SLOW, workload=OPEN))
     plain, markdown = card(summary, "simple"), card(summary, "pipe")
     assert plain.startswith("What to use\n\nRecommended: persistent; the runner-up is on-demand.\nAt 36,000")
-    assert (
-        "\n  # app.yaml: persistent\n  # RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST /predict\n"
-        in plain
-    )
+    start = "RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST /predict-persistent"
+    assert f"\n  # app.yaml: persistent\n  # {start}\n" in plain
     assert markdown.startswith("## What to use\n\n- Recommended: persistent")
     assert "```yaml\n# app.yaml" in markdown
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in markdown.splitlines() if row[:1] == "|"]

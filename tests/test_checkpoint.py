@@ -38,7 +38,7 @@ OTHERS = (
 def scores(loader: Any, directory: Path) -> dict[str, float]:
     model = loader.load(directory)
     [prediction] = model.predict([TEXT])
-    model.close("request")
+    model.close()
     return dict(prediction.scores)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from core.serving.clock import Clock
-from core.serving.host import Host
+from core.residency.clock import Clock
+from core.residency.keeper import Keeper
 from strategies.keep_alive import KeepAlive
 from tests.fakes import FakeLoader
-from tests.support import host_of
+from tests.support import keeper_of
 
 TTL = 600.0
 HOUR = 3600.0
@@ -34,44 +34,39 @@ def wall() -> Wall:
 
 
 @pytest.fixture
-def host(wall: Wall, checkpoints: list[Path]) -> Host:
-    return host_of(FakeLoader(), *checkpoints, clock=Clock(wall=wall))
-
-
-@pytest.fixture
-def strategy(host: Host) -> Iterator[KeepAlive]:
-    strategy = KeepAlive(host, ttl=TTL)
-    strategy.start()
-    yield strategy
-    strategy.close()
+def keeper(wall: Wall, checkpoints: list[Path]) -> Iterator[Keeper]:
+    keeper = keeper_of(KeepAlive(ttl=TTL), FakeLoader(), *checkpoints, clock=Clock(wall=wall))
+    yield keeper
+    keeper.close()
 
 
 @pytest.mark.parametrize("ahead", [-24 * HOUR, -HOUR, -5.0, 5.0, HOUR, 1000 * HOUR])
-def test_a_step_makes_no_duration_wrong(host: Host, strategy: KeepAlive, wall: Wall, ahead: float) -> None:
-    strategy.preload("a")
+def test_a_step_makes_no_duration_wrong(keeper: Keeper, wall: Wall, ahead: float) -> None:
+    keeper.load("a")
     wall.ahead = ahead
-    assert strategy.evict("a")
-    unload, load = host.history("a")
+    assert keeper.unload("a")
+    unload, load = keeper.host.history("a")
     assert 0 <= unload.seconds == unload.at - load.at < 60
     assert 0 <= load.seconds < 60
 
 
 @pytest.mark.parametrize("ahead", [-HOUR, HOUR])
-def test_what_is_told_after_a_step_goes_by_the_new_time(
-    host: Host, strategy: KeepAlive, wall: Wall, ahead: float
-) -> None:
-    strategy.preload("a")
+def test_what_is_told_after_a_step_goes_by_the_new_time(keeper: Keeper, wall: Wall, ahead: float) -> None:
+    keeper.load("a")
     wall.ahead = ahead
-    strategy.preload("b")
-    [first, second] = host.resident()
-    for model in (first, second):
-        known = strategy.explain(model.model_id)
-        since, last_use, expires = host.epoch(model.since), known["last_use"], known["expires"]
+    keeper.load("b")
+    epoch = keeper.host.clock.epoch
+    [first, second] = keeper.residents()
+    for copy in (first, second):
+        seen = keeper.look(copy.model_id)
+        assert seen is not None
+        assert seen.expires is not None
+        since, last_use, expires = map(epoch, (copy.loaded_at, seen.last_used, seen.expires))
         assert since <= last_use <= expires
         assert last_use == pytest.approx(wall(), abs=60)
         assert expires == pytest.approx(last_use + TTL, abs=60)
-    assert first.since < second.since
-    assert strategy.explain("a")["next_out"]
+    assert first.loaded_at < second.loaded_at
+    assert keeper.next_out() == "a"
 
 
 def test_without_a_step_a_moment_is_told_alike_each_time() -> None:

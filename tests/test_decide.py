@@ -79,7 +79,7 @@ def test_what_loading_adds_is_told_of_each_loader() -> None:
     ]
     records = [run_of(*specs, rounds=1)]
     for label, (_, strategy, ms) in labels.items():
-        records += [sample_of(label, ms) for _ in range(20)]
+        records += [sample_of(label, ms, cold=strategy == "on-demand") for _ in range(20)]
         records.append(ended(label, pss=310.0 if strategy == "persistent" else 300.0))
     private = " Keeping it takes 10 MiB of private memory, 5% of the weights."
     assert answer_in_words(summarise(records))[:2] == [

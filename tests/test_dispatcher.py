@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
-from typing import Any
 
 import pytest
 
@@ -17,14 +16,15 @@ from core.choices import Batching
 from core.contracts import Prediction
 from core.errors import DeadlinePassed, Overloaded
 from core.models.mapped_loader import MappedLoader
+from core.residency.keeper import Keeper
 from core.serving.answer import Answer
-from core.serving.batching import chunks, tokens
+from core.serving.batch import chunks, tokens
 from core.serving.dispatcher import Dispatcher
-from core.serving.host import Host
+from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand
 from strategies.persistent import Persistent
 from tests.fakes import FakeLoader
-from tests.support import SECONDS, host_of, wait_for
+from tests.support import SECONDS, gated, keeper_of, wait_for
 
 GOOD = Prediction("POSITIVE", 0.75)
 
@@ -36,7 +36,7 @@ class Slow:
         self.batches: list[list[str]] = []
         self.began, self.go = Event(), Event()
 
-    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+    def __call__(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         self.batches.append(list(texts))
         self.began.set()
         assert self.go.wait(SECONDS)
@@ -47,20 +47,19 @@ class Slow:
 
 @asynccontextmanager
 async def dispatching(
-    host: Host, batching: Batching | None, max_queue: int = 100
+    keeper: Keeper, batching: Batching | None, max_queue: int = 100
 ) -> AsyncIterator[tuple[Dispatcher, Slow]]:
     """A dispatcher over `persistent`, whose one model is slow."""
-    strategy: Any = Persistent(host)
-    strategy.start()
-    [model] = host.resident()
     slow = Slow()
-    model.predict = slow  # type: ignore[assignment, method-assign]
+    loader = keeper.host.loader
+    assert isinstance(loader, FakeLoader)
+    loader.predict = slow
     with ThreadPoolExecutor(1) as compute:
         try:
-            yield Dispatcher(strategy, host, compute, batching, max_queue), slow
+            yield Dispatcher(keeper, compute, batching, max_queue), slow
         finally:
             slow.go.set()
-    strategy.close()
+    keeper.close()
 
 
 async def computing(slow: Slow) -> None:
@@ -79,13 +78,13 @@ async def started(work: list[asyncio.Task[Answer]]) -> None:
 
 
 @pytest.fixture
-def host(checkpoints: list[Path]) -> Host:
-    return host_of(FakeLoader(), checkpoints[0])
+def keeper(checkpoints: list[Path]) -> Keeper:
+    return keeper_of(Persistent(), FakeLoader(), checkpoints[0])
 
 
-def test_those_who_wait_are_computed_together(host: Host) -> None:
+def test_those_who_wait_are_computed_together(keeper: Keeper) -> None:
     async def scenario() -> list[Answer]:
-        async with dispatching(host, Batching()) as (dispatcher, slow):
+        async with dispatching(keeper, Batching()) as (dispatcher, slow):
             first = asyncio.create_task(ask(dispatcher, "first"))
             await computing(slow)
             rest = [asyncio.create_task(ask(dispatcher, f"{i}", f"long text {i}")) for i in range(4)]
@@ -109,9 +108,9 @@ def test_those_who_wait_are_computed_together(host: Host) -> None:
         (None, [1] * 21),
     ],
 )
-def test_how_many_are_computed_together(host: Host, batching: Batching | None, sizes: list[int]) -> None:
+def test_how_many_are_computed_together(keeper: Keeper, batching: Batching | None, sizes: list[int]) -> None:
     async def scenario() -> list[int]:
-        async with dispatching(host, batching) as (dispatcher, slow):
+        async with dispatching(keeper, batching) as (dispatcher, slow):
             work = [asyncio.create_task(ask(dispatcher, "first"))]
             await computing(slow)
             work += [asyncio.create_task(ask(dispatcher, str(i))) for i in range(20)]
@@ -123,9 +122,12 @@ def test_how_many_are_computed_together(host: Host, batching: Batching | None, s
     assert asyncio.run(scenario()) == sizes
 
 
-def test_waits_for_a_batch_to_fill_only_when_told(host: Host) -> None:
+def test_waits_for_a_batch_to_fill_only_when_told(keeper: Keeper) -> None:
     async def scenario() -> None:
-        async with dispatching(host, Batching(max_batch_size=3, max_wait_ms=1000 * SECONDS / 2)) as (dispatcher, slow):
+        async with dispatching(keeper, Batching(max_batch_size=3, max_wait_ms=1000 * SECONDS / 2)) as (
+            dispatcher,
+            slow,
+        ):
             slow.go.set()
             work = [asyncio.create_task(ask(dispatcher, str(i))) for i in range(3)]
             answers = await asyncio.gather(*work)
@@ -135,9 +137,9 @@ def test_waits_for_a_batch_to_fill_only_when_told(host: Host) -> None:
     asyncio.run(scenario())
 
 
-def test_a_request_that_breaks_its_batch_fails_alone(host: Host) -> None:
+def test_a_request_that_breaks_its_batch_fails_alone(keeper: Keeper) -> None:
     async def scenario() -> list[Answer | BaseException]:
-        async with dispatching(host, Batching()) as (dispatcher, slow):
+        async with dispatching(keeper, Batching()) as (dispatcher, slow):
             first = asyncio.create_task(ask(dispatcher, "first"))
             await computing(slow)
             rest = [asyncio.create_task(ask(dispatcher, text)) for text in ("fine", "poison", "well")]
@@ -150,9 +152,9 @@ def test_a_request_that_breaks_its_batch_fails_alone(host: Host) -> None:
     assert all(isinstance(answer, Answer) and answer.predictions == [GOOD] for answer in (first, fine, well))
 
 
-def test_there_are_only_so_many_places(host: Host) -> None:
+def test_there_are_only_so_many_places(keeper: Keeper) -> None:
     async def scenario() -> None:
-        async with dispatching(host, None, max_queue=2) as (dispatcher, slow):
+        async with dispatching(keeper, None, max_queue=2) as (dispatcher, slow):
             work = [asyncio.create_task(ask(dispatcher, "first"))]
             await computing(slow)
             work.append(asyncio.create_task(ask(dispatcher, "second")))
@@ -164,18 +166,18 @@ def test_there_are_only_so_many_places(host: Host) -> None:
             await asyncio.wait(work[1:])
             work.append(asyncio.create_task(ask(dispatcher, "fourth")))
             await started(work)
-            assert dispatcher.lanes["a"].places == 2
+            assert dispatcher.queues["a"].places == 2
             slow.go.set()
             await asyncio.gather(work[0], work[2])
-            assert dispatcher.lanes["a"].places == 0
+            assert dispatcher.queues["a"].places == 0
             assert slow.batches == [["first"], ["fourth"]]
 
     asyncio.run(scenario())
 
 
-def test_what_is_too_late_is_never_begun(host: Host) -> None:
+def test_what_is_too_late_is_never_begun(keeper: Keeper) -> None:
     async def scenario() -> None:
-        async with dispatching(host, Batching()) as (dispatcher, slow):
+        async with dispatching(keeper, Batching()) as (dispatcher, slow):
             first = asyncio.create_task(ask(dispatcher, "first", seconds=0.05))
             await computing(slow)
             with pytest.raises(DeadlinePassed, match="deadline passed"):
@@ -189,12 +191,11 @@ def test_what_is_too_late_is_never_begun(host: Host) -> None:
 
 def test_nothing_is_loaded_for_those_who_have_gone(checkpoints: list[Path]) -> None:
     loader = FakeLoader()
-    host = host_of(loader, checkpoints[0])
+    keeper = keeper_of(OnDemand(), loader, checkpoints[0])
 
     async def scenario() -> None:
         with ThreadPoolExecutor(1) as compute:
-            strategy: Any = OnDemand(host)
-            dispatcher = Dispatcher(strategy, host, compute, Batching())
+            dispatcher = Dispatcher(keeper, compute, Batching())
             free = Event()
             compute.submit(free.wait, SECONDS)
             work = [asyncio.create_task(ask(dispatcher, "first"))]
@@ -211,9 +212,9 @@ def test_nothing_is_loaded_for_those_who_have_gone(checkpoints: list[Path]) -> N
     assert loader.loads == 1
 
 
-def test_what_is_left_of_a_request_that_has_gone_is_not_computed(host: Host) -> None:
+def test_what_is_left_of_a_request_that_has_gone_is_not_computed(keeper: Keeper) -> None:
     async def scenario() -> None:
-        async with dispatching(host, Batching(max_batch_size=1)) as (dispatcher, slow):
+        async with dispatching(keeper, Batching(max_batch_size=1)) as (dispatcher, slow):
             gone = asyncio.create_task(ask(dispatcher, *map(str, range(50))))
             await computing(slow)
             gone.cancel()
@@ -228,15 +229,18 @@ def test_what_is_left_of_a_request_that_has_gone_is_not_computed(host: Host) -> 
 def test_a_long_request_lets_others_in_between_its_parts(checkpoints: list[Path]) -> None:
     async def scenario() -> list[str]:
         order: list[str] = []
+
+        def noting(texts: Sequence[str]) -> list[tuple[str, float]]:
+            order.extend(texts)
+            return [GOOD for _ in texts]
+
         with ThreadPoolExecutor(1) as compute:
             dispatchers = []
             for _ in range(2):
-                host = host_of(FakeLoader(), checkpoints[0])
-                strategy: Any = Persistent(host)
-                strategy.start()
-                [model] = host.resident()
-                model.predict = lambda texts: [order.append(text) or GOOD for text in texts]  # type: ignore
-                dispatchers.append(Dispatcher(strategy, host, compute, Batching(max_batch_size=1)))
+                loader = FakeLoader()
+                loader.predict = noting
+                keeper = keeper_of(Persistent(), loader, checkpoints[0])
+                dispatchers.append(Dispatcher(keeper, compute, Batching(max_batch_size=1)))
             held = Event()
             compute.submit(held.wait, SECONDS)
             work = [
@@ -254,31 +258,33 @@ def test_a_long_request_lets_others_in_between_its_parts(checkpoints: list[Path]
     assert order.index("short") < 2
 
 
-def test_who_waited_through_a_load_by_hand_is_cold_and_its_times_add_up(host: Host) -> None:
+def test_who_waited_for_a_load_by_hand_is_cold_and_its_times_add_up(checkpoints: list[Path]) -> None:
+    keeper = keeper_of(LruCached(), FakeLoader(), checkpoints[0])
+
     async def scenario() -> Answer:
-        async with dispatching(host, None) as (dispatcher, slow):
-            first = asyncio.create_task(ask(dispatcher, "first"))
-            await computing(slow)
-            second = asyncio.create_task(ask(dispatcher, "second"))
-            await started([second])
+        with ThreadPoolExecutor(2) as compute, gated(checkpoints[0]) as gate:
+            by_hand = compute.submit(keeper.load, "a")
+            await asyncio.to_thread(gate.wait_for_load)
             began = perf_counter()
-            host("a").close("manual")
-            slow.go.set()
-            await first
-            answer = await second
-            assert 0 < answer.load + answer.queue <= perf_counter() - began + 1
+            asked = asyncio.create_task(ask(Dispatcher(keeper, compute), "second"))
+            await started([asked])
+            gate.open()
+            answer = await asked
+            by_hand.result(SECONDS)
+            assert 0 < answer.load + answer.queue <= perf_counter() - began
             return answer
 
     answer = asyncio.run(scenario())
-    assert answer.cold
-    assert min(answer.load, answer.queue, answer.inference) >= 0
+    assert (answer.cold, dict(answer.phases)) == (True, {})  # it waited for a part of the load only
+    assert answer.load > 0
+    assert min(answer.queue, answer.inference) >= 0
 
 
 def test_a_lane_is_served_again_when_the_system_had_no_thread_for_it(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with dispatching(host, Batching()) as (dispatcher, slow):
+        async with dispatching(keeper, Batching()) as (dispatcher, slow):
             slow.go.set()
 
             def fail(thread: Thread) -> None:
@@ -289,7 +295,7 @@ def test_a_lane_is_served_again_when_the_system_had_no_thread_for_it(
                 with pytest.raises(RuntimeError, match="can't start new thread"):
                     await ask(dispatcher, "first")
             assert (await ask(dispatcher, "second")).predictions == [GOOD]
-            assert dispatcher.lanes["a"].places == 0
+            assert dispatcher.queues["a"].places == 0
 
     asyncio.run(scenario())
 
@@ -317,4 +323,4 @@ def test_scores_do_not_depend_on_company(embedded_directory: Path) -> None:
     alone = [model.predict([text])[0] for text in texts]
     assert [together[i].label for i in range(len(texts))] == [prediction.label for prediction in alone]
     assert [together[i].score for i in range(len(texts))] == pytest.approx([p.score for p in alone], abs=1e-5)
-    model.close("shutdown")
+    model.close()

@@ -155,18 +155,15 @@ def test_what_cannot_be_priced_says_why() -> None:
 
 
 def test_models_that_expire_have_no_line() -> None:
-    short = {"strategy": "keep-alive", "options": {"ttl": 0.2}}
-    known = ended_with(costing(TWO, specs={"on-demand": short}), "on-demand", mean_rss=450.0)
+    known = ended_with(costing(TWO), "on-demand", mean_rss=450.0, least_keep=0.2)
     even = pair(known)
     assert (even["rate_per_hour"], even["reason"]) == (
         None,
         "on-demand has no cost at other rates: models expire in its gaps.",
     )
-    for ttl in (300.0, "forever", {"m": "forever"}):
-        specs = {"on-demand": short | {"options": {"ttl": ttl}}}
-        assert pair(costing(TWO, specs=specs))["rate_per_hour"] == pytest.approx(2000)
-    known[0]["trials"][1]["options"] = {"ttl": "auto"}
-    assert pair(known)["rate_per_hour"] is None
+    for least_keep in (300.0, None):
+        found = pair(ended_with(costing(TWO), "on-demand", least_keep=least_keep))
+        assert found["rate_per_hour"] == pytest.approx(2000)
 
 
 def line(label: str, holding: float, per_request: float, capacity: float | None = None) -> TrialCost:

@@ -54,7 +54,7 @@ def test_few_false_alarms_and_a_delay_of_15_percent_is_found(tmp_path: Path) -> 
         strategies = [
             {"strategy": "on-demand", "label": "one"},
             {"strategy": "on-demand", "label": "again"},
-            {"strategy": "delayed", "label": "later", "options": {"seconds": seconds}},
+            {"strategy": "on-demand", "label": "later", "loader": {"name": "delayed", "seconds": seconds}},
         ]
         summary = measured(tmp_path / str(number), strategies)
         before = summary["trials"][0]

@@ -182,7 +182,7 @@ def test_what_cannot_be_mapped_is_loaded_the_stock_way_with_one_warning(
             for _ in range(3):
                 model: Any = loader.load(directory)
                 assert (model.loaded_by, model.dtype) == ("transformers", "float32")
-                model.close("request")
+                model.close()
     [warning] = {record.getMessage() for record in caplog.records if "stock path" in record.getMessage()}
     assert "is not aligned" in warning
 
@@ -192,7 +192,7 @@ def test_says_which_loader_and_dtype_it_used(tmp_path: Path, loaders: list[Loade
     for loader in loaders:
         model: Any = loader.load(directory)
         assert (model.loaded_by, model.dtype) == (loader.name, "float32")
-        model.close("request")
+        model.close()
     for kind in (TransformersLoader, MappedLoader):
         narrow = kind(dtype="bfloat16").load(directory)
         assert narrow.dtype == computable("bfloat16")

@@ -118,7 +118,7 @@ def test_all_doors_are_known(client: httpx.Client) -> None:
     named = {
         door.replace("/a/", "/{model_id}/").replace("/versions/lru-cached", "/versions/{strategy}") for door in DOORS
     }
-    assert named == doors
+    assert named | {"/reload"} == doors  # which reads no body
 
 
 @pytest.mark.parametrize("door", [*DOORS, "/nothing"])

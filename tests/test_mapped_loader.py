@@ -344,7 +344,7 @@ def test_a_closed_model_leaves_no_cycles_behind(embedded_directory: Path) -> Non
     try:
         model = loader.load(embedded_directory)
         model.predict(["I love it."])
-        model.close("request")
+        model.close()
         del model
         assert gc.collect() == 0
     finally:

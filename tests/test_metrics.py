@@ -36,13 +36,13 @@ def test_a_thousand_models_take_less_than_a_mebibyte(tmp_path: Path) -> None:
         strategies=[StrategyChoice(strategy="lru-cached", loader=LoaderChoice(name="fake"), options={"capacity": 1})],
     )
     service = Service(settings, load_plugins(settings.plugins))
-    [mounted] = service.mounted
+    [declared] = service.strategies
 
     async def ask_each() -> None:
-        for model_id in service.model_ids:
-            await service.predict(mounted, model_id, ["good"])
+        for model_id in service.engine.model_ids:
+            await service.predict(declared.name, model_id, ["good"])
 
-    service.start()
+    service.engine.start()
     try:
         assert series_by_model(service.metrics.scrape().decode()) == {"residency_model_info": MODELS}
         asyncio.run(ask_each())

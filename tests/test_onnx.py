@@ -165,7 +165,7 @@ def test_what_cannot_be_converted_is_told_once_and_tried_once(
         for _ in range(3):
             model: Any = loader.load(directory)
             assert (model.loaded_by, model.dtype) == ("mapped", "float32")
-            model.close("request")
+            model.close()
     assert [record.levelname for record in caplog.records if "'onnxruntime'" in record.getMessage()] == ["WARNING"]
     assert not [record for record in caplog.records if record.getMessage().startswith("Converting")]
 
@@ -207,7 +207,7 @@ def test_a_model_that_stays_is_packed_if_that_pays(is_faster: bool, bert: Path) 
         wait_for(lambda: is_mapped(packed.directory))
     assert scores(model, *TEXTS) == pytest.approx(expected, abs=1e-5)
     assert is_mapped(packed.directory) == is_faster
-    model.close("expired")
+    model.close()
     assert not is_mapped(packed.directory)
     assert not is_mapped(bert)
 
@@ -281,10 +281,10 @@ models = [load()]
 before = private()
 models += [load() for _ in range(20)]
 kept = private() - before
-for model in models: model.close("request")
+for model in models: model.close()
 del models, model
 start = private()
-for _ in range(50): load().close("request")
+for _ in range(50): load().close()
 print(kept / 20, (private() - start) / 50)
 """
 
@@ -311,7 +311,7 @@ def test_many_threads_get_the_same_answers(embedded_directory: Path) -> None:
     expected = scores(model, POSITIVE, *TEXTS)
     for found in in_threads(8, lambda _: scores(model, POSITIVE, *TEXTS)):
         assert found == pytest.approx(expected, abs=1e-6)
-    model.close("request")
+    model.close()
 
 
 def test_what_ships_is_what_the_embedded_checkpoint_is_converted_to(

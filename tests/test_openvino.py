@@ -57,7 +57,7 @@ def test_answers_as_the_stock_loader_does(model_type: str, tmp_path: Path) -> No
     assert [scores(model, text)[0] for text in TEXTS] == [pytest.approx(each, abs=1e-4) for each in expected]
     for found in in_threads(4, lambda _: scores(model, *TEXTS)):
         assert found == [pytest.approx(each, abs=1e-4) for each in expected]
-    model.close("request")
+    model.close()
     with pytest.raises(RuntimeError, match="closed"):
         model.predict(TEXTS)
 

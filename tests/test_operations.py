@@ -14,10 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.app import create_app
 from core.bench.client import connect
+from core.choices import Cost, StrategyChoice
 from core.errors import ResidencyError
 from core.models.embedded import embedded
 from core.plugins import load_plugins
@@ -26,6 +28,7 @@ from core.serving.served import announcement
 from core.serving.service import Service
 from core.settings import Settings
 from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
+from tests.test_engine import LEARNER
 
 TOKEN = "a token of the tests"
 STEER = {"Authorization": f"Bearer {TOKEN}"}
@@ -83,7 +86,10 @@ def test_residency_tells_who_goes_next_and_what_happened(client: Client) -> None
     assert ask(client, "b").json()["cold"]  # there is room for one
     a, b = state(client, "lru-cached", "a"), state(client, "lru-cached", "b")
     assert (a["state"], b["state"]) == ("absent", "resident")
-    assert [(event["event"], event["reason"]) for event in a["history"]] == [("unload", "capacity"), ("load", "asked")]
+    assert [(event["event"], event["reason"]) for event in a["history"]] == [
+        ("unload", "capacity"),
+        ("load", "request"),
+    ]
     assert b["next_out"]
     assert b["why"] == "of those that nobody uses, it was used the longest ago"
     assert b["bytes"] == 1000
@@ -153,6 +159,65 @@ def test_without_a_token_nobody_steers(tmp_path: Path) -> None:
     assert not [path for path in create_app(settings).openapi()["paths"] if path.startswith("/models")]
 
 
+def test_who_made_the_app_reads_no_settings_anew() -> None:
+    paths = create_app(Settings.model_validate({"token": TOKEN})).openapi()["paths"]
+    assert "/models/{model_id}/load" in paths
+    assert "/reload" not in paths
+
+
+def test_settings_are_read_anew_while_requests_run(tmp_path: Path) -> None:
+    for name in "abc":
+        checkpoint_in(tmp_path / name)
+    config = tmp_path / "app.yaml"
+
+    def write(models: str, capacity: int, **more: Any) -> None:
+        strategy = {"strategy": "lru-cached", "loader": "fake", "options": {"capacity": capacity}}
+        settings = {"models": {name: name for name in models}, "strategies": [strategy], "plugins": [FAKES], **more}
+        config.write_text(yaml.safe_dump(settings))
+
+    write("ab", 2, default="a")
+    variables = {"RESIDENCY_CONFIG": str(config), "RESIDENCY_TOKEN": TOKEN}
+    with uvicorn(tmp_path / "log", variables=variables) as client:
+        assert client.post("/reload").status_code == 401
+        for model in "ab":
+            assert ask(client, model).status_code == 200
+        write("bc", 1, default="c")
+        [strategy] = client.post("/reload", headers=STEER).json()["strategies"]
+        assert strategy["options"] == {"capacity": 1}
+        assert [model["model"] for model in strategy["resident"]] == ["b"]
+        assert ask(client, "a").status_code == 404
+        assert client.post("/predict-lru-cached", json={"text": "good"}).json()["model"] == "c"
+        body = client.get("/openapi.json").json()["paths"]["/predict-lru-cached"]["post"]["requestBody"]
+        assert body["content"]["application/json"]["schema"]["properties"]["model"]["default"] == "c"
+
+        def refused(sentence: str) -> None:
+            answer = client.post("/reload", headers=STEER)
+            assert answer.status_code == 422
+            assert sentence in answer.json()["detail"]
+            assert str(tmp_path) not in answer.text
+            assert ask(client, "c").status_code == 200
+
+        write("bc", 1, default="c", max_texts=5)
+        refused("max_texts: restart the server to change it; models, default, strategies, cost change at once.")
+        write("bc", 1, default="a")
+        refused("default: there is no model 'a' among those of 'models'")
+        write("bcd", 1, default="c")
+        refused("no such")
+        config.write_text("models: [")
+        refused(":2:1: is no valid YAML")
+
+
+def test_what_strategies_learn_is_kept_where_the_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "learner.py").write_text(LEARNER)
+    config = tmp_path / "app.yaml"
+    config.write_text("state: learned.json\nplugins: [learner.py]\nstrategies: [learner]\nmodels: {a: embedded}\n")
+    for total in (2, 4):
+        with uvicorn(tmp_path / "log", variables={"RESIDENCY_CONFIG": str(config)}) as client:
+            for _ in range(2):
+                assert client.post("/predict-learner", json={"text": "good"}).status_code == 200
+        assert json.loads((tmp_path / "learned.json").read_text())["strategies"]["learner"] == {"seen": total}
+
+
 def test_metrics_count_loads_evictions_and_requests(client: Client) -> None:
     ask(client, "c")
     before = metrics(client)
@@ -170,7 +235,7 @@ def test_metrics_count_loads_evictions_and_requests(client: Client) -> None:
 
     assert gained("residency_requests_total", strategy="lru-cached", outcome="answered") == 3
     assert gained("residency_requests_total", strategy="lru-cached", model="b", outcome="answered") == 2
-    assert gained("residency_loads_total", strategy="lru-cached", model="b", loader="fake", reason="asked") == 1
+    assert gained("residency_loads_total", strategy="lru-cached", model="b", loader="fake", reason="request") == 1
     assert gained("residency_unloads_total", strategy="lru-cached", model="a", reason="capacity") == 1
     assert gained("residency_unloads_total") == gained("residency_age_at_eviction_seconds_count") == 2
     assert gained("residency_request_seconds_count", strategy="lru-cached", start="cold") == 2
@@ -402,3 +467,11 @@ def test_a_missing_folder_for_the_workers_metrics_is_a_sentence(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "missing"))
     with pytest.raises(ResidencyError, match=r"PROMETHEUS_MULTIPROC_DIR names .*missing, which is no folder"):
         Service(Settings(), load_plugins([]))
+
+
+def test_strategies_go_by_the_apps_prices_where_they_are_not_given_any() -> None:
+    own = StrategyChoice(strategy="keep-alive", options={"cpu_hour": 3.0})
+    settings = Settings(strategies=[own, StrategyChoice(strategy="persistent")], cost=Cost(memory_gib_hour=2.0))
+    kept, persistent = Service(settings, load_plugins()).strategies
+    assert kept.options == {"memory_gib_hour": 2.0, "cpu_hour": 3.0, "latency_hour": 0.0}
+    assert persistent.options == {}

@@ -130,7 +130,7 @@ def test_a_sentence_under_every_strategy_and_what_is_in_memory_then(browser: Any
         assert int(meter.get_attribute("aria-valuenow")) < int(meter.get_attribute("aria-valuemax")) == 64 << 20
         expect(seen.row("latencies", "on-demand").locator("td").nth(5)).to_have_text("1")  # cold ones
         assert seen.row("latencies", "persistent").locator(".strip polyline").count() == 1
-        assert "load asked" in seen.row("events", "lru-cached").inner_text()
+        assert "load request" in seen.row("events", "lru-cached").inner_text()
         assert "MiB" in seen.page.locator("#pss").inner_text()
 
 

@@ -17,11 +17,10 @@ import contextlib, pluggy
 class {cls}:
     "Does as it is told."
     name = "{name}"
-    def __init__(self, load, *, patience: float = 1.5):
-        self.load = load
-    @contextlib.contextmanager
-    def acquire(self, model_id):
-        yield self.load(model_id)
+    def __init__(self, *, patience: float = 1.5):
+        self.patience = patience
+    def keep(self, model, now):
+        return self.patience
 
 @pluggy.HookimplMarker("residency")
 def register_strategies():
@@ -111,9 +110,7 @@ def test_no_installed_plugin_is_a_crash(
     monkeypatch.syspath_prepend(
         install(
             tmp_path,
-            code.replace(old, new).replace(
-                "    def __init__(self, load", NO_INIT.get(kind, "    def __init__(self, load")
-            ),
+            code.replace(old, new).replace("    def __init__(self, *", NO_INIT.get(kind, "    def __init__(self, *")),
             name,
         )
     )
@@ -122,7 +119,7 @@ def test_no_installed_plugin_is_a_crash(
     assert name in caplog.text
 
 
-NO_INIT = {"a class without a signature": "    def other(self, load"}
+NO_INIT = {"a class without a signature": "    def other(self, *"}
 
 
 def test_two_entry_points_for_one_module_are_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +147,20 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both(tmp_path: Path) 
         (("register_strategies():", "register_strategies(config):"), "config"),
         (('name = "third"', 'name = "Third One"'), "kebab-case"),
         (('name = "third"', ""), "kebab-case"),
-        (("def acquire", "def borrow"), "no method acquire"),
+        (
+            ("def keep(self, model, now)", "def acquire(self, model_id)"),
+            r"lends models itself.*def keep\(self, model, now",
+        ),
+        (
+            ("def keep(self, model, now)", "def keep(self, model)"),
+            r"keep of .*'third' must have the form def keep\(self,",
+        ),
+        (("self, *, patience", "self, load, *, patience"), r"form \(self, \*, option"),
         (("*, patience: float = 1.5", "**options"), "keyword-only"),
         (("*, patience: float = 1.5", "patience=1.5"), "keyword-only"),
         (("patience: float", "patience"), "has no type"),
         (("patience: float", "patience: 'Fraction'"), "cannot be resolved"),
-        (("return [Third]", "return [Third()]"), r"register_strategies\(\) failed: TypeError"),
+        (("return [Third]", "return [Third()]"), "must return strategy classes, but returned <"),
         (("return [Third]", "return ['third']"), "must return strategy classes"),
         (("return [Third]", "return 1 / 0"), "ZeroDivisionError"),
         (("import contextlib, pluggy", "import contextlib, pluggy, nothing_like_it"), "nothing_like_it"),
@@ -197,7 +202,7 @@ def test_options_are_strict_and_sizes_are_understood() -> None:
 def test_types_for_type_checkers_only_do_no_harm(tmp_path: Path) -> None:
     code = "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
     code += "if TYPE_CHECKING:\n    import elsewhere\n"
-    code += GOOD.format(cls="Third", name="third").replace("load, *", "load: elsewhere.Load, *")
+    code += GOOD.format(cls="Third", name="third").replace("model, now", "model: elsewhere.Resident, now")
     assert "third" in load_plugins([plugin(tmp_path, code)]).strategies
 
 

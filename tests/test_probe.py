@@ -30,7 +30,7 @@ class Model:
         self.asked.append(list(texts))
         return [Prediction.of(answer) for answer in self._answer(texts)]
 
-    def close(self, reason: str) -> None:
+    def close(self) -> None:
         pass
 
 

@@ -228,7 +228,7 @@ def test_a_trials_record_has_its_memory_over_time_and_its_loads(folder: Path) ->
     assert max(mib) <= 1.05 * trial["memory_mib"]["peak_rss"]
     events = trial["events"]
     assert len(events) == trial["loads"] - 1 + trial["unloads"] > 200  # all but the first request's
-    assert {(event["event"], event["reason"]) for event in events} == {("load", "asked"), ("unload", "capacity")}
+    assert {(event["event"], event["reason"]) for event in events} == {("load", "request"), ("unload", "capacity")}
     assert [event["at"] for event in events] == sorted(event["at"] for event in events)
     assert events[-1]["at"] <= at[-1] + 0.01
 

@@ -151,21 +151,19 @@ def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -
 
 
 FAILS_ONCE = """
-import contextlib, pathlib, pluggy
+import pathlib, pluggy
 
 class FailsOnce:
     "Cannot start while the file is there."
     name = "fails-once"
-    def __init__(self, load, *, file: str):
-        self.load, self.file = load, pathlib.Path(file)
-    def start(self):
+    def __init__(self, *, file: str):
+        self.file = pathlib.Path(file)
+    def start(self, models):
         if self.file.exists():
             raise ValueError("the file is there")
-    @contextlib.contextmanager
-    def acquire(self, model_id):
-        model = self.load(model_id)
-        yield model
-        model.close("request")
+        return ()
+    def keep(self, model, now):
+        return 0
 
 @pluggy.HookimplMarker("residency")
 def register_strategies():

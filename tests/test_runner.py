@@ -234,23 +234,40 @@ def test_all_columns_are_in_the_file_and_with_a_flag_on_the_terminal(
 
 BROKEN = """
 import os, pluggy
+from tests.fakes import FakeLoader, FakeModel
 
 class Broken:
     "Fails where it is told to."
     name = "broken"
-    def __init__(self, load, *, at: str):
+    def __init__(self, *, at: str):
         self.at = at
-    def start(self):
+    def start(self, models):
         if self.at == "start":
             raise RuntimeError("cannot begin")
-    def acquire(self, model_id):
+        return ()
+    def requested(self, model_id, now):
         if self.at == "exit":
             os._exit(3)
-        raise ZeroDivisionError("there is nothing\\nto divide by")
+
+class BrokenModel(FakeModel):
+    def predict(self, texts):
+        if texts[0] in ("good", "bad"):
+            raise ZeroDivisionError("there is nothing\\nto divide by")
+        return super().predict(texts)
+
+class BrokenLoader(FakeLoader):
+    "Its models fail at those who ask."
+    name = "broken"
+    def load(self, checkpoint):
+        return BrokenModel(self, checkpoint)
 
 @pluggy.HookimplMarker("residency")
 def register_strategies():
     return [Broken]
+
+@pluggy.HookimplMarker("residency")
+def register_loaders():
+    return [BrokenLoader]
 """
 
 
@@ -258,7 +275,7 @@ def test_why_a_plugin_failed_is_told_and_kept(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     (tmp_path / "broken.py").write_text(BROKEN)
     strategies = [
-        {"strategy": "broken", "loader": "fake", "options": {"at": at}, "label": at}
+        {"strategy": "broken", "loader": "broken", "options": {"at": at}, "label": at}
         for at in ("start", "request", "exit")
     ]
     path = experiment(tmp_path, plugins=[FAKES, "broken.py"], strategies=strategies)
@@ -329,7 +346,7 @@ def written(output: Path) -> int:
 def test_interrupted_while_a_server_ends_it_leaves_none(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     (tmp_path / "stubborn.py").write_text(STUBBORN)
-    strategies = [{"strategy": "stubborn", "loader": "fake", "options": {"told": str(tmp_path / "told")}}]
+    strategies = [{"strategy": "persistent", "loader": {"name": "stubborn", "told": str(tmp_path / "told")}}]
     changes = {"plugins": [FAKES, str(tmp_path / "stubborn.py")], "strategies": strategies}
     process = start_runner(experiment(tmp_path, **changes), "--output", str(tmp_path / "out"))
     wait_for(lambda: (tmp_path / "told").exists())
@@ -355,24 +372,25 @@ def test_killed_it_takes_its_server_along(tmp_path: Path) -> None:
 
 
 STUBBORN = """
-import contextlib, pathlib, threading, pluggy
+import pathlib, threading, pluggy
+from tests.fakes import FakeLoader, FakeModel
 
-class Stubborn:
-    "Never ends."
-    name = "stubborn"
-    def __init__(self, load, *, told: str):
-        self.load, self.told = load, told
-    @contextlib.contextmanager
-    def acquire(self, model_id):
-        model = self.load(model_id)
-        yield model
-        model.close("request")
+class StubbornModel(FakeModel):
     def close(self):
-        pathlib.Path(self.told).touch()
+        self._loader.told.touch()
         threading.Event().wait()
 
+class Stubborn(FakeLoader):
+    "Its models never end."
+    name = "stubborn"
+    def __init__(self, *, told: str):
+        super().__init__()
+        self.told = pathlib.Path(told)
+    def load(self, checkpoint):
+        return StubbornModel(self, checkpoint)
+
 @pluggy.HookimplMarker("residency")
-def register_strategies():
+def register_loaders():
     return [Stubborn]
 """
 
@@ -434,19 +452,16 @@ def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path)
 
 
 LEAKY = """
-import contextlib, pluggy
+import pluggy
 
 class Leaky:
     "Keeps a mebibyte of each load."
     name = "leaky"
-    def __init__(self, load):
-        self.load, self.kept = load, []
-    @contextlib.contextmanager
-    def acquire(self, model_id):
-        model = self.load(model_id)
+    shared = False
+    def __init__(self):
+        self.kept = []
+    def loaded(self, model, reason, now):
         self.kept.append(b"x" * (1 << 20))
-        yield model
-        model.close("request")
 
 @pluggy.HookimplMarker("residency")
 def register_strategies():

@@ -24,7 +24,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.bench.client import connect
-from core.errors import LoadFailed, ModelCrashed
+from core.errors import LoadFailed, ModelCrashed, ModelGone
 from core.models import children
 from core.models.children import PRELOAD, ForkServer
 from core.models.fork_server import Order
@@ -32,12 +32,13 @@ from core.models.mapped_loader import MappedLoader
 from core.models.onnx.loader import OnnxRuntimeLoader
 from core.models.precision import converted
 from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
+from core.residency.keeper import Keeper
 from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.architectures import build
-from tests.support import ROOT, SECONDS, checkpoint_in, host_of, run_python, running, wait_for
+from tests.support import ROOT, SECONDS, checkpoint_in, keeper_of, run_python, running, wait_for
 from tests.test_forms import phobert
 
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -62,7 +63,7 @@ def loader(inner: str) -> SubprocessLoader:
 def model(loader: SubprocessLoader, embedded_directory: Path) -> Iterator[SubprocessModel]:
     model = loader.load(embedded_directory)
     yield model
-    model.close("manual")
+    model.close()
 
 
 def labels(model: Any) -> list[str]:
@@ -103,7 +104,7 @@ def test_answers_what_the_inner_loader_answers(model: SubprocessModel, inner: st
     assert model.predict(TEXTS) == same.predict(TEXTS)
     assert (model.loaded_by, model.dtype, model.nbytes) == ("subprocess", "float32", same.nbytes)
     assert set(model.phases) == {"fork", "resolve", "weights", "structure", "tokenizer"}
-    same.close("request")
+    same.close()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_packed_and_quantized_weights_are_made_before_a_child_is_asked(embedded_
     assert (model.loaded_by, model.dtype) == ("subprocess", "int8")
     assert model.nbytes == loader.size(embedded_directory)
     assert labels(model) == LABELS
-    model.close("manual")
+    model.close()
 
 
 CONVERTED = """
@@ -158,7 +159,7 @@ def test_what_cannot_be_converted_is_loaded_by_mapped(tmp_path: Path, caplog: py
         for answer, wanted in zip(model.predict(TEXTS), expected, strict=True):  # computed by another number of threads
             assert answer.label == wanted.label
             assert answer.score == pytest.approx(wanted.score, abs=1e-5)
-        model.close("request")
+        model.close()
     [warning] = [record.getMessage() for record in caplog.records if "uses 'mapped'" in record.getMessage()]
     assert "written in Python alone" in warning
     assert libraries(children.fork_server("mapped")) & {"libtorch_cpu.so"}
@@ -184,74 +185,76 @@ def test_closing_ends_the_process(loader: SubprocessLoader, embedded_directory: 
     pid = model.pid
     assert pid is not None
     process = psutil.Process(pid)
-    model.close("request")
+    model.close()
     assert has_ended(process)
-    model.close("request")
+    model.close()
     wait_for(lambda: not psutil.pid_exists(pid))  # not even an entry is left
     with pytest.raises(RuntimeError, match="closed"):
         model.predict(TEXTS)
 
 
+def answered(keeper: Keeper, *requests: str) -> list[Answer]:
+    """One after the other."""
+
+    async def ask() -> list[Answer]:
+        with ThreadPoolExecutor(1) as compute:
+            dispatcher = Dispatcher(keeper, compute)
+            return [await dispatcher.predict(model_id, TEXTS, SECONDS) for model_id in requests]
+
+    return asyncio.run(ask())
+
+
+def kill_idle(keeper: Keeper) -> None:
+    [copy] = keeper.residents()
+    model = copy.model._model
+    assert isinstance(model, SubprocessModel)
+    psutil.Process(model.pid).kill()
+    wait_for(model._child.has_ended)
+
+
 def test_one_that_dies_while_idle_is_replaced_before_anybody_notices(
     loader: SubprocessLoader, embedded_directory: Path
 ) -> None:
-    host = host_of(loader, embedded_directory)
-    model = host(embedded_directory.name)
-    [resident] = host.resident()
-    before = resident.since
-    process = resident._model
-    assert isinstance(process, SubprocessModel)
-    assert process.pid is not None
-    psutil.Process(process.pid).kill()
-    wait_for(lambda: process._child is not None and process._child.has_ended())
-    assert labels(model) == LABELS
+    keeper = keeper_of(Persistent(), loader, embedded_directory)
+    host = keeper.host
+    [before] = keeper.residents()
+    [warm] = answered(keeper, embedded_directory.name)
+    kill_idle(keeper)
+    [cold] = answered(keeper, embedded_directory.name)
+    assert [label for label, _ in cold.predictions] == LABELS
     assert (host.loads, host.unloads, host.crashes) == (2, 1, 1)
-    assert resident.since > before
-    model.close("shutdown")
-    assert (host.loads, host.unloads, host.resident()) == (2, 2, [])
-
-
-def test_a_request_that_waited_for_a_replacement_is_cold(loader: SubprocessLoader, embedded_directory: Path) -> None:
-    host = host_of(loader, embedded_directory)
-    strategy: Any = Persistent(host)
-    strategy.start()
-
-    async def ask() -> Answer:
-        with ThreadPoolExecutor(1) as compute:
-            return await Dispatcher(strategy, host, compute).predict(embedded_directory.name, TEXTS, SECONDS)
-
-    warm = asyncio.run(ask())
-    [resident] = host.resident()
-    assert isinstance(resident._model, SubprocessModel)
-    assert resident._model._child is not None
-    resident._model._child.kill()
-    wait_for(resident._model._child.has_ended)
-    cold = asyncio.run(ask())
-    strategy.close()
+    assert [event.reason for event in host.history(embedded_directory.name)] == ["crash", "crash", "preload"]
+    [after] = keeper.residents()
+    assert after.loaded_at > before.loaded_at
     assert (warm.cold, warm.load, dict(warm.phases)) == (False, 0, {})
     assert cold.cold
     assert cold.load > cold.phases["fork"] > 0
     assert cold.inference > 0
+    keeper.close()
+    assert (host.loads, host.unloads, keeper.residents()) == (2, 2, [])
 
 
 def test_one_that_cannot_be_replaced_is_not_counted_as_resident(loader: SubprocessLoader, tmp_path: Path) -> None:
     directory = checkpoint_in(tmp_path / "a")
-    host = host_of(loader, directory)
-    model = host("a")
-    [resident] = host.resident()
-    assert isinstance(resident._model, SubprocessModel)
-    os.kill(resident._model.pid or 0, signal.SIGKILL)
+    keeper = keeper_of(Persistent(), loader, directory)
+    kill_idle(keeper)
     config = (directory / "config.json").read_bytes()
     (directory / "config.json").unlink()
     for _ in range(2):
-        with pytest.raises((ModelCrashed, LoadFailed)):
-            model.predict(TEXTS)
-    wait_for(lambda: host.resident() == [])
-    assert (host.loads, host.unloads) == (1, 1)
+        with pytest.raises(LoadFailed):
+            answered(keeper, "a")
+    assert keeper.residents() == []
+    assert (keeper.host.loads, keeper.host.unloads) == (1, 1)
     (directory / "config.json").write_bytes(config)
-    assert labels(model) == LABELS
-    model.close("shutdown")
-    assert (host.loads, host.unloads, host.crashes) == (2, 2, 1)
+    wait_for(lambda: _answers(keeper))  # a failure is remembered, for a short time
+    keeper.close()
+    assert (keeper.host.loads, keeper.host.unloads, keeper.host.crashes) == (2, 2, 1)
+
+
+def _answers(keeper: Keeper) -> bool:
+    with suppress(LoadFailed):
+        return [label for label, _ in answered(keeper, "a")[0].predictions] == LABELS
+    return False
 
 
 def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessModel) -> None:
@@ -263,27 +266,28 @@ def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessMo
         with pytest.raises(ModelCrashed, match="was ended by SIGKILL before it had answered"):
             waiting.result(SECONDS)
         assert monotonic() - killed < 1
-    assert labels(model) == LABELS
+    with pytest.raises(ModelGone):
+        model.predict(TEXTS)
 
 
 def test_one_that_hangs_is_ended_at_its_deadline(inner: str, embedded_directory: Path) -> None:
-    model = SubprocessLoader(**OPTIONS[inner], deadline=0.5).load(embedded_directory)
-    child = stop(model)
-    with pytest.raises(ModelCrashed, match="no answer within"):
-        model.predict(TEXTS)
-    assert has_ended(child)
-    assert labels(model) == LABELS
-    stop(model)
-    with pytest.raises(ModelCrashed, match="no answer within"):
-        model.predict(["more than a socket holds " * 50_000])
-    model.close("manual")
+    loader = SubprocessLoader(**OPTIONS[inner], deadline=0.5)
+    for texts in (TEXTS, ["more than a socket holds " * 50_000]):
+        model = loader.load(embedded_directory)
+        child = stop(model)
+        with pytest.raises(ModelCrashed, match="no answer within"):
+            model.predict(texts)
+        assert has_ended(child)
+        with pytest.raises(ModelGone):
+            model.predict(TEXTS)
+        model.close()
 
 
 def test_one_that_hangs_can_be_closed(model: SubprocessModel) -> None:
     stop(model)
     with ThreadPoolExecutor(1) as pool:
         waiting = in_flight(pool, model)
-        model.close("shutdown")
+        model.close()
         with pytest.raises(ModelCrashed):
             waiting.result(SECONDS)
 
@@ -294,16 +298,16 @@ def test_weights_that_shrink_cost_the_child_only(loader: SubprocessLoader, tmp_p
     whole = weights.resolve()
     weights.unlink()
     shutil.copyfile(whole, weights)
-    host = host_of(loader, directory)
-    model = host("a")
+    keeper = keeper_of(LruCached(), loader, directory)
+    keeper.load("a")
     os.truncate(weights, 100_000)
     with pytest.raises(ModelCrashed, match="SIGBUS, because its weights vanished or shrank"):
-        model.predict(TEXTS)
+        answered(keeper, "a")
     with pytest.raises(LoadFailed, match="safetensors"):
-        model.predict(TEXTS)
+        answered(keeper, "a")
     shutil.copyfile(whole, weights)
-    assert labels(model) == LABELS
-    model.close("manual")
+    wait_for(lambda: _answers(keeper))
+    keeper.close()
 
 
 def test_what_fails_in_the_child_keeps_its_traceback(model: SubprocessModel) -> None:
@@ -344,7 +348,9 @@ def test_what_cannot_be_preloaded_is_an_error(
     server.close()
 
 
-def test_a_killed_fork_server_is_replaced(model: SubprocessModel, inner: str) -> None:
+def test_a_killed_fork_server_is_replaced(
+    model: SubprocessModel, loader: SubprocessLoader, inner: str, embedded_directory: Path
+) -> None:
     server = children.fork_server(inner)
     child = stop(model)
     with ThreadPoolExecutor(1) as pool:
@@ -353,8 +359,10 @@ def test_a_killed_fork_server_is_replaced(model: SubprocessModel, inner: str) ->
         with pytest.raises(ModelCrashed):
             waiting.result(SECONDS)
     wait_for(lambda: has_ended(child))
-    assert labels(model) == LABELS
+    another = loader.load(embedded_directory)
+    assert labels(another) == LABELS
     assert children.fork_server(inner) is not server
+    another.close()
 
 
 def test_a_hanging_fork_server_delays_no_failure_and_is_replaced(
@@ -375,12 +383,12 @@ def test_a_hanging_fork_server_delays_no_failure_and_is_replaced(
         with pytest.raises(ModelCrashed, match="SIGKILL"):
             waiting.result(SECONDS)
         assert monotonic() - killed < 1
-    assert labels(model) == LABELS
-    assert children.fork_server(inner) is not server
-    children.fork_server(inner)._crashed("found dead")
-    another = loader.load(embedded_directory)
-    assert labels(another) == LABELS
-    another.close("manual")
+    for _ in range(2):
+        another = loader.load(embedded_directory)
+        assert labels(another) == LABELS
+        another.close()
+        assert children.fork_server(inner) is not server
+        children.fork_server(inner)._crashed("found dead")
 
 
 def test_an_interrupted_question_has_no_answer_later(model: SubprocessModel) -> None:
@@ -397,7 +405,8 @@ def test_an_interrupted_question_has_no_answer_later(model: SubprocessModel) -> 
     finally:
         signal.signal(signal.SIGALRM, previous)
     wait_for(lambda: has_ended(child))
-    assert [label for label, _ in model.predict(TEXTS[::-1])] == LABELS[::-1]
+    with pytest.raises(ModelGone):
+        model.predict(TEXTS[::-1])
 
 
 def test_a_hanging_model_holds_up_no_other_one(inner: str) -> None:
@@ -435,11 +444,11 @@ def test_a_hanging_model_holds_up_no_other_one(inner: str) -> None:
 
 def test_a_crash_in_a_load_is_no_failure_to_remember(loader: SubprocessLoader, embedded_directory: Path) -> None:
     """The checkpoint is not to blame: whoever comes next gets a load of his own at once."""
-    cache = LruCached(host_of(Crashing(loader), embedded_directory))
-    with pytest.raises(LoadFailed, match="before it had answered"), cache.acquire(embedded_directory.name):
-        pass
-    with cache.acquire(embedded_directory.name) as model:
-        assert labels(model) == LABELS
+    cache = keeper_of(LruCached(), Crashing(loader), embedded_directory)
+    with pytest.raises(LoadFailed, match="before it had answered"):
+        cache.load(embedded_directory.name)
+    with cache.lease(embedded_directory.name) as lent:
+        assert labels(lent.model) == LABELS
     cache.close()
 
 

@@ -165,6 +165,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
             {
                 "label": trial.label,
                 "strategy": trial.choice.strategy,
+                "route": plan.plugins.strategy(trial.choice.strategy).route,
                 "options": trial.choice.options,
                 "loader": trial.choice.loader.name,
                 "loader_options": trial.choice.loader.options,

@@ -50,6 +50,7 @@ class Trial:
             "strategies": [self.spec.choice.model_dump(exclude={"label"})],
             "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
             "plugins": self.plan.experiment.plugins,
+            "cost": self.plan.experiment.cost.model_dump(),
             "batching": batching_of(self.plan),
             "max_text": MAX_TEXT,
             "request_timeout": min(2 * self.plan.experiment.timeout, 3600.0),  # ours comes first
@@ -168,7 +169,7 @@ def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, bega
     strategy = strategy_of(client)
     measured = _measure_memory(server)
     happened = events(client, began, timeline.ended)
-    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s", "used")}
+    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s", "used", "least_keep")}
     return {"memory_mib": measured, **counts, **timeline.fields(began), "events": happened}
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from ..quantities import duration
 from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
 from .amounts import between, listed, number, rate
 from .choice import Segment, cheapest_by_rate, contenders, costs_the_same
@@ -103,12 +104,12 @@ def _gaps(evidence: Evidence) -> list[str]:
     """What there is to say of trials whose models expire."""
     sentences = []
     for trial in evidence.eligible:
-        spec = evidence.trial(trial.label)
         if not trial.is_line:
             sentences.append(
                 f"{trial.label} is not compared: its models expire, so what it costs depends on the gaps between"
                 " requests. Give the experiment a 'workload'."
             )
-        elif spec["strategy"] == "keep-alive" and spec["options"].get("ttl") != "forever":
-            sentences.append(f"What {trial.label} costs holds while no gap between requests is as long as its ttl.")
+        elif trial.least_keep is not None:
+            least = duration(trial.least_keep)
+            sentences.append(f"What {trial.label} costs holds while no gap between requests is as long as {least}.")
     return sentences

@@ -15,7 +15,6 @@ from .rounds import Record, Round, Run
 
 MILLION = 1e6
 IDLE_SECONDS = 1.0  # after the last request, when idle memory is read
-DEFAULT_TTL = 300.0  # of keep-alive
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class TrialCost:
     """Requests per hour that clients were answered who wait for their answers; None under another workload."""
     is_line: bool
     """Whether a + b · rate holds at other rates than the one that was measured."""
+    least_keep: float | None = None
+    """Seconds after which the first of its models would be freed, if nobody asked for it; None: at once, or never."""
 
     def values(self, name: str) -> list[float]:
         """That field of each round."""
@@ -85,14 +86,15 @@ def price(run: Run, prices: Prices) -> Costs:
     for spec in run.header["trials"]:
         label = spec["label"]
         rounds = run.finished(label)
-        is_line = _is_line(spec, rounds)
+        least_keep = min((s for each in rounds if (s := each.ended.get("least_keep")) is not None), default=None)
+        is_line = least_keep is None or _is_line(least_keep, rounds)
         if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why
             continue
         priced = {each.number: _round_cost(each, prices, is_line) for each in rounds}
         closed = is_closed(run.header.get("workload"))
         capacity = float(np.mean([cost.rate for cost in priced.values()])) if closed else None
-        trials.append(TrialCost(label, priced, capacity, is_line))
+        trials.append(TrialCost(label, priced, capacity, is_line, least_keep))
     return Costs(prices, trials, unpriced)
 
 
@@ -175,17 +177,13 @@ def _round_cost(each: Round, prices: Prices, is_line: bool) -> RoundCost:
     )
 
 
-def _is_line(spec: Mapping[str, Any], rounds: Sequence[Round]) -> bool:
+def _is_line(least_keep: float, rounds: Sequence[Round]) -> bool:
     """Not where models expire: how often they do depends on the gaps between requests. Kept for longer than the idle
-    second and never loaded anew, `keep-alive` is one, as long as nothing expires.
+    second and never loaded anew, it is one, as long as nothing expires.
     """
-    if spec["strategy"] != "keep-alive":
-        return True
-    ttl = spec["options"].get("ttl", DEFAULT_TTL)
-    kept = [value for value in (ttl.values() if isinstance(ttl, dict) else [ttl]) if value != "forever"]
-    if any(isinstance(value, str) or value <= IDLE_SECONDS for value in kept):
+    if least_keep <= IDLE_SECONDS:
         return False
-    return not (kept and any(sample.get("cold") for each in rounds for sample in each.answered))
+    return not any(sample.get("cold") for each in rounds for sample in each.answered)
 
 
 def header_costs(run: Run, charge: str | None = None) -> Costs | None:

@@ -8,6 +8,7 @@ from typing import Any
 from .verdicts import compared, ending, milliseconds, targets
 
 Trial = Mapping[str, Any]
+KEPT, LOADED = 0.0, 1.0  # shares of cold requests: none waited for a load, or each did
 
 
 def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
@@ -31,13 +32,14 @@ def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _loaders(trials: list[Trial]) -> Iterator[str]:
     """What loading adds under each loader that did both, where there are several."""
-    by_loader: dict[str, dict[str, Trial]] = {}
+    by_loader: dict[str, dict[float, Trial]] = {}
     for trial in trials:
-        by_loader.setdefault(f"{trial['loader']} {trial['loader_options']}", {}).setdefault(trial["strategy"], trial)
-    pairs = [pair for pair in by_loader.values() if {"persistent", "on-demand"} <= set(pair)]
+        share = trial["cold"]["share"]
+        by_loader.setdefault(f"{trial['loader']} {trial['loader_options']}", {}).setdefault(share, trial)
+    pairs = [(found[KEPT], found[LOADED]) for found in by_loader.values() if {KEPT, LOADED} <= set(found)]
     for pair in pairs if len(pairs) > 1 else []:
-        loader = f"{pair['persistent']['loader']} ({pair['persistent']['dtype']})"
-        kept, loaded = (float(pair[name]["latency_ms"]["p50"]) for name in ("persistent", "on-demand"))
+        loader = f"{pair[0]['loader']} ({pair[0]['dtype']})"
+        kept, loaded = (float(trial["latency_ms"]["p50"]) for trial in pair)
         adds = milliseconds(max(0.0, loaded - kept))
         yield (
             f"{loader}: p50 {milliseconds(kept)} kept, {milliseconds(loaded)} loaded for every request, which adds"
@@ -45,9 +47,9 @@ def _loaders(trials: list[Trial]) -> Iterator[str]:
         )
 
 
-def _private(pair: Mapping[str, Trial]) -> str:
-    kept, loaded = (pair[name]["memory_mib"]["idle_private"] for name in ("persistent", "on-demand"))
-    weights = pair["persistent"]["weights_mib"]
+def _private(pair: tuple[Trial, Trial]) -> str:
+    kept, loaded = (trial["memory_mib"]["idle_private"] for trial in pair)
+    weights = pair[0]["weights_mib"]
     if kept is None or loaded is None or not weights:
         return ""
     more = max(0.0, kept - loaded)
@@ -55,7 +57,7 @@ def _private(pair: Mapping[str, Trial]) -> str:
 
 
 def _where_it_goes(trials: list[Trial]) -> Iterator[str]:
-    found = [trial for trial in trials if trial["strategy"] == "on-demand"]
+    found = [trial for trial in trials if trial["cold"]["share"] == LOADED]
     phases = dict(found[0]["cold"]["phases_ms"]) if found else {}
     if not phases.get("load"):
         return

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contracts import Prediction, Reason
+from ..contracts import Prediction
 from ..errors import ModelReferenceError, NoTokens, UnknownToken
 from .heads import Floats, Head
 from .limits import shortest
@@ -16,7 +16,7 @@ from .limits import shortest
 Encoded = dict[str, list[list[int]]]  # by the name of a model's input, a list of integers for each text
 Inputs = dict[str, NDArray[np.int64]]  # the same, filled up: arrays of (texts, tokens)
 SHORT = 8  # tokens, the special ones included
-CLOSED = "this model is closed; a strategy must not lend it out any more"
+CLOSED = "this model is closed; nobody may use it any more"
 PADDING = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}  # what fills up a shorter text
 
 
@@ -120,7 +120,7 @@ class Classifier:
                 " not belong together"
             )
 
-    def close(self, reason: Reason) -> None:
+    def close(self) -> None:
         network, self._network, self._tokenizer = self._network, None, None
         if network is not None:
             network.close()

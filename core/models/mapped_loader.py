@@ -73,7 +73,7 @@ class MappedLoader:
     def prepare(self, directory: Path) -> None:
         """Import the architecture's classes, and make its template and the tokenizer."""
         self._stock.import_classes(directory)
-        self.load(directory).close("request")
+        self.load(directory).close()
 
     def load(self, directory: Path) -> Classifier:
         """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""

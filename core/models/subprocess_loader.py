@@ -16,7 +16,8 @@ import numpy as np
 import pluggy
 from pydantic import Field
 
-from ..contracts import Prediction, Reason
+from ..contracts import Prediction
+from ..errors import ModelGone
 from . import checkpoint, precision
 from .checkpoint import identity
 from .heads import named
@@ -144,7 +145,7 @@ def _options(
 
 
 class SubprocessModel:
-    """`core.contracts.Model` in a child process; a crashed one is replaced at the next `predict`."""
+    """`core.contracts.Model` in a child process."""
 
     own_process = True
 
@@ -154,22 +155,23 @@ class SubprocessModel:
         self.nbytes = 0
         self.loaded_by = self.dtype = ""
         self.preloaded: list[str] = []  # modules that the child has found imported
-        self.reloading: Callable[[Callable[[], None]], None] = lambda load: load()
-        self._spawn = spawn
         self._inner = inner
         self._labels: Sequence[str] = ()
         self._deadline = deadline
         self._turn = Lock()  # held by the one thread that talks to the child
         self._closed = False
-        self._child: Child | None = None
-        self._load()
+        began = perf_counter()
+        self._child, order = spawn()
+        self._load(order, began)
 
     @property
-    def pid(self) -> int | None:
-        return None if self._child is None else self._child.pid
+    def pid(self) -> int:
+        return self._child.pid
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Raises ModelCrashed, what the child's model raises, and RuntimeError after `close`."""
+        """Raises ModelCrashed when the child ends or hangs, ModelGone when it had ended before, what its model raises,
+        and RuntimeError after `close`.
+        """
         return named(self._labels, np.array(self._ask(list(texts))["scores"]))
 
     def check(self) -> None:
@@ -178,29 +180,23 @@ class SubprocessModel:
 
     def _ask(self, question: list[str] | None) -> dict[str, Any]:
         with self._turn:
-            if self._child is None or self._child.has_ended():
-                self.reloading(self._load)
-            assert self._child is not None
+            if self._closed:
+                raise RuntimeError("this model is closed; nobody may use it any more")
+            if self._child.has_ended():
+                raise ModelGone("The model's process has ended.")
             return self._child.ask(question, self._deadline)
 
-    def close(self, reason: Reason) -> None:
+    def close(self) -> None:
         self._closed = True
-        if (child := self._child) is not None:
-            child.kill()  # whoever talks to it is done at once
+        self._child.kill()  # whoever talks to it is done at once
         with self._turn:
-            self._end_child()
+            self._child.end()
 
-    def _load(self) -> None:
-        began = perf_counter()
-        self._end_child()
-        self._child, order = self._spawn()
-        if self._closed:  # `close` may have looked for the child before it was there
-            self._end_child()
-            raise RuntimeError("this model is closed; a strategy must not lend it out any more")
+    def _load(self, order: Order, began: float) -> None:
         try:
             answer = self._child.ask(order, self._deadline)
         except BaseException:
-            self._end_child()
+            self._child.end()
             raise
         phases: dict[str, Any] = answer["phases"]
         self.phases = {"fork": perf_counter() - began - sum(phases.values()), **phases}
@@ -210,11 +206,6 @@ class SubprocessModel:
         self.dtype = answer["dtype"]
         self._labels = answer["labels"]
         self.preloaded = answer["preloaded"]
-
-    def _end_child(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
 
 
 @pluggy.HookimplMarker("residency")

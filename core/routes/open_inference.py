@@ -15,7 +15,7 @@ from ..errors import NotReady
 from ..schemas import ModelVersion, ProtocolProblem
 from ..serving.problems import CLIENT_GONE
 from ..serving.residency import version_of
-from ..serving.service import Mounted, Service
+from ..serving.service import Service
 from .openapi import PREDICTING, problems
 from .predict import TIMEOUT, add_post, headers_of, predicted, validated
 from .tensors import DATATYPES, InferAnswer, InferRequest, encode, texts_of
@@ -85,7 +85,7 @@ def _add_server(app: FastAPI, service: Service) -> None:
 
     @app.get("/v2/health/ready", summary="Whether start-up loads are done", responses=_problems(503))
     async def server_ready() -> Ready:
-        _check_ready(service)
+        service.check_ready()
         return Ready(ready=True)
 
 
@@ -112,14 +112,14 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_infer(app: FastAPI, service: Service) -> None:
     async def infer(request: Request) -> Response:
         model_id, strategy = request.path_params["model_id"], request.path_params.get("strategy")
-        mounted = _find(service, model_id, strategy)
+        strategy = _find(service, model_id, strategy)
         wanted, binary = parse(await request.body(), request.headers)
-        done = await predicted(request, service, mounted, model_id, texts_of(wanted.inputs[0], binary))
+        done = await predicted(request, service, strategy, model_id, texts_of(wanted.inputs[0], binary))
         if done is None:
             return Response(status_code=CLIENT_GONE)
         _, answer = done
         outputs, binary = encode(wanted, answer.predictions)
-        body = InferAnswer(model_name=model_id, model_version=mounted.name, id=wanted.id, outputs=outputs)
+        body = InferAnswer(model_name=model_id, model_version=strategy, id=wanted.id, outputs=outputs)
         content = body.model_dump_json(exclude_none=True).encode()
         headers = headers_of(answer)
         if binary:
@@ -160,38 +160,33 @@ def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
 
 
 def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMetadata:
-    mounted = _find(service, model_id, strategy)
+    _find(service, model_id, strategy)
     return ModelMetadata(
         name=model_id,
-        versions=[mounted.name for mounted in service.mounted],
+        versions=[each.name for each in service.strategies],
         platform="residency",
         inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
         outputs=[TensorMetadata(name=name, datatype=kind, shape=[-1]) for name, kind in DATATYPES.items()],
-        parameters=version_of(mounted.host, model_id) if mounted.host else None,
+        parameters=version_of(service.engine.versions, model_id),
     )
 
 
 def _ready(service: Service, model_id: str, strategy: str | None) -> ModelReady:
-    mounted = _find(service, model_id, strategy)
-    _check_ready(service)
-    if failed := next((each for each in service.unavailable(mounted) if each.model == model_id), None):
+    found = _find(service, model_id, strategy)
+    service.check_ready()
+    if failed := next((each for each in service.engine.unavailable(found) if each.model == model_id), None):
         raise NotReady(failed.reason)
     return ModelReady(name=model_id, ready=True)
 
 
-def _find(service: Service, model_id: str, strategy: str | None) -> Mounted:
+def _find(service: Service, model_id: str, strategy: str | None) -> str:
     """Without a strategy the first one. Raises UnknownModel, or HTTPException for a version that there is not."""
     service.find_model(model_id)
-    for mounted in service.mounted:
-        if strategy in (None, mounted.name):
-            return mounted
-    names = ", ".join(mounted.name for mounted in service.mounted)
-    raise HTTPException(404, f"There is no version '{(strategy or '')[:100]}'. Versions are strategies: {names}.")
-
-
-def _check_ready(service: Service) -> None:
-    if not service.ready:
-        raise NotReady("The models that are loaded at start-up are not in memory yet.")
+    names = [each.name for each in service.strategies]
+    wanted = names[0] if strategy is None else strategy
+    if wanted not in names:
+        raise HTTPException(404, f"There is no version '{wanted[:100]}'. Versions are strategies: {', '.join(names)}.")
+    return wanted
 
 
 def _version() -> str:

@@ -32,20 +32,21 @@ def problems(*statuses: int, model: type[Problem] = Problem) -> Responses:
 
 def list_what_there_is(app: FastAPI, service: Service) -> None:
     """Let the document name the models and the strategies wherever a path or a body holds one."""
-    known = {"model_id": list(service.model_ids), "strategy": [mounted.name for mounted in service.mounted]}
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is not None:
             return app.openapi_schema
         document = made()
+        models = service.engine.model_ids
+        known = {"model_id": list(models), "strategy": [each.name for each in service.strategies]}
         for operation in (each for path in document["paths"].values() for each in path.values()):
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     parameter["schema"]["enum"] = known[parameter["name"]]
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 if "model" in content["schema"].get("properties", {}):
-                    _name_models(content, service.model_ids, service.default)
+                    _name_models(content, models, service.default)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

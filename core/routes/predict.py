@@ -17,11 +17,12 @@ from starlette.routing import Route
 from starlette.types import Receive
 
 from ..contracts import Prediction
-from ..schemas import REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, TextAnswer
+from ..errors import WrongTimeout
+from ..schemas import ANSWER_EXAMPLE, REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, TextAnswer
 from ..serving.answer import Answer
 from ..serving.edge import EVENT
 from ..serving.problems import CLIENT_GONE
-from ..serving.service import Mounted, Service
+from ..serving.service import Service
 from .openapi import PREDICTING, problems, steering_links
 
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},
 }
-TIMEOUT = {
+TIMEOUT: dict[str, Any] = {
     "name": "X-Request-Timeout",
     "in": "header",
     "description": "seconds, past which the request is not begun; only shorter than the server's own",
@@ -43,18 +44,19 @@ TIMEOUT = {
 
 def add_predict_routes(app: FastAPI, service: Service, *, steered: bool) -> None:
     """`steered`: whether there are routes that load and unload."""
-    for mounted in service.mounted:
-        predict = _predict_route(service, mounted)
-        steerable = steered and hasattr(mounted.registered.cls, "preload")
-        links = {"links": steering_links("/model", "/strategy")} if steerable else {}
+    for declared in service.strategies:
+        predict = _predict_route(service, declared.name)
+        links = {"links": steering_links("/model", "/strategy")} if steered and declared.decisions.shared else {}
+        example = {"strategy": declared.name} | ANSWER_EXAMPLE
+        answered = {"model": PredictAnswer, "content": {"application/json": {"example": example}}, **links}
         add_post(
             app,
-            mounted.route,
+            declared.registered.route,
             predict,
             predict,
-            summary=mounted.registered.summary,
-            name=mounted.name,
-            responses={200: {"model": PredictAnswer, **links}, **problems(*PREDICTING)},
+            summary=declared.registered.summary,
+            name=declared.name,
+            responses={200: answered, **problems(*PREDICTING)},
             openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
         )
 
@@ -65,16 +67,16 @@ def add_post(app: FastAPI, path: str, answer: Answering, documented: Callable[..
     app.post(path, response_class=Response, **more)(documented)
 
 
-def _predict_route(service: Service, mounted: Mounted) -> Answering:
+def _predict_route(service: Service, strategy: str) -> Answering:
     async def predict(request: Request) -> Response:
         # Read and written by hand: what FastAPI does for every body takes longer than the rest of the way.
         wanted = parse(await request.body(), request)
-        done = await predicted(request, service, mounted, wanted.model, wanted.all_texts())
+        done = await predicted(request, service, strategy, wanted.model, wanted.all_texts())
         if done is None:
             return Response(status_code=CLIENT_GONE)
         model_id, answer = done
         body = PredictAnswer(
-            strategy=mounted.name,
+            strategy=strategy,
             model=model_id,
             predictions=[_told(prediction, wanted.labels) for prediction in answer.predictions],
             cold=answer.cold,
@@ -138,14 +140,25 @@ def _check_utf8(body: bytes) -> None:
 
 
 async def predicted(
-    request: Request, service: Service, mounted: Mounted, model: str | None, texts: Sequence[str]
+    request: Request, service: Service, strategy: str, model: str | None, texts: Sequence[str]
 ) -> tuple[str, Answer] | None:
     """The model's id and the answer, within the request's own deadline; None when the client goes first."""
-    timeout = request.headers.get("x-request-timeout")
-    done = await while_connected(request.receive, service.predict(mounted, model, texts, timeout))
+    given = request.headers.get(TIMEOUT["name"])
+    timeout = None if given is None else _seconds(given)
+    done = await while_connected(request.receive, service.predict(strategy, model, texts, timeout))
     if done is not None:
-        request.scope[EVENT] |= event(mounted.name, *done)
+        request.scope[EVENT] |= event(strategy, *done)
     return done
+
+
+def _seconds(timeout: str) -> float:
+    try:
+        seconds = float(timeout)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise WrongTimeout(f"{TIMEOUT['name']} must be a number of seconds above 0.")
+    return seconds
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:

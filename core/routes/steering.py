@@ -1,27 +1,36 @@
-"""`POST /models/{id}/load` and `/unload`: only on a server that was given a token."""
+"""`POST /models/{id}/load`, `/unload` and `/reload`: only on a server that was given a token."""
 
 from __future__ import annotations
 
+import logging
 import secrets
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import Depends, FastAPI, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
-from ..errors import NotReady, UnknownModel, UnknownStrategy
-from ..schemas import Steered, SteerRequest
-from ..serving.residency import state_of
+from ..errors import NotReady, ResidencyError, UnknownModel
+from ..residency.redact import without_paths
+from ..schemas import Steered, SteerRequest, StrategiesAnswer
+from ..serving.residency import state_of, status
 from ..serving.service import Service
+from ..settings import Settings
 from .openapi import problems
 from .predict import check_json, validated
 
+log = logging.getLogger("residency")
 bearer = HTTPBearer(auto_error=False)
 BODY = {"required": True, "content": {"application/json": {"schema": SteerRequest.model_json_schema()}}}
 
 
-def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
+def add_steering(app: FastAPI, service: Service, token: SecretStr, reread: Callable[[], Settings] | None) -> None:
+    """`reread` gives the settings as they are now, where they can change."""
+
     def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         wanted = token.get_secret_value().encode()
         if given is None or not secrets.compare_digest(given.credentials.encode(), wanted):
@@ -29,27 +38,47 @@ def add_steering(app: FastAPI, service: Service, token: SecretStr) -> None:
                 401, "Give the server's token as 'Authorization: Bearer …'.", {"WWW-Authenticate": "Bearer"}
             )
 
-    def add(name: str, action: Literal["preload", "evict"], summary: str) -> None:
+    guard = [Depends(check)]
+
+    def add(name: Literal["load", "unload"], summary: str) -> None:
         @app.post(
             f"/models/{{model_id}}/{name}",
             summary=summary,
             operation_id=f"{name}_model",
-            dependencies=[Depends(check)],
+            dependencies=guard,
             responses=problems(401, 404, 405, 409, 413, 415, 422, 503),
             openapi_extra={"requestBody": BODY},
         )
         async def steer(model_id: str, request: Request) -> Steered:
             check_json(request)
             wanted = validated(SteerRequest, await request.body())
-            mounted = next((each for each in service.mounted if each.name == wanted.strategy), None)
-            if mounted is None:
-                raise UnknownStrategy(f"There is no strategy '{wanted.strategy[:100]}' here.")
-            if not service.ready or mounted.host is None:
-                raise NotReady("The models that are loaded at start-up are not in memory yet; try again soon.")
-            if model_id not in mounted.host.model_ids:
+            strategy, engine = wanted.strategy, service.engine
+            running = engine.running_one(strategy)
+            if model_id not in engine.models:
                 raise UnknownModel(f"There is no model '{model_id[:100]}'.")
-            await service.steer(mounted, action, model_id)
-            return Steered(model=model_id, strategy=mounted.name, state=state_of(mounted.host, model_id))
+            await (engine.load if name == "load" else engine.unload)(strategy, model_id)
+            return Steered(model=model_id, strategy=strategy, state=state_of(running.keeper, model_id))
 
-    add("load", "preload", "Bring a model into memory")
-    add("unload", "evict", "Take a model out of memory")
+    add("load", "Bring a model into memory")
+    add("unload", "Take a model out of memory")
+    if reread is not None:
+        _add_reload(app, service, guard, reread)
+
+
+def _add_reload(app: FastAPI, service: Service, guard: Sequence[Any], reread: Callable[[], Settings]) -> None:
+    @app.post(
+        "/reload",
+        summary="Read the settings anew, and serve other models and options without a restart",
+        dependencies=guard,
+        responses=problems(401, 422, 503),
+    )
+    async def reload() -> StrategiesAnswer:
+        try:
+            await service.update(await anyio.to_thread.run_sync(reread))
+        except NotReady:
+            raise
+        except ResidencyError as error:
+            log.error("The settings stay as they are: %s", error)
+            raise HTTPException(422, without_paths(error, Path())) from error
+        app.openapi_schema = None  # it names the models
+        return status(service)

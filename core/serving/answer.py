@@ -1,4 +1,4 @@
-"""What comes out of a lane."""
+"""What comes out of a queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..contracts import Prediction
-from .versions import Version
+from ..residency.versions import Version
 
 
 @dataclass(frozen=True)
@@ -21,4 +21,3 @@ class Answer:
     phases: Mapping[str, float]
     batch: int = 1  # texts that were computed together
     version: Version | None = None
-    """Of the model; None where a strategy lends out something else than what it has loaded."""

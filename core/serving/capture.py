@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import SettingsError
@@ -21,8 +22,9 @@ class Capture:
     A file that is renamed or deleted meanwhile (logrotate) is begun anew at its path; one that is cut is appended to.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises SettingsError."""
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        """`now` gives unix seconds. Raises SettingsError."""
+        self._now = now
         self._path = path.absolute()
         self._failed = False
         self._closed = False
@@ -35,7 +37,7 @@ class Capture:
         """A failure is told once, and ends nothing."""
         if self._closed:
             return
-        line = json.dumps({"time": round(time.time(), 6), "model": model_id}).encode() + b"\n"
+        line = json.dumps({"time": round(self._now(), 6), "model": model_id}).encode() + b"\n"
         try:
             try:
                 self._follow()

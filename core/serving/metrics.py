@@ -6,18 +6,18 @@ have a thousand models.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import pluggy
 import psutil
 
 from .. import memory
 from ..errors import SettingsError
-from .answer import Answer
-from .versions import Version
+from ..residency.events import Loaded, Unloaded
+from ..residency.versions import Version
+from .events import Computed, Configured, Ended, Event, Queued
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(MULTIPROCESS):  # empty is as good as unset, but not to prometheus-client when it is imported
@@ -35,7 +35,6 @@ from prometheus_client import (  # noqa: E402
 from prometheus_client.core import InfoMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
-hookimpl = pluggy.HookimplMarker("residency")
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, which nobody reads
 EVICTIONS = ("capacity", "budget")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -58,7 +57,7 @@ def check_multiprocess() -> None:
 
 
 class Metrics:
-    """One app's metrics; an observer of loads and unloads, as any plugin can be."""
+    """One app's metrics, counted from what happens in its engine."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -91,39 +90,54 @@ class Metrics:
         self.in_flight = gauge("in_flight", "Requests that wait or are computed", STRATEGY)
         self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
         self.private = gauge("process_private_bytes", "Memory that they have written", mode="liveall")
+        self._children: dict[str, _Children] = {}  # by strategy
 
-    def meter(self, strategy: str, model_id: str) -> Meter:
-        return Meter(self, strategy, model_id)
+    def hear(self, event: Event) -> None:
+        """Count what has happened."""
+        match event:
+            case Queued(strategy):
+                self._of(strategy).in_flight.inc()
+            case Computed(strategy, texts):
+                self._of(strategy).batch.observe(texts)
+            case Ended():
+                self._ended(event)
+            case Loaded():
+                self._loaded(event)
+            case Unloaded():
+                self._unloaded(event)
+            case Configured(strategy, budget):
+                self.budget.labels(strategy).set(math.inf if budget is None else budget)
 
     def overloaded(self, strategy: str, model_id: str) -> None:
-        """Count a request that found no place, before it came to the model's `Meter`."""
+        """Count a request that was refused before it came to a queue."""
         self.requests.labels(strategy, model_id, "overloaded").inc()
 
-    @hookimpl
-    def after_model_load(
-        self,
-        strategy: str,
-        loader: str,
-        model_id: str,
-        nbytes: int,
-        seconds: float,
-        phases: Mapping[str, float],
-        reason: str,
-    ) -> None:
-        self.loads.labels(strategy, model_id, loader, reason).inc()
-        self.load_seconds.labels(strategy, loader).observe(seconds)
-        for phase, part in phases.items():
-            self.phase_seconds.labels(strategy, loader, phase).observe(part)
-        self.resident.labels(strategy).inc(nbytes)
+    def _of(self, strategy: str) -> _Children:
+        if strategy not in self._children:
+            self._children[strategy] = _Children(self, strategy)
+        return self._children[strategy]
 
-    @hookimpl
-    def after_model_unload(
-        self, strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str
-    ) -> None:
-        self.unloads.labels(strategy, model_id, loader, reason).inc()
-        if reason in EVICTIONS:
-            self.age.labels(strategy, loader).observe(seconds)
-        self.resident.labels(strategy).dec(nbytes)
+    def _ended(self, event: Ended) -> None:
+        self.requests.labels(event.strategy, event.model_id, event.outcome).inc()
+        children = self._of(event.strategy)
+        if event.outcome != "overloaded":
+            children.in_flight.dec()
+        if event.answer is not None:
+            children.latency[event.answer.cold].observe(event.seconds)
+            children.queue.observe(event.answer.queue)
+
+    def _loaded(self, event: Loaded) -> None:
+        self.loads.labels(event.strategy, event.model_id, event.loader, event.reason).inc()
+        self.load_seconds.labels(event.strategy, event.loader).observe(event.seconds)
+        for phase, part in event.phases.items():
+            self.phase_seconds.labels(event.strategy, event.loader, phase).observe(part)
+        self.resident.labels(event.strategy).inc(event.nbytes)
+
+    def _unloaded(self, event: Unloaded) -> None:
+        self.unloads.labels(event.strategy, event.model_id, event.loader, event.reason).inc()
+        if event.reason in EVICTIONS:
+            self.age.labels(event.strategy, event.loader).observe(event.seconds)
+        self.resident.labels(event.strategy).dec(event.nbytes)
 
     def scrape(self) -> bytes:
         """Prometheus' text format. Reads the memory anew, which takes milliseconds: not in the event loop."""
@@ -161,24 +175,11 @@ class _ModelInfo(Collector):
         yield info
 
 
-class Meter:
-    """The metrics of one (strategy, model): its own counts, and the histograms of its strategy."""
+class _Children:
+    """The metrics of one strategy that every request changes: to find them by their labels takes as long again."""
 
-    def __init__(self, metrics: Metrics, strategy: str, model_id: str) -> None:
+    def __init__(self, metrics: Metrics, strategy: str) -> None:
         self.in_flight = metrics.in_flight.labels(strategy)
-        self._requests = partial(metrics.requests.labels, strategy, model_id)
-        self._latency = {cold: metrics.latency.labels(strategy, "cold" if cold else "warm") for cold in (False, True)}
-        self._queue = metrics.queue.labels(strategy)
-        self._batch = metrics.batch.labels(strategy)
-
-    def answered(self, answer: Answer, seconds: float) -> None:
-        self._requests("answered").inc()
-        self._latency[answer.cold].observe(seconds)
-        self._queue.observe(answer.queue)
-
-    def ended(self, outcome: str) -> None:
-        """A request without an answer: `failed`, `overloaded`, `late` or `gone`."""
-        self._requests(outcome).inc()
-
-    def computed(self, texts: int) -> None:
-        self._batch.observe(texts)
+        self.latency = {cold: metrics.latency.labels(strategy, "cold" if cold else "warm") for cold in (False, True)}
+        self.queue = metrics.queue.labels(strategy)
+        self.batch = metrics.batch.labels(strategy)

@@ -21,6 +21,6 @@ def listed(names: Iterable[str], most: int = MOST) -> str:
 
 def announcement(service: Service, configured_by: str, seconds: float) -> str:
     """The line of a server that is ready: what it serves, where, and who said so; `seconds` are of its start."""
-    models = listed([f"{model_id} ({reference})" for model_id, reference in service.models.items()], MOST_IN_LOG)
-    routes = listed([f"{each.name} at {each.route} ({each.loader.name})" for each in service.mounted])
+    models = listed([f"{model_id} ({reference})" for model_id, reference in service.engine.models.items()], MOST_IN_LOG)
+    routes = listed([f"{each.name} at {each.registered.route} ({each.loader.name})" for each in service.strategies])
     return f"Ready after {seconds:.2f} s. Models: {models}. Strategies: {routes}. Configured by {configured_by}."

@@ -64,6 +64,7 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
         "workload": workload,
         "repeats": planned.file.confirm.repeats,
         "seed": planned.file.seed,
+        "plugins": planned.plugins,
         "memory_after_each": False,
         "page_cache": "warm",
     }
@@ -112,7 +113,13 @@ def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, re
     """As it would be measured: the first request, before the workload, leaves its model in memory."""
     before = [0] if resident else []
     return simulate(
-        candidate.setting, candidate.profile, arrivals, planned.max_batch, planned.file.seed, resident=before
+        candidate.setting,
+        candidate.profile,
+        arrivals,
+        planned.max_batch,
+        planned.file.seed,
+        planned.prices,
+        resident=before,
     )
 
 

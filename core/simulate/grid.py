@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from ..decide.amounts import listed, number
 from ..decide.prices import Prices
-from ..decide.timeouts import ski_rental_timeout
-from .plan_file import Grid, KeepAliveGrid, LruGrid, Planned, Ttl
+from ..errors import OptionError, ResidencyError
+from ..plugins import Plugins, Registered
+from ..residency.limits import start
+from ..strict_yaml import Document
 from .profile import Profile
 from .setting import Setting
 
+MIB = 1 << 20
+Values = Mapping[str, Sequence[Any]]
+"""By the name of an option."""
+Grid = Mapping[str, Values | Sequence[Values] | None]
+"""By the name of a strategy."""
 
-def settings(planned: Planned, profile: Profile) -> list[Setting]:
-    """In the order of the table; those that some model could not fit into are left out."""
-    found = _all(planned.file.grid, profile, planned.prices)
-    return [s for s in found if s.budget_mib is None or s.budget_mib >= _largest(profile)]
+
+def grid_of(document: Document, grid: Grid, plugins: Plugins) -> list[Setting]:
+    """Every setting of a plan's grid, in the order of the table: each strategy with all combinations of the values of
+    its options; one that the grid does not name with its own (`grid`), and one that is null not at all.
+
+    Raises ResidencyError, whose sentence names the place.
+    """
+    found: list[Setting] = []
+    for name in grid:
+        try:
+            plugins.strategy(name)
+        except ResidencyError as error:
+            raise document.error(("grid", name), str(error)) from error
+    for name, registered in plugins.strategies.items():
+        if name not in grid:
+            found += _combined(registered, getattr(registered.cls, "grid", {}), is_default=True)
+        elif (chosen := grid[name]) is not None:
+            for number, values in enumerate([chosen] if isinstance(chosen, Mapping) else chosen):
+                _check(document, registered, values, () if isinstance(chosen, Mapping) else (number,))
+                found += _combined(registered, values, is_default=False)
+    return found
 
 
-def left_out(planned: Planned, profile: Profile) -> list[str]:
+def _combined(registered: Registered, values: Values, *, is_default: bool) -> Iterator[Setting]:
+    """What is off by default, and is off, is not told."""
+    fields = registered.options.model_fields
+    for each in product(*values.values()):
+        chosen = dict(zip(values, each, strict=True))
+        told = {k: v for k, v in chosen.items() if v or k not in fields or fields[k].default != v}
+        yield Setting(registered, told, is_default)
+
+
+def _check(document: Document, registered: Registered, values: Values, place: tuple[int, ...]) -> None:
+    where: tuple[str | int, ...] = ("grid", registered.name, *place)
+    for option, listed in values.items():
+        for number, value in enumerate(listed):
+            try:
+                registered.validate({option: value})
+            except OptionError as error:
+                if error.option == option:
+                    raise document.error((*where, option, number), str(error)) from error
+    for setting in _combined(registered, values, is_default=False):
+        try:
+            registered.validate(dict(setting.options))
+        except OptionError as error:
+            raise document.error((*where, error.option), str(error)) from error
+
+
+def settings(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[Setting]:
+    """Those under which every model fits."""
+    return [each for each in all_of_them if not _is_idle(each, profile) and not _why_not(each, profile, prices)]
+
+
+def left_out(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[str]:
     """Sentences."""
-    budgets = {s.budget_mib for s in _all(planned.file.grid, profile, planned.prices) if s.budget_mib is not None}
-    told = listed([f"{number(mib)} MiB" for mib in sorted(budgets) if mib < _largest(profile)])
-    why = f"the largest model takes {number(_largest(profile))} MiB"
-    return [f"{profile.shown_as}: a memory_budget of {told} is left out, because {why}."] if told else []
+    wanted = [each for each in all_of_them if not _is_idle(each, profile)]
+    return [
+        f"{profile.shown_as}: {each.label} is left out: {why}."
+        for each in wanted
+        if (why := _why_not(each, profile, prices))
+    ]
 
 
-def _largest(profile: Profile) -> float:
-    return max(model.weights_mib for model in profile.models.values())
+def _is_idle(setting: Setting, profile: Profile) -> bool:
+    """Whether nobody has asked for it and its capacity changes nothing, because it is that of all models."""
+    capacity = setting.decisions().capacity if setting.is_default else None
+    return capacity is not None and capacity >= len(profile.models)
 
 
-def _all(grid: Grid, profile: Profile, prices: Prices) -> Iterator[Setting]:
-    if grid.persistent is not None:
-        yield Setting("persistent")
-    if grid.on_demand is not None:
-        for share in grid.on_demand.share:
-            yield Setting("on-demand", {"share": True} if share else {}, "share" if share else "")
-    if grid.lru_cached is not None:
-        yield from _lru(grid.lru_cached, len(profile.models))
-    if grid.keep_alive is not None:
-        yield from _keep_alive(grid.keep_alive, profile, prices)
-
-
-def _lru(grid: LruGrid, models: int) -> Iterator[Setting]:
-    powers = [1 << exponent for exponent in range(16) if 1 << exponent < models]
-    for capacity in powers if grid.capacity is None else grid.capacity:
-        yield Setting("lru-cached", {"capacity": capacity})
-    for budget in grid.memory_budget:
-        yield Setting("lru-cached", {"memory_budget": int(budget)})
-
-
-def _keep_alive(grid: KeepAliveGrid, profile: Profile, prices: Prices) -> Iterator[Setting]:
-    for budget in grid.memory_budget:
-        for ttl in grid.ttl:
-            options: dict[str, Any] = {"ttl": _auto(profile, prices) if ttl == "auto" else ttl}
-            name = "ttl k/m" if ttl == "auto" else ""
-            if budget is not None:
-                options["memory_budget"] = int(budget)
-                name = f"{name}, memory_budget {budget / (1 << 20):g} MiB" if name else ""
-            yield Setting("keep-alive", options, name)
-
-
-def _auto(profile: Profile, prices: Prices) -> Ttl | dict[str, Ttl]:
-    """k/m of each model, in three digits; one value where that is the same for all."""
-    timeouts: dict[str, Ttl] = {}
-    for name, model in profile.models.items():
-        timeout = ski_rental_timeout(prices.holding(model.mib), model.cold_start(prices))
-        timeouts[name] = float(f"{timeout:.3g}") if math.isfinite(timeout) else "forever"
-    return timeouts if len(set(timeouts.values())) > 1 else next(iter(timeouts.values()))
+def _why_not(setting: Setting, profile: Profile, prices: Prices) -> str:
+    """Why the strategy would not start; empty where it would."""
+    sizes = {name: round(model.weights_mib * MIB) for name, model in profile.models.items()}
+    try:
+        decisions = setting.decisions(prices)
+        start(decisions, sizes, sizes)
+    except Exception as error:  # a third party's constructor can fail in any way
+        return str(error)
+    return ""

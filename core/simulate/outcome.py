@@ -28,6 +28,8 @@ class Outcome:
     """Requests that waited for a load."""
     loads: Sequence[int]
     """Of each model, those before the first request included."""
+    least_keep: float | None
+    """Seconds after which the first model was to be freed, if nobody asked for it; None: at once, or never."""
     seconds: float
     """From the beginning of the workload to the last answer."""
     mib_seconds: float

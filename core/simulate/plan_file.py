@@ -5,78 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ..bench.experiment import Percentile
 from ..bench.records import read_records
 from ..bench.traffic import Traffic, resolved
 from ..bench.workload import Workload
-from ..choices import STRICT, Cost, Duration, ModelId, Size, duration_field
+from ..choices import STRICT, Cost, Duration, ModelId
 from ..decide.prices import Prices
 from ..decide.rounds import Run, arrange
 from ..errors import ResidencyError
 from ..file_kinds import check_kind
 from ..files import anchored
+from ..plugins import load_plugins
 from ..strict_yaml import Document, read
 from .arrivals import Arrivals, arrivals_of
+from .grid import grid_of
 from .profile import Profile, profiles
+from .setting import Setting
 
 MOST_MODELS = 10_000
+MINUTE = 60.0
 
 
-def _ttl(value: Any) -> Any:
-    if value in ("forever", "auto"):
-        return value
-    try:
-        return duration_field(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; or forever, or auto") from None
-
-
-Ttl = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["forever", "auto"], BeforeValidator(_ttl)]
-SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
-TTLS: list[Ttl] = ["auto", SECOND, 10 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, "forever"]
-
-
-class OnDemandGrid(BaseModel):
-    """Settings of `on-demand`."""
-
-    model_config = STRICT
-
-    share: Annotated[list[bool], Field(min_length=1)] = [False, True]
-
-
-class LruGrid(BaseModel):
-    """Settings of `lru-cached`: those with a capacity, and those with a budget."""
-
-    model_config = STRICT
-
-    capacity: Annotated[list[Annotated[int, Field(ge=1)]] | None, Field(description="1, 2, 4, …, where left out")] = (
-        None
-    )
-    memory_budget: list[Size] = []
-
-
-class KeepAliveGrid(BaseModel):
-    """Settings of `keep-alive`: every ttl with every budget. `auto` is k/m of each model."""
-
-    model_config = STRICT
-
-    ttl: Annotated[list[Ttl], Field(min_length=1)] = TTLS
-    memory_budget: Annotated[list[Size | None], Field(min_length=1)] = [None]
-
-
-class Grid(BaseModel):
-    """Settings by strategy. One that is null is left out."""
-
-    model_config = ConfigDict(**STRICT, validate_by_alias=True, validate_by_name=False)
-
-    persistent: dict[str, Any] | None = {}
-    on_demand: Annotated[OnDemandGrid | None, Field(alias="on-demand")] = OnDemandGrid()
-    lru_cached: Annotated[LruGrid | None, Field(alias="lru-cached")] = LruGrid()
-    keep_alive: Annotated[KeepAliveGrid | None, Field(alias="keep-alive")] = KeepAliveGrid()
+Values = dict[str, list[Any]]
 
 
 class ConfirmChoice(BaseModel):
@@ -101,7 +55,11 @@ class PlanFile(BaseModel):
     ] = None
     cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
-    grid: Grid = Grid()
+    grid: Annotated[
+        dict[str, Values | list[Values] | None],
+        Field(description="by strategy, the values of its options; null leaves it out"),
+    ] = {}
+    plugins: list[str] = []
     seed: Annotated[int, Field(ge=0)] = 0
     confirm: ConfirmChoice = ConfirmChoice()
 
@@ -119,6 +77,10 @@ class Planned:
     profiles: list[Profile]
     traffic: Traffic
     prices: Prices
+    settings: list[Setting]
+    """All of the grid."""
+    plugins: list[str]
+    """The run's, and the plan's own."""
 
     @cached_property
     def arrivals(self) -> Arrivals:
@@ -152,8 +114,6 @@ def load_plan(path: Path) -> Planned:
         raise document.error(
             ("workload", "closed"), "has no arrivals to plan for, since clients wait; use 'open' or 'trace'."
         )
-    if file.grid.persistent:
-        raise document.error(("grid", "persistent"), "has no settings; leave it empty, or null to leave it out.")
     beside = path.resolve().parent
     try:
         folder = anchored(file.profile, beside)
@@ -167,7 +127,14 @@ def load_plan(path: Path) -> Planned:
         raise document.error(("profile",), f"{folder} holds a record of another form ({error!r}).") from error
     found = [profile.of_many(file.models) for profile in found] if file.models else found
     traffic = _traffic(document, file, list(found[0].models), beside)
-    planned = Planned(file, path, folder, run, found, traffic, prices)
+    own = [str(anchored(name, beside)) if name.endswith(".py") else name for name in file.plugins]
+    files = list(dict.fromkeys([*run.header.get("plugins", []), *own]))
+    try:
+        plugins = load_plugins(files)
+    except ResidencyError as error:
+        raise document.error(("plugins",), str(error)) from error
+    grid = grid_of(document, file.grid, plugins)
+    planned = Planned(file, path, folder, run, found, traffic, prices, grid, files)
     if len(planned.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
     return planned

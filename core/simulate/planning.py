@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..decide.app_settings import app_settings
+from ..decide.prices import Prices
 from .arrivals import Arrivals
 from .bounds import clairvoyant, eviction, theory
 from .flips import flips
@@ -33,33 +34,37 @@ class Candidate:
 
 
 def simulate(
-    setting: Setting, profile: Profile, arrivals: Arrivals, max_batch: int, seed: int, resident: Sequence[int] = ()
+    setting: Setting,
+    profile: Profile,
+    arrivals: Arrivals,
+    max_batch: int,
+    seed: int,
+    prices: Prices | None = None,
+    resident: Sequence[int] = (),
 ) -> Outcome:
-    """One setting under these arrivals; models with the indices `resident` are in memory when they begin."""
-    timeouts = setting.timeouts(list(profile.models))
-    server = Server(setting, list(profile.models.values()), timeouts, max_batch, seed)
+    """One setting under these arrivals; models with the indices `resident` have answered a request before them."""
+    server = Server(setting.decisions(prices), list(profile.models), list(profile.models.values()), max_batch, seed)
     for model in resident:
-        if timeouts[model] and not setting.preloads:
-            server.preload(model)
+        server.preload(model, answered=1)
     return server.run(arrivals.at, arrivals.asked)
 
 
 def candidates(planned: Planned) -> Iterator[Candidate]:
-    """Every setting under every loader, simulated; without timeouts where the workload is on another clock."""
+    """Every setting under every loader, simulated; without those that expire where the workload is on another clock."""
     arrivals = planned.arrivals
     first, second = arrivals.halves()
     for profile in planned.profiles:
         models = list(profile.models.values())
         loader = f", {profile.shown_as}" if len(planned.profiles) > 1 else ""
         least = clairvoyant(profile, arrivals, planned.prices)
-        for setting in settings(planned, profile):
-            if setting.has_timeout and not planned.on_its_own_clock:
+        for setting in settings(planned.settings, profile, planned.prices):
+            seed, most, prices = planned.file.seed, planned.max_batch, planned.prices
+            whole = simulate(setting, profile, arrivals, most, seed, prices)
+            if whole.least_keep is not None and not planned.on_its_own_clock:
                 continue
-            seed, most = planned.file.seed, planned.max_batch
-            whole = simulate(setting, profile, arrivals, most, seed)
             result = whole.described(profile.base_mib, models, planned.prices)
             result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
-            halves = (simulate(setting, profile, half, most, seed) for half in (first, second))
+            halves = (simulate(setting, profile, half, most, seed, prices) for half in (first, second))
             costs = [_cost_if_sound(planned, profile, outcome) for outcome in halves]
             yield Candidate(f"{setting.label}{loader}", profile, setting, result, *costs)
 
@@ -100,7 +105,7 @@ def plan_of_settings(
     """`plan.json`, of these candidates, with what `--confirm` found."""
     arrivals = planned.arrivals
     ranked = ranking(found)
-    capacities = [capacity for each in found if (capacity := each.setting.capacity) is not None]
+    capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
     plan = {
         "plan": planned.file.name,
         "profile": str(planned.folder),
@@ -120,23 +125,28 @@ def plan_of_settings(
         "hindsight": _hindsight(found, ranked),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [note for each in planned.profiles for note in (*left_out(planned, each), *each.notes)],
+        "notes": [note for each in planned.profiles for note in _notes(planned, each)],
         "confirmed": confirmed,
     }
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}
+
+
+def _notes(planned: Planned, profile: Profile) -> list[str]:
+    return [*left_out(planned.settings, profile, planned.prices), *profile.notes]
 
 
 def _settings(planned: Planned, chosen: Candidate) -> str | None:
     """To paste; a plan for a number of models like one that was measured has none of its own to serve."""
     if planned.file.models is not None:
         return None
-    return app_settings(planned.run.header, _described(chosen), chosen.label)
+    return app_settings(planned.run.header | {"plugins": planned.plugins}, _described(chosen), chosen.label)
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:
     return {
         "label": candidate.label,
         "strategy": candidate.setting.strategy,
+        "route": candidate.setting.route,
         "options": dict(candidate.setting.options),
         "loader": candidate.profile.loader,
         "loader_options": dict(candidate.profile.options),

@@ -58,8 +58,8 @@ def processor_of(rounds: Measured) -> Processor:
     Loads before the steady state are none of it: a persistent server's, and else that of the first request.
     """
     measured = []
-    for spec, each in rounds:
-        loads = 0 if spec["strategy"] == "persistent" else max(0, each.ended["loads"] - 1)
+    for _, each in rounds:
+        loads = max(0, each.ended["loads"] - 1) if any(sample["cold"] for sample in each.answered) else 0
         if (taken := each.ended.get("processor_s")) is not None and each.steady:
             measured.append((len(each.steady), loads, taken))
     if not measured:

@@ -1,9 +1,9 @@
-"""A server process under one strategy, simulated event by event.
+"""A server process under one strategy, simulated event by event: the strategy itself, over the pool of a served app.
 
 As in core/serving: each model has a lane, which serves who waits for it in turn; there is one compute slot, and four
-loads at most run at a time, beside it. A lane acquires its model, which may load it, or wait for room; then it waits
-for the slot, takes a batch of those who wait by then, and lets go of the model. It closes what it evicts before its own
-load, and, where a model is freed after each use, that one before it serves the next.
+loads at most run at a time, beside it. A lane waits for a lease of its model, which may be loaded for that, or wait for
+room; then it waits for the slot, takes a batch of those who wait by then, and releases the model. What its events make
+the pool close, it closes before it goes on.
 """
 
 from __future__ import annotations
@@ -11,225 +11,320 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush
 
 import numpy as np
 
+from ..contracts import UnloadReason
+from ..residency.copies import Copy, Lease
+from ..residency.decisions import Decisions
+from ..residency.limits import start
+from ..residency.pool import Pool
 from .draws import draws_of
-from .memory import RESIDENT, Memory
 from .outcome import Outcome
 from .profile import ModelProfile
-from .setting import Setting
 
 LOAD_SLOTS = 4  # a served app's, as the next two are
 EFFICIENT = 8  # of many that wait, a batch takes half, but not fewer than these
 MAX_QUEUE = 128  # requests for one model that are not answered yet; beyond, a served app says 503
+BEFORE = -1e-9  # seconds: what is preloaded is there when the first request arrives
+MIB = 1 << 20
+NOBODY = -1
+NO_COPY = Copy("", 0, "request", 0.0)
+
+
+class _Closing:
+    """What a lane, or the thread of expiries, has to close: the first is on its way."""
+
+    def __init__(self, lane: int, copies: deque[Copy] | None = None) -> None:
+        self.lane = lane
+        self.copies = deque() if copies is None else copies
 
 
 class Server:
-    """Times in seconds; `models` by index, as in `asked`."""
+    """Times in seconds; `models` by index, as in `asked`. It is the pool's outlet."""
 
     def __init__(
-        self, setting: Setting, models: Sequence[ModelProfile], timeouts: Sequence[float], max_batch: int, seed: int
+        self, decisions: Decisions, names: Sequence[str], models: Sequence[ModelProfile], max_batch: int, seed: int
     ) -> None:
         count = len(models)
-        self._models, self._timeouts = models, timeouts
-        self._most = max_batch if setting.shares else 1
+        self._names, self._models = names, models
+        self._index = {name: index for index, name in enumerate(names)}
+        sizes = {name: round(model.weights_mib * MIB) for name, model in zip(names, models, strict=True)}
+        self._decisions = decisions
+        self._pool = Pool(decisions, self, sizes)
+        self._hears = decisions.hears_requests
+        self._most = max_batch if decisions.shared else 1
         self._warm, self._first, self._load_seconds = draws_of(models, seed)
         self._further = [model.further for model in models]
+        self._mib = [model.mib for model in models]
+        self._unload = [model.unload for model in models]
         self._queues: list[deque[float]] = [deque() for _ in models]
         self._busy = [False] * count  # from the arrival that it serves to its last answer
-        self._memory = Memory(setting, models, self._busy)
-        self._state = self._memory.state
-        self._idle_since = [0.0] * count
-        self._loaded_at = [-math.inf] * count  # its latest load
-        self._fresh, self._armed = [False] * count, [False] * count  # not used since its load; has an expiry
+        self._leases = [Lease(name, "request", index) for index, name in enumerate(names)]  # each lane's
+        self._now, self._wake = BEFORE, math.inf
         self._done = math.inf  # when the slot is free; it and the heaps below end in a time that never comes
-        self._running, self._batch = -1, [0.0]
+        self._running, self._batch = NOBODY, [0.0]
         self._ready: deque[int] = deque()  # lanes that wait for the slot
-        self._loads, self._expiries = [(math.inf, -1)], [(math.inf, -1)]
-        self._closings = [(math.inf, -1, False)]  # when a lane has closed a model, and whether it was to load its own
+        self._loads: list[tuple[float, int, Copy, float]] = [(math.inf, 0, NO_COPY, 0.0)]  # the last are seconds
+        self._closings: list[tuple[float, int, _Closing]] = [(math.inf, 0, _Closing(NOBODY))]
+        self._deferred: dict[int, Copy] = {}  # loads of lanes that close other models at this moment
+        self._is_closing: set[int] = set()  # lanes, or the thread of expiries
+        self._released: set[int] = set()  # lanes that serve the next ones when they have closed what they had to
+        self._timer_free = BEFORE
+        self._number = 0  # of entries in them, so that copies are never compared
         self._loading = 0
-        self._load_queue: deque[int] = deque()
+        self._load_queue: deque[Copy] = deque()
+        self._to_close: deque[Copy] = deque()
+        self._since: dict[Copy, float] = {}  # it is charged
         # What comes out.
         self._latencies: list[float] = []
-        self._cold = 0
+        self._cold = self._longest = 0
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
-        self._longest = 0
-        for model in range(count) if setting.preloads else ():
-            self.preload(model)
+        self._held = self._peak = self._mib_seconds = 0.0
+        for name in start(decisions, sizes, sizes):
+            self.preload(self._index[name])
 
-    def preload(self, model: int) -> None:
-        """It is in memory when the first request arrives."""
-        self._memory.reserve(model, 0.0)
-        self._state[model] = RESIDENT
-        self._memory.touch(model)
-        self._loads_of[model] += 1
-        self._rest(model, 0.0)
+    def preload(self, model: int, answered: int = 0) -> None:
+        """It has been loaded when the first request arrives, and has answered so many."""
+        lease = Lease(self._names[model], "preload", NOBODY)
+        self._pool.acquire(lease, BEFORE)
+        self._at_once()
+        if lease.copy is not None:
+            self._pool.release(lease, BEFORE, answered)
+            self._at_once()
+
+    def _at_once(self) -> None:
+        """Load and close in no time."""
+        while self._load_queue or self._to_close:
+            while self._to_close:
+                self._gone(self._to_close.popleft(), BEFORE)
+            while self._load_queue:
+                copy = self._load_queue.popleft()
+                self._in_memory(copy, self._models[self._index[copy.model_id]].load_s, BEFORE)
 
     def run(self, at: Sequence[float], asked: Sequence[int]) -> Outcome:
         """Serve requests that arrive at these times, ascending, each for one model."""
         arrivals = [*at, math.inf]
-        loads, expiries, closings, queues, busy = self._loads, self._expiries, self._closings, self._queues, self._busy
+        loads, closings, queues, busy = self._loads, self._closings, self._queues, self._busy
         answers, sent, total, now = self._latencies, 0, len(asked), 0.0
         while len(answers) < total:
-            now = min(arrivals[sent], self._done, loads[0][0], closings[0][0])
-            if expiries[0][0] < now:
-                self._expire()
-            elif self._done == now:
+            now, done, loaded, closed = arrivals[sent], self._done, loads[0][0], closings[0][0]
+            if done < now:
+                now = done
+            if loaded < now:
+                now = loaded
+            if closed < now:
+                now = closed
+            if self._wake < now and NOBODY not in self._is_closing and max(self._wake, self._timer_free) < now:
+                self._expire(max(self._wake, self._timer_free))
+            elif done == now:
                 self._computed(now)
-            elif loads[0][0] == now:
+            elif loaded == now:
                 self._loaded(now)
-            elif closings[0][0] == now:
+            elif closed == now:
                 self._closed(now)
             else:
                 model = asked[sent]
                 sent += 1
                 queues[model].append(now)
+                if self._hears:
+                    self._decisions.requested(self._names[model], now)
                 if not busy[model]:
                     busy[model] = True
                     self._acquire(model, now)
         return self._outcome(now, asked)
 
-    def _acquire(self, model: int, now: float) -> None:
-        if self._memory.limited:
-            self._memory.touch(model)
-        if self._state[model] == RESIDENT:
-            self._compute(model, now)
-        elif (empty := self._memory.make_room(model, now)) is not None:
-            self._load(model, empty, now)
-        else:
-            self._memory.wait(model)
+    # The pool's outlet.
 
-    def _load(self, model: int, empty: float, now: float) -> None:
-        """Into room that is empty from then on."""
-        self._memory.reserve(model, empty)
-        if empty > now:
-            self._work[model] += empty - now
-            heappush(self._closings, (empty, model, True))
-        else:
-            self._load_queue.append(model)
-            self._begin_loads(now)
-
-    def _closed(self, now: float) -> None:
-        _, model, to_load = heappop(self._closings)
-        if to_load:
-            self._load_queue.append(model)
-            self._begin_loads(now)
-        else:
-            self._let_go(model, now)
-
-    def _begin_loads(self, now: float) -> None:
-        while self._load_queue and self._loading < LOAD_SLOTS:
-            model = self._load_queue.popleft()
-            seconds = next(self._load_seconds[model])
-            self._loading += 1
-            self._work[model] += seconds
-            heappush(self._loads, (now + seconds, model))
-
-    def _loaded(self, now: float) -> None:
-        _, model = heappop(self._loads)
-        self._loading -= 1
-        self._begin_loads(now)
-        self._state[model], self._loaded_at[model], self._fresh[model] = RESIDENT, now, True
-        self._loads_of[model] += 1
-        if self._memory.limited:
-            self._memory.mark()
-        self._compute(model, now)
-
-    def _compute(self, model: int, now: float) -> None:
+    def granted(self, lease: Lease) -> None:
+        model = lease.owner
+        if model == NOBODY:
+            return
         if self._done == math.inf:
-            self._start(model, now)
+            self._start(model, self._now)
         else:
             self._ready.append(model)
 
+    def refused(self, lease: Lease) -> None:
+        raise AssertionError("a simulated load does not fail")
+
+    def begin_load(self, copy: Copy) -> None:
+        copy.model = model = self._index[copy.model_id]
+        self._since[copy] = self._now
+        self._held += self._mib[model]
+        if self._held > self._peak:
+            self._peak = self._held
+        if self._is_closing and (lane := copy.waiting[0].owner) in self._is_closing:
+            self._deferred[lane] = copy
+        elif self._to_close or self._load_queue or self._loading == LOAD_SLOTS or self._now == BEFORE:
+            self._load_queue.append(copy)
+        else:
+            self._load(copy, self._now)
+
+    def begin_close(self, copy: Copy, reason: UnloadReason) -> None:
+        self._to_close.append(copy)
+
+    def wake_at(self, moment: float) -> None:
+        self._wake = moment
+
+    # What happens.
+
+    def _acquire(self, model: int, now: float) -> None:
+        self._now = now
+        self._pool.acquire(self._leases[model], now)
+        if self._to_close or self._load_queue:
+            self._go_on(model, now)
+
+    def _go_on(self, lane: int, now: float) -> bool:
+        """Close what an event of the lane has made the pool close, and begin loads; whether the lane is done."""
+        copies = self._to_close
+        while copies and not self._unload[copies[0].model]:
+            left = len(copies) - 1
+            self._gone(copies.popleft(), now)
+            copies.rotate(len(copies) - left)  # what that makes necessary comes first
+        if not copies:
+            if self._load_queue:
+                self._begin_loads(now)
+            return True
+        self._to_close = deque()
+        return self._close_next(_Closing(lane, copies), now)
+
+    def _close_next(self, closing: _Closing, now: float) -> bool:
+        """As a thread does: one after the other, what one closing makes necessary before the next one."""
+        copies = closing.copies
+        while copies:
+            seconds = self._unload[copies[0].model]
+            if seconds:
+                self._is_closing.add(closing.lane)
+                if closing.lane != NOBODY:
+                    self._work[closing.lane] += seconds
+                self._number += 1
+                heappush(self._closings, (now + seconds, self._number, closing))
+                break
+            self._gone(copies.popleft(), now)
+            if self._to_close:
+                copies.extendleft(reversed(self._to_close))
+                self._to_close.clear()
+        else:
+            if self._is_closing:
+                self._is_closing.discard(closing.lane)
+                if (copy := self._deferred.pop(closing.lane, None)) is not None:
+                    self._load_queue.append(copy)
+        if self._load_queue:
+            self._begin_loads(now)
+        return not copies
+
+    def _begin_loads(self, now: float) -> None:
+        while self._load_queue and self._loading < LOAD_SLOTS:
+            self._load(self._load_queue.popleft(), now)
+
+    def _load(self, copy: Copy, now: float) -> None:
+        model = copy.model
+        seconds = next(self._load_seconds[model])
+        self._loading += 1
+        self._work[model] += seconds
+        self._number += 1
+        heappush(self._loads, (now + seconds, self._number, copy, seconds))
+
+    def _gone(self, copy: Copy, now: float) -> None:
+        mib = self._mib[copy.model]
+        self._held -= mib
+        self._mib_seconds += mib * (now - max(0.0, self._since.pop(copy)))
+        self._pool.closed(copy, now)
+
+    def _closed(self, now: float) -> None:
+        _, _, closing = heappop(self._closings)
+        self._now = now
+        self._gone(closing.copies.popleft(), now)
+        closing.copies.extendleft(reversed(self._to_close))
+        self._to_close.clear()
+        if not self._close_next(closing, now):
+            return
+        if closing.lane == NOBODY:
+            self._timer_free = now
+        elif closing.lane in self._released:
+            self._released.discard(closing.lane)
+            self._next(closing.lane, now)
+
+    def _loaded(self, now: float) -> None:
+        _, _, copy, seconds = heappop(self._loads)
+        self._loading -= 1
+        self._in_memory(copy, seconds, now)
+        if self._to_close or self._load_queue:
+            self._go_on(copy.model, now)
+
+    def _in_memory(self, copy: Copy, seconds: float, now: float) -> None:
+        model = copy.model
+        self._loads_of[model] += 1
+        self._now = now
+        self._pool.loaded(copy, now, copy.nbytes, seconds, self._models[model].load_cpu, len(self._queues[model]))
+
     def _start(self, model: int, now: float) -> None:
         """Take those who wait now, and compute them."""
-        queue = self._queues[model]
+        queue, copy = self._queues[model], self._leases[model].copy
+        assert copy is not None
+        is_first = copy.uses == 0 and copy.loaded_at > BEFORE
+        seconds = next(self._first[model] if is_first else self._warm[model])
         waiting = len(queue)
-        self._longest = max(self._longest, waiting)
+        if waiting > self._longest:
+            self._longest = waiting
         if waiting == 1 or self._most == 1:
             self._batch = [queue.popleft()]
         else:
             size = min(waiting, self._most, max(EFFICIENT, waiting // 2))
             self._batch = [queue.popleft() for _ in range(size)]
-        seconds = next(self._first[model] if self._fresh[model] else self._warm[model])
-        seconds += (len(self._batch) - 1) * self._further[model]
-        self._fresh[model] = False
+            seconds += (size - 1) * self._further[model]
         self._work[model] += seconds
         self._slot_work += seconds
         self._running, self._done = model, now + seconds
 
     def _computed(self, now: float) -> None:
-        model, loaded = self._running, self._loaded_at[self._running]
-        profile = self._models[model]
-        for arrival in self._batch:
-            if arrival <= loaded:  # a load ran, or began, while it waited
+        model, profile = self._running, self._models[self._running]
+        lease = self._leases[model]
+        assert lease.copy is not None
+        loaded_at, batch = lease.copy.loaded_at, self._batch
+        for arrival in batch:
+            if loaded_at >= arrival:  # a load that takes no time ends when its request arrives
                 self._cold += 1
                 self._latencies.append(now - arrival + profile.around_cold)
             else:
                 self._latencies.append(now - arrival + profile.around)
-        self._done = math.inf
+        self._done, self._now, answered = math.inf, now, len(batch)
         if self._ready:
             self._start(self._ready.popleft(), now)
-        self._release(model, now)
-
-    def _release(self, model: int, now: float) -> None:
-        """The lane lets go of its model, and acquires it again where others wait for it."""
-        more = bool(self._queues[model])
-        if more and self._timeouts[model] and not self._memory.leaves(model):
-            self._acquire(model, now)
-        elif not self._timeouts[model] and (unload := self._models[model].unload):
-            self._work[model] += unload
-            heappush(self._closings, (now + unload, model, False))
+        self._pool.release(lease, now, answered)
+        if (self._to_close or self._load_queue) and not self._go_on(model, now):
+            self._released.add(model)  # it goes on when it has closed what it had to
         else:
-            self._let_go(model, now)
+            self._next(model, now)
 
-    def _let_go(self, model: int, now: float) -> None:
-        self._rest(model, now)
-        if self._queues[model]:
-            self._busy[model] = True
-            self._acquire(model, now)
+    def _next(self, lane: int, now: float) -> None:
+        """The lane serves those who came meanwhile."""
+        if self._queues[lane]:
+            self._acquire(lane, now)
+        else:
+            self._busy[lane] = False
 
-    def _rest(self, model: int, now: float) -> None:
-        """Nobody uses the model now."""
-        self._busy[model] = False
-        timeout = self._timeouts[model]
-        self._idle_since[model] = now
-        if timeout == 0:
-            self._memory.free(model, now)
-        elif timeout < math.inf and not self._armed[model]:
-            self._armed[model] = True
-            heappush(self._expiries, (now + timeout, model))
-        while (waiter := self._memory.next_in(now)) is not None:
-            self._load(*waiter, now)
-
-    def _expire(self) -> None:
-        """A model's time is up, unless it was used in the meantime; then its expiry is put off until it is."""
-        due, model = self._expiries[0]
-        end = self._idle_since[model] + self._timeouts[model]
-        if self._state[model] == RESIDENT and not self._busy[model] and end > due:
-            heapreplace(self._expiries, (end, model))
-            return
-        heappop(self._expiries)
-        self._armed[model] = False
-        if self._state[model] == RESIDENT and not self._busy[model]:
-            self._memory.free(model, due)
+    def _expire(self, now: float) -> None:
+        self._wake, self._now = math.inf, now
+        self._pool.wake(now)
+        self._go_on(NOBODY, now)
 
     def _outcome(self, now: float, asked: Sequence[int]) -> Outcome:
-        for model, state in enumerate(self._state):
-            if state == RESIDENT:
-                self._memory.free(model, now)
+        for copy, since in self._since.items():
+            self._mib_seconds += self._models[self._index[copy.model_id]].mib * (now - max(0.0, since))
         busiest = max(self._slot_work, *self._work)
         return Outcome(
             latencies=np.array(self._latencies),
             requests=np.bincount(asked, minlength=len(self._models)).tolist(),
             cold=self._cold,
             loads=self._loads_of,
+            least_keep=self._decisions.least_keep,
             seconds=now,
-            mib_seconds=self._memory.mib_seconds,
-            peak_mib=self._memory.peak,
+            mib_seconds=self._mib_seconds,
+            peak_mib=self._peak,
             busy=busiest / now if now else 0.0,
             exceeded=self._longest > MAX_QUEUE,
         )

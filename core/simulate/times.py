@@ -60,7 +60,7 @@ class Times:
         if not cold:
             raise ResultsError(
                 f"In this run no request waited for a load under the loader '{loader}', so that nothing says what"
-                " one costs: run it again with on-demand among the strategies."
+                " one costs: run it again with a strategy that loads for each request."
             )
         if not warm:
             self.warm = self.cold

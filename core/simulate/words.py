@@ -92,7 +92,7 @@ def _clock(plan: Row) -> Iterator[str]:
     if not plan["on_its_own_clock"]:
         yield (
             "The trace is not on its own clock: 'speed' changes the gaps that a timeout waits for. So there is no"
-            " advice on timeouts, and keep-alive is left out but for 0 and forever. Remove 'speed' to have it."
+            " advice on timeouts, and settings under which models expire are left out. Remove 'speed' to have it."
         )
 
 

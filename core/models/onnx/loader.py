@@ -69,7 +69,7 @@ class OnnxRuntimeLoader:
 
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint converted, and what all loads of its kind have in common at hand."""
-        self.load(directory).close("request")
+        self.load(directory).close()
 
     def load(self, directory: Path) -> Classifier:
         """Raises ModelReferenceError before a broken file is mapped, and what `mapped` raises where that is used."""

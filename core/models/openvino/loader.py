@@ -54,7 +54,7 @@ class OpenVinoLoader:
 
     def prepare(self, directory: Path) -> None:
         """Have the checkpoint compiled, and what all loads of its kind have in common at hand."""
-        self.load(directory).close("request")
+        self.load(directory).close()
 
     def load(self, directory: Path) -> Classifier:
         """Raises ModelReferenceError before a broken file is read, and what `onnxruntime` raises where that is used."""

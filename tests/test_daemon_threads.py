@@ -8,7 +8,7 @@ from threading import enumerate as all_threads
 
 import pytest
 
-from core.serving.daemons import DaemonPool
+from core.serving.threads import DaemonThreads
 from tests.support import SECONDS, wait_for
 
 
@@ -17,7 +17,7 @@ def threads(name: str) -> int:
 
 
 def test_runs_no_more_at_a_time_than_it_may_and_reuses_its_threads() -> None:
-    pool = DaemonPool("few", 2)
+    pool = DaemonThreads("few", 2)
     gate = Event()
     blocked = [pool.submit(gate.wait, SECONDS) for _ in range(5)]
     assert threads("few") == 2
@@ -31,7 +31,7 @@ def test_runs_no_more_at_a_time_than_it_may_and_reuses_its_threads() -> None:
 
 
 def test_a_failure_is_the_callers_and_ends_no_thread() -> None:
-    pool = DaemonPool("one", 1)
+    pool = DaemonThreads("one", 1)
     with pytest.raises(ZeroDivisionError):
         pool.submit(divmod, 1, 0).result(SECONDS)
     assert pool.submit(divmod, 1, 1).result(SECONDS) == (1, 0)
@@ -39,7 +39,7 @@ def test_a_failure_is_the_callers_and_ends_no_thread() -> None:
 
 
 def test_closed_it_cancels_what_has_not_begun() -> None:
-    pool, gate = DaemonPool("one", 1), Event()
+    pool, gate = DaemonThreads("one", 1), Event()
     running, waiting = pool.submit(gate.wait, SECONDS), pool.submit(gate.wait, SECONDS)
     wait_for(running.running)
     pool.shutdown(cancel_futures=True)
@@ -55,7 +55,7 @@ def test_an_idle_thread_keeps_nothing() -> None:
     class Thing:
         pass
 
-    pool, thing = DaemonPool("one", 1), Thing()
+    pool, thing = DaemonThreads("one", 1), Thing()
     gone = weakref.ref(thing)
     pool.submit(id, thing).result(SECONDS)
     del thing
@@ -64,6 +64,6 @@ def test_an_idle_thread_keeps_nothing() -> None:
 
 
 def test_a_thread_that_cannot_be_prepared_works_all_the_same() -> None:
-    pool = DaemonPool("bare", 1, begin=lambda: divmod(1, 0) and None)
+    pool = DaemonThreads("bare", 1, begin=lambda: divmod(1, 0) and None)
     assert [pool.submit(divmod, i, 3).result(SECONDS) for i in range(3)] == [divmod(i, 3) for i in range(3)]
     pool.shutdown()

@@ -9,14 +9,20 @@ STEP = 1.0  # seconds between the two clocks above which one was set; below they
 
 
 class Clock:
-    """`now` is for durations; `epoch` is for what is told to people.
+    """`now` is for durations, `cpu` for those of this process's CPU time; `epoch` is for what is told to people.
 
     The clock on the wall may be set (NTP, a suspended machine). Then durations stay what they are, and what is told
     from then on goes by the new time, as all who read it do.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
         self.now = now
+        self.cpu = cpu
         self._wall = wall
         self._anchor = wall() - now()  # one for all moments, so that what is told of them fits together
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Condition
-from time import perf_counter
 
 from ..choices import Batching
 from ..errors import DeadlinePassed, Overloaded
 from .answer import Answer
-from .host import Watch
-from .metrics import Meter
+from .events import Computed, Ended, Event, Outcome, Queued
 
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
 EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time
@@ -25,15 +23,15 @@ SAMPLES = 500  # of the latest answers, for whoever wants to see them
 
 @dataclass(eq=False)
 class Request:
-    """One request on its way through a lane; its future is the event loop's, all else any thread's."""
+    """One request on its way through a queue; its future is the event loop's, all else any thread's."""
 
     texts: Sequence[str]
-    watch: Watch
     answer: asyncio.Future[Answer]
+    arrived: float  # on the host's clock
     trace: str = ""  # the id under which logs know it
-    arrived: float = field(default_factory=perf_counter)
     begun: bool = False  # it was taken out of the queue to be computed
     settled: bool = False  # its outcome is on its way to the event loop
+    given_back: bool = False  # to the queue, because its model was gone before it was asked
 
     def expire(self) -> None:
         """In the event loop, at the deadline: what has not begun never will."""
@@ -50,16 +48,21 @@ class Request:
             self.answer.set_result(outcome)
 
 
-class Lane:
-    """The queue of one (strategy, model). `places` counts all requests that are not answered yet."""
+class RequestQueue:
+    """Those who wait for one model under one strategy. `places` counts all requests that are not answered yet."""
 
-    def __init__(self, model_id: str, max_queue: int, meter: Meter) -> None:
+    def __init__(
+        self, strategy: str, model_id: str, most: int, now: Callable[[], float], tell: Callable[[Event], None]
+    ) -> None:
+        """`most` is of places; `now` is the clock of its requests' arrivals; `tell` is called with what happens."""
         self.model_id = model_id
+        self._strategy = strategy
+        self._most = most
+        self._now = now
+        self._tell = tell
         self.places = 0  # touched by the event loop only
         self.latest: deque[tuple[bool, float]] = deque(maxlen=SAMPLES)  # (cold, seconds) of answers
-        self._max_queue = max_queue
-        self._meter = meter
-        self.load = (0.0, 0.0)  # when the latest acquire that loaded began and ended (`perf_counter`)
+        self._emptied: asyncio.Event | None = None  # for whoever waits for its last request to end
         self._seconds = 0.0  # for one request, measured
         self._changed = Condition()  # protects what stands below
         self._waiting: deque[Request] = deque()
@@ -67,7 +70,7 @@ class Lane:
 
     @property
     def is_full(self) -> bool:
-        return self.places >= self._max_queue
+        return self.places >= self._most
 
     @property
     def retry_seconds(self) -> int:
@@ -78,27 +81,37 @@ class Lane:
     def place(self, request: Request) -> Iterator[None]:
         """Hold a place until the request has ended, in whatever way. Raises Overloaded when there is none."""
         if self.is_full:
-            self._meter.ended("overloaded")
+            self._end("overloaded")
             after = self.retry_seconds
             raise Overloaded(f"{self.places} requests for this model wait already; come again in {after} s.", after)
         self.places += 1
-        self._meter.in_flight.inc()
+        self._tell(Queued(self._strategy, self.model_id))
         try:
             yield
-            answer, waited = request.answer.result(), perf_counter() - request.arrived
-            self._meter.answered(answer, waited)
+            answer, waited = request.answer.result(), self._now() - request.arrived
+            self._end("answered", waited, answer)
             self.latest.append((answer.cold, waited))
         except BaseException as error:
             late, gone = isinstance(error, DeadlinePassed), isinstance(error, asyncio.CancelledError)
-            self._meter.ended("late" if late else "gone" if gone else "failed")
+            self._end("late" if late else "gone" if gone else "failed", self._now() - request.arrived)
             raise
         finally:
             self.places -= 1
-            self._meter.in_flight.dec()
             self._leave(request)
+            if self._emptied is not None and not self.places:
+                self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Return when no request is left; for a queue that gets no more of them."""
+        if self.places:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+    def _end(self, outcome: Outcome, seconds: float = 0.0, answer: Answer | None = None) -> None:
+        self._tell(Ended(self._strategy, self.model_id, outcome, seconds, answer))
 
     def join(self, request: Request) -> bool:
-        """Whether a thread must be started to serve the lane."""
+        """Whether a thread must be started to serve the queue."""
         with self._changed:
             self._waiting.append(request)
             self._changed.notify()
@@ -123,7 +136,7 @@ class Lane:
             self._drop_the_gone()
             if self._waiting and batching and batching.max_wait_ms:
                 end = self._waiting[0].arrived + batching.max_wait_ms / 1e3
-                self._changed.wait_for(lambda: self._texts() >= batching.max_batch_size, end - perf_counter())
+                self._changed.wait_for(lambda: self._texts() >= batching.max_batch_size, end - self._now())
                 self._drop_the_gone()
             self._served = bool(self._waiting)
             return self._waiting[0] if self._waiting else None
@@ -151,6 +164,13 @@ class Lane:
                 taken.append(request)
         return taken
 
+    def give_back(self, requests: Sequence[Request]) -> None:
+        """Let requests that were taken, and not computed, be the next ones again."""
+        with self._changed:
+            for request in requests:
+                request.begun, request.given_back = False, True
+            self._waiting.extendleft(reversed(requests))
+
     def take_all(self) -> list[Request]:
         with self._changed:
             taken = list(self._waiting)
@@ -159,7 +179,7 @@ class Lane:
 
     def served(self, requests: int, texts: int, seconds: float) -> None:
         """Note how long a batch took."""
-        self._meter.computed(texts)
+        self._tell(Computed(self._strategy, texts))
         each = seconds / requests
         self._seconds = each if self._seconds == 0 else self._seconds + SMOOTHING * (each - self._seconds)
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
-from ..contracts import Model
 from ..errors import InUse, ModelReferenceError
 from ..models import checkpoint
 from ..models.references import resolve
+from .redact import without_paths
 
 if TYPE_CHECKING:
-    from .host import Host
-    from .hosted import HostedModel
+    from .copies import Copy
+    from .keeper import Keeper
+    from .loaded import LoadedModel
 
 log = logging.getLogger("residency")
 REVISION = re.compile(r"/snapshots/([0-9a-f]{40})$")  # in the hub's cache
@@ -60,10 +61,10 @@ class Versions:
     """
 
     def __init__(self, references: Mapping[str, str]) -> None:
-        self.references = references
+        self.references = dict(references)
         self.failures: dict[str, str] = {}
         """Why a model has no version, by its id."""
-        self.hosts: list[Host] = []
+        self.keepers: list[Keeper] = []
         self.moment = Lock()  # held while a version changes, and while a loaded model joins those in memory
         self._current: dict[str, Version] = {}
         self._refused: dict[str, str] = {}  # the identities of versions that could not be loaded
@@ -79,6 +80,11 @@ class Versions:
     def each(self) -> Iterator[tuple[str, Version]]:
         """Every model that has a version, with it."""
         yield from list(self._current.items())
+
+    def sentence(self, model_id: str, error: BaseException | str) -> str:
+        """Of an error of the model what a caller may read."""
+        known = self.known(model_id)
+        return without_paths(error, known.directory if known else Path(self.references.get(model_id, "")))
 
     def known(self, model_id: str) -> Version | None:
         """The current version, without looking for it."""
@@ -119,9 +125,36 @@ class Versions:
             elif found != self._current[model_id]:
                 self._bring_in(model_id, found)
 
+    def refer(self, model_id: str, reference: str) -> None:
+        """Let the reference be the model's, which may be new, and bring in what it leads to.
+
+        Raises ResidencyError; everything is then as before.
+        """
+        with self._finding[model_id]:
+            before = self.references.get(model_id)
+            self.references[model_id] = reference
+            try:
+                self.find_anew(model_id)
+            except BaseException:
+                if before is None:
+                    self.forget(model_id)
+                else:
+                    self.references[model_id] = before
+                    if model_id in self._current:
+                        self.failures.pop(model_id, None)
+                raise
+
+    def forget(self, model_id: str) -> None:
+        """The model is served no more."""
+        with self._finding[model_id]:
+            for known in (self.references, self.failures, self._current, self._refused, self._told):
+                known.pop(model_id, None)
+
     def _find(self, model_id: str) -> Version:
+        if (reference := self.references.get(model_id)) is None:
+            raise ModelReferenceError(f"model '{model_id}' is served no more.")
         try:
-            found = _version(resolve(self.references[model_id]))
+            found = _version(resolve(reference))
         except ModelReferenceError as error:
             if self.failures.get(model_id) != str(error):
                 log.error("Model '%s': %s", model_id, error)
@@ -141,42 +174,41 @@ class Versions:
     def _bring_in(self, model_id: str, version: Version) -> None:
         """Load the version beside every copy in memory, then let it take their places at one moment."""
         before = self._current[model_id]
-        fresh: dict[HostedModel, tuple[Model, float]] = {}
+        fresh: dict[tuple[Keeper, Copy], LoadedModel] = {}
         try:
-            if self.hosts and not self._held(model_id):
-                self.hosts[0].try_version(model_id, version)
+            if self.keepers and not self._held(model_id):
+                self.keepers[0].host.try_version(model_id, version)
             while not self._take_places(model_id, version, fresh):
-                for held in self._held(model_id):
-                    if held not in fresh:
-                        fresh[held] = held.load(version)
+                for keeper, copy in self._held(model_id):
+                    if (keeper, copy) not in fresh:
+                        fresh[keeper, copy] = keeper.host.load_version(model_id, version)
         except BaseException:
             self._refused[model_id] = version.identity
-            for model, _ in fresh.values():
-                model.close("removed")
+            for model in fresh.values():
+                model.close()
             raise
         self._refused.pop(model_id, None)
         log.info("Model '%s' is now %s (before: %s)", model_id, version.directory, before.directory)
 
-    def _take_places(self, model_id: str, version: Version, fresh: Mapping[HostedModel, tuple[Model, float]]) -> bool:
+    def _take_places(self, model_id: str, version: Version, fresh: Mapping[tuple[Keeper, Copy], LoadedModel]) -> bool:
         """False where a copy is in memory that `fresh` has no successor for. Raises InUse for one that hangs."""
-        freed: list[Callable[[], None]] = []
+        freed: list[Callable[[], object]] = []
         with ExitStack() as turns:
-            for held in fresh:
-                if not held.turn.acquire(timeout=TURN_SECONDS):
+            for _, copy in fresh:
+                if not copy.model.turn.acquire(timeout=TURN_SECONDS):
                     raise InUse(f"Model '{model_id}' has been computing for {TURN_SECONDS:g} s; try again later.")
-                turns.callback(held.turn.release)
+                turns.callback(copy.model.turn.release)
             with self.moment:
                 if not fresh.keys() >= set(self._held(model_id)):
                     return False
                 self._current[model_id] = version
-                freed = [held.replace(model, seconds, version) for held, (model, seconds) in fresh.items()]
+                freed = [keeper.replace(copy, model) for (keeper, copy), model in fresh.items()]
         for free in freed:
             free()
         return True
 
-    def _held(self, model_id: str) -> Sequence[HostedModel]:
-        """The copies that later requests would be answered by; one that is loaded for a request ends with it."""
-        return [model for host in self.hosts if host.shares for model in host.resident() if model.model_id == model_id]
+    def _held(self, model_id: str) -> list[tuple[Keeper, Copy]]:
+        return [(keeper, copy) for keeper in self.keepers for copy in keeper.copies(model_id)]
 
 
 def _version(directory: Path) -> Version:

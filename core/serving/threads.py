@@ -17,7 +17,7 @@ IDLE_SECONDS = 10.0  # until a thread without work ends
 Result = TypeVar("Result")
 
 
-class DaemonPool(Executor):
+class DaemonThreads(Executor):
     """Runs calls in up to `most` threads, which are daemons: a load or a forward may hang.
 
     Python waits at its end for the threads of a ThreadPoolExecutor, and for anyio's, however long they take.

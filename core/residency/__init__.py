@@ -1,0 +1,1 @@
+"""What is in memory, and why: the pool and its decisions, loads and their records, versions."""
