@@ -11,7 +11,7 @@ Latencies = Sequence[Sequence[float]]  # of each round, in milliseconds
 
 def run_of(*trials: Record, rounds: int = 2, **changes: Any) -> Record:
     return {
-        "kind": "run", "schema": 4, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
+        "kind": "run", "schema": 5, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
         "rounds": rounds, "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
         "workload": None, "slo": None, "precision": None,
     } | changes  # fmt: skip
@@ -36,7 +36,7 @@ def ended(trial: str, number: int = 0, pss: float | None = 500.0, **changes: Any
     return {
         "kind": "trial", "round": number, "trial": trial, "ready_s": 2.0, "first_answer_s": 3.0, "steady_s": 2.0,
         "processor_s": 0.2,
-        "memory_mib": memory, "loads": 1, "unloads": 0, "generator": None,
+        "memory_mib": memory, "loads": 1, "unloads": 0, "least_keep": None, "generator": None,
     } | changes  # fmt: skip
 
 

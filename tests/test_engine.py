@@ -76,6 +76,11 @@ def started(models: Mapping[str, str], strategies: Any, **more: Any) -> Iterator
         engine.close()
 
 
+def places(engine: Engine, strategy: str, model_id: str) -> int:
+    """Requests that are not answered yet."""
+    return engine.running[strategy].dispatcher.queues[model_id].places
+
+
 def held(engine: Engine, strategy: str) -> list[str]:
     return [model.model_id for model in engine.resident()[strategy]]
 
@@ -190,8 +195,7 @@ def test_a_model_that_goes_answers_those_who_wait_for_it(tmp_path: Path) -> None
                 waiting = [asyncio.create_task(ask(engine, "on-demand", "a", alone=False)) for _ in range(3)]
                 await asyncio.to_thread(gate.wait_for_load)
                 update = asyncio.create_task(engine.update({"b": models["b"]}, declared(("on-demand", {}))))
-                while "a" in engine.models:
-                    await asyncio.sleep(0)
+                await asyncio.to_thread(wait_for, lambda: "a" not in engine.models)
                 with pytest.raises(UnknownModel):
                     await ask(engine, "on-demand", "a")
                 assert not update.done()
@@ -202,6 +206,26 @@ def test_a_model_that_goes_answers_those_who_wait_for_it(tmp_path: Path) -> None
         asyncio.run(scenario())
         assert engine.versions.known("a") is None
     assert [event.outcome for event in events if isinstance(event, Ended)] == ["answered"] * 3
+
+
+def test_a_model_that_hangs_keeps_no_change_from_being_made(tmp_path: Path) -> None:
+    models = references(tmp_path, "ab")
+    with started(models, declared(("on-demand", {}), ("lru-cached", {}))) as (engine, _):
+
+        async def scenario() -> None:
+            with gated(tmp_path / "a") as gate:
+                hanging = asyncio.create_task(ask(engine, "on-demand", "a", alone=False))
+                await asyncio.to_thread(gate.wait_for_load)
+                strategies = declared(("on-demand", {}), ("lru-cached", {"capacity": 1}))
+                await engine.update({"b": models["b"]}, strategies, patience=0.01)
+                assert engine.declared["lru-cached"].options == {"capacity": 1}
+                await ask(engine, "lru-cached", "b")
+                assert not hanging.done()
+                gate.open()
+                with pytest.raises(LoadFailed, match="is served no more"):
+                    await hanging
+
+        asyncio.run(scenario())
 
 
 def test_another_checkpoint_takes_a_models_place(tmp_path: Path) -> None:
@@ -247,7 +271,7 @@ def test_a_strategy_may_begin_or_cease_to_share(tmp_path: Path, share: bool) -> 
                 await asyncio.to_thread(gate.wait_for_load)
                 await engine.update(models, declared(("on-demand", {"share": not share})))
                 after = [asyncio.create_task(ask(engine, "on-demand", "a", alone=False)) for _ in range(3)]
-                await asyncio.sleep(0)
+                await asyncio.to_thread(wait_for, lambda: places(engine, "on-demand", "a") == 6)
                 gate.open()
                 await asyncio.gather(*before, *after)
             await asyncio.to_thread(wait_for, lambda: held(engine, "on-demand") == [])  # answers leave before

@@ -36,8 +36,8 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
         "rounds": 1, "page_cache": "warm", "batching": {"max_batch_size": 32}, "workload": None, "slo": None,
         "precision": None, "models": {model: {"reference": "embedded", "sha256": ""} for model in ids},
         "trials": [
-            {"label": name, "strategy": name, "options": {}, "loader": "transformers", "loader_options": {},
-             "dtype": "float32", "weights_mib": 50.0 * models}
+            {"label": name, "strategy": name, "route": f"/predict-{name}", "options": {}, "loader": "transformers",
+             "loader_options": {}, "dtype": "float32", "weights_mib": 50.0 * models}
             for name in STRATEGIES
         ],
     }  # fmt: skip
@@ -54,8 +54,14 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
             lines.append({"kind": "sample", **place, **asked, **answer})
         loads = 21 if cold else models
         idle = 300.0 if cold else 300.0 + 40.0 * models
-        ended = {"ready_s": 1, "first_answer_s": 1, "steady_s": 0.2, "loads": loads, "unloads": 21 if cold else 0}
-        ended |= {"unload_s": 21 * 0.003 if cold else 0.0}
+        ended: dict[str, Any] = {
+            "ready_s": 1,
+            "first_answer_s": 1,
+            "steady_s": 0.2,
+            "loads": loads,
+            "unloads": 21 if cold else 0,
+        }
+        ended |= {"unload_s": 21 * 0.003 if cold else 0.0, "least_keep": None}
         memory = {"idle_pss": idle, "idle_private": idle / 2, "peak_rss": idle}
         processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
         lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})

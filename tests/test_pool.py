@@ -270,6 +270,15 @@ def test_what_turns_out_to_be_too_large_is_freed_after_its_use_and_loads_alone()
     assert machine.ids == ["a"]
 
 
+def test_who_gives_up_while_a_model_of_its_own_loads_leaves_nothing_in_memory() -> None:
+    machine = Machine(Strategy(shared=False), holds=True)
+    lease = machine.acquire("a")
+    machine.pool.abandon(lease, 1.0)
+    [copy] = machine.loading
+    machine.pool.loaded(copy, 2.0, nbytes=10, seconds=1.0, cpu_seconds=1.0, waiters=0)
+    assert (machine.events, machine.ids) == (["-a request"], [])
+
+
 def test_other_decisions_are_told_of_what_stays_and_asked_about_what_nobody_uses() -> None:
     machine = Machine(Strategy(capacity=3))
     machine.use("b", "c")

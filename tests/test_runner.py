@@ -63,7 +63,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = default_run
     summary = read_json(folder / "summary.json")
-    assert (summary["schema"], summary["experiment"]) == (4, "default")
+    assert (summary["schema"], summary["experiment"]) == (5, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
     assert list(trials) == [
         *(f"{name}, onnxruntime" for name in ("persistent", "on-demand", "lru-cached (2)")),
@@ -412,12 +412,12 @@ ENDED = json.dumps(
 def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path, object]) -> None:
     lines = (default_run[0] / "samples.jsonl").read_text().splitlines()
     for text, sentence in (
-        ('{"kind": "run", "schema": 4}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
+        ('{"kind": "run", "schema": 5}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
         (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
         (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
         (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
         (lines[1] + "\n", "the first line does not describe a run"),
-        (lines[0].replace('"schema": 4', '"schema": 9') + "\n", "written by another version"),
+        (lines[0].replace('"schema": 5', '"schema": 9') + "\n", "written by another version"),
         (lines[0] + "\n" + lines[2].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
         ("", "the first line does not describe a run"),
     ):

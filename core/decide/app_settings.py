@@ -10,7 +10,7 @@ import yaml
 
 def app_settings(header: Mapping[str, Any], chosen: Mapping[str, Any], title: str) -> str:
     """YAML for RESIDENCY_CONFIG, with the models of the run whose `header` it is; `chosen` has the keys strategy,
-    options, loader, loader_options and, but for older runs, route.
+    options, loader, loader_options and route.
     """
     strategy: dict[str, Any] = {"strategy": chosen["strategy"]}
     if chosen["options"]:
@@ -24,6 +24,6 @@ def app_settings(header: Mapping[str, Any], chosen: Mapping[str, Any], title: st
     }
     if plugins := header.get("plugins"):
         settings["plugins"] = plugins
-    where = f"; requests go to POST {chosen['route']}" if chosen.get("route") else ""
-    head = f"# app.yaml: {title}\n# RESIDENCY_CONFIG=app.yaml uvicorn core.app:app{where}\n"
+    start = f"RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST {chosen['route']}"
+    head = f"# app.yaml: {title}\n# {start}\n"
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

@@ -86,7 +86,7 @@ def price(run: Run, prices: Prices) -> Costs:
     for spec in run.header["trials"]:
         label = spec["label"]
         rounds = run.finished(label)
-        least_keep = min((s for each in rounds if (s := each.ended.get("least_keep")) is not None), default=None)
+        least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
         is_line = least_keep is None or _is_line(least_keep, rounds)
         if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why

@@ -49,8 +49,6 @@ class Decisions:
         self._restore = getattr(strategy, "restore", None)
         self.keeps_all = self._keep is None
         self.hears_requests = self._requested is not None
-        self.hears_loads = self._loaded is not None
-        self.hears_unloads = self._unloaded is not None
         self.chooses = self._evict is not None
 
     @property

@@ -158,8 +158,12 @@ class Keeper:
 
     def decide_by(self, decisions: Decisions) -> None:
         """Go by other decisions from now on, which have begun; what is in memory stays as far as they keep it."""
-        self.decisions = decisions
-        self._tell(lambda now: self._pool.decide_by(decisions, now))
+
+        def change(now: float) -> None:
+            self.decisions = decisions
+            self._pool.decide_by(decisions, now)
+
+        self._tell(change)
 
     def remove(self, model_id: str) -> None:
         """The model is served no more: free it when its last lease ends."""

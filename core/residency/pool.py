@@ -100,7 +100,7 @@ class Pool:
 
     def next_out(self, now: float) -> str | None:
         """Which model would go if room were needed now, or, where nothing limits the memory, whose time is up first."""
-        if self._decide.is_limited:
+        if self._is_limited:
             return self._decide.evict(self._candidates, now) if self._idle else None
         ends = {copy.due: model_id for model_id, copy in self._idle.items() if copy.due < math.inf}
         return ends[min(ends)] if ends else None
@@ -161,8 +161,7 @@ class Pool:
         is_measured = nbytes != copy.nbytes
         if is_measured:
             self._measure(copy, nbytes)
-        if self._decide.hears_loads:
-            self._decide.loaded(copy, copy.reason, now)
+        self._decide.loaded(copy, copy.reason, now)
         waiting, copy.waiting = copy.waiting, []
         for lease in waiting:
             self._lend(copy, lease)
@@ -263,9 +262,13 @@ class Pool:
             self._line.append(copy)
             self._find_room(now)
         else:
-            self._room.admit(copy)
-            copy.state = State.LOADING
-            self._outlet.begin_load(copy)
+            self._room.promise(copy)
+            self._begin(copy)
+
+    def _begin(self, copy: Copy) -> None:
+        self._room.take(copy)
+        copy.state = State.LOADING
+        self._outlet.begin_load(copy)
 
     def _refuse(self, leases: Iterable[Lease], error: BaseException) -> None:
         for lease in leases:
@@ -309,11 +312,9 @@ class Pool:
         if self._idle.get(copy.model_id) is copy:
             del self._idle[copy.model_id]
         if copy.leaving is None:
-            copy.leaving = reason
-            self._room.withdraw(copy)
+            self._name(copy, reason)
         copy.state = State.GONE
-        if self._decide.hears_unloads:
-            self._decide.unloaded(copy, reason, now)
+        self._decide.unloaded(copy, reason, now)
         if not copy.leases:
             self._outlet.begin_close(copy, reason)
         if copy.later:
@@ -369,10 +370,7 @@ class Pool:
         while self._promised:
             if not self._room.has_come_for(self._promised[0]):
                 return
-            copy = self._promised.popleft()
-            self._room.take(copy)
-            copy.state = State.LOADING
-            self._outlet.begin_load(copy)
+            self._begin(self._promised.popleft())
 
     def _makes_room_for(self, copy: Copy, now: float) -> bool:
         """Name models that go until the copy fits beside those that stay."""

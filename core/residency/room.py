@@ -41,13 +41,6 @@ class Room:
         """Whether nobody has to go for the copy."""
         return self._held_count == self.staying and not (self.lacking_for(copy) or self.exceeded())
 
-    def admit(self, copy: Copy) -> None:
-        """It is on its way into memory, to stay there."""
-        self.staying += 1
-        self._held_count += 1
-        self._staying_bytes += copy.nbytes
-        self._held_bytes += copy.nbytes
-
     def promise(self, copy: Copy) -> None:
         """It will stay."""
         self.staying += 1

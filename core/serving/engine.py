@@ -37,6 +37,7 @@ log = logging.getLogger("residency")
 
 COMPUTE_SLOTS = 1  # a forward's own threads use all cores
 LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
+PATIENCE = 60.0  # seconds
 STARTING = "The models that are loaded at start-up are not in memory yet; try again soon."
 Result = TypeVar("Result")
 
@@ -153,11 +154,13 @@ class Engine:
         running = self.running_one(strategy)
         await self._in_thread(lambda: running.unload(model_id))
 
-    async def update(self, models: Mapping[str, str], strategies: Sequence[DeclaredStrategy]) -> None:
+    async def update(
+        self, models: Mapping[str, str], strategies: Sequence[DeclaredStrategy], patience: float = PATIENCE
+    ) -> None:
         """Serve these models, under these options of the same strategies, while requests run.
 
-        What is in memory stays, as far as the new options keep it. A model that is no longer among them answers the
-        requests that it has. Raises CannotUpdate; everything is then as before.
+        What is in memory stays, as far as the new options keep it. A model that is no longer among them has `patience`
+        seconds to answer the requests that it has; it may hang. Raises CannotUpdate; everything is then as before.
         """
         async with self._updating:
             if not self.is_ready:
@@ -171,7 +174,8 @@ class Engine:
             gone = [model_id for model_id in self.models if model_id not in models]
             self.models, self.declared = dict(models), declared
             left = [running.dispatcher.remove(model_id) for running in self.running.values() for model_id in gone]
-            await asyncio.gather(*(queue.emptied() for queue in left))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*(queue.emptied() for queue in left)), patience)
             await self._in_thread(lambda: self._change(gone, preloads))
 
     def _check_same(self, declared: Mapping[str, DeclaredStrategy]) -> None:
