@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from threading import Event
 from threading import enumerate as enumerate_threads
@@ -69,21 +70,30 @@ def nobody_reads() -> bool:
     return all(thread.name != "read-ahead" for thread in enumerate_threads())
 
 
+def fetched(weights: Path, names: Collection[str], share: float) -> None:
+    """Evict the file, read these tensors ahead, and find more than the share of it in the page cache; again where the
+    disk has answered at once, which is taken for the page cache.
+    """
+
+    def is_read() -> bool:
+        evict([weights])
+        read_ahead({weights: read_header(weights)}, names, Event())
+        wait_for(nobody_reads)
+        return resident_share(weights) > share
+
+    wait_for(is_read)
+
+
 def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory: Path) -> None:
     weights = file.with_name("model.safetensors")
     shutil.copyfile(embedded_directory / "model.safetensors", weights)
     header = read_header(weights)
-    evict([weights])
-    read_ahead({weights: header}, set(header), Event())
-    wait_for(lambda: resident_share(weights) > 0.99)
-    evict([weights])
+    fetched(weights, set(header), 0.99)
     words = "bert.embeddings.word_embeddings.weight"
     without = 1 - header[words].nbytes / weights.stat().st_size
-    read_ahead({weights: header}, set(header) - {words}, Event())
-    wait_for(lambda: resident_share(weights) > 0.98 * without)
+    fetched(weights, set(header) - {words}, 0.98 * without)
     # The kernel reads a little ahead by itself.
     assert resident_share(weights) < without + 0.5 * (1 - without)
-    wait_for(nobody_reads)
     evict([weights])
     over = Event()
     over.set()
@@ -95,10 +105,7 @@ def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory:
 def test_a_single_large_tensor_is_read_although_its_header_was(file: Path) -> None:
     weights = file.with_name("model.safetensors")
     save_file({"weight": torch.zeros(16 << 20)}, weights)
-    evict([weights])
-    header = read_header(weights)
-    read_ahead({weights: header}, {"weight"}, Event())
-    wait_for(lambda: resident_share(weights) > 0.99)
+    fetched(weights, {"weight"}, 0.99)
 
 
 SPY = """

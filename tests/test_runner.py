@@ -405,7 +405,7 @@ def start_runner(*arguments: str, ignored: Collection[int] = ()) -> subprocess.P
 
 ENDED = json.dumps(
     {"kind": "trial", "round": 0, "trial": "persistent", "ready_s": 1, "first_answer_s": 1, "steady_s": 1, "loads": 1}
-    | {"memory_mib": {"idle_pss": 1, "idle_private": 1, "peak_rss": 1}}
+    | {"least_keep": None, "memory_mib": {"idle_pss": 1, "idle_private": 1, "peak_rss": 1}}
 )
 
 

@@ -11,7 +11,7 @@ import yaml
 from core.errors import ResidencyError
 from core.simulate.plan_file import load_plan
 from core.simulate.planning import candidates, plan_of_settings
-from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python, running
+from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python, running, wait_for
 from tests.test_plan import plan_file, run_folder, write_resolved
 
 CODE = '''
@@ -62,10 +62,15 @@ def test_it_is_served_and_explained(plugin: str, tmp_path: Path) -> None:
         "plugins": [FAKES, plugin],
     }
     with running(settings) as (_, client):
+
+        def models() -> dict[str, Any]:
+            [strategy] = client.get("/residency").json()["strategies"]
+            return {model["model"]: model for model in strategy["models"]}
+
         for model in "aabccc":
             assert client.post("/predict-bursts", json={"text": "good", "model": model}).status_code == 200
-        [strategy] = client.get("/residency").json()["strategies"]
-        found = {model["model"]: model for model in strategy["models"]}
+            wait_for(lambda: not any(each["in_use"] for each in models().values()))  # answers leave before
+        found = models()
         assert [event["reason"] for event in found["b"]["history"]] == ["capacity", "request"]  # it was asked for least
         assert [event["reason"] for event in found["c"]["history"]] == ["request", "request"]  # the burst was over
         assert found["a"]["state"] == "resident"
