@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.decide.changes import changes, welch
+from core.decide.changes import changes, shift
 from tests.support import ROOT, run_python
 from tests.synthetic import Record, run_of, run_with, trial_of, trial_with
 
@@ -20,26 +20,32 @@ NEW = [1.01, 0.99, 1.0, 1.02, 0.98, 1.0]
 
 
 def run_at(ms: float, rounds: Sequence[float] = OLD, label: str = "a") -> list[Record]:
-    return run_with({label: [[ms * factor] * 20 for factor in rounds]})
+    """Of a trial, beside a reference that takes 10 ms in every round."""
+    return run_with({"reference": [[10.0] * 20] * len(rounds), label: [[ms * factor] * 20 for factor in rounds]})
 
 
 def p50_of(old: list[Record], new: list[Record], tolerance: float = 0.05) -> tuple[str, bool]:
     changed = changes(old, new, tolerance)
-    [sentence] = [sentence for sentence in changed.sentences if ", p50: " in sentence]
+    [sentence] = [sentence for sentence in changed.sentences if sentence.startswith("a, p50: ")]
     return sentence, changed.regressed
 
 
-def test_the_interval_is_welchs_on_logarithms() -> None:
-    old, new = np.log(OLD), np.log(NEW) + 0.1
-    expected = stats.ttest_ind(new, old, equal_var=False).confidence_interval(0.95)
-    assert welch(old, new) == pytest.approx((expected.low, expected.high))
-    assert welch([1.0, 1.0], [3.0, 3.0]) == (2, 2)
+def test_the_interval_holds_the_shifts_that_mann_and_whitney_do_not_refute() -> None:
+    rng = np.random.default_rng(20260101)
+    old, new = rng.normal(0, 1, 7), rng.normal(1, 1, 9)
+    low, high = shift(old.tolist(), new.tolist())
+    for bound, side in ((low, -1), (high, 1)):
+        refuted, kept = (
+            stats.mannwhitneyu(new - bound - side * by, old, method="exact").pvalue for by in (1e-9, -1e-9)
+        )
+        assert refuted <= 0.05 < kept
+    assert shift([1.0] * 5, [3.0] * 5) == (2, 2)
 
 
 def test_a_regression_is_claimed_only_when_the_whole_interval_is_beyond_the_tolerance() -> None:
     sentence, regressed = p50_of(run_at(10), run_at(12, NEW))
     assert regressed
-    assert sentence.startswith("a, p50: 10.0 → 12.0 ms, +20.0% (95 % interval +")
+    assert sentence.startswith("a, p50: 10.0 → 12.0 ms, +20.0% (relative to reference, 95 % interval +")
     assert sentence.endswith("): a regression beyond 5.0%.")
     sentence, regressed = p50_of(run_at(10), run_at(10.6, NEW))
     assert not regressed
@@ -49,6 +55,18 @@ def test_a_regression_is_claimed_only_when_the_whole_interval_is_beyond_the_tole
     assert p50_of(run_at(10), run_at(8, NEW))[0].endswith("): better.")
 
 
+def test_a_slower_hour_is_no_regression() -> None:
+    """All that the newer run measured took a quarter longer: its machine did, and nothing tells more of it."""
+    slower = run_with({"reference": [[12.5] * 20] * 6, "a": [[12.5 * factor] * 20 for factor in NEW]})
+    changed = changes(run_at(10), slower, 0.05)
+    assert not changed.regressed
+    assert changed.sentences[0] == (
+        "reference, p50: 10.0 → 12.5 ms, +25.0%. No verdict: two hours of a machine are not alike, and this trial is the"
+        " one that the others are held against; what it alone has lost, they seem to have gained."
+    )
+    assert p50_of(run_at(10), slower)[0].endswith("): not separable.")
+
+
 def test_below_five_rounds_there_is_no_verdict() -> None:
     sentence, regressed = p50_of(run_at(10), run_at(30, NEW[:4]))
     assert not regressed
@@ -56,18 +74,22 @@ def test_below_five_rounds_there_is_no_verdict() -> None:
     assert "the old one has 3" in p50_of(run_at(10, OLD[:3]), run_at(30, NEW[:4]))[0]
 
 
-def test_less_throughput_is_worse_and_less_memory_is_better() -> None:
-    def run(seconds: float, pss: float) -> list[Record]:
-        memory = dict.fromkeys(("idle_pss", "idle_private", "peak_rss"), pss)
-        rounds = [trial_with("a", [10.0] * 20, n, steady_s=seconds * f, memory_mib=memory) for n, f in enumerate(OLD)]
-        return [run_of(trial_of("a"), rounds=5), *(record for each in rounds for record in each)]
+def test_less_throughput_is_worse_and_less_private_memory_is_better() -> None:
+    def run(seconds: float, private: float) -> list[Record]:
+        memory = dict.fromkeys(("idle_pss", "idle_private", "peak_rss"), private)
+        records = [run_of(trial_of("reference"), trial_of("a"), rounds=5, workload={"closed": {"clients": 4}})]
+        for n, factor in enumerate(OLD):
+            records += trial_with("reference", [10.0] * 20, n)
+            records += trial_with("a", [10.0] * 20, n, steady_s=seconds * factor, memory_mib=memory)
+        return records
 
     changed = changes(run(2, 500), run(3, 400), 0.05)
     assert changed.regressed
-    _, throughput, memory = changed.sentences
-    assert throughput.startswith("a, throughput: 10.0 → 6.7 requests/s, -33.3%")
+    [throughput] = [each for each in changed.sentences if each.startswith("a, throughput")]
+    assert throughput.startswith("a, throughput: 10.0 → 6.7 requests/s, -33.3% (relative to reference, ")
     assert throughput.endswith("a regression beyond 5.0%.")
-    assert memory == "a, idle PSS: 500 → 400 MiB, -20.0% (95 % interval -20.0% to -20.0%): better."
+    assert "a, private memory: 500 → 400 MiB, -20.0% (95 % interval -20.0% to -20.0%): better." in changed.sentences
+    assert changed.sentences[-1].startswith("Each of these 4 verdicts stands by itself")
     assert not changes(run(3, 400), run(2, 400), 0.05).regressed
 
 
@@ -77,38 +99,47 @@ def test_p99_is_compared_where_every_round_has_it() -> None:
     assert not any("p99" in sentence for sentence in changes(long, run_at(10), 0.05).sentences)
 
 
+def with_trial(records: list[Record], **changed: object) -> list[Record]:
+    """The records, with the description of the trial "a" changed."""
+    reference, trial = records[0]["trials"]
+    return [records[0] | {"trials": [reference, trial | changed]}, *records[1:]]
+
+
 def test_what_cannot_be_compared_is_told_by_name() -> None:
     old = run_at(10)
-
-    def new(**changed: object) -> list[Record]:
-        records = run_at(99)
-        return [records[0] | changed, *records[1:]]
-
     for changed, why in (
-        ({"trials": [trial_of("a", "bfloat16")]}, "the old run computed in float32, the new one in bfloat16"),
         ({"models": {"m": {"reference": "embedded", "sha256": "1"}}}, "the checkpoints are not the same"),
         ({"workload": {"closed": {"clients": 2}}}, "the workload is not the same"),
         ({"texts": "other"}, "the texts are not the same"),
         ({"page_cache": "cold"}, "'page_cache' is not the same"),
     ):
-        found = changes(old, new(**changed), 0.05)
-        assert (found.sentences, found.regressed) == ([f"a cannot be compared: {why}."], False)
-    one, moved = (new(workload={"trace": {"file": f"/{folder}/t.csv", "speed": 1.0}}) for folder in "ab")
-    assert "cannot" not in changes(one, moved, 0.05).sentences[0]
-    found = changes(old, new(trials=[trial_of("a") | {"loader": "onnxruntime"}]), 0.05)
-    assert found.sentences[0] == "a was loaded by transformers in the old run, and by onnxruntime in the new one."
-    assert found.regressed  # it is compared all the same
-    packed = {"loader": "onnxruntime", "loader_options": {"pack": True}}
-    before = [run_at(10)[0] | {"trials": [trial_of("a") | packed]}, *run_at(10)[1:]]
-    assert changes(before, before, 0.05).sentences[0].startswith("a, p50: ")
-    assert changes(before, old, 0.05).sentences[0] == (
-        "a was loaded by onnxruntime (pack True) in the old run, and by transformers in the new one."
-    )
-    assert changes(old, run_at(10, label="b"), 0.05).sentences == [
+        new = run_at(99)
+        found = changes(old, [new[0] | changed, *new[1:]], 0.05)
+        expected = [f"{label} cannot be compared: {why}." for label in ("reference", "a")]
+        assert (found.sentences, found.regressed) == (expected, False)
+    found = changes(old, with_trial(run_at(99), dtype="bfloat16"), 0.05)
+    why = "the old run computed in float32, the new one in bfloat16"
+    assert (f"a cannot be compared: {why}." in found.sentences, found.regressed) == (True, False)
+    workloads: list[Record] = [{"trace": {"file": f"/{folder}/t.csv", "speed": 1.0}} for folder in "ab"]
+    one, moved = ([old[0] | {"workload": workload}, *old[1:]] for workload in workloads)
+    assert not any("cannot" in sentence for sentence in changes(one, moved, 0.05).sentences)
+    assert changes(old, run_with({"b": [[10.0] * 20] * 5}), 0.05).sentences == [
+        "reference is in the old run only.",
         "a is in the old run only.",
         "b is in the new run only.",
     ]
     assert "no round of it was finished in the new run" in changes(old, run_at(10)[:1], 0.05).sentences[0]
+
+
+def test_another_loader_is_told_and_compared() -> None:
+    old = run_at(10)
+    found = changes(old, with_trial(run_at(99), loader="onnxruntime"), 0.05)
+    assert "a was loaded by transformers in the old run, and by onnxruntime in the new one." in found.sentences
+    assert found.regressed
+    before = with_trial(old, loader="onnxruntime", loader_options={"pack": True})
+    assert not any("loaded" in sentence for sentence in changes(before, before, 0.05).sentences)
+    told = "a was loaded by onnxruntime (pack True) in the old run, and by transformers in the new one."
+    assert told in changes(before, old, 0.05).sentences
 
 
 def report(new: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +154,8 @@ def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     done = report(new, "--compare", str(old))
     assert done.returncode == 1
-    assert "Against the older run:\na, p50: 10.0 → 12.0 ms, +20.0%" in done.stdout
+    assert "Against the older run:\nreference, p50: " in done.stdout
+    assert "\na, p50: 10.0 → 12.0 ms, +20.0%" in done.stdout
     assert "\nSince that run processor became the new one (was the old one).\n" in done.stdout
     assert report(new, "--compare", str(old), "--tolerance", "30%").returncode == 0
     bad = report(new, "--compare", str(tmp_path))

@@ -7,113 +7,138 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtrit
-
 from .economics import Costs, TrialCost
-from .intervals import CONFIDENCE, VERDICT_ROUNDS, further_rounds
+from .intervals import VERDICT_ROUNDS, further_rounds, interval, sign, typical
 
 SAME_MIB = 1.0  # what differs by less holds the same memory
+MATTERS = 0.05  # costs of a request whose difference is certainly a smaller share are the same for a choice
 
 
 def break_even(costs: Costs | None) -> list[dict[str, Any]]:
     """Every pair of trials: each later one of the file against each earlier one, as summary.json has it.
 
-    With the cost rates a_i + b_i λ, `rate_per_hour` is λ = (a_i − a_j) / (b_j − b_i), the ratio of means over the
-    rounds that both finished; `ci95` is Fieller's. It is None where neither has the higher a and the lower b, and
-    where it cannot be told (`reason`). `capped_per_hour` is a capacity of the one that is cheaper below, if that
-    is lower. `cheaper_below` and `cheaper_above` are None where the rounds cannot tell.
+    With the cost rates a_i + b_i λ, `rate_per_hour` is λ = (a_i − a_j) / (b_j − b_i), of the medians over the rounds
+    that both finished; `ci95` is that of `rate_interval`. It is None where neither has the higher a and the lower b,
+    and where it cannot be told (`reason`). `capped_per_hour` is a capacity of the one that is cheaper below, if that
+    is lower. `cheaper_below` and `cheaper_above` are None where the rounds cannot tell, and where both cost the same;
+    `settled` says whether the rounds tell.
     """
     return [_pair(trial, against) for against, trial in combinations(costs.trials, 2)] if costs else []
 
 
-def fieller(above: Sequence[float], below: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of mean(above) / mean(below), of pairs; None where that of mean(below) contains 0.
+def rate_interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the rate at which the median of more − λ · less is 0; its upper end may be infinite.
 
-    All ρ for which Student's test does not refute that above − ρ · below has the mean 0 (Fieller, "Some problems in
-    interval estimation", Journal of the Royal Statistical Society B 16, 1954): the ρ between the roots of
-    ρ² (y² − t² s_yy) − 2 ρ (x y − t² s_xy) + x² − t² s_xx, where s is the covariance matrix of the means.
+    All λ that the sign of more − λ · less in each round does not refute (Fieller's inversion of a test, Journal of the
+    Royal Statistical Society B 16, 1954, with `interval` in place of Student's): the interval of the median of the
+    rounds' own rates. A round in which a request costs no less has its rate at infinity, one in which nothing more is
+    held at 0.
     """
-    n = len(above)
-    (s_xx, s_xy), (_, s_yy) = np.cov(above, below) / n
-    x, y, t = float(np.mean(above)), float(np.mean(below)), float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
-    a, b, c = y**2 - t**2 * s_yy, x * y - t**2 * s_xy, x**2 - t**2 * s_xx
-    if a <= 0:
-        return None
-    root = math.sqrt(max(0.0, b**2 - a * c))
-    return float((b - root) / a), float((b + root) / a)
+    own = [m / s if m > 0 and s > 0 else 0.0 if m <= 0 else math.inf for m, s in zip(more, less, strict=True)]
+    if math.inf in own:  # the order is all that counts, so that a finite number beyond the others stands for it
+        beyond = 2 * max((rate for rate in own if rate < math.inf), default=1.0) + 1
+        low, high, _ = interval([min(rate, beyond) for rate in own])
+        finite = max(rate for rate in own if rate < math.inf) if any(rate < math.inf for rate in own) else 0.0
+        return max(0.0, min(low, finite)), math.inf if high > finite else high
+    low, high, _ = interval(own)
+    return max(0.0, low), high
 
 
 def _pair(trial: TrialCost, against: TrialCost) -> dict[str, Any]:
     result: dict[str, Any] = {"trial": trial.label, "against": against.label}
     empty = dict.fromkeys(("rate_per_hour", "ci95", "cheaper_below", "cheaper_above", "capped_per_hour", "reason"))
-    result |= empty
     both = sorted(set(trial.rounds) & set(against.rounds))
-    result["rounds"] = len(both)
+    result |= empty | {"settled": True, "rounds": len(both)}
     if not both:
-        return result | {"reason": "No round was finished by both."}
+        return result | {"reason": "No round was finished by both.", "settled": False}
     for each in (trial, against):
         if not each.is_line:
-            return result | {"reason": f"{each.label} has no cost at other rates: models expire in its gaps."}
+            reason = f"{each.label} has no cost at other rates: models expire in its gaps."
+            return result | {"reason": reason, "settled": False}
     pairs = [(trial.rounds[number], against.rounds[number]) for number in both]
     more = [one.holding - other.holding for one, other in pairs]
     less = [other.per_request - one.per_request for one, other in pairs]
-    mib = float(np.mean([one.charged_mib - other.charged_mib for one, other in pairs]))
-    holds = 0 if abs(mib) < SAME_MIB else _sign(more)
-    return result | _verdict(trial, against, more, less, holds)
+    mib = [one.charged_mib - other.charged_mib for one, other in pairs]
+    return result | _verdict(trial, against, more, less, _holds(mib))
+
+
+def _holds(mib: Sequence[float]) -> int | None:
+    """1 or −1 where the first holds more or less, 0 where both hold the same to a MiB, None where the rounds do not
+    tell: that is not the same.
+    """
+    if len(mib) < VERDICT_ROUNDS:
+        return 0 if abs(typical(mib)) < SAME_MIB else _of_figures(mib)
+    low, high, _ = interval(mib)
+    return 0 if max(abs(low), abs(high)) < SAME_MIB else sign(mib) or None
+
+
+def _of_figures(values: Sequence[float]) -> int:
+    return (typical(values) > 0) - (typical(values) < 0)
 
 
 def _verdict(
-    trial: TrialCost, against: TrialCost, more: Sequence[float], less: Sequence[float], holds: int
+    trial: TrialCost, against: TrialCost, more: Sequence[float], less: Sequence[float], holds: int | None
 ) -> dict[str, Any]:
-    """`more` is what the trial costs more per hour, `less` what it saves on each request; `holds` the sign of the
-    first, 0 where it is not to be told from 0.
-    """
-    saves = _sign(less)
+    """`more` is what the trial costs more per hour, `less` what it saves on each request; `holds` as `_holds` says."""
+    saves = sign(less) if len(less) >= VERDICT_ROUNDS else _of_figures(less)
+    quick, slow = (trial, against) if saves > 0 else (against, trial)  # cheaper for each request
+    if holds is None:
+        return _open(quick, slow, more, saves)
     cheap, dear = (against, trial) if holds > 0 else (trial, against)  # to hold
     if saves == 0:
         return _alike(cheap, dear, holds, less)
-    quick, slow = (trial, against) if saves > 0 else (against, trial)  # cheaper for each request
     if holds == 0 or quick is cheap:
-        memory = "costs as much to hold as" if holds == 0 else "holds less than"
+        memory = "holds the same memory, to a MiB, as" if holds == 0 else "holds less than"
         sentence = f"{quick.label} {memory} {slow.label}, and costs less for each request."
         return {"cheaper_below": quick.label, "cheaper_above": quick.label, "reason": sentence}
-    rate = float(np.mean(more)) / float(np.mean(less))
-    interval = fieller(more, less) if len(more) >= VERDICT_ROUNDS else None
-    result: dict[str, Any] = {"rate_per_hour": rate, "ci95": list(interval) if interval else None}
+    rate = typical(more) / typical(less)
+    bounds = rate_interval(more, less) if holds > 0 else rate_interval([-m for m in more], [-s for s in less])
+    result: dict[str, Any] = {"rate_per_hour": rate, "ci95": None}
+    if len(more) >= VERDICT_ROUNDS and bounds[1] < math.inf:
+        result["ci95"] = list(bounds)
     result |= {"cheaper_below": slow.label, "cheaper_above": quick.label}
     if slow.capacity is not None and slow.capacity < rate:
         most = f"No more than {slow.capacity:,.0f} requests an hour were answered under {slow.label}, which is less."
         result |= {"capped_per_hour": slow.capacity, "reason": most}
     elif len(more) < VERDICT_ROUNDS:
-        result["reason"] = f"A figure, no verdict: that takes {VERDICT_ROUNDS} rounds."
+        result |= {"reason": f"A figure, no verdict: that takes {VERDICT_ROUNDS} rounds.", "settled": False}
     return result
 
 
+def _open(quick: TrialCost, slow: TrialCost, more: Sequence[float], saves: int) -> dict[str, Any]:
+    """What they hold is not settled; `quick` may still be known to cost less for each request."""
+    start = f"What {quick.label} and {slow.label} hold is not separable in {len(more)} rounds"
+    above = quick.label if saves else None
+    also = f"; {quick.label} costs less for each request" if saves else ", nor is what a request costs"
+    return {"cheaper_above": above, "settled": False, "reason": f"{start}{also}. {_lacking(more)}"}
+
+
 def _alike(cheap: TrialCost, dear: TrialCost, holds: int, less: Sequence[float]) -> dict[str, Any]:
-    """For each request they cost the same, as far as the rounds tell."""
+    """What they cost for each request is not separable."""
+    if _is_trifle(less, cheap):
+        within = f"cost the same for each request, within {MATTERS:.0%}"
+        same = f"{cheap.label} and {dear.label} hold the same memory, to a MiB, and {within}."
+        lower = f"{cheap.label} holds less than {dear.label}, and both {within}."
+        cheaper = None if holds == 0 else cheap.label
+        return {"cheaper_below": cheaper, "cheaper_above": cheaper, "reason": same if holds == 0 else lower}
+    memory = "holds the same memory, to a MiB, as" if holds == 0 else "holds less than"
     rounds = f"{len(less)} round{'s' if len(less) > 1 else ''}"
-    if holds == 0:
-        return {"reason": f"{cheap.label} and {dear.label} cost the same, as far as {rounds} can tell."}
-    if not any(less):
-        return {
-            "cheaper_below": cheap.label,
-            "cheaper_above": cheap.label,
-            "reason": f"{cheap.label} holds less than {dear.label}.",
-        }
-    further = further_rounds(float(np.mean(less)), float(np.std(less, ddof=1)), len(less))
-    lacking = "Over 1000 more would be needed" if further is None else f"About {further} more would probably tell"
-    sentence = (
-        f"{cheap.label} holds less than {dear.label}; what a request costs is not separable in {rounds}. {lacking}."
-    )
-    return {"cheaper_below": cheap.label, "reason": sentence}
+    sentence = f"{cheap.label} {memory} {dear.label}; what a request costs is not separable in {rounds}."
+    below = None if holds == 0 else cheap.label
+    return {"cheaper_below": below, "settled": False, "reason": f"{sentence} {_lacking(less)}"}
 
 
-def _sign(values: Sequence[float]) -> int:
-    """Of the mean; from 5 rounds on 0 where Student's interval of it contains 0."""
-    mean = float(np.mean(values))
-    if len(values) >= VERDICT_ROUNDS:
-        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        if abs(mean) <= float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error:
-            return 0
-    return int(np.sign(mean))
+def _is_trifle(less: Sequence[float], trial: TrialCost) -> bool:
+    """Whether what a request costs differs by less than matters; below 5 rounds, whether it does not differ at all."""
+    if len(less) < VERDICT_ROUNDS:
+        return not any(less)
+    low, high, _ = interval(less)
+    return max(abs(low), abs(high)) <= MATTERS * typical(trial.values("per_request"))
+
+
+def _lacking(values: Sequence[float]) -> str:
+    """How many more rounds would tell, where that is known."""
+    further = further_rounds(values) if len(values) >= VERDICT_ROUNDS else None
+    if further is None:
+        return "How many rounds would tell is not known: the difference is too small against its noise."
+    return f"About {further} more rounds would tell, if the difference is as large as it looks."

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
 from .amounts import between, number, rate
 from .break_even import SAME_MIB
@@ -60,7 +58,7 @@ def _against(evidence: Evidence, best: TrialCost, second: TrialCost) -> tuple[st
         return f"{cheapest} (95 % interval of the {within}){longer(evidence, best.label, second.label)}.", None
     if max(abs(low), abs(high)) <= MATTERS * _per_answer(best):
         return f"{best.label} and {second.label} cost the same within {MATTERS:.0%}: {costs}; take either.", None
-    further = further_rounds(float(np.mean(saved)), float(np.std(saved, ddof=1)), len(both))
+    further = further_rounds(saved)
     settles = "Over 1000 more rounds would be needed to separate them: take either."
     if further is not None:
         settles = f"About {further} more rounds would probably separate them (repeats: {len(both) + further})."

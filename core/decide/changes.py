@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
-from .comparison import is_closed
-from .intervals import CONFIDENCE, VERDICT_ROUNDS
+from .comparison import is_closed, log_ratios
+from .intervals import CONFIDENCE, VERDICT_ROUNDS, typical
 from .rounds import Record, Round, Run, arrange
 
-COMPARED = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_pss": "MiB"}
-SHOWN = {"throughput": "throughput", "idle_pss": "idle PSS"}
+UNITS = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_private": "MiB"}
+SHOWN = {"idle_private": "private memory"}
 MORE_IS_BETTER = {"throughput"}
+BY_ITSELF = {"idle_private"}  # what a server alone decides, whatever hour its machine had
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,29 @@ class Changes:
     """Whether some interval lies beyond the tolerance, on the worse side, as a whole."""
 
 
+@dataclass(frozen=True)
+class _Change:
+    """One statistic of a trial in both runs."""
+
+    figures: str
+    old: list[float]
+    new: list[float]
+    """Of each round, in logarithms: the statistic itself, or its ratio to the reference of the same round."""
+    relative_to: str
+    """The label of the reference; empty for what needs none."""
+    more_is_better: bool
+
+
 def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> Changes:
     """Each trial label of both runs, statistic by statistic; `tolerance` as 0.05 for 5 %.
 
-    The rounds of two runs are no pairs, so the interval is Welch's (1947), on logarithms.
+    The rounds of a run share its machine's hour, so that figures of two runs differ by more than their rounds do. Each
+    trial is therefore compared by its ratio, round by round, to the run's own reference: the first trial that is the
+    same in both runs. Private memory alone is compared as it is. The rounds of two runs are no pairs: see `shift`.
     """
     before, after = arrange(old), arrange(new)
-    sentences, regressed = [], False
+    reference = _reference(before, after)
+    sentences, regressed, judged = [], False, 0
     for label in before.labels:
         if label not in after.labels:
             sentences.append(f"{label} is in the old run only.")
@@ -46,11 +63,30 @@ def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> C
         one, other = (_loaded_by(run, label) for run in (before, after))
         if one != other:
             sentences.append(f"{label} was loaded by {one} in the old run, and by {other} in the new one.")
-        for sentence, worse in _of_trial(before, after, label, tolerance):
+        if not all(run.finished(label) for run in (before, after)):
+            which = "new" if before.finished(label) else "old"
+            sentences.append(f"{label} cannot be compared: no round of it was finished in the {which} run.")
+            continue
+        for change in _of_trial(before, after, label, reference):
+            sentence, worse = _sentence(change, tolerance)
             sentences.append(sentence)
-            regressed = regressed or worse
+            regressed, judged = regressed or worse, judged + (_why_none(change) == "")
     sentences += [f"{label} is in the new run only." for label in after.labels if label not in before.labels]
+    if judged > 1:
+        sentences.append(
+            f"Each of these {judged} verdicts stands by itself: where nothing changed, one in twenty says that it did."
+        )
     return Changes(sentences, regressed)
+
+
+def _reference(before: Run, after: Run) -> str:
+    """The first trial that both runs have, finished and loaded alike; else empty."""
+    for label in before.labels:
+        if label in after.labels and not _unlike(before, after, label):
+            one, other = (_loaded_by(run, label) for run in (before, after))
+            if one == other and before.finished(label) and after.finished(label):
+                return label
+    return ""
 
 
 def _unlike(before: Run, after: Run, label: str) -> str:
@@ -84,55 +120,94 @@ def _traffic(run: Run) -> Record | None:
     return workload
 
 
-def _of_trial(before: Run, after: Run, label: str, tolerance: float) -> Iterator[tuple[str, bool]]:
-    """(sentence, whether it is a regression) for each statistic that every round of both runs has."""
-    old, new = before.finished(label), after.finished(label)
-    if not old or not new:
-        yield f"{label} cannot be compared: no round of it was finished in the {'new' if old else 'old'} run.", False
-        return
-    names = [name for name in COMPARED if name != "throughput" or is_closed(after.header.get("workload"))]
-    for name in names:
-        one, other = _values(old, name), _values(new, name)
-        if one and other:
-            yield _change(label, name, one, other, tolerance)
+def _of_trial(before: Run, after: Run, label: str, reference: str) -> Iterator[_Change]:
+    """The statistics that every round of both runs has."""
+    for name in UNITS:
+        if name == "throughput" and not _is_of_its_own(after):
+            continue
+        figures = [_values(run.finished(label), name) for run in (before, after)]
+        if not all(figures):
+            continue
+        relative_to = "" if name in BY_ITSELF or label == reference else reference
+        logs = [_relative(run, label, relative_to, name) for run in (before, after)]
+        old, new = (math.exp(typical(np.log(values).tolist())) for values in figures)
+        digits = 0 if name == "idle_private" else 1
+        told = (
+            f"{label}, {SHOWN.get(name, name)}: {old:.{digits}f} → {new:.{digits}f} {UNITS[name]}, {new / old - 1:+.1%}"
+        )
+        judged = name in BY_ITSELF or bool(relative_to)
+        one, other = logs if judged else ([], [])
+        yield _Change(told, one, other, relative_to, name in MORE_IS_BETTER)
 
 
-def _change(label: str, name: str, old: Sequence[float], new: Sequence[float], tolerance: float) -> tuple[str, bool]:
-    before, after = (math.exp(float(np.mean(np.log(values)))) for values in (old, new))
-    digits = 0 if name == "idle_pss" else 1
-    figures = (
-        f"{label}, {SHOWN.get(name, name)}: {before:.{digits}f} → {after:.{digits}f} {COMPARED[name]},"
-        f" {after / before - 1:+.1%}"
-    )
-    fewest = min(len(old), len(new))
-    if fewest < VERDICT_ROUNDS:
-        which = "old" if len(old) == fewest else "new"
-        lacking = f"that needs {VERDICT_ROUNDS} rounds in both runs, and the {which} one has {fewest}"
-        return f"{figures}. No verdict: {lacking}.", False
-    low, high = (math.exp(bound) - 1 for bound in welch(np.log(old), np.log(new)))
-    figures += f" (95 % interval {low:+.1%} to {high:+.1%})"
-    better, worse = (high < 0, low > 0) if name not in MORE_IS_BETTER else (low > 0, high < 0)
-    beyond = low > tolerance if name not in MORE_IS_BETTER else high < -tolerance
-    if beyond:
+def _is_of_its_own(run: Run) -> bool:
+    """Whether throughput says what latency does not: one client's is its latency over again."""
+    workload = run.header.get("workload")
+    return is_closed(workload) and ((workload or {}).get("closed") or {}).get("clients", 1) > 1
+
+
+def _relative(run: Run, label: str, reference: str, name: str) -> list[float]:
+    """Logarithms, of the rounds that both finished where there is a reference."""
+    if not reference:
+        return [math.log(value) for value in _values(run.finished(label), name)]
+    ours, theirs = run.rounds[label], run.rounds[reference]
+    return log_ratios(name, [(ours[n], theirs[n]) for n in sorted(set(ours) & set(theirs))]) or []
+
+
+def _why_none(change: _Change) -> str:
+    """Why there is no verdict; empty where there is one."""
+    if not change.old and not change.new:
+        return (
+            "two hours of a machine are not alike, and this trial is the one that the others are held against; what it"
+            " alone has lost, they seem to have gained"
+        )
+    fewest = min(len(change.old), len(change.new))
+    if fewest >= VERDICT_ROUNDS:
+        return ""
+    which = "old" if len(change.old) == fewest else "new"
+    return f"that needs {VERDICT_ROUNDS} rounds in both runs, and the {which} one has {fewest}"
+
+
+def _sentence(change: _Change, tolerance: float) -> tuple[str, bool]:
+    """(what changed, whether it is a regression)."""
+    if why := _why_none(change):
+        return f"{change.figures}. No verdict: {why}.", False
+    low, high = (math.exp(bound) - 1 for bound in shift(change.old, change.new))
+    than = f"relative to {change.relative_to}, " if change.relative_to else ""
+    figures = f"{change.figures} ({than}95 % interval {low:+.1%} to {high:+.1%})"
+    better, worse = (high < 0, low > 0) if not change.more_is_better else (low > 0, high < 0)
+    if low > tolerance if not change.more_is_better else high < -tolerance:
         return f"{figures}: a regression beyond {tolerance:.1%}.", True
     if worse:
         return f"{figures}: worse, but not certainly by more than {tolerance:.1%}.", False
     return f"{figures}: {'better' if better else 'not separable'}.", False
 
 
-def welch(old: Any, new: Any) -> tuple[float, float]:
-    """The 95 % interval of mean(new) − mean(old), with a variance of its own on each side (Welch 1947).
+def shift(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of how far `new` lies above `old`: all shifts that Mann and Whitney's test does not refute
+    (Annals of Mathematical Statistics 18, 1947; Hodges and Lehmann, the same 34, 1963).
 
-    As SciPy's `ttest_ind(new, old, equal_var=False).confidence_interval()`, but also where all values are equal.
+    It needs no distribution: two runs of the same differ by chance in no more than 5 of 100 cases.
     """
-    change = float(np.mean(new) - np.mean(old))
-    errors = [float(np.var(values, ddof=1)) / len(values) for values in (old, new)]
-    if not any(errors):
-        return change, change
-    weights = (error**2 / (len(values) - 1) for error, values in zip(errors, (old, new), strict=True))
-    freedom = sum(errors) ** 2 / sum(weights)
-    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(errors))
-    return change - half, change + half
+    differences = np.sort(np.subtract.outer(new, old), axis=None)
+    beyond = _left_out(len(old), len(new))
+    return float(differences[beyond]), float(differences[-1 - beyond])
+
+
+@cache
+def _left_out(old: int, new: int) -> int:
+    """How many of the differences between so many values are left out on each side: of values 0, 1, … without ties,
+    those shifts at which the test refutes that they are alike.
+    """
+    from scipy.stats import mannwhitneyu  # takes a second to import, and most commands need none of it
+
+    first, second = np.arange(old), np.arange(new) * old
+    shifts = np.sort(np.subtract.outer(second, first), axis=None) - 0.5
+
+    def is_refuted(shift: float) -> bool:
+        return bool(mannwhitneyu(second - shift, first, method="exact").pvalue <= 1 - CONFIDENCE)
+
+    return bisect_left(shifts[: len(shifts) // 2], True, key=lambda shift: not is_refuted(shift)) - 1
 
 
 def _values(rounds: Sequence[Round], name: str) -> list[float]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from .intervals import estimate
-from .rounds import STATISTICS, Round, Run
+from .intervals import VERDICT_ROUNDS, estimate, further_rounds, told_apart
+from .rounds import DIFFERENCES, RATIOS, Round, Run
 from .statistics import samples_for
 
+MIXED = (0.2, 1.8)  # times 1 − q: where so large a share of the requests is cold, the quantile q falls between the two
 OFFERED = "the offered rate decides it; only a closed loop has a throughput of its own"
 LACKING = {
     "p50": f"needs {samples_for(0.5)} answered requests in each round",
@@ -18,34 +19,101 @@ LACKING = {
     "p99": f"needs {samples_for(0.99)} answered requests in each round",
     "throughput": "needs an answered request in each round",
     "idle_pss": "this system has no /proc",
+    "idle_private": "this system has no /proc",
+    "cold_share": "needs an answered request in each round",
+    "loads_per_request": "loads were not counted",
 }
+Pairs = Sequence[tuple[Round, Round]]
+Comparison = dict[str, Any]
 
 
-def compare(run: Run) -> list[dict[str, Any]]:
+def compare(run: Run) -> list[Comparison]:
     """All pairs of trials: each later trial of the file against each earlier one, for each statistic.
 
-    `{"trial", "against", "rounds", "statistics": {name: estimate}}`; an estimate is that of `intervals.estimate`,
-    with the ratio of `trial` to `against`, or `{"ratio": None, "null_because": sentence}`.
+    `{"trial", "against", "rounds", "statistics": {name: …}, "told": names}`. A statistic is the ratio of `trial` to
+    `against` (`ratio`), or the difference (`difference`), the median over rounds, with `ci95`, `method`, `rounds`,
+    `chance`, `verdict` ("higher", "lower", "not separable"; None below 5 rounds, and for what is not told) and
+    `further_rounds`; or `{"ratio": None, "null_because": sentence}`. The verdicts of all pairs with the first trial
+    hold together with 95 % probability, and so do those of the other pairs.
     """
     pairs = []
     for against, trial in combinations(run.labels, 2):
         ours, theirs = run.rounds[trial], run.rounds[against]
-        both = sorted(set(ours) & set(theirs))
-        statistics = {name: _statistic(run, name, [(ours[n], theirs[n]) for n in both]) for name in STATISTICS}
-        pairs.append({"trial": trial, "against": against, "rounds": len(both), "statistics": statistics})
+        both = [(ours[n], theirs[n]) for n in sorted(set(ours) & set(theirs))]
+        statistics = {name: _statistic(run, name, both) for name in (*RATIOS, *DIFFERENCES)}
+        told = _told(run, both, statistics)
+        pairs.append({"trial": trial, "against": against, "rounds": len(both), "statistics": statistics, "told": told})
+    first = run.labels[0] if run.labels else None
+    _judge(pair for pair in pairs if pair["against"] == first)
+    _judge(pair for pair in pairs if pair["against"] != first)
     return pairs
 
 
-def _statistic(run: Run, name: str, pairs: list[tuple[Round, Round]]) -> dict[str, Any]:
+def _statistic(run: Run, name: str, pairs: Pairs) -> Comparison:
+    key = "ratio" if name in RATIOS else "difference"
     if name == "throughput" and not is_closed(run.header.get("workload")):
-        return _none(OFFERED)
+        return {key: None, "null_because": OFFERED}
     if not pairs:
-        return _none("no round was finished by both")
-    logs = log_ratios(name, pairs)
-    return _none(LACKING[name]) if logs is None else estimate(logs)
+        return {key: None, "null_because": "no round was finished by both"}
+    values = log_ratios(name, pairs) if name in RATIOS else _differences(name, pairs)
+    if values is None:
+        return {key: None, "null_because": LACKING[name]}
+    found = estimate(values)
+    unscaled = math.exp if name in RATIOS else float
+    return {
+        key: unscaled(found["middle"]),
+        "ci95": [unscaled(bound) for bound in found["interval"]] if found["interval"] else None,
+        "method": found["method"],
+        "rounds": len(pairs),
+        "chance": found["chance"],
+        "verdict": None,
+        "further_rounds": VERDICT_ROUNDS - len(pairs) if len(pairs) < VERDICT_ROUNDS else further_rounds(values),
+    }
 
 
-def log_ratios(name: str, pairs: list[tuple[Round, Round]]) -> list[float] | None:
+def _told(run: Run, pairs: Pairs, statistics: Mapping[str, Comparison]) -> list[str]:
+    """The statistics that are told of a pair: of latency a percentile, or else the mean; what one client's throughput
+    says its latency has said; loads tell of caches what cold requests do not.
+    """
+    found = [name for name in ("p50", "p99") if is_known(statistics[name]) and not _is_mixed(name, pairs)]
+    if "p50" not in found and is_known(statistics["mean"]):
+        found.append("mean")
+    clients = ((run.header.get("workload") or {}).get("closed") or {}).get("clients", 1)
+    others = ["idle_pss", *(["throughput"] if clients > 1 else [])]
+    found += [name for name in others if is_known(statistics[name])]
+    return found + [name for name in DIFFERENCES if is_known(statistics[name]) and _is_partial(name, pairs)]
+
+
+def is_known(statistic: Comparison) -> bool:
+    """Whether the rounds support it."""
+    return "null_because" not in statistic
+
+
+def _is_mixed(name: str, pairs: Pairs) -> bool:
+    """Whether, in some round of one of both, the percentile falls between cold and warm requests: on which side is then
+    a matter of a few requests, and it is no figure of either.
+    """
+    low, high = (bound * (1 - {"p50": 0.5, "p99": 0.99}[name]) for bound in MIXED)
+    return any(low <= share <= high for pair in pairs for each in pair if (share := each.statistics["cold_share"]))
+
+
+def _is_partial(name: str, pairs: Pairs) -> bool:
+    """Whether some process loaded for some requests and not for others; all or none is no figure but the strategy."""
+    return any(0 < value < 1 for pair in pairs for each in pair if (value := each.statistics[name]) is not None)
+
+
+def _judge(pairs: Iterable[Comparison]) -> None:
+    """Give each statistic that is told its verdict, all of them together by Holm's procedure."""
+    told = [pair["statistics"][name] for pair in pairs for name in pair["told"]]
+    told = [statistic for statistic in told if statistic["chance"] is not None]
+    for statistic, holds in zip(told, told_apart([each["chance"] for each in told]), strict=True):
+        above = statistic["ratio"] > 1 if "ratio" in statistic else statistic["difference"] > 0
+        statistic["verdict"] = ("higher" if above else "lower") if holds else "not separable"
+        if holds:
+            statistic["further_rounds"] = None
+
+
+def log_ratios(name: str, pairs: Pairs) -> list[float] | None:
     """ln(first / second) of a statistic in each round; None where a round has none."""
     logs = []
     for one, other in pairs:
@@ -56,10 +124,17 @@ def log_ratios(name: str, pairs: list[tuple[Round, Round]]) -> list[float] | Non
     return logs
 
 
+def _differences(name: str, pairs: Pairs) -> list[float] | None:
+    """First − second of a statistic in each round; None where a round has none."""
+    differences = []
+    for one, other in pairs:
+        ours, theirs = one.statistics[name], other.statistics[name]
+        if ours is None or theirs is None:
+            return None
+        differences.append(ours - theirs)
+    return differences
+
+
 def is_closed(workload: Mapping[str, Any] | None) -> bool:
     """Whether clients wait for their answers, as the plain `repetitions` form does, too."""
     return workload is None or bool(workload.get("closed"))
-
-
-def _none(reason: str) -> dict[str, Any]:
-    return {"ratio": None, "null_because": reason}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import is_closed
-from .intervals import VERDICT_ROUNDS, interval
+from .intervals import VERDICT_ROUNDS, interval, typical
 from .prices import HOUR, MIB_PER_GIB, Prices
 from .rounds import Record, Round, Run
 
@@ -66,7 +66,7 @@ class TrialCost:
         return [float(getattr(self.rounds[number], name)) for number in sorted(self.rounds)]
 
     def mean(self, name: str) -> float:
-        return float(np.mean(self.values(name)))
+        return typical(self.values(name))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Intervals of what rounds show, and what they allow to be said. The unit is the round: one server process.
 
-Everything is done on logarithms, so that a ratio and its inverse are treated alike and a machine that
-slows down by a factor shifts every value by the same amount, which pairing by round takes out.
+All of it is about the *median* over rounds, the figure of a typical process: where one process in ten is slow, a
+handful of rounds tells the typical one, and not the mean, which rests on processes that the rounds may not have seen.
+Ratios are taken as logarithms, so that a ratio and its inverse are treated alike and a machine that slows down by a
+factor shifts every value by the same amount, which pairing by round takes out.
 """
 
 from __future__ import annotations
@@ -11,79 +13,108 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import bdtr, stdtrit
 
 from .statistics import mean_interval
 
 CONFIDENCE = 0.95
-VERDICT_ROUNDS = 5  # below, Student's factor is above 3 and a single odd round decides
-BOOTSTRAP_ROUNDS = 10
-RESAMPLES = 9999
-POWER = 0.8  # "would separate" means: in four of five such experiments
+VERDICT_ROUNDS = 5  # below, no interval can be had that is not the range of the values several times over
+POWER = 0.8  # "would tell" means: in four of five such experiments
 MOST_FURTHER = 1000  # rounds; a user who is told more than that learns nothing
+EFFICIENCY = 2 / math.pi  # of the median of normal values, relative to their mean: it takes 1.57 times as many
+BISECTIONS = 40
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """(low, high, method): the 95 % interval of the mean of one value for each round, from 5 rounds on.
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, str]:
+    """(low, high, method): the interval of the median of one value for each round, of 2 or more.
 
-    `t` is Student's. `bootstrap`, from 10 rounds on, is Hesterberg's expanded percentile interval ("What
-    Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 4.2): the
-    percentile interval of n values is too short by about sqrt((n − 1) / n) and by using the normal
-    distribution in place of Student's, so SciPy's bootstrap is asked for the confidence that makes up for
-    both. In tests/test_coverage.py it covers as it should; percentile and BCa at n = 10 do not.
+    `order statistics`: the d-th smallest and the d-th largest value hold the median of any continuous distribution with
+    the probability 1 − 2 P(B < d), where B is binomial (n, 1/2). Between the two d whose probabilities lie on either
+    side of `confidence`, Hettmansperger and Sheather interpolate ("Confidence intervals based on interpolated order
+    statistics", Statistics & Probability Letters 4, 1986). `range`: so few rounds that not even the smallest and the
+    largest value hold the median that often (5 rounds at 95 %: 93.75 %); then it is these, or Student's where that is
+    wider. tests/test_coverage.py counts how often the interval leaves the truth out.
     """
-    if len(values) >= BOOTSTRAP_ROUNDS:
-        return (*_bootstrap(values), "bootstrap")
-    low, high = mean_interval(values, CONFIDENCE) or (math.nan, math.nan)
-    return low, high, "t"
+    ordered = np.sort(np.asarray(values, dtype=float))
+    n = len(ordered)
+    # P(B < d), for each d that leaves a pair of values on either side of the median.
+    held = [1 - 2 * float(bdtr(d - 1, n, 0.5)) for d in range(1, n // 2 + 1)]
+    d = sum(probability >= confidence for probability in held)
+    if not d:
+        low, high = mean_interval(ordered, confidence) or (math.nan, math.nan)
+        return float(min(low, ordered[0])), float(max(high, ordered[-1])), "range"
+    outer, inner = held[d - 1], held[d] if d < len(held) else 0.0
+    share = (outer - confidence) / (outer - inner)
+    weight = (n - d) * share / (d + (n - 2 * d) * share)
+    low = (1 - weight) * ordered[d - 1] + weight * ordered[d]
+    high = (1 - weight) * ordered[n - d] + weight * ordered[n - d - 1]
+    return float(low), float(high), "order statistics"
 
 
-def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    from scipy.stats import bootstrap  # takes a second to import, and most commands need none of it
-
-    result = bootstrap(
-        (np.asarray(values),),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=1000,
-        confidence_level=expanded(len(values)),
-        method="percentile",
-        rng=np.random.default_rng(0),  # the same report from the same samples
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def typical(values: Sequence[float]) -> float:
+    """The median over rounds: what `interval` is about."""
+    return float(np.median(values))
 
 
-def expanded(n: int) -> float:
-    """The confidence to ask a percentile bootstrap of n values for, so that it covers 95 %."""
-    half = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
-    return float(1 - 2 * ndtr(-half))
+def sign(values: Sequence[float], confidence: float = CONFIDENCE) -> int:
+    """1 or −1 where the interval lies on that side of 0, 0 where it holds 0."""
+    low, high, _ = interval(values, confidence)
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def estimate(logs: Sequence[float]) -> dict[str, Any]:
-    """A ratio from one log-ratio for each round: as `comparisons` in summary.json holds it.
-
-    `verdict` is "higher" or "lower" where the whole interval lies beyond 1, else "not separable"; None
-    below 5 rounds. `further_rounds` are those lacking for a verdict, or those that would probably (in four
-    of five cases) separate an effect of the size seen; None where none are needed or over 1000 would be.
+def chance(values: Sequence[float]) -> float:
+    """How often rounds of a true median of 0 would show as much: 1 minus the most confidence at which the interval
+    leaves 0 out (a p-value).
     """
-    rounds, mean = len(logs), float(np.mean(logs))
-    result: dict[str, Any] = {"ratio": math.exp(mean), "ci95": None, "method": None, "rounds": rounds}
-    if rounds < VERDICT_ROUNDS:
-        return result | {"verdict": None, "further_rounds": VERDICT_ROUNDS - rounds}
-    low, high, method = interval(logs)
-    verdict = "higher" if low > 0 else "lower" if high < 0 else "not separable"
-    further = further_rounds(mean, float(np.std(logs, ddof=1)), rounds) if verdict == "not separable" else None
-    result |= {"ci95": [math.exp(low), math.exp(high)], "method": method}
-    return result | {"verdict": verdict, "further_rounds": further}
+    least, most = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if sign(values, middle) else (least, middle)
+    return 1 - least
 
 
-def further_rounds(effect: float, deviation: float, rounds: int) -> int | None:
-    """Rounds beyond `rounds` after which an effect would be separated from 0 with a power of 80 %.
-
-    The usual sample size of a paired t-test: the smallest n with (t(0.975) + t(0.8)) · deviation / sqrt(n)
-    below the effect, both quantiles with n − 1 degrees of freedom. None when that is over 1000 away.
+def told_apart(chances: Sequence[float]) -> list[bool]:
+    """Which of several verdicts hold, so that with 95 % probability none of them is false: Holm's step-down procedure
+    ("A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979).
     """
+    held = [False] * len(chances)
+    for rank, index in enumerate(sorted(range(len(chances)), key=lambda each: chances[each])):
+        if chances[index] > (1 - CONFIDENCE) / (len(chances) - rank):
+            break
+        held[index] = True
+    return held
+
+
+def estimate(values: Sequence[float]) -> dict[str, Any]:
+    """What one value for each round says: `{"middle", "interval", "method", "rounds", "chance"}`; interval and chance
+    are None below 5 rounds.
+    """
+    result: dict[str, Any] = {"middle": typical(values), "interval": None, "method": None, "rounds": len(values)}
+    if len(values) < VERDICT_ROUNDS:
+        return result | {"chance": None}
+    low, high, method = interval(values)
+    return result | {"interval": (low, high), "method": method, "chance": chance(values)}
+
+
+def further_rounds(values: Sequence[float]) -> int | None:
+    """Rounds beyond these after which a difference from 0 as large as it looks would be told with a power of 80 %: one
+    significant digit, for more would be a guess.
+
+    None where none would be told apart within 1000, and where the difference is smaller than its own standard error:
+    what it looks like is then mostly chance. The usual sample size of a paired t-test, divided by the efficiency of a
+    median: the smallest n with (t(0.975) + t(0.8)) · deviation / sqrt(n · 2/π) below the difference.
+    """
+    rounds, difference = len(values), abs(typical(values))
+    deviation = float(np.std(values, ddof=1))
+    if difference * math.sqrt(rounds) <= deviation:
+        return None
     n = np.arange(rounds + 1, rounds + MOST_FURTHER + 1)
-    needed = (stdtrit(n - 1, (1 + CONFIDENCE) / 2) + stdtrit(n - 1, POWER)) * deviation / np.sqrt(n)
-    enough = np.flatnonzero(needed <= abs(effect))
-    return int(enough[0]) + 1 if effect and len(enough) else None
+    needed = (stdtrit(n - 1, (1 + CONFIDENCE) / 2) + stdtrit(n - 1, POWER)) * deviation / np.sqrt(n * EFFICIENCY)
+    enough = np.flatnonzero(needed <= difference)
+    return _one_digit(int(enough[0]) + 1) if len(enough) else None
+
+
+def _one_digit(count: int) -> int:
+    """Rounded up: 7, 40, 300."""
+    scale = int(f"1{'0' * (len(str(count)) - 1)}")
+    return math.ceil(count / scale) * scale

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .intervals import interval
 from .rounds import Record, Round
-from .statistics import mean_interval, median, percentile, samples_for
+from .statistics import median, percentile, samples_for
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -36,13 +37,13 @@ def latencies(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def distribution(rounds: Sequence[Sequence[Record]]) -> dict[str, Any]:
-    """Mean over rounds with its interval, and percentiles over all requests; null ones say why."""
+    """Mean over rounds, with the interval of a typical round, and percentiles over all requests; null ones say why."""
     pooled = [sample["ms"] for each in rounds for sample in each]
     means = [float(np.mean([sample["ms"] for sample in each])) for each in rounds if each]
-    interval = mean_interval(means)
+    bounds = interval(means)[:2] if len(means) > 1 else None
     result: dict[str, Any] = {"mean": float(np.mean(means)) if means else None}
-    result["mean_ci95"] = list(interval) if interval else None
-    why = {} if interval else {"mean_ci95": f"needs 2 rounds, has {len(means)}"}
+    result["mean_ci95"] = list(bounds) if bounds else None
+    why = {} if bounds else {"mean_ci95": f"needs 2 rounds, has {len(means)}"}
     for name, q in PERCENTILES.items():
         result[name] = percentile(pooled, q)
         if result[name] is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .statistics import mean_interval
+from .intervals import interval, typical
 
 LEAK_MIB = 0.2  # growth for each cycle above which memory is said not to come back
 
@@ -16,8 +16,8 @@ def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: fl
     """Share of the weights returned, and growth for each cycle; None where it was not measured.
 
     The first request is the start: what libraries allocate once is not the model's. The slope is that of
-    least squares over a round's cycles; its interval is Student's over rounds. A leak is a slope whose
-    interval lies above 0.2 MiB for each cycle, or, with one round, the slope itself.
+    least squares over a round's cycles, the median over rounds. A leak is a slope whose interval lies above 0.2 MiB for
+    each cycle, or, with one round, the slope itself.
     """
     curves = [_curve(samples) for samples in rounds]
     curves = [curve for curve in curves if len(curve) >= 3]
@@ -25,14 +25,14 @@ def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: fl
         return None
     slopes = [float(np.polyfit(range(len(curve)), curve, 1)[0]) for curve in curves]
     grown = float(np.mean([curve[-1] - curve[0] for curve in curves]))
-    slope, interval = float(np.mean(slopes)), mean_interval(slopes)
+    bounds = interval(slopes)[:2] if len(slopes) > 1 else None
     return {
         "cycles": len(curves[0]) - 1,
         "weights_mib": weights_mib,
         "returned_share": 1 - grown / weights_mib,
-        "slope_mib_per_cycle": slope,
-        "slope_ci95": list(interval) if interval else None,
-        "leaks": (interval[0] if interval else slope) > LEAK_MIB,
+        "slope_mib_per_cycle": typical(slopes),
+        "slope_ci95": list(bounds) if bounds else None,
+        "leaks": (bounds[0] if bounds else typical(slopes)) > LEAK_MIB,
     }
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from .comparison import log_ratios
-from .intervals import VERDICT_ROUNDS, interval
+from .intervals import VERDICT_ROUNDS, interval, typical
 from .rounds import Record, Run, arrange
 
 IN_A_ROW = 3  # rounds after which the intervals must have been narrow; see `precise_enough`
@@ -18,7 +16,7 @@ def precise_enough(records: Sequence[Record], precision: float) -> str | None:
     """A reason to stop, as a sentence with its figures, or None; to be asked after each complete round.
 
     Every ratio of p50 to the first trial's must have a 95 % interval no wider than `precision` of itself
-    (with a single trial: its mean latency over rounds), after each of the latest three complete rounds, the
+    (with a single trial: its mean latency, of a typical round), after each of the latest three complete rounds, the
     first of them the fifth or later. Once would not do: an interval is at its narrowest where the rounds
     happen to look alike, and a run that stops there holds the truth in 92 % of cases only; with three in a
     row it is over 93 % (tests/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
@@ -46,7 +44,7 @@ def reached(run: Run) -> dict[str, float] | None:
 def width(logs: Sequence[float]) -> float:
     """Of the 95 % interval, relative to the estimate: 0.05 for 1.00 (0.98 to 1.03). From 5 rounds on."""
     low, high, _ = interval(logs)
-    return (math.exp(high) - math.exp(low)) / math.exp(float(np.mean(logs)))
+    return (math.exp(high) - math.exp(low)) / math.exp(typical(logs))
 
 
 def _logs(run: Run) -> dict[str, list[float]]:

@@ -15,8 +15,11 @@ from .statistics import percentile
 Record = dict[str, Any]
 OK = 200
 MIB = 1 << 20
-STATISTICS = ("p50", "mean", "p99", "throughput", "idle_pss")
-"""What is compared: one figure for each server process. Milliseconds, answers per second, MiB."""
+RATIOS = ("p50", "mean", "p99", "throughput", "idle_pss", "idle_private")
+DIFFERENCES = ("cold_share", "loads_per_request")
+"""What is compared, one figure for each server process: milliseconds, answers per second and MiB by their ratio, and
+what may be nothing at all by its difference.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,18 @@ class Round:
 
     @cached_property
     def statistics(self) -> dict[str, float | None]:
-        """This process's `STATISTICS`; None what its samples do not support."""
+        """This process's `RATIOS` and `DIFFERENCES`; None what its samples do not support."""
         latencies = [sample["ms"] for sample in self.answered]
-        seconds = self.ended["steady_s"]
+        seconds, loads = self.ended["steady_s"], self.ended.get("steady_loads")
         return {
             "p50": percentile(latencies, 0.5),
             "mean": float(np.mean(latencies)) if latencies else None,
             "p99": percentile(latencies, 0.99),
             "throughput": len(latencies) / seconds if latencies and seconds > 0 else None,
             "idle_pss": self.ended["memory_mib"]["idle_pss"],
+            "idle_private": self.ended["memory_mib"]["idle_private"],
+            "cold_share": sum(bool(s["cold"]) for s in self.answered) / len(latencies) if latencies else None,
+            "loads_per_request": loads / len(self.steady) if loads is not None and self.steady else None,
         }
 
 

@@ -20,7 +20,9 @@ def samples_for(q: float) -> int:
     return math.ceil(round(10 / (1 - q), 6))
 
 
-def mean_interval(rounds: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+def mean_interval(
+    rounds: Sequence[float] | NDArray[np.float64], confidence: float = 0.95
+) -> tuple[float, float] | None:
     """Student's t-interval of the mean of one value for each round; None below two rounds.
 
     The unit is the round, that is the server process: requests within one are correlated.

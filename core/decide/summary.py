@@ -84,6 +84,7 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
         "slo": goodput(rounds, run.header.get("slo") or {}),
         "memory_mib": {key: _mean(record["memory_mib"][key] for record in ended) for key in MEMORY},
         "loads": sum(record["loads"] for record in ended),
+        "loads_per_request": _per_request(rounds),
         "weights_mib": spec["weights_mib"],
         "memory_return": memory_return([each.samples for each in rounds], spec["weights_mib"]),
         "models": run.header["models"],
@@ -106,6 +107,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     listed = list(values)
     known = [value for value in listed if value is not None]
     return float(np.mean(known)) if known and len(known) == len(listed) else None
+
+
+def _per_request(rounds: Sequence[Round]) -> float | None:
+    """Loads of the steady state for each request of it."""
+    loads = [each.ended.get("steady_loads") for each in rounds]
+    sent = sum(len(each.steady) for each in rounds)
+    return sum(count for count in loads if count is not None) / sent if sent and None not in loads else None
 
 
 def _ratio(count: int, seconds: float) -> float | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..quantities import limit
-from .intervals import MOST_FURTHER, VERDICT_ROUNDS
+from .break_even import SAME_MIB
+from .intervals import VERDICT_ROUNDS
 
 Record = Mapping[str, Any]
 
@@ -14,26 +15,24 @@ Record = Mapping[str, Any]
 def compared(summary: Record) -> Iterator[str]:
     """Every trial against the first of the file."""
     trials = {trial["label"]: trial for trial in summary["trials"]}
-    closed = (summary["workload"] or {}).get("closed") or {}
-    lacking = 0
+    lacking = judged = 0
     for pair in summary["comparisons"]:
         one, other = trials[pair["trial"]], trials[pair["against"]]
         if pair["against"] != summary["trials"][0]["label"] or not pair["rounds"]:
             continue
-        statistics = {name: found for name, found in pair["statistics"].items() if found["ratio"] is not None}
-        yield from _latencies(statistics, one, other)
-        if "throughput" in statistics and closed.get("clients", 1) > 1:  # one client's is its latency over again
-            yield _throughput(statistics["throughput"], one, other)
-        if "idle_pss" in statistics:
-            yield _memory(statistics["idle_pss"], one, other)
-        else:
+        for name in pair["told"]:
+            yield _sentence(name, pair["statistics"][name], one, other)
+        if "idle_pss" not in pair["told"]:
             yield f"What memory {one['label']} saves or costs is not known: this system has no /proc."
         lacking = max(lacking, VERDICT_ROUNDS - pair["rounds"])
+        judged += sum(pair["statistics"][name]["verdict"] is not None for name in pair["told"])
     if lacking > 0:
         yield (
             f"These are figures, no verdict: that takes {VERDICT_ROUNDS} rounds that both trials finished,"
             f" {lacking} more than there are (repeats: {VERDICT_ROUNDS})."
         )
+    if judged > 1:
+        yield f"The {judged} verdicts hold together in 95 of 100 runs, and are of a typical process of each strategy."
 
 
 def targets(summary: Record) -> Iterator[str]:
@@ -46,16 +45,29 @@ def targets(summary: Record) -> Iterator[str]:
             name = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
             said = {"met": "meets", "missed": "misses"}.get(target["verdict"])
             start = f"{trial['label']} {said} {name}" if said else f"{trial['label']}, {name}"
-            doubt = "; whether that meets it is not separable" if target["verdict"] == "not separable" else ""
             between = target["share_ci95"]
             within = f" (95 % interval {_share(between[0])} to {_share(between[1])})" if between else ""
             yield (
                 f"{start}: {_share(target['share_within'])} of the requests are within it{within},"
-                f" {_number(target['goodput_rps'])} each second{doubt}."
+                f" {_number(target['goodput_rps'])} each second{_processes(target)}."
             )
-            lacking = max(lacking, target["further_rounds"] or 0)
+            lacking = max(lacking, target["further_rounds"] or 0 if target["verdict"] is None else 0)
     if lacking:
         yield f"Whether a target is met takes {VERDICT_ROUNDS} rounds, {lacking} more than there are."
+
+
+def _processes(target: Record) -> str:
+    """What is known of the processes, which may differ: how many met the target, and what that says of others."""
+    met, rounds, least = target["processes_met"], target["rounds"], target["processes_least"]
+    if target["verdict"] == "met":
+        return f"; each of {rounds} server processes met it, so that at least {least:.0%} of all such processes do"
+    if target["verdict"] != "not settled":
+        return ""
+    if met == rounds:
+        further = target["further_rounds"]
+        more = f"; if no more miss it, about {further} more rounds would" if further else ""
+        return f". That all {rounds} server processes met it does not settle it{more}"
+    return f". {met} of {rounds} server processes met it, which settles nothing: look for what sets the others apart"
 
 
 def ending(summary: Record) -> Iterator[str]:
@@ -69,52 +81,81 @@ def ending(summary: Record) -> Iterator[str]:
         yield f"The precision of {summary['precision']:.1%} was not reached.{found} Raise 'repeats'."
 
 
-def _latencies(statistics: Record, one: Record, other: Record) -> Iterator[str]:
-    for name in ("p50" if "p50" in statistics else "mean", "p99"):
-        if name in statistics:
-            figures = f"{name} {_latency(one, name)} against {_latency(other, name)}"
-            yield _sentence(
-                statistics[name], one, other, figures, "takes {} times as long as", "takes {} of the time of"
-            )
-
-
-def _throughput(found: Record, one: Record, other: Record) -> str:
-    figures = f"{_number(one['throughput_rps'])} against {_number(other['throughput_rps'])} requests/s"
-    verb = "answers {} times as many requests per second as"
-    return _sentence(found, one, other, figures, verb, verb)
-
-
-def _memory(found: Record, one: Record, other: Record) -> str:
-    ours, theirs = one["memory_mib"]["idle_pss"], other["memory_mib"]["idle_pss"]
-    figures = f"PSS between requests {ours:.0f} against {theirs:.0f} MiB"
-    if found["verdict"] in ("higher", "lower"):
-        if abs(ours - theirs) < 1:
-            return f"{one['label']} and {other['label']} hold the same memory: {figures}."
-        more = "more" if ours > theirs else "less"
-        verb = f"holds {abs(ours - theirs):.0f} MiB {more} than"
-        return _sentence(found, one, other, figures, verb, verb)
-    return _sentence(found, one, other, figures, "", "")
-
-
-def _sentence(found: Record, one: Record, other: Record, figures: str, higher: str, lower: str) -> str:
-    """The verdict on one statistic; `higher` and `lower` are verbs with a place for the ratio."""
-    ours, theirs, times = one["label"], other["label"], _times(found["ratio"])
+def _sentence(name: str, found: Record, one: Record, other: Record) -> str:
+    """The verdict on one statistic, with the figures of both and what bounds their ratio or difference."""
+    ours, theirs, figures = one["label"], other["label"], _figures(name, one, other)
+    amount, low, high = _amounts(name, found)
     if found["verdict"] is None:
-        return f"{ours} against {theirs}: {figures}, a ratio of {times} in {_rounds(found['rounds'])}."
-    low, high = found["ci95"]
-    within = f"95 % interval {_times(low)} to {_times(high)}, {found['rounds']} rounds"
+        kind = "ratio" if "ratio" in found else "difference"
+        return f"{ours} against {theirs}: {figures}, a {kind} of {amount} in {_rounds(found['rounds'])}."
+    within = f"95 % interval {low} to {high}, {found['rounds']} rounds"
+    if name == "idle_pss" and _is_same_memory(found, other):
+        return f"{ours} holds the same memory as {theirs}, to a MiB: {figures} ({within})."
     if found["verdict"] != "not separable":
-        verb = higher if found["verdict"] == "higher" else lower
-        ratio = "" if "{}" in verb else f"ratio {times}, "
-        return f"{ours} {verb.format(times)} {theirs}: {figures} ({ratio}{within})."
-    if found["further_rounds"] is None:
-        remedy = (
-            f"Over {MOST_FURTHER} more would be needed; the interval bounds the difference to {low - 1:+.1%} to"
-            f" {high - 1:+.1%}."
-        )
+        verb, is_told = _verb(name, found["verdict"], one, other), "{}" in VERBS.get(name, ("", ""))[0]
+        ratio = "" if is_told else f"{'ratio' if 'ratio' in found else 'difference'} {amount}, "
+        return f"{ours} {verb.format(amount)} {theirs}: {figures} ({ratio}{within})."
+    kind = "ratio" if "ratio" in found else "difference"
+    return f"{ours} and {theirs} are not separable: {figures} ({kind} {amount}, {within}). {_remedy(found)}"
+
+
+VERBS = {  # of a statistic that is higher, and of one that is lower; {} is the ratio
+    "p50": ("takes {} times as long as", "takes {} of the time of"),
+    "mean": ("takes {} times as long on average as", "takes {} of the average time of"),
+    "p99": ("takes {} times as long as", "takes {} of the time of"),
+    "throughput": ("answers {} times as many requests per second as",) * 2,
+    "cold_share": ("has more cold requests than", "has fewer cold requests than"),
+    "loads_per_request": ("loads more often than", "loads less often than"),
+}
+
+
+def _verb(name: str, verdict: str, one: Record, other: Record) -> str:
+    if name != "idle_pss":
+        return VERBS[name][verdict == "lower"]
+    ours, theirs = (each["memory_mib"]["idle_pss"] for each in (one, other))
+    return f"holds {abs(ours - theirs):.0f} MiB {'more' if ours > theirs else 'less'} than"
+
+
+def _is_same_memory(found: Record, other: Record) -> bool:
+    """Whether the whole interval lies within a MiB."""
+    return all(abs(bound - 1) * other["memory_mib"]["idle_pss"] < SAME_MIB for bound in found["ci95"])
+
+
+def _figures(name: str, one: Record, other: Record) -> str:
+    if name in ("p50", "mean", "p99"):
+        return f"{name} {_latency(one, name)} against {_latency(other, name)}"
+    if name == "throughput":
+        return f"{_number(one['throughput_rps'])} against {_number(other['throughput_rps'])} requests/s"
+    if name == "idle_pss":
+        ours, theirs = (each["memory_mib"]["idle_pss"] for each in (one, other))
+        return f"PSS between requests {ours:.0f} against {theirs:.0f} MiB"
+    if name == "cold_share":
+        return f"{one['cold']['share']:.1%} against {other['cold']['share']:.1%} of the requests"
+    return f"{one['loads_per_request']:.3f} against {other['loads_per_request']:.3f} loads for each request"
+
+
+def _amounts(name: str, found: Record) -> tuple[str, str, str]:
+    """The ratio or the difference, and its bounds."""
+    values = [found["ratio" if "ratio" in found else "difference"], *(found["ci95"] or (0.0, 0.0))]
+    if "ratio" in found:
+        first, low, high = map(_times, values)
+    elif name == "cold_share":
+        first, low, high = (f"{value * 100:+.1f} points" for value in values)
     else:
-        remedy = f"About {found['further_rounds']} more would probably separate a difference of this size."
-    return f"{ours} and {theirs} are not separable: {figures} (ratio {times}, {within}). {remedy}"
+        first, low, high = (f"{value:+.3f}" for value in values)
+    return first, low, high
+
+
+def _remedy(found: Record) -> str:
+    """What would tell, where the rounds do not."""
+    low, high = found["ci95"]
+    middle = 1 if "ratio" in found else 0
+    if not low <= middle <= high:
+        return "By itself it would be, but it is one of several verdicts, of which chance makes one look so."
+    if found["further_rounds"] is not None:
+        return f"About {found['further_rounds']} more rounds would tell, if the difference is as large as it looks."
+    bounds = f": it is between {low - 1:+.1%} and {high - 1:+.1%}" if middle else ""
+    return f"The difference is too small against its noise to say how many rounds would tell{bounds}."
 
 
 def _latency(trial: Record, name: str) -> str:

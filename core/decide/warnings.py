@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from .agreement import Answer, answer_of, apart
-from .intervals import VERDICT_ROUNDS, interval
+from .intervals import VERDICT_ROUNDS, interval, typical
 from .rounds import OK, Record, Round, Run, generator
 from .slo import quantile
 from .statistics import percentile, samples_for
@@ -113,7 +113,7 @@ def trend(rounds: Sequence[Round]) -> Iterator[str]:
     if len(logs) < VERDICT_ROUNDS:
         return
     low, high, _ = interval(logs)
-    change = float(np.exp(np.mean(logs))) - 1
+    change = float(np.exp(typical(logs))) - 1
     if low <= 0 <= high or abs(change) <= MATTERS:
         return
     remedy = (
