@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy import stats
 
 from core.decide.changes import changes, shift
@@ -61,8 +60,8 @@ def test_a_slower_hour_is_no_regression() -> None:
     changed = changes(run_at(10), slower, 0.05)
     assert not changed.regressed
     assert changed.sentences[0] == (
-        "reference, p50: 10.0 → 12.5 ms, +25.0%. No verdict: two hours of a machine are not alike, and this trial is the"
-        " one that the others are held against; what it alone has lost, they seem to have gained."
+        "reference, p50: 10.0 → 12.5 ms, +25.0%. No verdict: two hours of a machine are not alike, and this trial is"
+        " the one that the others are held against; what it alone has lost, they seem to have gained."
     )
     assert p50_of(run_at(10), slower)[0].endswith("): not separable.")
 

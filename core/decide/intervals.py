@@ -22,7 +22,7 @@ VERDICT_ROUNDS = 5  # below, no interval can be had that is not the range of the
 POWER = 0.8  # "would tell" means: in four of five such experiments
 MOST_FURTHER = 1000  # rounds; a user who is told more than that learns nothing
 EFFICIENCY = 2 / math.pi  # of the median of normal values, relative to their mean: it takes 1.57 times as many
-BISECTIONS = 40
+BISECTIONS = 20  # to a millionth
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, str]:
