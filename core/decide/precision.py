@@ -9,17 +9,17 @@ from .comparison import log_ratios
 from .intervals import VERDICT_ROUNDS, interval, typical
 from .rounds import Record, Run, arrange
 
-IN_A_ROW = 3  # rounds after which the intervals must have been narrow; see `precise_enough`
+IN_A_ROW = 6  # rounds after which the intervals must have been narrow; see `precise_enough`
 
 
 def precise_enough(records: Sequence[Record], precision: float) -> str | None:
     """A reason to stop, as a sentence with its figures, or None; to be asked after each complete round.
 
     Every ratio of p50 to the first trial's must have a 95 % interval no wider than `precision` of itself
-    (with a single trial: its mean latency, of a typical round), after each of the latest three complete rounds, the
+    (with a single trial: its mean latency, of a typical round), after each of the latest six complete rounds, the
     first of them the fifth or later. Once would not do: an interval is at its narrowest where the rounds
-    happen to look alike, and a run that stops there holds the truth in 92 % of cases only; with three in a
-    row it is over 93 % (tests/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
+    happen to look alike, and a run that stops there holds the truth in 92 % of cases only; with six in a
+    row it is 94 % (tests/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
     it finds a difference in every noise sooner or later; the width does not favour either answer.
     """
     run = arrange(records)
