@@ -1,12 +1,14 @@
 """How often each kind of sentence is wrong, on machines whose truth is known.
 
-`pytest -m slow tests/test_claims.py -s` prints the table of docs/measuring.md. A sentence with a confidence of 95 % may
+`pytest -m slow tests/test_claims.py -s` prints the tables of docs/measuring.md (an hour; CLAIM_RUNS=200 for a try). A sentence with a confidence of 95 % may
 be wrong in 6 of 100 runs; fewer runs leave that more open, by three standard errors.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -19,15 +21,16 @@ from core.decide.changes import changes
 from core.decide.comparison import compare
 from core.decide.economics import Costs, RoundCost, TrialCost
 from core.decide.prices import Prices
-from core.decide.rounds import Round, Run
+from core.decide.rounds import Round, Run, arrange
 from core.decide.slo import goodput
-from tests.machines import MACHINES, many, truth
+from core.decide.warnings import CHECKS, warnings
+from tests.machines import MACHINES, many, quiet, truth
 from tests.priced import UNITS
 from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
 
 WRONG = 0.06
 ROUNDS = (5, 10, 20)
-FEW, MANY = 50, 2000
+FEW, MANY = 50, int(os.environ.get("CLAIM_RUNS", "2000"))
 Claim = Callable[[str, int, np.random.Generator], bool]
 """Whether the sentence is wrong of one run, on that machine, over so many rounds."""
 
@@ -211,3 +214,33 @@ def test_how_often_each_sentence_is_wrong(claim: Claim) -> None:
     row = " | ".join(" / ".join(f"{share:.1%}" for share in found[machine]) for machine in MACHINES)
     print(f"\n| {claim.__name__.replace('_', ' ')} | {row} |", flush=True)
     assert max(share for shares in found.values() for share in shares) <= allowed(MANY)
+
+
+def warned(rounds: int, rng: np.random.Generator) -> set[str]:
+    """The kinds of warnings of a quiet machine, whose requests differ by 10 %."""
+    level = quiet(rng, rounds, 1)
+    latencies = 10 * np.exp(level + rng.normal(0, 0.1, (rounds, 40)))
+    records = run_with({"a": latencies.tolist()})
+    for record in records:
+        if record["kind"] == "sample":
+            record["score"] = 0.9 + 0.01 * (record["ms"] % 1)  # a model that does not answer the same to all
+            record["text"] = int(record["ms"] * 1e6) % 1000
+    return {each["kind"] for each in warnings(arrange(records))}
+
+
+def false_alarms(rounds: int, runs: int) -> Counter[str]:
+    rng = np.random.default_rng(20260101)
+    return Counter(kind for _ in range(runs) for kind in warned(rounds, rng))
+
+
+def test_a_quiet_machine_is_rarely_warned_of() -> None:
+    found = false_alarms(5, 4 * FEW)
+    assert max(found.values(), default=0) / (4 * FEW) <= allowed(4 * FEW), found
+
+
+@pytest.mark.slow
+def test_how_often_each_warning_is_false() -> None:
+    found = {rounds: false_alarms(rounds, MANY) for rounds in ROUNDS}
+    for kind in CHECKS:
+        print(f"\n| {kind} | {' / '.join(f'{found[rounds][kind] / MANY:.1%}' for rounds in ROUNDS)} |", flush=True)
+        assert max(found[rounds][kind] for rounds in ROUNDS) / MANY <= allowed(MANY)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from .intervals import VERDICT_ROUNDS, estimate, further_rounds, told_apart
+from .intervals import VERDICT_ROUNDS, chance, further_rounds, interval, told_apart, typical
 from .rounds import DIFFERENCES, RATIOS, Round, Run
 from .statistics import samples_for
 
@@ -24,6 +24,8 @@ LACKING = {
     "loads_per_request": "loads were not counted",
 }
 Pairs = Sequence[tuple[Round, Round]]
+Values = list[float] | None
+"""Of each round; None where a round has none."""
 Comparison = dict[str, Any]
 
 
@@ -40,8 +42,9 @@ def compare(run: Run) -> list[Comparison]:
     for against, trial in combinations(run.labels, 2):
         ours, theirs = run.rounds[trial], run.rounds[against]
         both = [(ours[n], theirs[n]) for n in sorted(set(ours) & set(theirs))]
-        statistics = {name: _statistic(run, name, both) for name in (*RATIOS, *DIFFERENCES)}
-        told = _told(run, both, statistics)
+        values = {name: _values(name, both) for name in (*RATIOS, *DIFFERENCES)}
+        told = _told(run, both, values)
+        statistics = {name: _statistic(run, name, values[name], is_told=name in told) for name in values}
         pairs.append({"trial": trial, "against": against, "rounds": len(both), "statistics": statistics, "told": told})
     first = run.labels[0] if run.labels else None
     _judge(pair for pair in pairs if pair["against"] == first)
@@ -49,44 +52,36 @@ def compare(run: Run) -> list[Comparison]:
     return pairs
 
 
-def _statistic(run: Run, name: str, pairs: Pairs) -> Comparison:
-    key = "ratio" if name in RATIOS else "difference"
+def _values(name: str, pairs: Pairs) -> Values:
+    """Of each round: the logarithm of the ratio, or the difference."""
+    return log_ratios(name, pairs) if name in RATIOS else _differences(name, pairs)
+
+
+def _statistic(run: Run, name: str, values: Values, *, is_told: bool) -> Comparison:
+    key, unscaled = ("ratio", math.exp) if name in RATIOS else ("difference", float)
     if name == "throughput" and not is_closed(run.header.get("workload")):
         return {key: None, "null_because": OFFERED}
-    if not pairs:
-        return {key: None, "null_because": "no round was finished by both"}
-    values = log_ratios(name, pairs) if name in RATIOS else _differences(name, pairs)
-    if values is None:
-        return {key: None, "null_because": LACKING[name]}
-    found = estimate(values)
-    unscaled = math.exp if name in RATIOS else float
-    return {
-        key: unscaled(found["middle"]),
-        "ci95": [unscaled(bound) for bound in found["interval"]] if found["interval"] else None,
-        "method": found["method"],
-        "rounds": len(pairs),
-        "chance": found["chance"],
-        "verdict": None,
-        "further_rounds": VERDICT_ROUNDS - len(pairs) if len(pairs) < VERDICT_ROUNDS else further_rounds(values),
-    }
+    if not values:
+        return {key: None, "null_because": LACKING[name] if values is None else "no round was finished by both"}
+    result: Comparison = {key: unscaled(typical(values)), "ci95": None, "method": None, "rounds": len(values)}
+    result |= {"chance": None, "verdict": None, "further_rounds": VERDICT_ROUNDS - len(values)}
+    if len(values) < VERDICT_ROUNDS:
+        return result
+    low, high, method = interval(values)
+    result |= {"ci95": [unscaled(low), unscaled(high)], "method": method}
+    return result | {"chance": chance(values) if is_told else None, "further_rounds": further_rounds(values)}
 
 
-def _told(run: Run, pairs: Pairs, statistics: Mapping[str, Comparison]) -> list[str]:
+def _told(run: Run, pairs: Pairs, values: Mapping[str, Values]) -> list[str]:
     """The statistics that are told of a pair: of latency a percentile, or else the mean; what one client's throughput
     says its latency has said; loads tell of caches what cold requests do not.
     """
-    found = [name for name in ("p50", "p99") if is_known(statistics[name]) and not _is_mixed(name, pairs)]
-    if "p50" not in found and is_known(statistics["mean"]):
+    found = [name for name in ("p50", "p99") if values[name] and not _is_mixed(name, pairs)]
+    if "p50" not in found and values["mean"]:
         found.append("mean")
     clients = ((run.header.get("workload") or {}).get("closed") or {}).get("clients", 1)
-    others = ["idle_pss", *(["throughput"] if clients > 1 else [])]
-    found += [name for name in others if is_known(statistics[name])]
-    return found + [name for name in DIFFERENCES if is_known(statistics[name]) and _is_partial(name, pairs)]
-
-
-def is_known(statistic: Comparison) -> bool:
-    """Whether the rounds support it."""
-    return "null_because" not in statistic
+    found += [name for name in ("idle_pss", *(["throughput"] if clients > 1 else [])) if values[name]]
+    return found + [name for name in DIFFERENCES if values[name] and _is_partial(name, pairs)]
 
 
 def _is_mixed(name: str, pairs: Pairs) -> bool:
@@ -113,7 +108,7 @@ def _judge(pairs: Iterable[Comparison]) -> None:
             statistic["further_rounds"] = None
 
 
-def log_ratios(name: str, pairs: Pairs) -> list[float] | None:
+def log_ratios(name: str, pairs: Pairs) -> Values:
     """ln(first / second) of a statistic in each round; None where a round has none."""
     logs = []
     for one, other in pairs:
@@ -124,7 +119,7 @@ def log_ratios(name: str, pairs: Pairs) -> list[float] | None:
     return logs
 
 
-def _differences(name: str, pairs: Pairs) -> list[float] | None:
+def _differences(name: str, pairs: Pairs) -> Values:
     """First − second of a statistic in each round; None where a round has none."""
     differences = []
     for one, other in pairs:

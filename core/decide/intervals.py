@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import bdtr, stdtrit
@@ -37,9 +36,8 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
-    # P(B < d), for each d that leaves a pair of values on either side of the median.
-    held = [1 - 2 * float(bdtr(d - 1, n, 0.5)) for d in range(1, n // 2 + 1)]
-    d = sum(probability >= confidence for probability in held)
+    held = 1 - 2 * bdtr(np.arange(n // 2), n, 0.5)  # by d − 1: how often that pair of values holds the median
+    d = int(np.count_nonzero(held >= confidence))
     if not d:
         low, high = mean_interval(ordered, confidence) or (math.nan, math.nan)
         return float(min(low, ordered[0])), float(max(high, ordered[-1])), "range"
@@ -83,17 +81,6 @@ def told_apart(chances: Sequence[float]) -> list[bool]:
             break
         held[index] = True
     return held
-
-
-def estimate(values: Sequence[float]) -> dict[str, Any]:
-    """What one value for each round says: `{"middle", "interval", "method", "rounds", "chance"}`; interval and chance
-    are None below 5 rounds.
-    """
-    result: dict[str, Any] = {"middle": typical(values), "interval": None, "method": None, "rounds": len(values)}
-    if len(values) < VERDICT_ROUNDS:
-        return result | {"chance": None}
-    low, high, method = interval(values)
-    return result | {"interval": (low, high), "method": method, "chance": chance(values)}
 
 
 def further_rounds(values: Sequence[float]) -> int | None:
