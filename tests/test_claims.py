@@ -1,7 +1,8 @@
 """How often each kind of sentence is wrong, on machines whose truth is known.
 
-`pytest -m slow tests/test_claims.py -s` prints the tables of docs/measuring.md (an hour; CLAIM_RUNS=200 for a try). A sentence with a confidence of 95 % may
-be wrong in 6 of 100 runs; fewer runs leave that more open, by three standard errors.
+`pytest -m slow tests/test_claims.py -s` prints the tables of docs/measuring.md (an hour; CLAIM_RUNS=200 for a
+try). A sentence with a confidence of 95 % may be wrong in 6 of 100 runs; fewer runs leave that more open, by three
+standard errors.
 """
 
 from __future__ import annotations
