@@ -37,7 +37,7 @@ def drifting(rng: np.random.Generator, rounds: int, trials: int) -> Effects:
     it is in the run's typical hour.
     """
     drift = np.cumsum(rng.normal(0.004, 0.03, rounds * trials)).reshape(rounds, trials)
-    return symmetric(rng, rounds, trials) + rng.permuted(drift - np.median(drift), axis=1)
+    return np.asarray(symmetric(rng, rounds, trials) + rng.permuted(drift - np.median(drift), axis=1))
 
 
 MACHINES: dict[str, Machine] = {
