@@ -134,6 +134,7 @@ class Cost(BaseModel):
         Field(description="peak: the most that was held, all the time; size: the smallest of 'sizes' that holds it"),
     ] = "average"
     sizes: Annotated[list[BilledSize], Field(description="of billing: size, from the smallest")] = []
+    trifle: Annotated[float, Field(ge=0, allow_inf_nan=False, description="a month; less is not worth deciding")] = 1.0
 
     @model_validator(mode="before")
     @classmethod

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "conformance": BASE | {"memory", "models", "plugins", "residency"},
     "core": BASE,
     "strategies": set(),
-    "command_line": {"choices"},
+    "command_line": {"choices", "quantities"},
     "results": {"errors", "bench", "decide", "report"},
     "runner": {"command_line", "conformance", "errors", "plugins", "bench", "decide", "report", "results", "simulate"}
     | {"terminal"},

@@ -44,7 +44,8 @@ class Prices:
     def of(cls, cost: Mapping[str, Any]) -> Prices:
         """From the `cost` of a run's record."""
         sizes = (Size(each["memory"] / BYTES_PER_MIB, each["cpu"], each["hour"]) for each in cost.get("sizes", ()))
-        return cls(**{**cost, "sizes": tuple(sizes)})
+        stated = {key: value for key, value in cost.items() if key != "trifle"}  # which is no price
+        return cls(**{**stated, "sizes": tuple(sizes)})
 
     @property
     def loads_from(self) -> str:
