@@ -41,6 +41,8 @@ class Wanted:
     tolerance: float = 0.05
     exit_on_slo: bool = False
     """Whether a target that is not met is a failure."""
+    rate: float | None = None
+    """Of requests, a second, for which the card is to answer in place of the run's."""
 
 
 def write_run(folder: Path, wanted: Wanted) -> bool:
@@ -49,7 +51,7 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
 
     Raises ResultsError.
     """
-    records = read_records(folder)
+    records = _at_rate(read_records(folder), wanted.rate)
     summary = _summary(folder, records)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
@@ -111,6 +113,11 @@ def baseline(folder: Path | None) -> list[Record] | None:
     except ResultsError as error:
         raise FileError(f"--compare: {error}") from error
     return records
+
+
+def _at_rate(records: list[Record], rate: float | None) -> list[Record]:
+    """With that rate in place of the run's own, where one is wanted."""
+    return records if rate is None else [records[0] | {"rate": rate}, *records[1:]]
 
 
 def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:

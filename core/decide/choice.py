@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from ..quantities import limit
 from .economics import TrialCost
-from .slo import quantile
 
 Pair = Mapping[str, Any]
 
@@ -32,14 +31,15 @@ class Contenders:
 
 
 def left_out(trial: Mapping[str, Any]) -> str:
-    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be."""
+    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be, and that is where
+    nobody can tell whether it meets a target, too.
+    """
     if trial["errors"]:
         return f"answered {trial['errors']} requests with an error"
     if not trial["labels_agree"]:
         return "gave answers that differ from the others'"
     for target in trial["slo"]:
-        short = target["share_within"] is not None and target["share_within"] < quantile(target["percentile"])
-        if target["verdict"] == "missed" or short:
+        if target["verdict"] == "missed":
             return f"misses {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
     return ""
 
@@ -71,6 +71,11 @@ def _other(label: str, pair: Pair) -> str:
 def _loses(label: str, pair: Pair) -> bool:
     """Whether the other one is cheaper at every rate, as far as the rounds tell."""
     return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
+
+
+def is_told(pair: Pair) -> bool:
+    """Whether the rounds tell which of both is cheaper at low rates, and which at high ones."""
+    return pair.get("settled", True) and None not in (pair["cheaper_below"], pair["cheaper_above"])
 
 
 def costs_the_same(pair: Pair) -> bool:
