@@ -22,6 +22,7 @@ from .report.html import report
 from .report.plan import plan_text
 from .report.table import footnotes, table
 from .report.waterfall import waterfall
+from .simulate.bursts import bursts
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what a record of another form leads to
 ENVIRONMENT = "environment.json"
@@ -52,7 +53,7 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
     Raises ResultsError.
     """
     records = _at_rate(read_records(folder), wanted.rate)
-    summary = _summary(folder, records)
+    summary = _with_bursts(_summary(folder, records), records)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
@@ -125,6 +126,17 @@ def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:
         return summarise(records)
     except BROKEN as error:
         raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
+
+
+def _with_bursts(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """With what the card has to say of callers in bursts, below what it says of its flip."""
+    found, card = bursts(arrange(records), summary), summary["card"]
+    sentences = list(card["sentences"])
+    if found is not None:
+        flips = [flip["sentence"] for flip in card["flips"] if flip["what"] == "rate"]
+        last = max((i for i, sentence in enumerate(sentences) if sentence in flips), default=-1)
+        sentences.insert(last + 1, found["sentence"])
+    return summary | {"card": card | {"sentences": sentences, "bursts": found}}
 
 
 def _changed(folder: Path, records: list[Record], wanted: Wanted) -> Changes | None:

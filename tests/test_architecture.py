@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "core": BASE,
     "strategies": set(),
     "command_line": {"choices", "quantities"},
-    "results": {"errors", "bench", "decide", "report"},
+    "results": {"errors", "bench", "decide", "report", "simulate"},
     "runner": {"command_line", "conformance", "errors", "plugins", "bench", "decide", "report", "results", "simulate"}
     | {"terminal"},
 }
