@@ -71,14 +71,14 @@ class Evidence:
         """What is not worth deciding, a month."""
         return float(self.summary["cost"].get("trifle", TRIFLE))
 
-    def is_quicker(self, one: str, other: str, statistic: str = "p50") -> bool:
-        """Whether the rounds separate them."""
+    def is_quicker(self, one: str, other: str) -> bool:
+        """Whether the rounds separate their p50, or their means where nothing is told of that."""
         wanted = {(one, other): "lower", (other, one): "higher"}
-        return any(
-            pair["statistics"][statistic].get("verdict") == verdict
-            for pair in self.summary["comparisons"]
-            if (verdict := wanted.get((pair["trial"], pair["against"])))
-        )
+        for pair in self.summary["comparisons"]:
+            if verdict := wanted.get((pair["trial"], pair["against"])):
+                told = [pair["statistics"][name].get("verdict") for name in ("p50", "mean")]
+                return next((each for each in told if each is not None), None) == verdict
+        return False
 
     @property
     def eligible(self) -> list[TrialCost]:
@@ -146,7 +146,7 @@ def longer(evidence: Evidence, slow: str, quick: str) -> str:
 def fastest(evidence: Evidence, labels: Sequence[str], preferred: str | None = None) -> str:
     """The one of the least mean latency, but the `preferred` one where the rounds do not tell that it is slower."""
     least = min(labels, key=lambda label: evidence.trial(label)["latency_ms"]["mean"])
-    slower = preferred not in labels or evidence.is_quicker(least, str(preferred), "mean")
+    slower = preferred not in labels or evidence.is_quicker(least, str(preferred))
     return least if slower else str(preferred)
 
 
@@ -155,7 +155,7 @@ def why_the_fastest(evidence: Evidence, label: str, others: Sequence[str], most:
     where they cost the same in proportion.
     """
     means = {each: evidence.trial(each)["latency_ms"]["mean"] for each in (label, *others)}
-    slower = [each for each in others if evidence.is_quicker(label, each, "mean")]
+    slower = [each for each in others if evidence.is_quicker(label, each)]
     figures = [f"{milliseconds(means[each])} under {each}" for each in slower]
     against = f", against {listed(figures)}" if figures else ""
     alike = [f"{each} ({milliseconds(means[each])})" for each in others if each not in slower]

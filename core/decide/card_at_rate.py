@@ -163,7 +163,7 @@ def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[Tr
     against = [other for i, other in enumerate(dearer) if i == 0 or other.label == simple]
     told = []
     for other in against:
-        amount = number(saving(evidence.cost(label), other, traffic.hourly).mean)
+        amount = number(saving(evidence.cost(label), other, traffic.hourly).typical)
         told.append(f"{amount} against {other.label}{', which keeps its models' if other.label == simple else ''}")
     return [f"In a month it saves {listed(told)}."] if told else []
 
@@ -187,7 +187,7 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
     if not best.is_line:
         return
     lines = contenders([trial for trial in ranked if trial.is_line], evidence.pairs).trials
-    segments = cheapest_by_rate(lines if best in lines else [best, *lines])
+    segments = cheapest_by_rate(lines if best in lines else [best, *lines], evidence.pairs)
     here = next((i for i, segment in enumerate(segments) if segment.start <= at < segment.end), None)
     if here is None or segments[here].label != best.label:
         return
@@ -216,5 +216,5 @@ def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialC
 
 def _bill(traffic: Traffic, trial: TrialCost, price: float) -> Bill:
     """For each answer."""
-    gib_hours = float(np.mean([traffic.gib_hours(each) for each in trial.rounds.values()]))
+    gib_hours = float(np.median([traffic.gib_hours(each) for each in trial.rounds.values()]))
     return Bill(trial.label, gib_hours, traffic.million(traffic.month(trial)) / MILLION - gib_hours * price)

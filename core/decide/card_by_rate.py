@@ -44,7 +44,7 @@ def advise_by_rate(evidence: Evidence) -> Advice:
     """Recommends something for every rate at which it is settled, up to what was answered."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     found = contenders(lines, evidence.pairs)
-    segments = cheapest_by_rate(found.trials)
+    segments = cheapest_by_rate(found.trials, evidence.pairs)
     advice = Advice(notes=[*found.sentences, *evidence.excluded, *gaps(evidence), *back_to_back(evidence)])
     if not segments:
         advice.answer = ["There is nothing to recommend."]
@@ -167,7 +167,7 @@ def _saves(evidence: Evidence, label: str, other: str, rates: Segment) -> str:
     """In a month, from one end of the rates to the other."""
     told = []
     for edge in rates[1:]:
-        amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).mean
+        amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
         told.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'where nobody asks'}")
     return f"Against {other}, {label} saves {listed(told)}."
 
@@ -193,8 +193,8 @@ def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
     else:
         interval = between(evidence.pair(low.label, high.label)["ci95"])
         rates = f"From {number(below.start)} to" if below.start else "Below"
-        less = number(saving(low, high, at(below.start)).mean)
-        more = number(saving(high, low, at(above.end)).mean)
+        less = number(saving(low, high, at(below.start)).typical)
+        more = number(saving(high, low, at(above.end)).typical)
         sentence = (
             f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
             f" {high.label} is, by ever more: {more} a month at {rate(above.end)}."

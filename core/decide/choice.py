@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from ..quantities import limit
@@ -80,11 +80,14 @@ def is_told(pair: Pair) -> bool:
 
 def costs_the_same(pair: Pair) -> bool:
     """At every rate, as far as the rounds tell."""
-    return pair["rate_per_hour"] is None and pair["cheaper_below"] is None and bool(pair["rounds"])
+    known = (pair["rate_per_hour"], pair["cheaper_below"], pair["cheaper_above"])
+    return known == (None, None, None) and bool(pair["rounds"])
 
 
-def cheapest_by_rate(trials: Sequence[TrialCost]) -> list[Segment]:
-    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps."""
+def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) -> list[Segment]:
+    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps. Two meet at
+    the break-even rate of their pair, where that is known.
+    """
     edges = {0.0, *(trial.capacity for trial in trials if trial.capacity is not None)}
     for one, other in combinations(trials, 2):
         more = one.mean("holding") - other.mean("holding")
@@ -103,6 +106,12 @@ def cheapest_by_rate(trials: Sequence[TrialCost]) -> list[Segment]:
             segments[-1] = segments[-1]._replace(end=end)
         else:
             segments.append(Segment(label, start, end))
+    known = {frozenset((pair["trial"], pair["against"])): pair["rate_per_hour"] for pair in pairs}
+    capacities = {trial.label: trial.capacity for trial in trials}
+    for i, (below, above) in enumerate(pairwise(segments)):
+        even = known.get(frozenset((below.label, above.label)))
+        if even is not None and below.end != capacities[below.label] and segments[i].start < even < above.end:
+            segments[i], segments[i + 1] = segments[i]._replace(end=even), above._replace(start=even)
     return segments
 
 

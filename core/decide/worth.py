@@ -20,11 +20,12 @@ Hourly = Callable[[RoundCost], float]
 
 
 class Saving(NamedTuple):
-    """What one trial saves against another in a month under some traffic, with its 95 % interval over the rounds that
-    both finished, which is without bounds where those are too few.
+    """What one trial saves against another in a month under some traffic, with its 95 % interval, which is without
+    bounds where there are too few rounds.
     """
 
-    mean: float
+    typical: float
+    """The median over the rounds that both finished."""
     low: float
     high: float
     cost: float
@@ -55,12 +56,12 @@ def saving(trial: TrialCost, other: TrialCost, hourly: Hourly) -> Saving:
     """What `trial` saves against `other`."""
     values = differences(trial, other, hourly)
     low, high = interval(values)[:2] if len(values) >= VERDICT_ROUNDS else (-math.inf, math.inf)
-    return Saving(float(np.mean(values)) if values else math.nan, low, high, monthly(trial, hourly))
+    return Saving(float(np.median(values)) if values else math.nan, low, high, monthly(trial, hourly))
 
 
 def monthly(trial: TrialCost, hourly: Hourly) -> float:
-    """What it costs in a month, the mean over its rounds."""
-    return MONTH * float(np.mean([hourly(each) for each in trial.rounds.values()]))
+    """What it costs in a month in a typical round."""
+    return MONTH * float(np.median([hourly(each) for each in trial.rounds.values()]))
 
 
 def differences(trial: TrialCost, other: TrialCost, hourly: Hourly) -> list[float]:
