@@ -75,7 +75,7 @@ def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture
     place = card["sentences"].index(card["bursts"]["sentence"])
     assert card["sentences"][place - 1].startswith("Below 1,600 requests an hour on-demand is cheaper")
     assert card["bursts"]["sentence"].startswith(
-        "Callers in bursts (simulated, with a squared coefficient of variation of 8) wait "
+        "Callers in bursts (simulated, with a squared coefficient of variation of 8) wait on average "
     )
     assert "more under on-demand than under persistent at half of that rate, where" in card["bursts"]["sentence"]
     assert card["bursts"]["sentence"] in capsys.readouterr().out

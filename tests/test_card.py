@@ -42,8 +42,8 @@ def test_without_traffic_it_says_below_and_above_which_rate() -> None:
     # 100 MiB for 730 hours; and 0.05 core seconds for each of 34 000 requests more, in each of these hours.
     assert second == (
         "Below 2,000 requests an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a"
-        " caller who finds nobody before it waits 38 ms longer. Above, persistent is, by ever more: 1,240,000 a month"
-        " at 36,000 requests an hour (10 a second)."
+        " caller who finds nobody before it waits 38 ms longer on average. Above, persistent is, by ever more: "
+        "1,240,000 a month at 36,000 requests an hour (10 a second)."
     )
     assert target == (
         "Where p50 must be below 48 ms, on-demand will not do, whatever it costs: take persistent, which does down to"
@@ -159,7 +159,7 @@ def test_with_traffic_it_recommends_for_that_rate() -> None:
     assert {flip["what"]: flip["to"] for flip in dear["flips"]} == dict.fromkeys(
         ("rate", "memory price", "latency target"), "persistent"
     )
-    assert "it costs your callers 38 ms each" in dear["sentences"][1]
+    assert "it costs your callers 38 ms each on average" in dear["sentences"][1]
 
 
 def at_rate(per_hour: float, trials: Any = TWO, ms: Any = SLOW, **changes: Any) -> Any:

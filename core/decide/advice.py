@@ -139,8 +139,8 @@ def longer(evidence: Evidence, slow: str, quick: str) -> str:
         return ""
     more = milliseconds(means[0] - means[1])
     if evidence.summary["workload"]:
-        return f"; it costs your callers {more} each"
-    return f"; a caller who finds nobody before it waits {more} longer"
+        return f"; it costs your callers {more} each on average"
+    return f"; a caller who finds nobody before it waits {more} longer on average"
 
 
 def fastest(evidence: Evidence, labels: Sequence[str], preferred: str | None = None) -> str:

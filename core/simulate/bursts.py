@@ -145,7 +145,7 @@ def _described(pair: Pair, even: Mapping[str, Any], at: float, *, half: bool) ->
         flips = f"for both it flips {_at(flip)}"
     sentence = (
         f"Callers in bursts (simulated, with a squared coefficient of variation of {BURSTS.gamma:g}) wait"
-        f" {_waits(longer)} under {even['cheaper_below']} than under {even['cheaper_above']} at"
+        f" on average {_waits(longer)} under {even['cheaper_below']} than under {even['cheaper_above']} at"
         f" {'half of that rate' if half else rate(at)}, where callers who come one by one wait {_waits(alone)};"
         f" {flips}."
     )
