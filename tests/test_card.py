@@ -42,8 +42,8 @@ def test_without_traffic_it_says_below_and_above_which_rate() -> None:
     # 100 MiB for 730 hours; and 0.05 core seconds for each of 34 000 requests more, in each of these hours.
     assert second == (
         "Below 2,000 requests an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a"
-        " caller who finds nobody before it waits 38 ms longer on average. Above, persistent is, by ever more: "
-        "1,240,000 a month at 36,000 requests an hour (10 a second)."
+        " caller who finds nobody before it waits 38 ms longer on average. Above, persistent is, and saves more the"
+        " more is asked: 1,240,000 a month at 36,000 requests an hour (10 a second)."
     )
     assert target == (
         "Where p50 must be below 48 ms, on-demand will not do, whatever it costs: take persistent, which does down to"
@@ -277,6 +277,22 @@ def test_a_target_that_is_not_settled_is_neither_met_nor_missed(workload: Any) -
     doubt = "Whether persistent meets p95 ≤ 20 ms is not settled."
     assert doubt in found["sentences"]
     assert not any("it misses" in sentence for sentence in found["sentences"])
+
+
+def test_what_is_saved_against_the_simplest_is_told() -> None:
+    """That is the one under which no request waited for a load, whatever it is called."""
+    records = costing({"a": KEPT, "b": [(400.0, 0.005)] * 5, "c": [(450.0, 0.006)] * 5})
+    cold = [
+        record | {"cold": True} if record["kind"] == "sample" and record["trial"] in "bc" else record
+        for record in records
+    ]
+    for found in (card_of(cold), card_of([cold[0] | {"rate": 10.0}, *cold[1:]])):
+        assert (found["recommended"], found["runner_up"]) == ("b", "c")
+    assert "In a month it saves 62,800 against c and 204,000 against a, which keeps its models." in found["sentences"]
+    assert (
+        "Against a, which keeps its models, b saves 73,000 a month where nobody asks and 204,000 a month at 36,000"
+        " requests an hour (10 a second)." in card_of(cold)["sentences"]
+    )
 
 
 def test_of_which_requests_the_processor_time_is() -> None:

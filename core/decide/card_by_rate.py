@@ -160,16 +160,16 @@ def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
     for side in sides:
         simple = simplest(evidence, side.label)
         if simple is not None and simple not in [each.label for each in sides]:
-            yield f"{_saves(evidence, side.label, simple, Segment(*side[:3]))} It is the simplest: it keeps its models."
+            yield _saves(evidence, side.label, simple, Segment(*side[:3]), ", which keeps its models,")
 
 
-def _saves(evidence: Evidence, label: str, other: str, rates: Segment) -> str:
+def _saves(evidence: Evidence, label: str, other: str, rates: Segment, aside: str = ",") -> str:
     """In a month, from one end of the rates to the other."""
     told = []
     for edge in rates[1:]:
         amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
         told.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'where nobody asks'}")
-    return f"Against {other}, {label} saves {listed(told)}."
+    return f"Against {other}{aside} {label} saves {listed(told)}."
 
 
 def _where(side: Side) -> str:
@@ -197,7 +197,7 @@ def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
         more = number(saving(high, low, at(above.end)).typical)
         sentence = (
             f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
-            f" {high.label} is, by ever more: {more} a month at {rate(above.end)}."
+            f" {high.label} is, and saves more the more is asked: {more} a month at {rate(above.end)}."
         )
     return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
 

@@ -24,6 +24,7 @@ BURSTS = Gamma(gamma=8)
 REQUESTS = {"bursts": 2000, "constant": 200}  # the latter come one by one, and are all alike
 SEED = 0
 STEPS, CLOSE = 6, 0.02  # of the search for a flip; it ends where both costs differ by no more than that share
+SAME = 0.05  # of a rate: the simulator knows no more
 WIDEST = 16.0  # times what the card says, or as small a part of it: where a flip is looked for
 
 
@@ -140,14 +141,11 @@ def _described(pair: Pair, even: Mapping[str, Any], at: float, *, half: bool) ->
     """`half`: of the rate at which the card flips."""
     longer, alone = (pair.longer_ms(at, kind) for kind in (BURSTS, "constant"))
     flip, alone_flip = (pair.flip(even["rate_per_hour"], kind) for kind in (BURSTS, "constant"))
-    flips = f"for them it flips {_at(flip)}, for the others {_at(alone_flip)}"
-    if _at(flip) == _at(alone_flip):
-        flips = f"for both it flips {_at(flip)}"
     sentence = (
         f"Callers in bursts (simulated, with a squared coefficient of variation of {BURSTS.gamma:g}) wait"
         f" on average {_waits(longer)} under {even['cheaper_below']} than under {even['cheaper_above']} at"
-        f" {'half of that rate' if half else rate(at)}, where callers who come one by one wait {_waits(alone)};"
-        f" {flips}."
+        f" {'half of that rate' if half else rate(at)}, where callers who come one by one wait {_waits(alone)}"
+        f"{_flips(flip, alone_flip)}."
     )
     figures = {"at": at, "longer_ms": longer, "alone_ms": alone, "flip": flip, "alone_flip": alone_flip}
     return figures | {"sentence": sentence}
@@ -157,6 +155,13 @@ def _waits(ms: float) -> str:
     return f"{milliseconds(abs(ms))} {'more' if ms >= 0 else 'less'}"
 
 
-def _at(flip: float | None) -> str:
-    """To two digits: the simulator knows no more."""
-    return "nowhere near" if flip is None else f"at about {rate(float(f'{flip:.2g}'))}"
+def _flips(flip: float | None, alone_flip: float | None) -> str:
+    """Where it flips for bursts, relative to where it does for the others: both are the simulator's, whose prices of
+    memory and loads need not be the card's to a digit.
+    """
+    if alone_flip is None:
+        return ""
+    if flip is None:
+        return "; for them it flips nowhere near the rate of the others"
+    moved = flip / alone_flip
+    return f"; for them it flips at {'' if abs(moved - 1) < SAME else f'about {moved:.0%} of '}the rate of the others"
