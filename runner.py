@@ -10,11 +10,12 @@ from pathlib import Path
 
 from core.bench.convert import converted
 from core.bench.describe import describe, long_run
-from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.records import Records, behind_link, new_folder, read_records, rounds_due, settled
+from core.bench.experiment import HAS_A_RATE, Overrides, Plan, load_experiment
+from core.bench.records import Record, Records, behind_link, new_folder, read_records, rounds_due, settled
 from core.bench.resume import check_checkpoints, plan_of
 from core.bench.run import begin, look_up, prepare, run_trials
 from core.command_line import parse
+from core.decide.economics import states_a_rate
 from core.decide.precision import precise_enough
 from core.errors import PluginError, ResidencyError, ResultsError, YamlError
 from core.plugins import load_plugins
@@ -66,10 +67,11 @@ def _end_as_at_ctrl_c() -> None:
 
 def _dispatch(flags: argparse.Namespace) -> int:
     older = behind_link(flags.compare) if flags.compare else None
-    wanted = Wanted(flags.wide, flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo)
+    wanted = Wanted(flags.wide, flags.waterfall, baseline(older), older, flags.tolerance, flags.exit_on_slo, flags.rate)
     if folder := flags.report or flags.resume:
         folder = behind_link(folder)
-        _check_targets(flags, read_records(folder)[0]["slo"] if flags.exit_on_slo else None)
+        if flags.exit_on_slo or flags.rate:
+            _check_header(flags, read_records(folder)[0])
         if flags.resume:
             return resume(folder, wanted)
         return OK if write_run(folder, wanted) else FAILED
@@ -83,12 +85,19 @@ def _dispatch(flags: argparse.Namespace) -> int:
         print(plugin_list(load_plugins()))
         return OK
     strategies = [name.strip() for name in flags.strategies.split(",")] if flags.strategies else None
-    plan = load_experiment(flags.experiment, Overrides(flags.repetitions, flags.repeats, strategies, dict(flags.model)))
+    overrides = Overrides(flags.repetitions, flags.repeats, strategies, dict(flags.model), flags.rate)
+    plan = load_experiment(flags.experiment, overrides)
     _check_targets(flags, plan.experiment.slo)
     if flags.plugins or flags.dry_run:
         print(plugin_list(plan.plugins) if flags.plugins else describe(plan, look_up(plan)))
         return OK
     return run(plan, flags.output, wanted)
+
+
+def _check_header(flags: argparse.Namespace, header: Record) -> None:
+    _check_targets(flags, header["slo"])
+    if flags.rate and states_a_rate(header.get("workload")):
+        raise YamlError(HAS_A_RATE)
 
 
 def _check_targets(flags: argparse.Namespace, slo: object) -> None:

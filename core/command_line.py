@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from .choices import fraction
+from .quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
 
 OF_AN_EXPERIMENT = ("experiment", "repetitions", "repeats", "strategies", "model", "plugins", "dry_run")
+OF_A_REPORT = ("wide", "waterfall", "compare", "exit_on_slo", "rate")
 UNUSED = {  # by the flag that stands for an experiment
     "resume": OF_AN_EXPERIMENT,
     "report": OF_AN_EXPERIMENT,
-    "convert": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
-    "check": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
-    "plan": (*OF_AN_EXPERIMENT, "wide", "waterfall", "compare", "exit_on_slo"),
+    "convert": (*OF_AN_EXPERIMENT, *OF_A_REPORT),
+    "check": (*OF_AN_EXPERIMENT, *OF_A_REPORT),
+    "plan": (*OF_AN_EXPERIMENT, *OF_A_REPORT),
 }
 
 EXAMPLES = {  # of values
@@ -27,6 +29,7 @@ EXAMPLES = {  # of values
     "--model": "sst2=embedded",
     "--compare": "results/default/latest",
     "--tolerance": "5%",
+    "--rate": "200/h",
     "--resume": "results/default/latest",
     "--report": "results/default/latest",
     "--convert": "./my-model",
@@ -88,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_argument("--waterfall", action="store_true", help="draw where the time of a load goes")
     flags.add_argument("--compare", type=Path, metavar="DIR", help="say what changed since this older run")
     flags.add_argument("--tolerance", type=_fraction, default=0.05, metavar="SHARE", help="of --compare, such as 5%%")
+    flags.add_argument("--rate", type=_rate, metavar="RATE", help="say what to use at that rate, such as 200/h")
     flags.add_argument("--exit-on-slo", action="store_true", help="exit with 1 where a target of 'slo' is not met")
     flags.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that did not end, and report it")
     flags.add_argument("--report", type=Path, metavar="DIR", help="rebuild table, summary and report, and end")
@@ -113,6 +117,18 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, such as 5, not '{text}'")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    """Requests a second."""
+    try:
+        rate = float(per_second(text))
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= MOST_PER_SECOND:
+        most = f"more than 0 and at most {MOST_PER_SECOND:.0f}/s"
+        raise argparse.ArgumentTypeError(f"must be {RATE_SUCH_AS}, {most}, not '{text[:40]}'")
+    return rate
 
 
 def _fraction(text: str) -> float:

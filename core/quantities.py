@@ -1,4 +1,4 @@
-"""Durations and sizes as people write and say them; the only place that reads or tells one."""
+"""Durations, sizes and rates as people write them, durations as they are told; the only place that does it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 MOST_BYTES = 1 << 62
 DURATION_SUCH_AS = "a duration such as 200ms, 30s, 10min or 2h"
 SIZE_SUCH_AS = "a size, such as 512MiB"
+RATE_SUCH_AS = "a rate such as 20/s, 90/min or 1200/h"
+MOST_PER_SECOND = 100_000.0
+_RATE = re.compile(r"(\d+(?:\.\d+)?) ?/ ?(s|min|h)")
 
 
 def seconds(value: Any) -> Any:
@@ -32,6 +35,15 @@ def seconds(value: Any) -> Any:
     if not any(parts) or not math.isfinite(total):
         raise ValueError(f"must be {DURATION_SUCH_AS}, not {value[:40]!r}")
     return total
+
+
+def per_second(value: Any) -> Any:
+    """20.0 of `1200/min`. Anything but a text is returned as it is. Raises ValueError for a text that is no rate."""
+    if not isinstance(value, str):
+        return value
+    if not (match := _RATE.fullmatch(value.strip())):
+        raise ValueError(f"must be {RATE_SUCH_AS}, not {value[:40]!r}")
+    return float(match[1]) / SECONDS[match[2]]
 
 
 def size(value: Any) -> int:

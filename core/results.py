@@ -22,6 +22,7 @@ from .report.html import report
 from .report.plan import plan_text
 from .report.table import footnotes, table
 from .report.waterfall import waterfall
+from .simulate.bursts import bursts
 
 BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what a record of another form leads to
 ENVIRONMENT = "environment.json"
@@ -41,6 +42,8 @@ class Wanted:
     tolerance: float = 0.05
     exit_on_slo: bool = False
     """Whether a target that is not met is a failure."""
+    rate: float | None = None
+    """Of requests, a second, for which the card is to answer in place of the run's."""
 
 
 def write_run(folder: Path, wanted: Wanted) -> bool:
@@ -49,8 +52,8 @@ def write_run(folder: Path, wanted: Wanted) -> bool:
 
     Raises ResultsError.
     """
-    records = read_records(folder)
-    summary = _summary(folder, records)
+    records = _at_rate(read_records(folder), wanted.rate)
+    summary = _with_bursts(_summary(folder, records), records)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
@@ -113,11 +116,27 @@ def baseline(folder: Path | None) -> list[Record] | None:
     return records
 
 
+def _at_rate(records: list[Record], rate: float | None) -> list[Record]:
+    """With that rate in place of the run's own, where one is wanted."""
+    return records if rate is None else [records[0] | {"rate": rate}, *records[1:]]
+
+
 def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:
     try:
         return summarise(records)
     except BROKEN as error:
         raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
+
+
+def _with_bursts(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """With what the card has to say of callers in bursts, below what it says of its flip."""
+    found, card = bursts(arrange(records), summary), summary["card"]
+    sentences = list(card["sentences"])
+    if found is not None:
+        flips = [flip["sentence"] for flip in card["flips"] if flip["what"] == "rate"]
+        last = max((i for i, sentence in enumerate(sentences) if sentence in flips), default=-1)
+        sentences.insert(last + 1, found["sentence"])
+    return summary | {"card": card | {"sentences": sentences, "bursts": found}}
 
 
 def _changed(folder: Path, records: list[Record], wanted: Wanted) -> Changes | None:

@@ -64,8 +64,8 @@ ALLOWED: dict[str, set[str]] = {
     "conformance": BASE | {"memory", "models", "plugins", "residency"},
     "core": BASE,
     "strategies": set(),
-    "command_line": {"choices"},
-    "results": {"errors", "bench", "decide", "report"},
+    "command_line": {"choices", "quantities"},
+    "results": {"errors", "bench", "decide", "report", "simulate"},
     "runner": {"command_line", "conformance", "errors", "plugins", "bench", "decide", "report", "results", "simulate"}
     | {"terminal"},
 }

@@ -233,7 +233,8 @@ def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
     assert "p99" not in table(summary, "simple")
     lacking = "needs 1000 requests, has 40: persistent; on-demand."
     assert footnotes(summary)[1:] == [f"No p99, which {lacking}"]
-    assert table(summary, "pipe", wide=True).splitlines()[3].split("|")[12].strip() == "4.8"
+    assert table(summary, "pipe", wide=True).splitlines()[3].split("|")[12].strip() == "4.81"
+    assert "a ratio of 4.81 in 2 rounds" in " ".join(answer_in_words(summary))
     assert footnotes(summary, wide=True)[1:] == [
         "No p95, which needs 200 requests, has 40: persistent; on-demand.",
         f"No p99, which {lacking}",

@@ -126,7 +126,7 @@ def priced(folder: Path) -> Path:
         "runner_up": MARKUP,
         "sentences": ["It is the cheapest."],
         "flips": [{"what": "rate", "at": 3333.0, "unit": "1/h", "to": MARKUP, "sentence": f"Above it, {MARKUP}."}],
-        "yaml": "strategies: [persistent]\n",
+        "settings": [{"label": KEPT, "where": "up to 3,333 an hour", "yaml": "strategies: [persistent]\n"}],
         "settles": None,
     }
     records = with_a_second(read_records(folder))
@@ -267,7 +267,7 @@ def test_a_run_with_little_data_has_a_page(folder: Path) -> None:
         "runner_up": None,
         "sentences": [],
         "flips": [],
-        "yaml": None,
+        "settings": [],
         "settles": "More rounds.",
     }
     assert "This run does not support a choice" in page_of(whole, card=undecided, economics=None)

@@ -93,6 +93,14 @@ def test_what_is_complete_is_not_run_again(finished: Path) -> None:
     assert (finished / SAMPLES).read_bytes() == samples
 
 
+def test_its_card_answers_for_another_rate(finished: Path) -> None:
+    before = (finished / SAMPLES).read_bytes()
+    done = runner("--resume", str(finished), "--rate", "90/min")
+    assert done.returncode == 0, done.stderr
+    assert read_json(finished / "summary.json")["rate"] == 1.5
+    assert (finished / SAMPLES).read_bytes() == before
+
+
 def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
     samples = (finished / SAMPLES).read_bytes()
     (finished / SAMPLES).write_bytes(samples + b'{"kind": "sample", "tri')

@@ -80,10 +80,13 @@ def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.Com
     assert {pair["statistics"]["p50"]["verdict"] for pair in summary["comparisons"]} == {None}  # of one round
     assert [trials[label]["loads"] for label in trials] == [1, 31, 1, 1, 31]
     prices = summary["economics"]["prices"]
-    assert (prices["memory_gib_hour"], prices["cpu_hour"], summary["cost"]) == (0.004445, 0.04048, prices)
+    assert (prices["memory_gib_hour"], prices["cpu_hour"], summary["cost"]) == (
+        *(0.004445, 0.04048),
+        prices | {"trifle": 1.0},
+    )
     *_, kept, loaded = summary["economics"]["trials"]
     assert loaded["per_request"] > kept["per_request"] > 0  # of one round: no interval, and nothing is recommended
-    assert (kept["per_request_ci95"], summary["card"]["recommended"], summary["card"]["yaml"]) == (None, None, None)
+    assert (kept["per_request_ci95"], summary["card"]["recommended"], summary["card"]["settings"]) == (None, None, [])
     kept_ms, loaded_ms = (trials[each["label"]]["latency_ms"]["p50"] for each in (kept, loaded))
     assert loaded_ms > 1.5 * kept_ms
 

@@ -19,6 +19,7 @@ def describe(plan: Plan, found: Mapping[str, str]) -> str:
         f"  model {model_id}: {reference}, {found[model_id]}" for model_id, reference in experiment.models.items()
     ]
     lines += [f"  workload: {traffic}"] if traffic else []
+    lines += [f"  to be advised for: {experiment.rate:.3g} requests a second"] if experiment.rate else []
     long = long_run(plan, experiment.repeats * len(plan.trials))
     return "\n".join([*lines, _amount(plan), *([long] if long else [])])
 

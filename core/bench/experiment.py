@@ -32,9 +32,10 @@ from ..strict_yaml import MAX_BYTES, Document, read
 from ..wrong_values import wrong
 from .texts import Texts, read_texts
 from .traffic import Traffic, resolved
-from .workload import MAX_REQUESTS, Workload
+from .workload import MAX_REQUESTS, Rate, Workload
 
 FEWEST_ROUNDS = 5  # after which a run may stop early
+HAS_A_RATE = "--rate: the workload of this experiment has a rate of its own, for which the card answers; leave it out."
 
 Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
@@ -54,6 +55,9 @@ class Experiment(BaseModel):
     precision: Annotated[Fraction | None, Field(description="end once the intervals are no wider, relatively")] = None
     slo: Annotated[dict[Percentile, Annotated[Duration, Field(gt=0)]], Field(min_length=1)] | None = None
     cost: Annotated[Cost, Field(description="prices of memory, processor and waiting")] = Cost()
+    rate: Annotated[Rate | None, Field(description="of requests, for which to advise; a workload may have its own")] = (
+        None
+    )
     plugins: list[str] = []
     seed: int = 0
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (
@@ -74,6 +78,7 @@ class Overrides:
     repeats: int | None = None
     strategies: Sequence[str] | None = None
     models: dict[str, str] | None = None
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,11 @@ def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
 
 
 def _one_form(document: Document, experiment: Experiment) -> Experiment:
-    """Either repetitions or a workload, whose requests are not held up for anything."""
+    """Either repetitions or a workload, whose requests are not held up for anything; and one rate at most."""
+    if experiment.rate is not None and experiment.workload is not None and experiment.workload.states_a_rate:
+        raise document.error(
+            ("rate",), "does not go with a workload, which has a rate of its own; leave one of them out."
+        )
     if experiment.workload is None:
         if experiment.repetitions is None:
             raise document.error(("repetitions",), "must be a number, unless there is a workload.")
@@ -171,9 +180,12 @@ def _at(document: Document, *where: str | int) -> Iterator[None]:
 def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
     if experiment.workload is not None and overrides.repetitions is not None:
         raise YamlError("--repetitions: this experiment has a workload, which says how many requests there are.")
+    if experiment.workload is not None and experiment.workload.states_a_rate and overrides.rate is not None:
+        raise YamlError(HAS_A_RATE)
     named = {
         "repetitions": overrides.repetitions,
         "repeats": overrides.repeats,
+        "rate": overrides.rate,
         "models": {**experiment.models, **overrides.models} if overrides.models else None,
     }
     for model_id in overrides.models or {}:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ..choices import STRICT, Duration, ModelId
-from ..quantities import SECONDS
+from ..quantities import MOST_PER_SECOND, per_second
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_CLIENTS = 1000
-_RATE = re.compile(r"(\d+(?:\.\d+)?) ?/ ?(s|min|h)")
 _KINDS = ("closed", "open", "trace")
 Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
 Length = Annotated[Duration, Field(gt=0, le=7 * 24 * 3600)]
-
-
-def _per_second(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not (match := _RATE.fullmatch(value)):
-        raise ValueError(f"must be a rate such as 20/s, 90/min or 1200/h, not {value[:40]!r}")
-    return float(match[1]) / SECONDS[match[2]]
+Rate = Annotated[float, BeforeValidator(per_second), Field(gt=0, le=MOST_PER_SECOND, description="per second")]
 
 
 def _one_of(words: tuple[str, ...], keys: tuple[str, ...], remedy: str) -> BeforeValidator:
@@ -106,7 +97,7 @@ class Closed(_Bounded):
 class Open(_Bounded):
     """Requests that arrive at a rate, however long the answers take."""
 
-    rate: Annotated[float, BeforeValidator(_per_second), Field(gt=0, le=100_000, description="per second")]
+    rate: Rate
     arrivals: Arrivals = "poisson"
     popularity: Popularity = "uniform"
 
@@ -164,6 +155,11 @@ class Workload(BaseModel):
         if len(chosen) != 1 or (set(value) - set(_KINDS)):
             raise ValueError(f"must have exactly one of the keys {', '.join(_KINDS)}")
         return chosen
+
+    @property
+    def states_a_rate(self) -> bool:
+        """Whether its requests come at a rate of their own; in a closed loop the answers make it."""
+        return self.closed is None
 
     @property
     def popularity(self) -> Literal["uniform"] | Zipf | Shares:

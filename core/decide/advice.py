@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..quantities import duration, limit
+from .amounts import listed, number
 from .choice import left_out
 from .economics import Costs, TrialCost
 from .intervals import VERDICT_ROUNDS
+from .prices import HOUR
 from .verdicts import milliseconds
+from .worth import MATTERS, TRIFLE
 
 PERCENTILES = ("p99", "p95", "p50")
 
@@ -19,15 +23,23 @@ class Advice:
     """`recommended` and `runner_up` are labels; `settles` says what would tell, where the rounds cannot."""
 
     recommended: str | None = None
+    """At the highest rates, where `sides` has several."""
     runner_up: str | None = None
     answer: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     flips: list[dict[str, Any]] = field(default_factory=list)
     settles: str | None = None
-    where: str = ""
-    """From which rate on it is recommended, where none is stated."""
+    sides: list[tuple[str, str]] = field(default_factory=list)
+    """Labels, and the rates in words for which each is recommended."""
     order: tuple[str, ...] = ()
     """Labels that tell this answer from another one."""
+
+    @property
+    def headline(self) -> str:
+        """What is recommended, and where."""
+        sides = "; ".join(f"{label}, {where}" if where else label for label, where in self.sides)
+        runner_up = f"; the runner-up is {self.runner_up}" if self.runner_up and len(self.sides) == 1 else ""
+        return f"Recommended: {sides}{runner_up}."
 
 
 @dataclass(frozen=True)
@@ -48,14 +60,25 @@ class Evidence:
     def pair(self, one: str, other: str) -> Mapping[str, Any]:
         return next(pair for pair in self.pairs if {pair["trial"], pair["against"]} == {one, other})
 
+    @property
+    def rate(self) -> float | None:
+        """Requests an hour for which to advise, of a run whose traffic has no rate of its own."""
+        per_second = self.summary.get("rate")
+        return None if per_second is None else float(per_second) * HOUR
+
+    @property
+    def trifle(self) -> float:
+        """What is not worth deciding, a month."""
+        return float(self.summary["cost"].get("trifle", TRIFLE))
+
     def is_quicker(self, one: str, other: str) -> bool:
-        """Whether the rounds separate their p50."""
+        """Whether the rounds separate their p50, or their means where nothing is told of that."""
         wanted = {(one, other): "lower", (other, one): "higher"}
-        return any(
-            pair["statistics"]["p50"].get("verdict") == verdict
-            for pair in self.summary["comparisons"]
-            if (verdict := wanted.get((pair["trial"], pair["against"])))
-        )
+        for pair in self.summary["comparisons"]:
+            if verdict := wanted.get((pair["trial"], pair["against"])):
+                told = [pair["statistics"][name].get("verdict") for name in ("p50", "mean")]
+                return next((each for each in told if each is not None), None) == verdict
+        return False
 
     @property
     def eligible(self) -> list[TrialCost]:
@@ -68,6 +91,13 @@ class Evidence:
         reasons = {trial["label"]: left_out(trial) for trial in self.summary["trials"]}
         sentences = [f"{label} is left out: it {why}." for label, why in reasons.items() if why]
         return sentences + [f"{label} cannot be priced: {why}." for label, why in self.costs.unpriced.items()]
+
+    @property
+    def clients(self) -> str:
+        """Of a run in which answers make the rate: who asks."""
+        closed = (self.summary["workload"] or {}).get("closed") or {}
+        clients = closed.get("clients", 1)
+        return f"{clients} clients that ask without pause" if clients > 1 else "one client that asks without pause"
 
 
 def rounds_lacking(rounds: int, due: int) -> str | None:
@@ -96,15 +126,89 @@ def latency_flip(evidence: Evidence, label: str, ranked: Sequence[str]) -> list[
     if quicker is None:
         return []
     sentence = (
-        f"Where {q} must be below {milliseconds(ours)}, {label} will not do, whatever it costs: take {quicker}"
-        f" ({q} {milliseconds(latency[quicker][q])})."
+        f"Where {q} must be below {milliseconds(ours)}, {label} will not do, whatever it costs: take {quicker}, which"
+        f" does down to {milliseconds(latency[quicker][q])}."
     )
     return [{"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": quicker, "sentence": sentence}]
 
 
 def longer(evidence: Evidence, slow: str, quick: str) -> str:
-    """`; it costs your callers 38 ms each`, where that is so."""
+    """`; it costs your callers 38 ms each`, where that is so; without a workload, one who finds nobody there."""
     means = [evidence.trial(label)["latency_ms"]["mean"] for label in (slow, quick)]
     if None in means or means[0] <= means[1]:
         return ""
-    return f"; it costs your callers {milliseconds(means[0] - means[1])} each"
+    more = milliseconds(means[0] - means[1])
+    if evidence.summary["workload"]:
+        return f"; it costs your callers {more} each on average"
+    return f"; a caller who finds nobody before it waits {more} longer on average"
+
+
+def fastest(evidence: Evidence, labels: Sequence[str], preferred: str | None = None) -> str:
+    """The one of the least mean latency, but the `preferred` one where the rounds do not tell that it is slower."""
+    least = min(labels, key=lambda label: evidence.trial(label)["latency_ms"]["mean"])
+    slower = preferred not in labels or evidence.is_quicker(least, str(preferred))
+    return least if slower else str(preferred)
+
+
+def why_the_fastest(evidence: Evidence, label: str, others: Sequence[str], most: float | None) -> str:
+    """Why `label` is recommended of those that cost the same: the others save `most` a month, which is a trifle; None
+    where they cost the same in proportion.
+    """
+    means = {each: evidence.trial(each)["latency_ms"]["mean"] for each in (label, *others)}
+    slower = [each for each in others if evidence.is_quicker(label, each)]
+    figures = [f"{milliseconds(means[each])} under {each}" for each in slower]
+    against = f", against {listed(figures)}" if figures else ""
+    alike = [f"{each} ({milliseconds(means[each])})" for each in others if each not in slower]
+    doubt = f"; the rounds do not tell it from {listed(alike)}" if alike else ""
+    margin = f"{MATTERS:.0%} of the cost"
+    if most is not None:
+        margin = f"{number(max(0.0, most))} a month, and less than {number(evidence.trifle)} is not worth deciding"
+    ours = f"{label} takes {milliseconds(means[label])} on average"
+    return f"no other saves more than {margin}, so the fastest is recommended: {ours}{against}{doubt}."
+
+
+def simplest(evidence: Evidence, label: str) -> str | None:
+    """The trial that keeps its models: under it no request waited for a load, and none expires. It has the loader of
+    `label` if there is such a one; None where `label` keeps its models itself, or none does.
+    """
+    kept = [
+        trial.label
+        for trial in evidence.eligible
+        if trial.least_keep is None and evidence.trial(trial.label)["cold"]["share"] == 0
+    ]
+    if label in kept:
+        return None
+    loaders = {each: [evidence.trial(each)[key] for key in ("loader", "loader_options")] for each in {label, *kept}}
+    return min(kept, key=lambda each: loaders[each] != loaders[label], default=None)
+
+
+def doubts(evidence: Evidence, labels: Iterable[str]) -> list[str]:
+    """A sentence for each target of which nobody can tell whether these meet it."""
+    return [
+        f"Whether {label} meets {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)} is not settled."
+        for label in dict.fromkeys(labels)
+        for target in evidence.trial(label)["slo"]
+        if target["verdict"] != "met"
+    ]
+
+
+def back_to_back(evidence: Evidence) -> list[str]:
+    """Of a run in which answers make the rate: of which requests the processor time is, where it has a price."""
+    if not evidence.costs.prices.cpu_hour:
+        return []
+    return ["Processor time is that of requests without a pause between them; with pauses, each usually takes more."]
+
+
+def gaps(evidence: Evidence) -> list[str]:
+    """What there is to say of trials whose models expire."""
+    sentences = []
+    for trial in evidence.eligible:
+        if not trial.is_line:
+            sentences.append(
+                f"{trial.label} is not compared: its models expire, so what it costs depends on the gaps between"
+                " requests. Give the experiment a 'workload'."
+            )
+        elif trial.least_keep is not None:
+            least = duration(trial.least_keep)
+            sentences.append(f"What {trial.label} costs holds while no gap between requests is as long as {least}.")
+    return sentences

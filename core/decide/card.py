@@ -25,14 +25,14 @@ def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     if costs is None or not costs.trials:
         reasons = set(costs.unpriced.values()) if costs else {"this run states no prices"}
         sentences = [f"There is no recommendation, because nothing can be priced: {'; '.join(sorted(reasons))}."]
-        return _as_json(Advice(answer=sentences), None)
+        return _as_json(run.header, Advice(answer=sentences))
     advice = _advise(Evidence(summary, costs, summary["economics"]["break_even"]))
     if len(costs.trials) < 2:
         advice.recommended, advice.settles = None, _alone(summary)
     advice.answer[:0] = _recommendation(advice)
     advice.notes += _other_charge(run, summary, advice)
     advice.notes.append(_prices(costs.prices))
-    return _as_json(advice, _settings(run.header, advice))
+    return _as_json(run.header, advice)
 
 
 def _alone(summary: Mapping[str, Any]) -> str:
@@ -44,22 +44,21 @@ def _alone(summary: Mapping[str, Any]) -> str:
 def _recommendation(advice: Advice) -> list[str]:
     if advice.recommended is None:
         return []
-    runner_up = f"; the runner-up is {advice.runner_up}" if advice.runner_up else ""
-    return [f"Recommended: {advice.recommended}{advice.where}{runner_up}."]
+    return [advice.headline]
 
 
 def _advise(evidence: Evidence) -> Advice:
-    stated = states_a_rate(evidence.summary["workload"])
-    return advise_at_rate(evidence) if stated else advise_by_rate(evidence)
+    known = evidence.rate is not None or states_a_rate(evidence.summary["workload"])
+    return advise_at_rate(evidence) if known else advise_by_rate(evidence)
 
 
-def _as_json(advice: Advice, settings: str | None) -> dict[str, Any]:
+def _as_json(header: Record, advice: Advice) -> dict[str, Any]:
     return {
         "recommended": advice.recommended,
         "runner_up": advice.runner_up,
         "sentences": [*advice.answer, *advice.notes],
         "flips": advice.flips,
-        "yaml": settings,
+        "settings": _settings(header, advice),
         "settles": advice.settles,
     }
 
@@ -95,8 +94,16 @@ def _prices(prices: Prices) -> str:
     )
 
 
-def _settings(header: Record, advice: Advice) -> str | None:
+def _settings(header: Record, advice: Advice) -> list[dict[str, str]]:
+    """For each side of the rates at which the answer flips."""
     if advice.recommended is None:
-        return None
-    chosen = next(trial for trial in header["trials"] if trial["label"] == advice.recommended)
-    return app_settings(header, chosen, f"{advice.recommended}{advice.where}")
+        return []
+    specs = {trial["label"]: trial for trial in header["trials"]}
+    return [
+        {
+            "label": label,
+            "where": where,
+            "yaml": app_settings(header, specs[label], f"{label}, {where}" if where else label),
+        }
+        for label, where in advice.sides
+    ]

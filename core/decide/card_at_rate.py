@@ -1,68 +1,185 @@
-"""The card of a run whose workload has a rate: what is cheapest there, and where that ends."""
+"""The card of a run for one rate, its workload's or a stated one: what is cheapest there, and where that ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
-from .amounts import between, number, rate
-from .break_even import SAME_MIB
-from .choice import cheapest_by_rate, contenders
-from .economics import MILLION, TrialCost
-from .intervals import further_rounds, interval
-from .memory_price import Bill, memory_price_flips
+import numpy as np
 
-MATTERS = 0.05  # costs whose difference is certainly smaller than that are the same for a choice
+from .advice import (
+    Advice,
+    Evidence,
+    back_to_back,
+    doubts,
+    fastest,
+    gaps,
+    latency_flip,
+    longer,
+    rounds_lacking,
+    simplest,
+    why_the_fastest,
+)
+from .amounts import between, listed, number, rate
+from .break_even import SAME_MIB
+from .choice import cheapest_by_rate, contenders, is_told
+from .economics import MILLION, RoundCost, TrialCost
+from .memory_price import Bill, memory_price_flips
+from .prices import MIB_PER_GIB
+from .worth import MONTH, Saving, differences, monthly, rounds_to_settle, saving
+
+Savings = Mapping[str, Saving]
+"""Of the cheapest one against each of the others, by label."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """For which to advise."""
+
+    per_hour: float
+    is_stated: bool
+    """Whether costs are computed for that rate; else they were measured under it."""
+
+    def hourly(self, each: RoundCost) -> float:
+        """What that server costs."""
+        return each.holding + each.per_request * self.per_hour if self.is_stated else each.per_answer * self.per_hour
+
+    def gib_hours(self, each: RoundCost) -> float:
+        """Of memory, for each answer: what is always held, and what is held because of it."""
+        if not self.is_stated:
+            return each.gib_hours
+        always, besides = each.charged_mib / self.per_hour, (each.average_mib - each.charged_mib) / each.rate
+        return (always + besides) / MIB_PER_GIB
+
+    def month(self, trial: TrialCost) -> float:
+        return monthly(trial, self.hourly)
+
+    def million(self, a_month: float) -> float:
+        """For a million answers, what is so much in a month."""
+        return a_month / MONTH / self.per_hour * MILLION
+
+    def costs(self, trials: Sequence[TrialCost]) -> list[str]:
+        """Of a million answers each."""
+        return [number(self.million(self.month(trial))) for trial in trials]
+
+    def __str__(self) -> str:
+        return f"At {rate(self.per_hour)}{'' if self.is_stated else ', as in this run'}"
 
 
 def advise_at_rate(evidence: Evidence) -> Advice:
-    """Recommends what was cheapest under the run's own traffic, of those that meet the targets."""
-    ranked = sorted(evidence.eligible, key=_per_answer)
-    advice = Advice(notes=evidence.excluded)
-    if not ranked:
+    """Recommends what is cheapest at that rate, of those that are not known to miss the targets."""
+    advice, stated = Advice(notes=evidence.excluded), evidence.rate
+    able = evidence.eligible if stated is None else _able(evidence, stated, advice)
+    if not able:
         advice.answer = ["There is nothing to recommend."]
         return advice
-    best, *others = ranked
-    at = best.mean("rate")
-    advice.order = (best.label,)
+    per_hour = stated or min(able, key=lambda trial: trial.mean("per_answer")).mean("rate")
+    traffic = Traffic(per_hour, stated is not None)
+    best, *others = ranked = sorted(able, key=traffic.month)
+    lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.summary["rounds_due"])
+    advice.recommended, advice.runner_up = best.label, others[0].label if others else None
     if not others:
         advice.answer = [f"No other trial comes into question, so {best.label} was compared with none."]
-        advice.settles = rounds_lacking(len(best.rounds), evidence.summary["rounds_due"])
+    elif lacking:
+        advice.answer = [f"{_cheapest(traffic, best, others[0])}{longer(evidence, best.label, others[0].label)}."]
     else:
-        said, advice.settles = _against(evidence, best, others[0])
-        advice.answer = [f"At {rate(at)}, as in this run, {said}"]
-    advice.recommended = best.label if advice.settles is None else None
-    advice.runner_up = others[0].label if others else None
-    advice.flips = [*_rates(evidence, best, ranked, at), *_memory_prices(evidence, best, others)]
-    advice.flips += latency_flip(evidence, best.label, [trial.label for trial in others])
+        _compare(evidence, traffic, best, others, advice)
+    advice.settles = lacking or advice.settles
+    if advice.settles:
+        advice.recommended = None
+    advice.order = (advice.recommended or best.label,)
+    if advice.recommended:
+        advice.sides = [(advice.recommended, f"at {rate(per_hour)}" if traffic.is_stated else "")]
+        advice.answer += doubts(evidence, [advice.recommended])
+    _add_flips(evidence, traffic, ranked, advice)
+    return advice
+
+
+def _able(evidence: Evidence, per_hour: float, advice: Advice) -> list[TrialCost]:
+    """Those whose cost at that rate is known, and who have answered so many."""
+    lines = [trial for trial in evidence.eligible if trial.is_line]
+    slow = [trial for trial in lines if trial.capacity is not None and trial.capacity < per_hour]
+    advice.notes += [
+        f"{trial.label} is left out: it answered {rate(trial.capacity or 0.0)} and no more to {evidence.clients}."
+        for trial in slow
+    ]
+    advice.notes += [*gaps(evidence), *back_to_back(evidence)]
+    return [trial for trial in lines if trial not in slow]
+
+
+def _rounds_of_all(trials: Sequence[TrialCost]) -> set[int]:
+    return set.intersection(*(set(trial.rounds) for trial in trials))
+
+
+def _compare(
+    evidence: Evidence, traffic: Traffic, best: TrialCost, others: Sequence[TrialCost], advice: Advice
+) -> None:
+    """Say what the cheapest saves against each of the others, as far as that is known."""
+    found = {other.label: saving(best, other, traffic.hourly) for other in others}
+    unknown = [other for other in others if not found[other.label].is_settled(evidence.trifle)]
+    ties = [other for other in others if found[other.label].is_tie(evidence.trifle)]
+    if unknown:
+        advice.answer = [_unknown(traffic, best, unknown, found)]
+        advice.settles = rounds_to_settle(differences(best, unknown[0], traffic.hourly))
+        return
+    if ties:
+        tied = [best.label, *(each.label for each in ties)]
+        advice.recommended = chosen = fastest(evidence, tied)
+        same = [label for label in tied if label != chosen]
+        trifle = all(found[each.label].is_trifle(evidence.trifle) for each in ties)
+        most = max(found[each.label].high for each in ties) if trifle else None
+        advice.answer = [f"{traffic}, {why_the_fastest(evidence, chosen, same, most)}"]
+        advice.runner_up = same[0]
+    else:
+        low, high = (number(traffic.million(bound)) for bound in found[others[0].label][1:3])
+        within = f"(95 % interval of the difference {low} to {high})"
+        costs_callers = longer(evidence, best.label, others[0].label)
+        advice.answer = [f"{_cheapest(traffic, best, others[0])} {within}{costs_callers}."]
+    dearer = [other for other in others if other not in ties]
+    advice.answer += _saves(evidence, traffic, str(advice.recommended), dearer)
+
+
+def _cheapest(traffic: Traffic, best: TrialCost, second: TrialCost) -> str:
+    costs = " against ".join(traffic.costs([best, second]))
+    return f"{traffic}, {best.label} is the cheapest, before {second.label}: {costs} for a million requests"
+
+
+def _unknown(traffic: Traffic, best: TrialCost, unknown: Sequence[TrialCost], found: Savings) -> str:
+    """That nobody can tell whether one of several is cheaper."""
+    told = []
+    for other, cost in zip(unknown, traffic.costs(unknown), strict=True):
+        low, high = (number(traffic.million(bound)) for bound in found[other.label][1:3])
+        told.append(f"{cost} under {other.label} (95 % interval of the difference {low} to {high})")
+    return (
+        f"{traffic}, it is not settled whether {best.label} costs less than {listed([each.label for each in unknown])}:"
+        f" {traffic.costs([best])[0]} for a million requests against {listed(told)}."
+    )
+
+
+def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[TrialCost]) -> list[str]:
+    """In a month, against the next one and against the simplest one."""
+    simple = simplest(evidence, label)
+    against = [other for i, other in enumerate(dearer) if i == 0 or other.label == simple]
+    told = []
+    for other in against:
+        amount = number(saving(evidence.cost(label), other, traffic.hourly).typical)
+        told.append(f"{amount} against {other.label}{', which keeps its models' if other.label == simple else ''}")
+    return [f"In a month it saves {listed(told)}."] if told else []
+
+
+def _add_flips(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost], advice: Advice) -> None:
+    """What changes the answer: the rate, the price of memory, a latency target."""
+    best = ranked[0]
+    label = advice.recommended or best.label
+    advice.flips = [*_rates(evidence, best, ranked, traffic.per_hour)]
+    if label == best.label and evidence.costs.prices.billing != "size":
+        advice.flips += _memory_prices(evidence, traffic, ranked)
+    advice.flips += latency_flip(evidence, label, [trial.label for trial in ranked if trial.label != label])
     advice.notes[:0] = [flip["sentence"] for flip in advice.flips]
     if not best.is_line:
         why = "models expire in the gaps between requests, of which there would be others"
         advice.notes.append(f"From which rate on {best.label} would not be the cheapest is not known: {why}.")
-    return advice
-
-
-def _against(evidence: Evidence, best: TrialCost, second: TrialCost) -> tuple[str, str | None]:
-    """What the cheapest costs and by how much that is less; and what would settle whether it is."""
-    millions = [number(_per_answer(trial) * MILLION) for trial in (best, second)]
-    costs = f"{millions[0]} against {millions[1]} for a million requests"
-    both = sorted(set(best.rounds) & set(second.rounds))
-    saved = [second.rounds[each].per_answer - best.rounds[each].per_answer for each in both]
-    cheapest = f"{best.label} is the cheapest, before {second.label}: {costs}"
-    if lacking := rounds_lacking(len(both), evidence.summary["rounds_due"]):
-        return f"{cheapest}{longer(evidence, best.label, second.label)}.", lacking
-    low, high, _ = interval(saved)
-    within = f"difference {number(low * MILLION)} to {number(high * MILLION)}"
-    if low > 0:
-        return f"{cheapest} (95 % interval of the {within}){longer(evidence, best.label, second.label)}.", None
-    if max(abs(low), abs(high)) <= MATTERS * _per_answer(best):
-        return f"{best.label} and {second.label} cost the same within {MATTERS:.0%}: {costs}; take either.", None
-    further = further_rounds(saved)
-    settles = "Over 1000 more rounds would be needed to separate them: take either."
-    if further is not None:
-        settles = f"About {further} more rounds would probably separate them (repeats: {len(both) + further})."
-    return f"{best.label} and {second.label} are not separable: {costs} (95 % interval of the {within}).", settles
 
 
 def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at: float) -> Iterator[dict[str, Any]]:
@@ -70,7 +187,7 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
     if not best.is_line:
         return
     lines = contenders([trial for trial in ranked if trial.is_line], evidence.pairs).trials
-    segments = cheapest_by_rate(lines if best in lines else [best, *lines])
+    segments = cheapest_by_rate(lines if best in lines else [best, *lines], evidence.pairs)
     here = next((i for i, segment in enumerate(segments) if segment.start <= at < segment.end), None)
     if here is None or segments[here].label != best.label:
         return
@@ -78,22 +195,26 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
         if 0 <= i < len(segments):
             to = segments[i].label
             pair = evidence.pair(best.label, to)
-            sentence = f"{side} {rate(edge)}{between(pair['ci95'])} {to} would be cheaper."
+            sentence = f"{side} {rate(edge)}{between(pair['ci95'])} {to} would be cheaper than {best.label}."
+            if edge != best.capacity and not is_told(pair):
+                continue
+            if edge == best.capacity:
+                sentence = (
+                    f"Above {rate(edge)}, which is all that {best.label} answered to {evidence.clients}, take {to}."
+                )
             yield {"what": "rate", "at": edge, "unit": "requests/hour", "to": to, "sentence": sentence}
 
 
-def _memory_prices(evidence: Evidence, best: TrialCost, others: Sequence[TrialCost]) -> Iterator[dict[str, Any]]:
+def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost]) -> Iterator[dict[str, Any]]:
     """The prices of a GiB-hour below and above which another one would be cheaper at this rate."""
+    best, *others = ranked
     price = evidence.costs.prices.memory_gib_hour
     differ = [o for o in others if abs(best.mean("average_mib") - o.mean("average_mib")) >= SAME_MIB]
-    return memory_price_flips(_bill(best, price), [_bill(other, price) for other in differ], price)
+    bills = [_bill(traffic, each, price) for each in (best, *differ)]
+    return memory_price_flips(bills[0], bills[1:], price)
 
 
-def _bill(trial: TrialCost, price: float) -> Bill:
+def _bill(traffic: Traffic, trial: TrialCost, price: float) -> Bill:
     """For each answer."""
-    gib_hours = trial.mean("gib_hours")
-    return Bill(trial.label, gib_hours, _per_answer(trial) - gib_hours * price)
-
-
-def _per_answer(trial: TrialCost) -> float:
-    return trial.mean("per_answer")
+    gib_hours = float(np.median([traffic.gib_hours(each) for each in trial.rounds.values()]))
+    return Bill(trial.label, gib_hours, traffic.million(traffic.month(trial)) / MILLION - gib_hours * price)

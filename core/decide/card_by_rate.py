@@ -1,61 +1,205 @@
-"""The card of a run that states no traffic: which trial is the cheapest below and above which rate."""
+"""The card of a run that states no rate: which trial to use below and above which rate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..quantities import duration
-from .advice import Advice, Evidence, latency_flip, longer, rounds_lacking
+from .advice import (
+    Advice,
+    Evidence,
+    back_to_back,
+    doubts,
+    fastest,
+    gaps,
+    latency_flip,
+    longer,
+    rounds_lacking,
+    simplest,
+    why_the_fastest,
+)
 from .amounts import between, listed, number, rate
-from .choice import Segment, cheapest_by_rate, contenders, costs_the_same
+from .choice import Segment, cheapest_by_rate, contenders, is_told
 from .economics import TrialCost
 from .prices import HOUR, Prices
+from .worth import at, differences, rounds_to_settle, saving, settled_between
+
+
+class Side(NamedTuple):
+    """Rates, in requests per hour, for which one trial is recommended."""
+
+    label: str
+    start: float
+    end: float
+    same: tuple[str, ...] = ()
+    """What costs the same there."""
+    most: float = 0.0
+    """What one of them saves in a month at most; infinite where they cost the same in proportion."""
 
 
 def advise_by_rate(evidence: Evidence) -> Advice:
-    """Recommends what is cheapest at the highest rates, and says below which rate another one is."""
+    """Recommends something for every rate at which it is settled, up to what was answered."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     found = contenders(lines, evidence.pairs)
-    segments = cheapest_by_rate(found.trials)
-    advice = Advice(notes=[*found.sentences, *evidence.excluded, *_gaps(evidence)])
+    segments = cheapest_by_rate(found.trials, evidence.pairs)
+    advice = Advice(notes=[*found.sentences, *evidence.excluded, *gaps(evidence), *back_to_back(evidence)])
     if not segments:
         advice.answer = ["There is nothing to recommend."]
         return advice
     labels = [segment.label for segment in segments]
-    others = sorted(
-        (trial for trial in lines if trial.label != labels[-1]), key=lambda trial: trial.mean("per_request")
-    )
-    advice.order = tuple(labels)
-    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
-    advice.recommended = labels[-1] if advice.settles is None else None
-    advice.runner_up = labels[-2] if len(labels) > 1 else others[0].label if others else None
     advice.flips = [_flip(evidence, below, above) for below, above in pairwise(segments)]
-    advice.answer = [flip["sentence"] for flip in advice.flips] or [_everywhere(evidence, labels[-1], lines)]
-    for label in dict.fromkeys(reversed(labels)):
-        targets = latency_flip(evidence, label, [*reversed(labels), *(trial.label for trial in others)])
+    advice.answer = [flip["sentence"] for flip in advice.flips] or [_everywhere(evidence, segments[0], lines)]
+    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
+    sides = [] if advice.settles else _sides(evidence, segments, lines, advice)
+    if sides:
+        _recommend(evidence, sides, advice)
+    advice.order = tuple(side.label for side in sides) or tuple(labels)
+    dearer = sorted(lines, key=lambda trial: trial.mean("per_request"))
+    ranked = dict.fromkeys([*reversed(advice.order), *reversed(labels), *(trial.label for trial in dearer)])
+    advice.runner_up = next((label for label in ranked if label != advice.order[-1]), None)
+    for label in dict.fromkeys([*labels, *advice.order]):
+        targets = latency_flip(evidence, label, list(ranked))
         advice.flips += targets
         advice.notes[:0] = [flip["sentence"] for flip in targets]
-    if len(segments) > 1:
-        advice.where = f", from {rate(segments[-1].start)} on"
+    if sides and sides[-1].end == evidence.cost(labels[-1]).capacity:
+        advice.notes.append(f"The upper end is what was answered to {evidence.clients}; nothing was measured above it.")
+    if len(segments) > 1 and evidence.costs.prices.billing != "size":
         advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
 
 
-def _everywhere(evidence: Evidence, label: str, lines: Sequence[TrialCost]) -> str:
+def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> None:
+    """Say what to take for which rates, and why; where that is one trial, a flip is no more than a note."""
+    advice.recommended = sides[-1].label
+    advice.sides = [(side.label, _where(side)) for side in sides]
+    why = []
+    for side in sides:
+        if side.same:
+            most = side.most if math.isfinite(side.most) else None
+            reason = why_the_fastest(evidence, side.label, side.same, most)
+            why.append(f"{_capital(_where(side))}, {reason}" if len(sides) > 1 else _capital(reason))
+    if why and len(sides) == 1:
+        advice.notes[:0] = advice.answer
+        advice.answer = []
+    advice.answer += [*why, *_worth(evidence, sides), *doubts(evidence, [side.label for side in sides])]
+
+
+def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost]) -> str:
     """Of the one that no other is known to beat at any rate."""
-    pairs = {each.label: evidence.pair(label, each.label) for each in lines if each.label != label}
-    same = [other for other, pair in pairs.items() if costs_the_same(pair)]
-    unsure = [o for o, pair in pairs.items() if pair["cheaper_below"] == label and pair["cheaper_above"] is None]
-    if unsure:
-        return f"{label} is the cheapest at low rates; at high ones the rounds cannot tell it from {listed(unsure)}."
-    if same:
-        costs = "costs" if len(same) == 1 else "cost"
-        told = f"as far as the rounds can tell, {listed(same)} {costs} the same"
-        return f"No other is cheaper than {label} at any rate; {told}."
-    return f"{label} is the cheapest at every rate."
+    best = evidence.cost(segment.label)
+    others = [each for each in lines if each is not best]
+    if not others:
+        return f"No other trial comes into question, so {best.label} was compared with none."
+    if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
+        return f"No other is known to cost less than {best.label} at any rate."
+    second = min(others, key=lambda each: each.mean("per_request"))
+    return f"{best.label} is the cheapest at every rate. {_saves(evidence, best.label, second.label, segment)}"
+
+
+def _sides(evidence: Evidence, segments: Sequence[Segment], lines: Sequence[TrialCost], advice: Advice) -> list[Side]:
+    """The rates for which something is recommended."""
+    sides: list[Side] = []  # from the highest rates down
+    for segment in reversed(segments):
+        settled = _settled(evidence, segment, lines, advice)
+        if settled.end <= settled.start:
+            continue
+        above = sides[-1] if sides else None
+        side = _to_take(evidence, settled, lines, above.label if above else None)
+        if above and above.label == side.label and above.start == side.end:
+            same = tuple(dict.fromkeys((*side.same, *above.same)))
+            sides[-1] = above._replace(start=side.start, same=same, most=max(side.most, above.most))
+        else:
+            sides.append(side)
+    if sides:
+        advice.settles = None
+    return sides[::-1]
+
+
+def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], advice: Advice) -> Segment:
+    """The part of the segment in which no other is left that may be cheaper; says of the rest that it is not known."""
+    best, (start, end) = evidence.cost(segment.label), segment[1:]
+    for other in lines:
+        if other is best or _flips(evidence, best, other):
+            continue
+        low, high = settled_between(best, other, *segment[1:], evidence.trifle)
+        if (low, high) != segment[1:]:
+            where = f"Below {rate(low)}" if high == segment.end else f"Above {rate(high)}"
+            question = f"is not settled whether {best.label} costs less than {other.label}"
+            more = rounds_to_settle(differences(best, other, at(segment.end if high < segment.end else segment.start)))
+            advice.notes.insert(0, f"{where} it {question}. {more}" if low < high else f"It {question}. {more}")
+            advice.settles = advice.settles or more
+        start, end = max(start, low), min(end, high)
+    return segment._replace(start=start, end=end)
+
+
+def _flips(evidence: Evidence, one: TrialCost, other: TrialCost) -> bool:
+    """Whether the rounds tell at which rate the one becomes cheaper than the other."""
+    pair = evidence.pair(one.label, other.label)
+    return pair["rate_per_hour"] is not None and is_told(pair)
+
+
+def _to_take(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], above: str | None) -> Side:
+    """The cheapest; where others cost the same from one end of the segment to the other, the fastest of them. `above`
+    is what is taken at higher rates.
+    """
+    best = evidence.cost(segment.label)
+    able = [each for each in lines if each is best or each.capacity is None or each.capacity >= segment.end]
+    found = {each.label: [saving(best, each, at(edge)) for edge in segment[1:]] for each in able}
+    ties = [label for label, edges in found.items() if all(edge.is_tie(evidence.trifle) for edge in edges)]
+    label = fastest(evidence, ties, above)
+    savings = [edge for each in ties for edge in found[each]]
+    most = max(each.high if each.is_trifle(evidence.trifle) else math.inf for each in savings)
+    return Side(label, segment.start, segment.end, tuple(each for each in ties if each != label), most)
+
+
+def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
+    """What each side saves in a month against the simplest trial; the flips say it of the sides against each other."""
+    for side in sides:
+        simple = simplest(evidence, side.label)
+        if simple is not None and simple not in [each.label for each in sides]:
+            yield _saves(evidence, side.label, simple, Segment(*side[:3]), ", which keeps its models,")
+
+
+def _saves(evidence: Evidence, label: str, other: str, rates: Segment, aside: str = ",") -> str:
+    """In a month, from one end of the rates to the other."""
+    told = []
+    for edge in rates[1:]:
+        amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
+        told.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'where nobody asks'}")
+    return f"Against {other}{aside} {label} saves {listed(told)}."
+
+
+def _where(side: Side) -> str:
+    """The rates of a side, in words."""
+    return f"from {number(side.start)} to {rate(side.end)}" if side.start else f"up to {rate(side.end)}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
+    """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
+    low, high = evidence.cost(below.label), evidence.cost(above.label)
+    costs = longer(evidence, below.label, above.label)
+    if low.capacity == below.end:
+        sentence = (
+            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. No more was answered to {evidence.clients}:"
+            f" above that it may not keep up; take {high.label}."
+        )
+    else:
+        interval = between(evidence.pair(low.label, high.label)["ci95"])
+        rates = f"From {number(below.start)} to" if below.start else "Below"
+        less = number(saving(low, high, at(below.start)).typical)
+        more = number(saving(high, low, at(above.end)).typical)
+        sentence = (
+            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
+            f" {high.label} is, and saves more the more is asked: {more} a month at {rate(above.end)}."
+        )
+    return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
 
 
 def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
@@ -80,36 +224,3 @@ def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:
         for number, each in trial.rounds.items()
     }
     return replace(trial, rounds=rounds)
-
-
-def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
-    """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
-    costs = longer(evidence, below.label, above.label)
-    if evidence.cost(below.label).capacity == below.end:
-        closed = (evidence.summary["workload"] or {}).get("closed") or {}
-        clients = closed.get("clients", 1)
-        asked = f"{clients} clients that ask" if clients > 1 else "one client that asks"
-        sentence = (
-            f"Up to {rate(below.end)} {below.label} is cheaper{costs}. No more was answered to {asked} without pause:"
-            f" above that it may not keep up; take {above.label}."
-        )
-    else:
-        interval = between(evidence.pair(below.label, above.label)["ci95"])
-        rates = f"From {number(below.start)} to" if below.start else "Below"
-        sentence = f"{rates} {rate(below.end)}{interval} {below.label} is cheaper{costs}. Above, {above.label} is."
-    return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": below.label, "sentence": sentence}
-
-
-def _gaps(evidence: Evidence) -> list[str]:
-    """What there is to say of trials whose models expire."""
-    sentences = []
-    for trial in evidence.eligible:
-        if not trial.is_line:
-            sentences.append(
-                f"{trial.label} is not compared: its models expire, so what it costs depends on the gaps between"
-                " requests. Give the experiment a 'workload'."
-            )
-        elif trial.least_keep is not None:
-            least = duration(trial.least_keep)
-            sentences.append(f"What {trial.label} costs holds while no gap between requests is as long as {least}.")
-    return sentences

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from ..quantities import limit
 from .economics import TrialCost
-from .slo import quantile
 
 Pair = Mapping[str, Any]
 
@@ -32,14 +31,15 @@ class Contenders:
 
 
 def left_out(trial: Mapping[str, Any]) -> str:
-    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be."""
+    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be, and that is where
+    nobody can tell whether it meets a target, too.
+    """
     if trial["errors"]:
         return f"answered {trial['errors']} requests with an error"
     if not trial["labels_agree"]:
         return "gave answers that differ from the others'"
     for target in trial["slo"]:
-        short = target["share_within"] is not None and target["share_within"] < quantile(target["percentile"])
-        if target["verdict"] == "missed" or short:
+        if target["verdict"] == "missed":
             return f"misses {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
     return ""
 
@@ -73,13 +73,21 @@ def _loses(label: str, pair: Pair) -> bool:
     return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
 
 
+def is_told(pair: Pair) -> bool:
+    """Whether the rounds tell which of both is cheaper at low rates, and which at high ones."""
+    return pair.get("settled", True) and None not in (pair["cheaper_below"], pair["cheaper_above"])
+
+
 def costs_the_same(pair: Pair) -> bool:
     """At every rate, as far as the rounds tell."""
-    return pair["rate_per_hour"] is None and pair["cheaper_below"] is None and bool(pair["rounds"])
+    known = (pair["rate_per_hour"], pair["cheaper_below"], pair["cheaper_above"])
+    return known == (None, None, None) and bool(pair["rounds"])
 
 
-def cheapest_by_rate(trials: Sequence[TrialCost]) -> list[Segment]:
-    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps."""
+def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) -> list[Segment]:
+    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps. Two meet at
+    the break-even rate of their pair, where that is known.
+    """
     edges = {0.0, *(trial.capacity for trial in trials if trial.capacity is not None)}
     for one, other in combinations(trials, 2):
         more = one.mean("holding") - other.mean("holding")
@@ -98,6 +106,12 @@ def cheapest_by_rate(trials: Sequence[TrialCost]) -> list[Segment]:
             segments[-1] = segments[-1]._replace(end=end)
         else:
             segments.append(Segment(label, start, end))
+    known = {frozenset((pair["trial"], pair["against"])): pair["rate_per_hour"] for pair in pairs}
+    capacities = {trial.label: trial.capacity for trial in trials}
+    for i, (below, above) in enumerate(pairwise(segments)):
+        even = known.get(frozenset((below.label, above.label)))
+        if even is not None and below.end != capacities[below.label] and segments[i].start < even < above.end:
+            segments[i], segments[i + 1] = segments[i]._replace(end=even), above._replace(start=even)
     return segments
 
 

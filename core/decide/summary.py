@@ -46,6 +46,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "slo": header.get("slo"),
         "precision": header.get("precision"),
         "cost": header.get("cost"),
+        "rate": header.get("rate"),
         "widths": reached(run) if header.get("precision") else None,
         "trials": [_trial(run, spec, agreement) for spec in header["trials"]],
         "comparisons": compare(run),

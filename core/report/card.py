@@ -8,7 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..decide.amounts import number
+from ..decide.amounts import number, rate
+from ..decide.prices import HOUR
 from .table import milliseconds, row_name
 
 MILLION = 1e6
@@ -22,8 +23,8 @@ def card(summary: Mapping[str, Any], style: str) -> str:
     parts = ["\n".join(f"- {sentence}" if markdown else sentence for sentence in sentences)]
     if summary["economics"]:
         parts.append(_costs(summary, style))
-    if found["yaml"]:
-        parts.append(f"```yaml\n{found['yaml']}```" if markdown else indent(found["yaml"].rstrip(), "  "))
+    yamls = [each["yaml"] for each in found["settings"]]
+    parts += [f"```yaml\n{text}```" if markdown else indent(text.rstrip(), "  ") for text in yamls]
     return "\n\n".join([f"{'## ' if markdown else ''}What to use", *parts])
 
 
@@ -31,9 +32,12 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
     """A row for each trial that can be priced; a million requests at the run's own rate, or besides the holding."""
     trials = {trial["label"]: trial for trial in summary["trials"]}
     rows = []
-    stated = any(each["per_million"] is not None for each in summary["economics"]["trials"])
+    stated = summary.get("rate")
+    measured = any(each["per_million"] is not None for each in summary["economics"]["trials"])
     for each in summary["economics"]["trials"]:
-        million = each["per_million"] if stated else each["per_request"] * MILLION
+        besides = each["per_request"] * MILLION
+        held = each["holding_per_hour"] / HOUR / stated * MILLION if stated else 0.0
+        million = each["per_million"] if measured else besides + held
         rows.append(
             (
                 row_name(trials[each["label"]]),
@@ -45,11 +49,8 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
         )
     separator = " " if style == "pipe" else "\n"
     headers = [name.replace("|", separator) for name in HEADERS]
-    note = (
-        "A million requests: all that is paid at this rate."
-        if stated
-        else ("A million requests: what is paid besides holding the models.")
-    )
+    paid = "all that is paid at this rate" if measured else "what is paid besides holding the models"
+    note = f"A million requests: {f'all that is paid at {rate(stated * HOUR)}' if stated else paid}."
     align = ("left", *("right" for _ in headers[1:]))
     shown = tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
     return f"{shown}\n\n{note}"

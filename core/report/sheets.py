@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..decide.amounts import number
 from .figures import Latencies, phases
 from .over_time import Part
-from .table import COLUMNS, MISSING, row_name, target_columns
+from .table import COLUMNS, MISSING, row_name, target_columns, to_the_fastest
 
 Summary = Mapping[str, Any]
 PRICES = {
@@ -38,10 +38,10 @@ class Sheet(NamedTuple):
 
 def main_sheet(summary: Summary) -> Sheet:
     """The run's table, a column for each trial: three of them fit a phone."""
-    fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
+    ratios = to_the_fastest(summary)
     columns = {name: column for name, column in (COLUMNS | target_columns(summary)).items() if name != "strategy"}
     rows = [
-        [name.replace("|", " "), *(column(trial, fastest) for trial in summary["trials"])]
+        [name.replace("|", " "), *(column(trial, ratios) for trial in summary["trials"])]
         for name, column in columns.items()
     ]
     rows = [row for row in rows if set(row[1:]) != {MISSING}]

@@ -11,7 +11,9 @@ from ..quantities import limit
 
 Trial = Mapping[str, Any]
 MISSING = "n/a"
-Column = Callable[[Trial, float | None], str]
+Ratios = Mapping[str, float | None]
+"""Of the p50 of each trial to that of the fastest, by label."""
+Column = Callable[[Trial, Ratios], str]
 NULLS = {"p50": "p50, which", "p99": "p99, which"}  # by the key of a latency
 WIDE_NULLS = NULLS | {"p95": "p95, which", "mean_ci95": "interval, which"}
 
@@ -22,9 +24,9 @@ def table(summary: Mapping[str, Any], style: str, *, wide: bool = False) -> str:
     `style` is tabulate's, `pipe` for Markdown.
     A terminal is narrow: there, a column without a single figure is left out; the footnotes say why.
     """
-    fastest = min((p50 for trial in summary["trials"] if (p50 := trial["latency_ms"]["p50"])), default=None)
+    ratios = to_the_fastest(summary)
     columns = COLUMNS | target_columns(summary) if wide else {name: COLUMNS[name] for name in NARROW}
-    cells = {name: [column(trial, fastest) for trial in summary["trials"]] for name, column in columns.items()}
+    cells = {name: [column(trial, ratios) for trial in summary["trials"]] for name, column in columns.items()}
     if style != "pipe":
         cells = {name: column for name, column in cells.items() if set(column) != {MISSING}}
     separator = " " if style == "pipe" else "\n"
@@ -94,9 +96,22 @@ def _mean(trial: Trial) -> str:
     return f"{milliseconds(latency['mean'])} ± {milliseconds((high - low) / 2)}"
 
 
-def _times_fastest(trial: Trial, fastest: float | None) -> str:
-    p50 = trial["latency_ms"]["p50"]
-    return MISSING if p50 is None or fastest is None else f"{p50 / fastest:.1f}"
+def to_the_fastest(summary: Mapping[str, Any]) -> Ratios:
+    """As the words have them: paired by rounds, not that of the two figures in the table."""
+    known = {trial["label"]: trial["latency_ms"]["p50"] for trial in summary["trials"] if trial["latency_ms"]["p50"]}
+    if not known:
+        return {}
+    fastest = min(known, key=lambda label: known[label])
+    ratios: dict[str, float | None] = {fastest: 1.0}
+    for pair in summary["comparisons"]:
+        if fastest in (pair["trial"], pair["against"]) and (ratio := pair["statistics"]["p50"]["ratio"]) is not None:
+            is_ours = pair["against"] == fastest
+            ratios[pair["trial"] if is_ours else pair["against"]] = ratio if is_ours else 1 / ratio
+    return ratios
+
+
+def _times_fastest(trial: Trial, ratios: Ratios) -> str:
+    return _number(ratios.get(trial["label"]), 2)
 
 
 def _share(value: float | None) -> str:

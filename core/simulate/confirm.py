@@ -69,7 +69,7 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
         "page_cache": "warm",
     }
     experiment["batching"] = experiment.get("batching") or "off"
-    for key in ("repetitions", "precision"):
+    for key in ("repetitions", "precision", "rate"):
         experiment.pop(key, None)
     path = folder / f"{NAME}.yaml"
     write_resolved(path, f"Is {planned.file.name} as it was simulated?", experiment, measured.texts)

@@ -1,0 +1,97 @@
+"""What a choice saves in a month, and when that is too little to decide by, or not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .economics import RoundCost, TrialCost
+from .intervals import VERDICT_ROUNDS, further_rounds, interval
+
+MONTH = 730.0  # hours
+MATTERS = 0.05  # of what is paid: costs that certainly differ by less are the same for a choice
+TRIFLE = 1.0  # a month, where a run states none
+LEAST, HALVINGS = 1e-6, 20  # of a search over rates, from that share of the highest one on
+Hourly = Callable[[RoundCost], float]
+"""What one server costs for an hour under some traffic."""
+
+
+class Saving(NamedTuple):
+    """What one trial saves against another in a month under some traffic, with its 95 % interval, which is without
+    bounds where there are too few rounds.
+    """
+
+    typical: float
+    """The median over the rounds that both finished."""
+    low: float
+    high: float
+    cost: float
+    """Of the one that saves, in a month."""
+
+    def is_trifle(self, trifle: float) -> bool:
+        """Whether it is certainly too little to decide by."""
+        return max(abs(self.low), abs(self.high)) <= trifle
+
+    def is_tie(self, trifle: float) -> bool:
+        """Whether both certainly cost the same as far as a choice goes: neither is known to be the cheaper one, and the
+        difference is small in proportion, or it is a trifle.
+        """
+        unknown = self.low <= 0 <= self.high
+        return self.is_trifle(trifle) or (unknown and max(-self.low, self.high) <= MATTERS * self.cost)
+
+    def is_settled(self, trifle: float) -> bool:
+        """Whether nothing is left to be known for a choice: it saves something, or both cost the same."""
+        return self.low > 0 or self.is_tie(trifle)
+
+
+def at(per_hour: float) -> Hourly:
+    """At so many requests an hour: a + b λ."""
+    return lambda each: each.holding + each.per_request * per_hour
+
+
+def saving(trial: TrialCost, other: TrialCost, hourly: Hourly) -> Saving:
+    """What `trial` saves against `other`."""
+    values = differences(trial, other, hourly)
+    low, high = interval(values)[:2] if len(values) >= VERDICT_ROUNDS else (-math.inf, math.inf)
+    return Saving(float(np.median(values)) if values else math.nan, low, high, monthly(trial, hourly))
+
+
+def monthly(trial: TrialCost, hourly: Hourly) -> float:
+    """What it costs in a month in a typical round."""
+    return MONTH * float(np.median([hourly(each) for each in trial.rounds.values()]))
+
+
+def differences(trial: TrialCost, other: TrialCost, hourly: Hourly) -> list[float]:
+    """What `trial` saves in a month, in each round that both finished."""
+    both = sorted(set(trial.rounds) & set(other.rounds))
+    return [MONTH * (hourly(other.rounds[number]) - hourly(trial.rounds[number])) for number in both]
+
+
+def settled_between(trial: TrialCost, other: TrialCost, start: float, end: float, trifle: float) -> tuple[float, float]:
+    """The rates, of those from `start` to `end`, at which it is settled whether `trial` costs less than the other, as
+    far as a choice goes; from `end` to `end` where it is at neither.
+    """
+    settled = {edge: saving(trial, other, at(edge)).is_settled(trifle) for edge in (start, end)}
+    if settled[start] and settled[end]:
+        return start, end
+    if not settled[start] and not settled[end]:
+        return end, end
+    low, high = max(start, LEAST * end), end
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        if saving(trial, other, at(middle)).is_settled(trifle) == settled[start]:
+            low = middle
+        else:
+            high = middle
+    return (start, low) if settled[start] else (high, end)
+
+
+def rounds_to_settle(values: Sequence[float]) -> str:
+    """How many rounds would probably tell the differences from nothing."""
+    further = further_rounds(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+    if further is None:
+        return "Over 1000 more rounds would be needed to separate them."
+    return f"About {further} more rounds would probably separate them (repeats: {len(values) + further})."
