@@ -30,7 +30,7 @@ def costing(
     for number in range(rounds):
         for label, costs in trials.items():
             mib, seconds = costs[number]
-            memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss"), mib)
+            memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss", "start_peak_rss"), mib)
             latencies = [(ms or {}).get(label, 10.0)] * REQUESTS
             ended = {"memory_mib": memory, "processor_s": seconds * REQUESTS}
             records += trial_with(label, latencies, number, **ended)
