@@ -110,6 +110,11 @@ BAD = {
         ("repetitions: 3", "cost: {gpu_hour: 1}"),
         "cost.gpu_hour: is no key here; allowed: memory_",
     ),
+    "a limit of nothing": (("repetitions: 3", "limit: {memory: 0}"), "10:9: limit.memory: must be more than 0"),
+    "a limit of something else": (
+        ("repetitions: 3", "limit: {pss: 1GiB}"),
+        "limit.pss: is no key here; allowed: memory",
+    ),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
         "batching.max_batch_size: must be at least 1, such as 32 (got 0).",

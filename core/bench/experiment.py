@@ -19,6 +19,7 @@ from ..choices import (
     Fraction,
     ModelId,
     Reference,
+    Size,
     StrategyChoice,
     matching,
 )
@@ -39,6 +40,14 @@ FEWEST_ROUNDS = 5  # after which a run may stop early
 Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
 
+class Limit(BaseModel):
+    """What a server may take."""
+
+    model_config = STRICT
+
+    memory: Annotated[Size, Field(gt=0, description="resident, start-up included")]
+
+
 class Experiment(BaseModel):
     """The keys of an experiment's YAML file."""
 
@@ -54,6 +63,7 @@ class Experiment(BaseModel):
     precision: Annotated[Fraction | None, Field(description="end once the intervals are no wider, relatively")] = None
     slo: Annotated[dict[Percentile, Annotated[Duration, Field(gt=0)]], Field(min_length=1)] | None = None
     cost: Annotated[Cost, Field(description="prices of memory, processor and waiting")] = Cost()
+    limit: Annotated[Limit | None, Field(description="what goes over it is not recommended")] = None
     plugins: list[str] = []
     seed: int = 0
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (

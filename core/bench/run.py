@@ -156,6 +156,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "slo": experiment.slo,
         "precision": experiment.precision,
         "cost": experiment.cost.model_dump(),
+        "limit": {"memory_mib": experiment.limit.memory / MIB} if experiment.limit else None,
         "plugins": experiment.plugins,
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}

@@ -37,6 +37,8 @@ def left_out(trial: Mapping[str, Any]) -> str:
         return f"answered {trial['errors']} requests with an error"
     if not trial["labels_agree"]:
         return "gave answers that differ from the others'"
+    if trial["over_limit"]:
+        return str(trial["over_limit"])
     for target in trial["slo"]:
         short = target["share_within"] is not None and target["share_within"] < quantile(target["percentile"])
         if target["verdict"] == "missed" or short:

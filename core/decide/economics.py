@@ -10,6 +10,7 @@ import numpy as np
 
 from .comparison import is_closed
 from .intervals import VERDICT_ROUNDS, interval
+from .limit import most_rss
 from .loads import Further, LoadPrice, cold_requests, load_price
 from .prices import HOUR, MIB_PER_GIB, Prices, Size
 from .rounds import Record, Round, Run
@@ -94,7 +95,7 @@ def price(run: Run, prices: Prices) -> Costs:
         least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
         flat = prices.billing == "size" and not prices.latency_hour  # whatever is loaded, and however often
         is_line = least_keep is None or flat or _is_line(least_keep, rounds)
-        size = prices.size_for(_most(rounds))
+        size = prices.size_for(most_rss(rounds) or 0.0)
         if why := _unpriced(rounds, prices, is_line) or _does_not_fit(rounds, prices, size):
             unpriced[label] = why
             continue
@@ -173,16 +174,13 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     return ""
 
 
-def _most(rounds: Sequence[Round]) -> float:
-    """MiB of resident memory that any of them held."""
-    return max((each.most_rss or 0.0 for each in rounds), default=0.0)
-
-
 def _does_not_fit(rounds: Sequence[Round], prices: Prices, size: Size | None) -> str:
     if prices.billing != "size" or size is not None:
         return ""
     largest = prices.sizes[-1].memory_mib
-    return f"it held up to {_most(rounds):.0f} MiB, start-up included, and the largest of 'sizes' has {largest:.0f} MiB"
+    return (
+        f"it held up to {most_rss(rounds):.0f} MiB, start-up included, and the largest of 'sizes' has {largest:.0f} MiB"
+    )
 
 
 def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
