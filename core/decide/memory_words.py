@@ -10,6 +10,7 @@ import numpy as np
 
 from .amounts import listed, number
 from .economics import Costs, TrialCost
+from .intervals import VERDICT_ROUNDS, interval
 from .limit import floor_in_words
 from .loads import LoadPrice
 from .prices import HOUR, Prices, Size
@@ -55,13 +56,18 @@ def _why(prices: Prices) -> str:
 
 def _further(loads: Sequence[tuple[str, LoadPrice]], measured: str) -> str:
     """What that adds to a load, or takes from it, under each trial."""
-    parts = []
-    for label, load in loads:
-        waits, computes = load.further.ms, load.further.processor_s * 1e3
-        longer = f"{milliseconds(abs(waits))} {'longer' if waits > 0 else 'less'} than from {FROM[measured]}"
-        more = f"{milliseconds(abs(computes))} {'more' if computes > 0 else 'less'} of a core"
-        parts.append(f"under {label} it takes {longer}, and {more}")
-    return f": {'; '.join(parts)}"
+    return f" ({'; '.join(f'{label}: {_against(load, measured)}' for label, load in loads)})"
+
+
+def _against(load: LoadPrice, measured: str) -> str:
+    """Of waiting and of processor time, as far as the rounds can tell."""
+    waits, rounds = [each.ms for each in load.rounds.values()], len(load.rounds)
+    low, high = interval(waits)[:2] if rounds >= VERDICT_ROUNDS else (load.further.ms,) * 2
+    if low * high <= 0:
+        return f"in {rounds} round{'s' if rounds > 1 else ''} not separable from one from {FROM[measured]}"
+    waiting, computing = load.further.ms, load.further.processor_s * 1e3
+    longer = f"{milliseconds(abs(waiting))} {'longer' if waiting > 0 else 'less'} than from {FROM[measured]}"
+    return f"{longer}, {milliseconds(abs(computing))} {'more' if computing > 0 else 'less'} of a core"
 
 
 def _not_known(wanted: str, labels: Sequence[str], why: str) -> str:
