@@ -34,7 +34,11 @@ def floor(run: Run) -> dict[str, Any] | None:
     for label in run.labels:
         rounds = run.finished(label)
         memory = [[each.ended["memory_mib"].get(name) for name in LEAST] for each in rounds]
-        if rounds and not any(each.ended["resident"] for each in rounds) and not any(None in row for row in memory):
+        if (
+            rounds
+            and all(each.ended.get("resident") == [] for each in rounds)
+            and not any(None in row for row in memory)
+        ):
             rss, pss = map(float, np.mean(memory, axis=0))
             found.append((rss, pss, label))
     if not found:
