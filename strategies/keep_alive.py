@@ -52,6 +52,8 @@ class KeepAlive:
         if self._ttl.get(model.model_id, self._others) != "auto":
             return ""
         seconds, loads = self.keep(model, now), len(self._worths[model.model_id])
+        if seconds == inf:
+            return "it stays, since holding it costs nothing"
         return f"its ttl is {seconds:.3g} s, in which holding it costs what a cold start does (median of {loads} loads)"
 
 

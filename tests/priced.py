@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.synthetic import Record, run_of, trial_of, trial_with
+from tests.synthetic import Record, loads_of, run_of, trial_of, trial_with
 
 # One a MiB-hour, one a core second, and nothing for waiting: a is a number of MiB, b one of core seconds.
 UNITS = {"memory_gib_hour": 1024.0, "cpu_hour": 3600.0, "latency_hour": 0.0, "charge": "pss", "billing": "average"}
@@ -30,7 +30,7 @@ def costing(
     for number in range(rounds):
         for label, costs in trials.items():
             mib, seconds = costs[number]
-            memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss"), mib)
+            memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss", "start_peak_rss"), mib)
             latencies = [(ms or {}).get(label, 10.0)] * REQUESTS
             ended = {"memory_mib": memory, "processor_s": seconds * REQUESTS}
             records += trial_with(label, latencies, number, **ended)
@@ -46,4 +46,21 @@ def ended_with(records: Sequence[Record], label: str, **changes: Any) -> list[Re
             result.append(record | changes | {"memory_mib": memory})
         else:
             result.append(record)
+    return result
+
+
+def loading(
+    records: Sequence[Record], label: str, rounds: Sequence[Mapping[str, tuple[float, float]]] = ({},), **changes: Any
+) -> list[Record]:
+    """The records, with each request of a trial waiting for a load; of each kind of loads that were measured by
+    themselves the milliseconds and core seconds, for each of the `rounds`. `changes` are of its last record.
+    """
+    result: list[Record] = []
+    for record in ended_with(records, label, loads=REQUESTS, **changes):
+        if record.get("trial") == label:
+            if record["kind"] == "sample":
+                record = record | {"cold": True}
+            elif record["kind"] == "trial":
+                result += loads_of(label, record["round"], **rounds[record["round"] % len(rounds)])
+        result.append(record)
     return result

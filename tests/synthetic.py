@@ -11,7 +11,7 @@ Latencies = Sequence[Sequence[float]]  # of each round, in milliseconds
 
 def run_of(*trials: Record, rounds: int = 2, **changes: Any) -> Record:
     return {
-        "kind": "run", "schema": 5, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
+        "kind": "run", "schema": 6, "page_cache": "warm", "experiment": "e", "question": "Q?", "started": "now",
         "rounds": rounds, "models": {"m": {"reference": "embedded", "sha256": "0"}}, "trials": list(trials),
         "workload": None, "slo": None, "precision": None,
     } | changes  # fmt: skip
@@ -32,11 +32,12 @@ def sample_of(trial: str, ms: float, number: int = 0, **changes: Any) -> Record:
 
 
 def ended(trial: str, number: int = 0, pss: float | None = 500.0, **changes: Any) -> Record:
-    memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss"), pss)
+    memory = dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss", "start_peak_rss"), pss)
     return {
         "kind": "trial", "round": number, "trial": trial, "ready_s": 2.0, "first_answer_s": 3.0, "steady_s": 2.0,
         "processor_s": 0.2,
-        "memory_mib": memory, "loads": 1, "unloads": 0, "least_keep": None, "generator": None,
+        "memory_mib": memory, "resident": ["m"], "loads": 1, "unloads": 0, "least_keep": None, "generator": None,
+        "loads_lacking": None,
     } | changes  # fmt: skip
 
 
@@ -56,3 +57,13 @@ def trial_with(label: str, latencies: Sequence[float], number: int = 0, **change
     first = sample_of(label, 99.0, number, first=True)
     samples = [first, *(sample_of(label, ms, number) for ms in latencies)]
     return [{"kind": "begin", **place}, *samples, ended(label, number, **changes)]
+
+
+def loads_of(label: str, number: int = 0, **kinds: tuple[float, float]) -> list[Record]:
+    """Three loads of each kind, `cold` and `warm`, of so many milliseconds and processor seconds each."""
+    place = {"kind": "load", "round": number, "trial": label, "model": "m", "timing": {}}
+    return [
+        {**place, "page_cache": kind, "ms": ms, "processor_s": seconds}
+        for kind, (ms, seconds) in kinds.items()
+        for _ in range(3)
+    ]

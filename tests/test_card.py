@@ -15,7 +15,8 @@ from core.choices import Cost
 from core.decide.amounts import listed, number, rate
 from core.decide.summary import summarise
 from core.report.card import card
-from tests.priced import costing, ended_with
+from core.report.table import footnotes
+from tests.priced import costing, ended_with, loading
 from tests.support import uvicorn
 from tests.synthetic import Record, sample_of
 
@@ -378,6 +379,113 @@ def test_both_charges_are_shown_where_they_differ() -> None:
     assert not any("charge: private" in sentence for sentence in card_of(costing(TWO))["sentences"])
 
 
+LOADS = [{"cold": (50.0, 0.11), "warm": (20.0, 0.06)}]  # a load's milliseconds and core seconds
+FROM_THE_DISK = (
+    "A load is priced from the disk, since what is freed serves someone else (on-demand: 30 ms longer than from the"
+    " page cache, 50 ms more of a core)."
+)
+
+
+def test_it_says_from_where_a_load_is_priced_and_where_the_other_one_flips() -> None:
+    records = loading(costing(TWO, SLOW), "on-demand", LOADS)
+    found = card_of(records)
+    assert [flip["at"] for flip in found["flips"] if flip["what"] == "rate"] == pytest.approx([1000])
+    assert FROM_THE_DISK in found["sentences"]
+    assert (
+        "The milliseconds that callers wait are those measured, with loads from the page cache." in found["sentences"]
+    )
+    assert (
+        "If private memory were paid for (charge: private), and a load came from the page cache: Below 2,000 requests"
+        " an hour (95 % interval 2,000 to 2,000) on-demand is cheaper; it costs your callers 38 ms each. Above,"
+        " persistent is." in found["sentences"]
+    )
+    unsure = [{"cold": (20.0 + 1e3 * wobble, 0.06), "warm": (20.0, 0.06)} for wobble in WOBBLE]
+    assert (
+        "A load is priced from the disk, since what is freed serves someone else (on-demand: in 5 rounds not separable"
+        " from one from the page cache)." in card_of(loading(costing(TWO), "on-demand", unsure))["sentences"]
+    )
+    free = card_of(loading(costing(TWO, SLOW), "on-demand", LOADS, memory_mib={"idle_private": 500.0}))
+    assert (
+        "If private memory were paid for (charge: private), and a load came from the page cache: persistent is the"
+        " cheapest at every rate." in free["sentences"]
+    )
+    private = card_of(loading(costing(TWO, SLOW, cost={"charge": "private"}), "on-demand", LOADS))
+    told = "A load is priced from the page cache, since mapped pages are nobody's bill, and stay there."
+    assert told in private["sentences"]
+    assert any(
+        sentence.startswith("If PSS were paid for (charge: pss), and a load came from the disk: Below 1,000 requests")
+        for sentence in private["sentences"]
+    )
+    peak = card_of(loading(costing(TWO, SLOW, cost={"billing": "peak"}), "on-demand", LOADS))
+    assert (
+        "A load is priced from the page cache, since the memory is paid for all the time, and the pages stay in it."
+        in peak["sentences"]
+    )
+    assert not any("A load is priced" in sentence for sentence in card_of(costing(TWO))["sentences"])
+
+
+def test_a_load_whose_price_is_not_known_is_told_with_the_way_in_which_that_errs() -> None:
+    """At twice what a load takes, the true rate is lower than the one that is told."""
+    records = loading(costing(TWO), "on-demand", loads_lacking="another process maps the file.")
+    found = card_of(records)
+    assert [flip["at"] for flip in found["flips"] if flip["what"] == "rate"] == pytest.approx([2000])
+    assert (
+        "What a load from the disk takes under on-demand is not known (another process maps the file): it is priced"
+        " from the page cache, as measured. In truth loading is dearer, so that keeping pays from a lower rate on."
+        in found["sentences"]
+    )
+    assert not any("A load is priced" in sentence for sentence in found["sentences"])
+    cold = card_of(loading(costing(TWO, cost={"charge": "private"}, page_cache="cold"), "on-demand"))
+    assert any(
+        sentence.endswith("as measured. In truth loading is cheaper, so that keeping pays from a higher rate on.")
+        for sentence in cold["sentences"]
+    )
+
+
+SIZES = [{"memory": mib << 20, "cpu": cpu, "hour": hour} for mib, cpu, hour in ((512, 0.25, 3.0), (1024, 0.5, 7.0))]
+BY_SIZE = {"memory_gib_hour": 0.0, "cpu_hour": 0.0, "billing": "size", "sizes": SIZES}
+
+
+def test_what_fits_the_same_size_costs_the_same() -> None:
+    trials = TWO | {"large": [(600.0, 0.01)] * 5, "none": [(2000.0, 0.01)] * 5}
+    sentences = card_of(loading(costing(trials, cost=BY_SIZE), "on-demand", LOADS))["sentences"]
+    for told in (
+        "persistent and on-demand fit the same size, 512 MiB and 0.25 cores at 3 an hour, and so cost the same.",
+        "its cores answer up to 90,000 (persistent) and 15,000 (on-demand) requests an hour.",
+        "large needs the size of 1024 MiB and 0.5 cores at 7 an hour. By the processor time taken here, its",
+        "none cannot be priced: it held up to 2000 MiB, start-up included, and the largest of 'sizes' has 1024 MiB.",
+        "Prices of an hour, whatever is used of a size: 3 for 512 MiB and 0.25 cores and 7 for 1024 MiB and 0.5 cores;",
+    ):
+        assert any(told in sentence for sentence in sentences)
+    assert not any("charge" in sentence or "A load" in sentence for sentence in sentences)
+    waiting = costing(TWO, SLOW, cost=BY_SIZE | {"latency_hour": 1.0})
+    assert any(
+        "and so cost the same, but for their callers' waiting." in each for each in card_of(waiting)["sentences"]
+    )
+
+
+def test_what_goes_over_the_limit_is_left_out_with_the_floor_beside_it() -> None:
+    limit = {"memory_mib": 450.0}
+    records = ended_with(costing(TWO, limit=limit), "on-demand", resident=[])
+    summary = summarise(records)
+    floor = (
+        "A server that holds no model takes 400 MiB of resident memory (400 MiB as PSS; on-demand): a floor under all"
+        " settings."
+    )
+    assert summary["floor"] == {"trial": "on-demand", "rss_mib": 400, "pss_mib": 400}
+    assert summary["card"]["recommended"] == "on-demand"
+    told = summary["card"]["sentences"]
+    assert "persistent is left out: it held up to 500 MiB, start-up included, over the limit of 450 MiB." in told
+    assert f"The limit is 450 MiB of resident memory. {floor}" in told
+    assert floor in footnotes(summary)
+    start = summarise(ended_with(records, "on-demand", memory_mib={"start_peak_rss": 451.0}))["card"]
+    assert (start["recommended"], start["sentences"][0]) == (None, "There is nothing to recommend.")
+    unknown = summarise(costing(TWO, limit=limit))
+    assert any("What a server takes that holds no model is not known" in each for each in footnotes(unknown))
+    assert not any("holds no model" in each for each in footnotes(summarise(costing(TWO))))
+    assert summarise(ended_with(costing(TWO), "on-demand", resident=[]))["card"]["recommended"] == "persistent"
+
+
 def test_models_that_expire_are_compared_only_under_a_workload() -> None:
     trials = {**TWO, "briefly": [(400.0, 0.01)] * 5}
     found = card_of(ended_with(costing(trials), "briefly", mean_rss=450.0, least_keep=0.2))
@@ -396,7 +504,8 @@ def test_prices_and_their_source_are_printed() -> None:
     [prices] = [s for s in card_of(costing(TWO, cost=Cost().model_dump()))["sentences"] if s.startswith("Prices")]
     assert prices == (
         "Prices: 0.00445 for a GiB of memory for an hour (PSS, for as long as it is held), 0.0405 for an hour of one"
-        " core (AWS Fargate's, in US dollars); waiting is free. Yours go under 'cost' in the experiment."
+        " core (unit prices as AWS Fargate's, in US dollars, as if only what is used were billed; Fargate itself bills"
+        " the size that a task is given: billing: size); waiting is free. Yours go under 'cost' in the experiment."
     )
     [prices] = [s for s in card_of(costing(TWO, cost={"latency_hour": 2.5}))["sentences"] if s.startswith("Prices")]
     assert "(as 'cost' states them); 2.5 for an hour of a caller's waiting." in prices

@@ -20,7 +20,7 @@ from core.decide.economics import RoundCost, TrialCost
 from core.decide.intervals import sign
 from core.decide.prices import FARGATE
 from core.decide.summary import summarise
-from tests.priced import UNITS, costing, ended_with
+from tests.priced import UNITS, costing, ended_with, loading
 from tests.synthetic import Record, run_with
 
 KEPT, LOADED = [(500.0, 0.01)] * 5, [(400.0, 0.06)] * 5
@@ -86,6 +86,115 @@ def test_what_is_charged() -> None:
     peak = ended_with(costing(TWO, cost={"billing": "peak"}), "on-demand", **changes)
     assert holding(peak) == pytest.approx([500, 490])
     assert economics(peak)["trials"][1]["per_request"] == pytest.approx(0.06)  # the peak is paid for already
+
+
+def test_the_most_that_was_held_counts_the_start() -> None:
+    for peak, start in ((490.0, 700.0), (700.0, 490.0)):
+        memory = {"peak_rss": peak, "start_peak_rss": start}
+        records = ended_with(costing(TWO, cost={"billing": "peak"}), "on-demand", memory_mib=memory)
+        assert [each["charged_mib"] for each in economics(records)["trials"]] == pytest.approx([500, 700])
+
+
+COLD, WARM = (40.0, 0.09), (10.0, 0.05)  # a load's milliseconds and core seconds
+
+
+@pytest.mark.parametrize(
+    ("cost", "page_cache", "further"),
+    [
+        ({"charge": "pss"}, "warm", (30, 0.04)),
+        ({"charge": "pss"}, "cold", (0, 0)),
+        ({"charge": "private"}, "warm", (0, 0)),
+        ({"charge": "private"}, "cold", (-30, -0.04)),
+        ({"charge": "pss", "billing": "peak"}, "warm", (0, 0)),
+        ({"charge": "pss", "billing": "peak"}, "cold", (-30, -0.04)),
+    ],
+)
+def test_a_load_is_priced_from_where_its_pages_are(
+    cost: dict[str, Any], page_cache: str, further: tuple[float, float]
+) -> None:
+    """They are gone where someone else had them meanwhile, and else still in memory that is paid for, or free."""
+    records = loading(costing(TWO, cost=cost, page_cache=page_cache), "on-demand", [{"cold": COLD, "warm": WARM}])
+    kept, loaded = economics(records)["trials"]
+    assert (kept["load"], kept["per_request"]) == (None, pytest.approx(0.01))
+    assert loaded["per_request"] == pytest.approx(0.06 + further[1])
+    assert (loaded["load"]["further_ms"], loaded["load"]["further_processor_s"]) == pytest.approx(further)
+    assert loaded["load"]["lacking"] is None
+    waiting = loading(
+        costing(TWO, cost=cost | {"latency_hour": 3600.0}, page_cache=page_cache),
+        "on-demand",
+        [{"cold": COLD, "warm": WARM}],
+    )
+    assert economics(waiting)["trials"][1]["per_request"] == pytest.approx(0.07 + further[1] + further[0] / 1e3)
+
+
+def test_the_loads_of_a_round_are_its_own_and_those_of_a_like_trial_stand_for_them() -> None:
+    rounds = [{"cold": (10.0, 0.01 * number), "warm": (10.0, 0.0)} for number in range(5)]
+    records = loading(costing(TWO), "on-demand", rounds)
+    found = pair(records)
+    assert found["rate_per_hour"] == pytest.approx(100 / (0.05 + 0.02))
+    low, high = found["ci95"]
+    assert low < high  # though everything else is the same in each round
+    trials = TWO | {"evicted": LOADED, "other loader": LOADED}
+    specs = {"other loader": {"loader": "mapped"}}
+    records = loading(costing(trials, specs=specs), "on-demand", rounds)
+    for label in ("evicted", "other loader"):
+        records = loading(records, label, loads_lacking="its model stays in memory")
+    _, loaded, evicted, other = economics(records)["trials"]
+    assert evicted["load"] == loaded["load"]
+    assert (other["load"]["page_cache"], other["load"]["lacking"]) == ("warm", "its model stays in memory")
+    assert other["per_request"] == pytest.approx(0.06)
+
+
+def test_requests_that_came_at_the_same_time_may_have_shared_a_load() -> None:
+    records = ended_with(loading(costing(TWO), "on-demand", [{"cold": COLD, "warm": WARM}]), "on-demand", loads=5)
+    assert economics(records)["trials"][1]["per_request"] == pytest.approx(0.06 + 0.04 * 5 / 20)
+
+
+@pytest.mark.parametrize("shape", ["symmetric", "skewed"])
+def test_the_rate_covers_where_loads_are_priced_by_others_than_those_of_the_requests(shape: str) -> None:
+    """The true one is that of the medians, of which each round knows three loads of each kind."""
+    rng = np.random.default_rng(20260102)
+    runs, wrong = 300, 0
+
+    def loads(seconds: float) -> float:
+        """The median of three."""
+        noise = rng.normal(0, 0.1, 3) if shape == "symmetric" else rng.exponential(0.1, 3) - 0.1 * np.log(2)
+        return float(np.median(seconds * (1 + noise)))
+
+    for _ in range(runs):
+        rounds = [{"cold": (10.0, loads(0.05)), "warm": (10.0, loads(0.01))} for _ in range(5)]
+        held = [(400.0 + rng.normal(0, 3), 0.06 + rng.normal(0, 0.002)) for _ in range(5)]
+        low, high = pair(loading(costing({"persistent": KEPT, "on-demand": held}), "on-demand", rounds))["ci95"]
+        wrong += not low <= 100 / (0.05 + 0.04) <= high
+    assert wrong / runs <= 0.06 + 2 * (0.05 * 0.95 / runs) ** 0.5
+
+
+SIZES = [{"memory": mib << 20, "cpu": cpu, "hour": hour} for mib, cpu, hour in ((512, 0.25, 3.0), (1024, 0.5, 7.0))]
+BY_SIZE = {"memory_gib_hour": 0.0, "cpu_hour": 0.0, "billing": "size", "sizes": SIZES}
+
+
+def test_a_size_is_paid_for_whatever_is_used_of_it() -> None:
+    trials = TWO | {"large": [(600.0, 0.01)] * 5, "none": [(2000.0, 0.01)] * 5}
+    found = economics(costing(trials, cost=BY_SIZE))
+    told = [
+        (each["label"], each["holding_per_hour"], each["per_request"], each["charged_mib"]) for each in found["trials"]
+    ]
+    assert told == [("persistent", 3, 0, 512), ("on-demand", 3, 0, 512), ("large", 7, 0, 1024)]
+    assert found["unpriced"] == {
+        "none": "it held up to 2000 MiB, start-up included, and the largest of 'sizes' has 1024 MiB"
+    }
+    even = next(each for each in found["break_even"] if {each["trial"], each["against"]} == set(TWO))
+    assert (even["rate_per_hour"], even["cheaper_below"]) == (None, None)
+    most = [{"peak_rss": 500.0, "start_peak_rss": 600.0}, {"peak_rss": 600.0, "start_peak_rss": 500.0}]
+    for changes in most:  # in one round of five is enough
+        records = costing(TWO, cost=BY_SIZE)
+        records[-1] = records[-1] | {"memory_mib": records[-1]["memory_mib"] | changes}
+        assert records[-1]["trial"] == "on-demand"
+        assert [each["holding_per_hour"] for each in economics(records)["trials"]] == [3, 7]
+    waiting = costing(TWO, ms={"on-demand": 30.0}, cost=BY_SIZE | {"latency_hour": 3600.0})
+    assert [each["per_request"] for each in economics(waiting)["trials"]] == pytest.approx([0.01, 0.03])
+    expiring = ended_with(costing(TWO, cost=BY_SIZE), "on-demand", least_keep=0.2)
+    assert [each["is_line"] for each in economics(expiring)["trials"]] == [True, True]
 
 
 def test_the_interval_holds_the_rates_that_the_rounds_do_not_refute() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.bench.experiment import Overrides, Plan, batching_of, load_experiment
+from core.bench.resume import write_experiment
 from core.errors import ResidencyError
 from tests.support import ROOT
 
@@ -109,6 +110,11 @@ BAD = {
     "a price of something else": (
         ("repetitions: 3", "cost: {gpu_hour: 1}"),
         "cost.gpu_hour: is no key here; allowed: memory_",
+    ),
+    "a limit of nothing": (("repetitions: 3", "limit: {memory: 0}"), "10:9: limit.memory: must be more than 0"),
+    "a limit of something else": (
+        ("repetitions: 3", "limit: {pss: 1GiB}"),
+        "limit.pss: is no key here; allowed: memory",
     ),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
@@ -314,3 +320,13 @@ def test_every_experiment_asks_a_question_and_is_named_after_its_file(path: Path
     plan = load_experiment(path)
     assert plan.question.endswith("?")
     assert plan.experiment.name == path.stem
+
+
+def test_sizes_and_a_limit_can_be_written_and_read_again(tmp_path: Path) -> None:
+    sizes = "[{memory: 512MiB, cpu: 0.25, hour: 0.0123}, {memory: 1GiB, cpu: 0.5, hour: 0.0247}]"
+    plan = load(tmp_path, GOOD + f"cost: {{billing: size, sizes: {sizes}}}\nlimit: {{memory: 300MiB}}\n")
+    write_experiment(tmp_path, plan)
+    again = load_experiment(tmp_path / "experiment.yaml").experiment
+    assert (again.cost, again.limit) == (plan.experiment.cost, plan.experiment.limit)
+    assert again.limit is not None
+    assert (again.limit.memory, [size.memory for size in again.cost.sizes]) == (300 << 20, [512 << 20, 1 << 30])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_auto_goes_by_the_median_of_the_latest_loads() -> None:
     nothing = KeepAlive(ttl="auto", memory_gib_hour=0.0)
     nothing.loaded(loaded(1.0, 1.0), "request", 0.0)
     assert nothing.keep(loaded(1.0, 1.0), 0.0) == float("inf")
-    assert nothing.explain(loaded(1.0, 1.0), 0.0).startswith("its ttl is inf s")
+    assert nothing.explain(loaded(1.0, 1.0), 0.0) == "it stays, since holding it costs nothing"
 
 
 def test_auto_is_in_effect_and_explained(checkpoints: list[Path]) -> None:
@@ -210,3 +211,14 @@ def test_autos_prices_are_those_of_an_experiment() -> None:
     fields = load_plugins().strategy("keep-alive").options.model_fields
     for name in ("memory_gib_hour", "cpu_hour", "latency_hour"):
         assert fields[name].default == getattr(Cost(), name)
+
+
+def test_auto_keeps_what_is_paid_for_anyway() -> None:
+    """A size costs the same whatever is held in it, and a load in it nothing."""
+    sizes = [{"memory": "512MiB", "cpu": 0.25, "hour": 0.0123}]
+    by_size = Cost.model_validate({"billing": "size", "sizes": sizes, "latency_hour": 1.0})
+    registered = load_plugins().strategy("keep-alive")
+    for prices in (by_size.model_dump(), vars(StatedPrices.of(by_size.model_dump()))):
+        strategy = KeepAlive(**registered.validate(registered.at_prices({"ttl": "auto"}, prices)))
+        strategy.loaded(loaded(2.0, 0.5), "request", 0.0)
+        assert strategy.keep(loaded(2.0, 0.5), 0.0) == math.inf

@@ -19,7 +19,7 @@ from core.errors import TrialFailed
 from core.models.cache import cached
 from core.models.header import read_header
 from core.models.read_ahead import read_ahead
-from tests.support import ROOT, read_json, run_python, wait_for
+from tests.support import FAKES, ROOT, read_json, run_python, wait_for
 
 NBYTES = 64 * mmap.PAGESIZE
 
@@ -156,12 +156,47 @@ repeats: 1
     start, probe, *requests = found
     assert start < 0.01
     assert probe <= 1.0  # what the start has read is there, which the first request must not find
-    assert len(requests) == 2
-    assert max(requests) < 0.01
+    assert max(requests[:5]) < 0.01  # two requests, and three of the loads that are measured by themselves
+    assert requests[5:] == [1.0] * 3
     [run] = (folder / "out" / "cold").glob("2*")
-    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    labels = [(s["trial"], s["cold"], s["page_cache"]) for s in samples if s["kind"] == "sample"]
+    records = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    labels = [(s["trial"], s["cold"], s["page_cache"]) for s in records if s["kind"] == "sample"]
+    loads = [(s["trial"], s["page_cache"]) for s in records if s["kind"] == "load"]
+    assert sorted(loads) == sorted(
+        (t, kind) for t in ("mapped", "subprocess") for kind in ("cold", "warm") for _ in "123"
+    )
+    assert all(record["ms"] > 0 and record["processor_s"] > 0 for record in records if record["kind"] == "load")
+    assert all(record["loads_lacking"] is None for record in records if record["kind"] == "trial")
     for label in ("mapped", "subprocess"):
         assert [s for s in labels if s[0] == label] == [(label, True, "cold")] * 2
     assert [s for s in labels if s[0] == "kept"] == [("kept", True, "cold"), ("kept", False, "warm")]
     assert read_json(run / "summary.json")["page_cache"] == "cold"
+
+
+def test_loads_that_cannot_come_from_the_disk_say_why_and_fail_no_trial(file: Path, embedded_directory: Path) -> None:
+    """A neighbour maps the checkpoint, which keeps it in the page cache."""
+    folder = file.parent
+    shutil.copytree(embedded_directory, folder / "checkpoint")
+    (folder / "warm.yaml").write_text(
+        f"""# What does a load cost?
+name: warm
+models: {{embedded: ./checkpoint}}
+plugins: [{FAKES}]
+strategies: [{{strategy: on-demand, loader: fake}}, {{strategy: persistent, loader: fake}}]
+texts: [I love it.]
+repetitions: 2
+repeats: 1
+"""
+    )
+    weights = folder / "checkpoint" / "model.safetensors"
+    with weights.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert mapping[0 :: mmap.PAGESIZE]
+        done = run_python(str(ROOT / "runner.py"), str(folder / "warm.yaml"), "--output", str(folder / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (folder / "out/warm/latest/samples.jsonl").read_text().splitlines()]
+    reasons = {record["trial"]: record["loads_lacking"] for record in records if record["kind"] == "trial"}
+    assert reasons["persistent, fake"] is None  # it has no load to price
+    assert f"(pid {os.getpid()}) maps it" in reasons["on-demand, fake"]
+    assert not [record for record in records if record["kind"] == "load"]
+    assert resident_share(weights) == 1  # as it was before
+    assert "What a load from the disk takes under on-demand, fake is not known (" in done.stdout

@@ -65,3 +65,9 @@ def _detail(body: bytes) -> str:
 
 def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace")[:200]
+
+
+def strategy_of(client: httpx.Client) -> dict[str, Any]:
+    """The state of the one strategy that the server has."""
+    [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
+    return dict(strategy)

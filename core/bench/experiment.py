@@ -19,6 +19,7 @@ from ..choices import (
     Fraction,
     ModelId,
     Reference,
+    Size,
     StrategyChoice,
     matching,
 )
@@ -40,6 +41,14 @@ HAS_A_RATE = "--rate: the workload of this experiment has a rate of its own, for
 Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
 
+class Limit(BaseModel):
+    """What a server may take."""
+
+    model_config = STRICT
+
+    memory: Annotated[Size, Field(gt=0, description="resident, start-up included")]
+
+
 class Experiment(BaseModel):
     """The keys of an experiment's YAML file."""
 
@@ -58,6 +67,7 @@ class Experiment(BaseModel):
     rate: Annotated[Rate | None, Field(description="of requests, for which to advise; a workload may have its own")] = (
         None
     )
+    limit: Annotated[Limit | None, Field(description="what goes over it is not recommended")] = None
     plugins: list[str] = []
     seed: int = 0
     memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (

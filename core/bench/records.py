@@ -18,14 +18,15 @@ Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
 SERVER_LOG = "server.log"
 LATEST = "latest"  # a link in the folder of an experiment to its newest run
-# 4: not whether models expire; 3: no processor time; 2: no attempts, targets or workload; 1: private memory counted
-# mapped pages.
-SCHEMA = 5
+# 5: no loads by themselves, no peak of the start; 4: not whether models expire; 3: no processor time; 2: no attempts,
+# targets or workload; 1: private memory counted mapped pages.
+SCHEMA = 6
 REQUIRED = {
     "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
     "begin": {"round", "trial"},
     "sample": {"round", "trial", "model", "text", "first", "ms", "status"},
     "trial": {"round", "trial", "ready_s", "first_answer_s", "steady_s", "memory_mib", "loads", "least_keep"},
+    "load": {"round", "trial", "page_cache", "ms", "processor_s"},
     "failure": {"round", "trial", "reason"},
     "stop": {"round", "reason"},
 }

@@ -157,6 +157,7 @@ def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str,
         "precision": experiment.precision,
         "cost": experiment.cost.model_dump(),
         "rate": experiment.rate,
+        "limit": {"memory_mib": experiment.limit.memory / MIB} if experiment.limit else None,
         "plugins": experiment.plugins,
         "models": {
             model_id: {"reference": reference, "sha256": digests[model_id]}

@@ -1,4 +1,4 @@
-"""One trial in one round: start a server, time its first answer, then its steady state, then its memory."""
+"""One trial in one round: start a server, time its first answer, then its steady state, its memory, a few loads."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..models.onnx.packed import kept_weights
 from ..models.openvino.compiled import compiled_files
 from ..models.precision import converted
 from ..quantities import duration
-from .client import ask, connect
+from .client import ask, connect, strategy_of
 from .experiment import Plan, TrialPlan, batching_of
+from .loads import SETTLE_SECONDS, Loads
 from .page_cache import evict
 from .records import Records
 from .server import ServerProcess, serve
 from .texts import MAX_TEXT
 from .timeline import Timeline, events
 
-SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
 IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
 Tick = Callable[[int], None]  # told how many requests are done
 
@@ -50,7 +50,7 @@ class Trial:
             "strategies": [self.spec.choice.model_dump(exclude={"label"})],
             "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
             "plugins": self.plan.experiment.plugins,
-            "cost": self.plan.experiment.cost.model_dump(),
+            "cost": self.plan.experiment.cost.model_dump(mode="json"),
             "batching": batching_of(self.plan),
             "max_text": MAX_TEXT,
             "request_timeout": min(2 * self.plan.experiment.timeout, 3600.0),  # ours comes first
@@ -117,6 +117,7 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
                 server.wait_until_checked(client, timeout)
             answered = send(next(iter(trial.checkpoints)), 0, first=True)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
+            start_peak = memory.peak(server.pid)
             memory.reset_peak(server.pid)
             with Timeline(server.pid) as timeline:
                 before = memory.processor_seconds(server.pid)
@@ -125,6 +126,11 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
                 after = memory.processor_seconds(server.pid)
             began = generator.pop("started") if generator else timeline.began
             ended = _ended(server, client, timeline, began)
+            ended["memory_mib"]["start_peak_rss"] = start_peak
+            loads = Loads(
+                client, strategy["route"], server.pid, list(trial.checkpoints), trial.plan.texts[0], trial.files
+            )
+            ended["loads_lacking"] = loads.measure(samples.append_load)
         except httpx.TimeoutException as error:
             raise TrialFailed(
                 f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
@@ -157,6 +163,10 @@ class _Samples:
             self.failed[sample["error"]] += 1
         self._records.append("sample", **self._place, **sample)
 
+    def append_load(self, load: Mapping[str, Any]) -> None:
+        """Of those that were measured by themselves; it counts as none of the requests."""
+        self._records.append("load", **self._place, **load)
+
     def failures(self) -> str:
         """How many requests failed, and with what."""
         [(error, count)] = self.failed.most_common(1)
@@ -170,7 +180,8 @@ def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, bega
     measured = _measure_memory(server)
     happened = events(client, began, timeline.ended)
     counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s", "used", "least_keep")}
-    return {"memory_mib": measured, **counts, **timeline.fields(began), "events": happened}
+    resident = [each["model"] for each in strategy_of(client)["resident"]]
+    return {"memory_mib": measured, "resident": resident, **counts, **timeline.fields(began), "events": happened}
 
 
 def _repeat(trial: Trial, send: _Sender) -> float:
@@ -258,9 +269,3 @@ class _Sender:
             yield
         finally:
             self.aside += time.perf_counter() - began
-
-
-def strategy_of(client: httpx.Client) -> dict[str, Any]:
-    """The state of the one strategy that the server has."""
-    [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
-    return dict(strategy)

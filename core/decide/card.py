@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from .advice import Advice, Evidence
-from .amounts import number
+from .amounts import listed, number
 from .app_settings import app_settings
 from .break_even import break_even
 from .card_at_rate import advise_at_rate
 from .card_by_rate import advise_by_rate
 from .economics import header_costs, states_a_rate
+from .memory_words import FROM, memory_in_words
 from .prices import FARGATE, Prices
 from .rounds import Record, Run
 
 MEMORY = {"pss": "PSS", "private": "private memory"}
+MOVED = 0.1  # of a rate: what moves it by less leaves the answer as it is
+UNIT_PRICES = (
+    "unit prices as AWS Fargate's, in US dollars, as if only what is used were billed; Fargate itself bills the size"
+    " that a task is given: billing: size"
+)
+YOURS = "Yours go under 'cost' in the experiment."
 BILLING = {"average": "for as long as it is held", "peak": "the most that was held, all the time"}
 
 
@@ -30,7 +37,7 @@ def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     if len(costs.trials) < 2:
         advice.recommended, advice.settles = None, _alone(summary)
     advice.answer[:0] = _recommendation(advice)
-    advice.notes += _other_charge(run, summary, advice)
+    advice.notes += [*memory_in_words(run, summary, costs), *_other_charge(run, summary, advice)]
     advice.notes.append(_prices(costs.prices))
     return _as_json(run.header, advice)
 
@@ -64,33 +71,39 @@ def _as_json(header: Record, advice: Advice) -> dict[str, Any]:
 
 
 def _other_charge(run: Run, summary: Mapping[str, Any], advice: Advice) -> list[str]:
-    """The answer where the other memory is paid for, if that is another one."""
-    other = "private" if run.header["cost"]["charge"] == "pss" else "pss"
+    """The answer where the other memory is paid for, if that is another one; with it, loads come from elsewhere."""
+    cost = run.header["cost"]
+    other = "private" if cost["charge"] == "pss" else "pss"
     costs = header_costs(run, other)
-    if costs is None or not costs.trials:
+    if cost["billing"] == "size" or costs is None or not costs.trials:
         return []
     theirs = _advise(Evidence(summary, costs, break_even(costs)))
     if theirs.order == advice.order and not _moved(advice, theirs):
         return []
-    return [f"If {MEMORY[other]} were paid for (charge: {other}): {' '.join(theirs.answer)}"]
+    priced = any(trial.load is not None and not trial.load.lacking for trial in costs.trials)
+    elsewhere = priced and costs.prices.loads_from != Prices.of(cost).loads_from
+    loads = f", and a load came from {FROM[costs.prices.loads_from]}" if elsewhere else ""
+    return [f"If {MEMORY[other]} were paid for (charge: {other}){loads}: {' '.join(theirs.answer)}"]
 
 
 def _moved(advice: Advice, other: Advice) -> bool:
-    """Whether a rate is more than twice, or less than half, what it was."""
+    """Whether a rate at which it flips is another one."""
     edges = [[flip["at"] for flip in each.flips if flip["what"] == "rate"] for each in (advice, other)]
-    return len(edges[0]) != len(edges[1]) or any(not 0.5 <= b / a <= 2 for a, b in zip(*edges, strict=True))
+    return len(edges[0]) != len(edges[1]) or any(abs(b / a - 1) > MOVED for a, b in zip(*edges, strict=True))
 
 
 def _prices(prices: Prices) -> str:
-    stated = {"memory_gib_hour": prices.memory_gib_hour, "cpu_hour": prices.cpu_hour}
-    source = " (AWS Fargate's, in US dollars)" if stated == FARGATE else " (as 'cost' states them)"
     waiting = (
         f"{number(prices.latency_hour)} for an hour of a caller's waiting" if prices.latency_hour else "waiting is free"
     )
+    if prices.billing == "size":
+        sizes = (f"{number(s.hour)} for {s.memory_mib:.0f} MiB and {number(s.cpu)} cores" for s in prices.sizes)
+        return f"Prices of an hour, whatever is used of a size: {listed(list(sizes))}; {waiting}. {YOURS}"
+    stated = {"memory_gib_hour": prices.memory_gib_hour, "cpu_hour": prices.cpu_hour}
+    source = UNIT_PRICES if stated == FARGATE else "as 'cost' states them"
     return (
         f"Prices: {number(prices.memory_gib_hour)} for a GiB of memory for an hour ({MEMORY[prices.charge]},"
-        f" {BILLING[prices.billing]}), {number(prices.cpu_hour)} for an hour of one core{source}; {waiting}."
-        " Yours go under 'cost' in the experiment."
+        f" {BILLING[prices.billing]}), {number(prices.cpu_hour)} for an hour of one core ({source}); {waiting}. {YOURS}"
     )
 
 

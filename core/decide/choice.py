@@ -38,6 +38,8 @@ def left_out(trial: Mapping[str, Any]) -> str:
         return f"answered {trial['errors']} requests with an error"
     if not trial["labels_agree"]:
         return "gave answers that differ from the others'"
+    if trial["over_limit"]:
+        return str(trial["over_limit"])
     for target in trial["slo"]:
         if target["verdict"] == "missed":
             return f"misses {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"

@@ -10,7 +10,9 @@ import numpy as np
 
 from .comparison import is_closed
 from .intervals import VERDICT_ROUNDS, interval, typical
-from .prices import HOUR, MIB_PER_GIB, Prices
+from .limit import most_rss
+from .loads import Further, LoadPrice, cold_requests, load_price
+from .prices import HOUR, MIB_PER_GIB, Prices, Size
 from .rounds import Record, Round, Run
 
 MILLION = 1e6
@@ -22,7 +24,7 @@ class RoundCost:
     """One server process, priced."""
 
     charged_mib: float
-    """Paid for while nobody asks; under `peak` billing the most that was held."""
+    """Paid for while nobody asks; under `peak` billing the most that was held, under `size` that of the size."""
     average_mib: float
     """Paid for on average over the steady state."""
     holding: float
@@ -60,6 +62,10 @@ class TrialCost:
     """Whether a + b · rate holds at other rates than the one that was measured."""
     least_keep: float | None = None
     """Seconds after which the first of its models would be freed, if nobody asked for it; None: at once, or never."""
+    load: LoadPrice | None = None
+    """How its loads are priced; None where no request waited for one."""
+    size: Size | None = None
+    """The one that it is billed for."""
 
     def values(self, name: str) -> list[float]:
         """That field of each round."""
@@ -87,14 +93,17 @@ def price(run: Run, prices: Prices) -> Costs:
         label = spec["label"]
         rounds = run.finished(label)
         least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
-        is_line = least_keep is None or _is_line(least_keep, rounds)
-        if why := _unpriced(rounds, prices, is_line):
+        flat = prices.billing == "size" and not prices.latency_hour  # whatever is loaded, and however often
+        is_line = least_keep is None or flat or _is_line(least_keep, rounds)
+        size = prices.size_for(most_rss(rounds) or 0.0)
+        if why := _unpriced(rounds, prices, is_line) or _does_not_fit(rounds, prices, size):
             unpriced[label] = why
             continue
-        priced = {each.number: _round_cost(each, prices, is_line) for each in rounds}
+        load = load_price(run, spec, prices.loads_from)
+        priced = {each.number: _round_cost(each, prices, is_line, load, size) for each in rounds}
         closed = is_closed(run.header.get("workload"))
         capacity = float(np.mean([cost.rate for cost in priced.values()])) if closed else None
-        trials.append(TrialCost(label, priced, capacity, is_line, least_keep))
+        trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size))
     return Costs(prices, trials, unpriced)
 
 
@@ -126,8 +135,19 @@ def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
         "per_request_ci95": _ci95(trial.values("per_request")),
         "charged_mib": trial.mean("charged_mib"),
         "capacity_rps": None if trial.capacity is None else trial.capacity / HOUR,
+        "load": _load(trial.load),
         "measured_per_hour": measured,
         "per_million": trial.mean("per_answer") * MILLION if stated else None,
+    }
+
+
+def _load(price: LoadPrice | None) -> dict[str, Any] | None:
+    if price is None:
+        return None
+    further = price.further
+    return {"page_cache": price.page_cache, "lacking": price.lacking or None} | {
+        "further_ms": further.ms,
+        "further_processor_s": further.processor_s,
     }
 
 
@@ -143,7 +163,8 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     if not all(each.answered and each.ended["steady_s"] > 0 for each in rounds):
         return "in some round no request was answered"
     memory = [each.ended["memory_mib"] for each in rounds]
-    wanted = [f"idle_{prices.charge}", *(("idle_rss", "peak_rss") if prices.billing == "peak" else ())]
+    whole = ("idle_rss", "peak_rss", "start_peak_rss") if prices.billing in ("peak", "size") else ()
+    wanted = [f"idle_{prices.charge}", *whole]
     if any(measured.get(name) is None for measured in memory for name in wanted):
         return "memory is not known, because this system has no /proc"
     if prices.billing == "average" and not is_line and any(each.ended.get("mean_rss") is None for each in rounds):
@@ -153,28 +174,48 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     return ""
 
 
-def _round_cost(each: Round, prices: Prices, is_line: bool) -> RoundCost:
-    """Of memory above the idle level only resident memory is known. Under `private` it stands for what is written
-    then, of which it is at least as much: mapped weights are resident, too. Where nothing expires, less than idle is
-    memory that was still growing.
-    """
-    memory, seconds, answered = each.ended["memory_mib"], each.ended["steady_s"], len(each.answered)
-    idle, mean = memory[f"idle_{prices.charge}"], each.ended.get("mean_rss")
-    if prices.billing == "peak":
-        charged, above = idle + max(0.0, memory["peak_rss"] - memory["idle_rss"]), 0.0
-    else:
-        known = mean is not None and memory.get("idle_rss") is not None
-        charged, above = idle, mean - memory["idle_rss"] if known else 0.0
-        above = max(0.0, above) if is_line else above
-    waited = sum(sample["ms"] for sample in each.answered) / 1e3
-    spent = prices.processor(each.ended["processor_s"]) + prices.waiting(waited) + prices.holding(above) * seconds
+def _does_not_fit(rounds: Sequence[Round], prices: Prices, size: Size | None) -> str:
+    if prices.billing != "size" or size is not None:
+        return ""
+    largest = prices.sizes[-1].memory_mib
+    return (
+        f"it held up to {most_rss(rounds):.0f} MiB, start-up included, and the largest of 'sizes' has {largest:.0f} MiB"
+    )
+
+
+def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
+    seconds, answered = each.ended["steady_s"], len(each.answered)
+    charged, above = _memory(each, prices, is_line, size)
+    further = load.in_round(each.number) if load else Further()
+    cold = cold_requests(each)
+    loads = min(cold, each.ended["loads"])  # requests that came at the same time may have shared one
+    waited = (sum(sample["ms"] for sample in each.answered) + cold * further.ms) / 1e3
+    processor = each.ended["processor_s"] + loads * further.processor_s
+    spent = prices.processor(processor) + prices.waiting(waited) + prices.holding(above) * seconds
     return RoundCost(
         charged_mib=charged,
         average_mib=charged + above,
-        holding=prices.holding(charged) * HOUR,
+        holding=prices.holding(charged) * HOUR if size is None else size.hour,
         per_request=spent / answered,
         rate=answered / seconds * HOUR,
     )
+
+
+def _memory(each: Round, prices: Prices, is_line: bool, size: Size | None) -> tuple[float, float]:
+    """MiB that are paid for all the time, and those that are paid for besides on average over the steady state.
+
+    Of memory above the idle level only resident memory is known. Under `private` it stands for what is written
+    then, of which it is at least as much: mapped weights are resident, too. Where nothing expires, less than idle is
+    memory that was still growing.
+    """
+    if size is not None:
+        return size.memory_mib, 0.0
+    memory, mean = each.ended["memory_mib"], each.ended.get("mean_rss")
+    idle = float(memory[f"idle_{prices.charge}"])
+    if prices.billing == "peak":
+        return idle + max(0.0, (each.most_rss or 0.0) - memory["idle_rss"]), 0.0
+    above = mean - memory["idle_rss"] if mean is not None and memory.get("idle_rss") is not None else 0.0
+    return idle, max(0.0, above) if is_line else above
 
 
 def _is_line(least_keep: float, rounds: Sequence[Round]) -> bool:

@@ -30,6 +30,8 @@ class Round:
     ended: Record
     """The trial's record."""
     samples: list[Record]
+    loads: list[Record] = field(default_factory=list)
+    """Those that were measured by themselves, after the requests."""
 
     @cached_property
     def steady(self) -> list[Record]:
@@ -40,6 +42,12 @@ class Round:
     def answered(self) -> list[Record]:
         """Those of the steady state that were answered without an error."""
         return [sample for sample in self.steady if sample["status"] == OK]
+
+    @property
+    def most_rss(self) -> float | None:
+        """MiB of resident memory that it held at most, start-up included; None where the system does not tell."""
+        peaks = [self.ended["memory_mib"].get(name) for name in ("start_peak_rss", "peak_rss")]
+        return None if None in peaks else max(peaks)
 
     @cached_property
     def statistics(self) -> dict[str, float | None]:
@@ -63,6 +71,7 @@ class _Attempt:
     """At one trial in one round, since the latest "begin"."""
 
     samples: list[Record] = field(default_factory=list)
+    loads: list[Record] = field(default_factory=list)
     ended: Record | None = None
     failure: Record | None = None
 
@@ -127,6 +136,8 @@ def arrange(records: Sequence[Record]) -> Run:
             attempts[place] = _Attempt()
         elif kind == "sample":
             attempts[place].samples.append(record)
+        elif kind == "load":
+            attempts[place].loads.append(record)
         elif kind == "trial":
             attempts[place].ended = record
         elif kind == "failure":
@@ -134,7 +145,7 @@ def arrange(records: Sequence[Record]) -> Run:
     rounds: dict[str, dict[int, Round]] = {trial["label"]: {} for trial in records[0]["trials"]}
     for (label, number), attempt in attempts.items():
         if attempt.ended is not None:
-            rounds[label][number] = Round(number, attempt.ended, attempt.samples)
+            rounds[label][number] = Round(number, attempt.ended, attempt.samples, attempt.loads)
     failures = [attempt.failure for attempt in attempts.values() if attempt.failure is not None]
     header = records[0] | {"trials": [_as_used(trial, rounds[trial["label"]]) for trial in records[0]["trials"]]}
     return Run(header, rounds, failures, stop)

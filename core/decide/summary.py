@@ -14,13 +14,14 @@ from .card import card
 from .comparison import compare
 from .economics import economics, header_costs
 from .latency import latencies
+from .limit import floor, most_rss, over_limit
 from .memory_return import memory_return
 from .precision import reached
 from .rounds import OK, Record, Round, Run, arrange, generator
 from .slo import goodput
 from .warnings import warnings
 
-MEMORY = ("idle_pss", "idle_private", "peak_rss")
+MEMORY = ("idle_pss", "idle_private", "peak_rss", "start_peak_rss")
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "precision": header.get("precision"),
         "cost": header.get("cost"),
         "rate": header.get("rate"),
+        "limit": header.get("limit"),
+        "floor": floor(run),
         "widths": reached(run) if header.get("precision") else None,
         "trials": [_trial(run, spec, agreement) for spec in header["trials"]],
         "comparisons": compare(run),
@@ -84,6 +87,7 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
         "generator": generator(rounds),
         "slo": goodput(rounds, run.header.get("slo") or {}),
         "memory_mib": {key: _mean(record["memory_mib"][key] for record in ended) for key in MEMORY},
+        "over_limit": over_limit(most_rss(rounds), run.header.get("limit")),
         "loads": sum(record["loads"] for record in ended),
         "loads_per_request": _per_request(rounds),
         "weights_mib": spec["weights_mib"],

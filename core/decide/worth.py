@@ -90,8 +90,11 @@ def settled_between(trial: TrialCost, other: TrialCost, start: float, end: float
 
 
 def rounds_to_settle(values: Sequence[float]) -> str:
-    """How many rounds would probably tell the differences from nothing."""
-    further = further_rounds(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+    """How many rounds would tell the differences from nothing, where that can be known."""
+    further = further_rounds(values)
     if further is None:
-        return "Over 1000 more rounds would be needed to separate them."
-    return f"About {further} more rounds would probably separate them (repeats: {len(values) + further})."
+        return "How many rounds would tell is not known: the difference is too small against its noise."
+    return (
+        f"About {further} more rounds would tell, if the difference is as large as it looks"
+        f" (repeats: {len(values) + further})."
+    )

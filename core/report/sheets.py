@@ -22,6 +22,7 @@ PRICES = {
     "charge": "memory is charged as",
     "billing": "billed by its",
 }
+OF_A_SIZE = ("memory_gib_hour", "cpu_hour", "charge")  # what its price has in it
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
@@ -67,7 +68,11 @@ def price_sheet(economics: Summary) -> Sheet:
 
 def prices_in_words(economics: Summary) -> str:
     prices = economics["prices"]
-    return ", ".join(f"{name} {prices[key]}" for key, name in PRICES.items() if key in prices)
+    sizes = [
+        f"{each['memory_mib']:.0f} MiB and {each['cpu']:g} cores {each['hour']}" for each in prices.get("sizes", ())
+    ]
+    known = {key: name for key, name in PRICES.items() if not (sizes and key in OF_A_SIZE)}
+    return ", ".join([*sizes, *(f"{name} {prices[key]}" for key, name in known.items() if key in prices)])
 
 
 def break_even_sheet(economics: Summary) -> Sheet:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..decide.limit import floor_in_words
 from ..quantities import limit
 
 Trial = Mapping[str, Any]
@@ -56,7 +57,8 @@ def footnotes(summary: Mapping[str, Any], *, wide: bool = False) -> list[str]:
     """How the table's figures were made, and why some are missing."""
     how = (
         "Latencies are of the steady state, after the first request. cold: the share of the requests that waited for a"
-        " load; the other ones are warm. PSS counts mapped weights, private memory does not. A round is a server"
+        " load; the other ones are warm. PSS counts mapped weights, and less of what"
+        " other processes map, too; private memory is what the server alone has written. A round is a server"
         " process of its own."
     )
     more = "The mean is given with its 95 % interval over rounds." if wide else "--wide shows the other columns."
@@ -67,7 +69,8 @@ def footnotes(summary: Mapping[str, Any], *, wide: bool = False) -> list[str]:
             if key in missing:
                 whose.setdefault(f"{missing[key]} {reason}", []).append(trial["label"])
     lacking = [f"No {what}: {'; '.join(labels)}." for what, labels in whose.items()]
-    return [f"{how} {more}", *_generator(summary), *lacking]
+    least = [floor_in_words(summary)] if summary.get("limit") or summary.get("floor") else []
+    return [f"{how} {more}", *least, *_generator(summary), *lacking]
 
 
 def _generator(summary: Mapping[str, Any]) -> list[str]:

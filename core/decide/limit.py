@@ -1,0 +1,61 @@
+"""A limit for memory: which trials go over it, and the floor that a server without any model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .rounds import Round, Run
+
+LEAST = ("idle_rss", "idle_pss")
+
+
+def most_rss(rounds: Sequence[Round]) -> float | None:
+    """MiB of resident memory that any of these processes held at most, start-up included; None where that is not
+    known.
+    """
+    most = [each.most_rss for each in rounds]
+    known = [mib for mib in most if mib is not None]
+    return max(known) if known and len(known) == len(most) else None
+
+
+def over_limit(most: float | None, limit: Mapping[str, float] | None) -> str | None:
+    """That the trial held too much, as the end of a sentence; None where it did not, or nobody can tell."""
+    if limit is None or most is None or most <= limit["memory_mib"]:
+        return None
+    return f"held up to {most:.0f} MiB, start-up included, over the limit of {limit['memory_mib']:.0f} MiB"
+
+
+def floor(run: Run) -> dict[str, Any] | None:
+    """The least that a server took between requests when it held no model; None where each held one."""
+    found: list[tuple[float, float, str]] = []
+    for label in run.labels:
+        rounds = run.finished(label)
+        memory = [[each.ended["memory_mib"].get(name) for name in LEAST] for each in rounds]
+        if (
+            rounds
+            and all(each.ended.get("resident") == [] for each in rounds)
+            and not any(None in row for row in memory)
+        ):
+            rss, pss = map(float, np.mean(memory, axis=0))
+            found.append((rss, pss, label))
+    if not found:
+        return None
+    rss, pss, label = min(found)
+    return {"trial": label, "rss_mib": rss, "pss_mib": pss}
+
+
+def floor_in_words(summary: Mapping[str, Any]) -> str:
+    """What a server takes that holds no model, or how to find out."""
+    least = summary["floor"]
+    if least is None:
+        return (
+            "What a server takes that holds no model is not known, since every one held some when its memory was read:"
+            " add a strategy that frees its models after each request."
+        )
+    return (
+        f"A server that holds no model takes {least['rss_mib']:.0f} MiB of resident memory ({least['pss_mib']:.0f} MiB"
+        f" as PSS; {least['trial']}): a floor under all settings."
+    )
