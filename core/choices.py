@@ -117,6 +117,7 @@ class Cost(BaseModel):
     billing: Annotated[
         Literal["average", "peak"], Field(description="peak: as on a machine of fixed size, which others cannot use")
     ] = "average"
+    trifle: Annotated[float, Field(ge=0, allow_inf_nan=False, description="a month; less is not worth deciding")] = 1.0
 
 
 def _batching(value: Any) -> Any:

@@ -26,7 +26,7 @@ class Prices:
     @classmethod
     def of(cls, cost: Mapping[str, Any]) -> Prices:
         """From the `cost` of a run's record."""
-        return cls(**cost)
+        return cls(**{key: value for key, value in cost.items() if key != "trifle"})
 
     def holding(self, mib: float) -> float:
         """m: what holding so much memory costs per second."""

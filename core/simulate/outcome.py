@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decide.prices import HOUR, MIB_PER_GIB, Prices
-from ..decide.slo import quantile
 from ..decide.statistics import percentile
 from .profile import ModelProfile
 
@@ -22,6 +21,9 @@ class Outcome:
     """Of one setting under one sequence of arrivals; seconds and MiB."""
 
     latencies: NDArray[np.float64]
+    """In the order of the answers."""
+    at_first: NDArray[np.bool_]
+    """Which of them are of requests that waited for the first load of their model."""
     requests: Sequence[int]
     """For each model."""
     cold: int
@@ -59,10 +61,6 @@ class Outcome:
         starts = zip(self.loads, models, strict=True)
         unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
         return prices.holding(self.mib_seconds) + unheld
-
-    def meets(self, slo: dict[str, float]) -> bool:
-        """Whether each percentile is within its target, in seconds."""
-        return all(float(np.quantile(self.latencies, quantile(name))) <= target for name, target in slo.items())
 
     def described(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, Any]:
         """As plan.json has it."""

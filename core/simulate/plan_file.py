@@ -77,6 +77,8 @@ class Planned:
     profiles: list[Profile]
     traffic: Traffic
     prices: Prices
+    trifle: float
+    """Money a month; less is not worth deciding."""
     settings: list[Setting]
     """All of the grid."""
     plugins: list[str]
@@ -85,7 +87,11 @@ class Planned:
     @cached_property
     def arrivals(self) -> Arrivals:
         """Those of the first round."""
-        return arrivals_of(self.traffic)
+        return self.arrivals_of_round(0)
+
+    def arrivals_of_round(self, number: int) -> Arrivals:
+        """From the first request on."""
+        return arrivals_of(self.traffic, number).from_the_first()
 
     @property
     def max_batch(self) -> int:
@@ -119,7 +125,7 @@ def load_plan(path: Path) -> Planned:
         folder = anchored(file.profile, beside)
         run = arrange(read_records(folder))
         cost = file.cost.model_dump() if file.cost else run.header.get("cost") or Cost().model_dump()
-        prices = Prices.of(cost)
+        prices, trifle = Prices.of(cost), float(cost.get("trifle", Cost().trifle))
         found = profiles(run, prices.charge)
     except ResidencyError as error:
         raise document.error(("profile",), str(error)) from error
@@ -134,7 +140,7 @@ def load_plan(path: Path) -> Planned:
     except ResidencyError as error:
         raise document.error(("plugins",), str(error)) from error
     grid = grid_of(document, file.grid, plugins)
-    planned = Planned(file, path, folder, run, found, traffic, prices, grid, files)
+    planned = Planned(file, path, folder, run, found, traffic, prices, trifle, grid, files)
     if len(planned.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
     return planned

@@ -79,6 +79,7 @@ class Server:
         self._since: dict[Copy, float] = {}  # it is charged
         # What comes out.
         self._latencies: list[float] = []
+        self._at_first: list[int] = []  # indices of latencies
         self._cold = self._longest = 0
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
@@ -289,6 +290,8 @@ class Server:
             if loaded_at >= arrival:  # a load that takes no time ends when its request arrives
                 self._cold += 1
                 self._latencies.append(now - arrival + profile.around_cold)
+                if self._loads_of[model] == 1:
+                    self._at_first.append(len(self._latencies) - 1)
             else:
                 self._latencies.append(now - arrival + profile.around)
         self._done, self._now, answered = math.inf, now, len(batch)
@@ -316,8 +319,11 @@ class Server:
         for copy, since in self._since.items():
             self._mib_seconds += self._models[self._index[copy.model_id]].mib * (now - max(0.0, since))
         busiest = max(self._slot_work, *self._work)
+        at_first = np.zeros(len(self._latencies), dtype=bool)
+        at_first[self._at_first] = True
         return Outcome(
             latencies=np.array(self._latencies),
+            at_first=at_first,
             requests=np.bincount(asked, minlength=len(self._models)).tolist(),
             cold=self._cold,
             loads=self._loads_of,

@@ -9,7 +9,10 @@ from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
 from ..quantities import duration, limit
+from .candidates import SAME
+from .choosing import MONTH
 from .outcome import MILLION
+from .targets import MISSED, UNKNOWN
 
 WITHIN = 1.1  # times the best fixed setting in hindsight: what a choice by the first half is held to
 Row = Mapping[str, Any]
@@ -31,7 +34,6 @@ def grounds(plan: Row) -> list[str]:
 
 
 def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
-    chosen, other = rows.get(plan["recommended"]), rows.get(plan["runner_up"])
     traffic = f"For {plan['requests']} requests in {duration(plan['seconds'])} ({plan['traffic']})"
     if not rows:
         yield (
@@ -39,6 +41,7 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
             " room for the largest model."
         )
         return
+    chosen = rows.get(plan["recommended"])
     if chosen is None:
         yield (
             f"{traffic} no setting is advised: each one exceeds its capacity or misses the target. Lower the rate, ease"
@@ -46,19 +49,84 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
         )
         return
     yield f"{traffic}, use {chosen['label']}: {_what_it_costs(chosen)}."
-    if other is not None:
-        yield f"The runner-up is {other['label']}: {_what_it_costs(other)}."
-    missed = [
-        label
-        for label, row in rows.items()
-        if None in (row["first_half"], row["second_half"]) and row["cost_per_million"] < chosen["cost_per_million"]
-    ]
-    if plan["slo"] and missed:
-        targets = listed([f"{name} ≤ {limit(seconds)}" for name, seconds in plan["slo"].items()])
-        yield f"What is cheaper misses {targets} in one half or both, or exceeds its capacity: {listed(missed)}."
+    yield from _tie(plan, chosen)
+    yield from _savings(plan, rows)
+    yield from _targets(plan, rows, chosen)
     exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"]]
     if exceeded:
         yield f"More than 128 requests would wait for one model, so that some get 503, under {', '.join(exceeded)}."
+
+
+def _tie(plan: Row, chosen: Row) -> Iterator[str]:
+    choice = plan["choice"]
+    if choice["same"]:
+        yield (
+            f"{listed([choice['cheapest'], *choice['same']])} cost the same: what they cost beyond an empty server and"
+            f" the forwards is within {SAME:.0%}, or in an order that changes with the seed."
+        )
+    if trifling := choice["trifling"]:
+        which = next(iter(trifling)) if len(trifling) == 1 else f"{len(trifling)} settings"
+        yield (
+            f"{which} would cost {'' if len(trifling) == 1 else 'up to '}{number(max(trifling.values()))} a month more"
+            f" than the cheapest, {choice['cheapest']}: less than {plan['trifle']:g} a month is not worth deciding"
+            " (trifle)."
+        )
+    if choice["same"] or trifling:
+        why = "answers the soonest on average" if choice["by_latency"] else "is the simplest"
+        yield f"Take either of these; {chosen['label']} is named because it {why}."
+
+
+def _savings(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
+    """In a month, against the runner-up and the simplest setting."""
+    choice = plan["choice"]
+    runner_up, simplest = choice.get("runner_up"), choice["simplest"]
+    parts = []
+    if runner_up is not None:
+        also = ", which is also the simplest setting," if runner_up == simplest else ","
+        what = f"the runner-up, {runner_up}{also} at {_what_it_costs(rows[runner_up])}"
+        parts.append(f"{_saved(choice['saves'][runner_up])} {what}")
+    if simplest not in (runner_up, plan["recommended"]):
+        parts.append(f"{_saved(choice['saves'][simplest])} the simplest setting, {simplest}")
+    if parts and simplest == plan["recommended"]:
+        parts.append("is the simplest setting, too")
+    if parts:
+        yield f"In a month at this rate ({MONTH:.0f} hours) it {'; it '.join(parts)}."
+
+
+def _saved(money: float) -> str:
+    return f"saves {number(money)} against" if money >= 0 else f"costs {number(-money)} more than"
+
+
+def _targets(plan: Row, rows: Mapping[str, Row], chosen: Row) -> Iterator[str]:
+    names = listed([f"{name} ≤ {limit(seconds)}" for name, seconds in plan["slo"].items()])
+    cheaper = [row for row in rows.values() if row["cost_per_million"] < chosen["cost_per_million"]]
+    missed = [row["label"] for row in cheaper if MISSED in _verdicts(row)]
+    if missed:
+        yield f"What is cheaper misses {names}: {listed(missed)}."
+    unknown = [row["label"] for row in cheaper if UNKNOWN in _verdicts(row) - {MISSED}]
+    if unknown and UNKNOWN not in _verdicts(chosen):
+        yield f"Whether what is cheaper meets {names} is not known: {listed(unknown)}."
+    for target in chosen["targets"]:
+        if target["verdict"] == UNKNOWN:
+            yield f"Whether {chosen['label']} meets {_target(target)} is not known: {_why_not_known(plan, target)}."
+
+
+def _verdicts(row: Row) -> set[str]:
+    return {target["verdict"] for target in row["targets"]}
+
+
+def _target(target: Row) -> str:
+    return f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
+
+
+def _why_not_known(plan: Row, target: Row) -> str:
+    if plan["requests"] < target["requests_needed"]:
+        return f"that takes {target['requests_needed']:,} requests, and there are {plan['requests']:,}"
+    low, high = target["share_ci95"]
+    return (
+        f"{target['share_within']:.2%} of the requests are within it (95 % interval {low:.2%} to {high:.2%}, of which"
+        " the upper end leaves out each model's first load); a longer workload would tell"
+    )
 
 
 def _what_it_costs(row: Row) -> str:
@@ -71,21 +139,14 @@ def _what_it_costs(row: Row) -> str:
 
 def _hindsight(plan: Row) -> Iterator[str]:
     found = plan["hindsight"]
-    if found is None or plan["recommended"] is None:
+    if found is None or found["ratio"] is None:
         return
-    if found["cost"] is None:
-        yield (
-            f"That was chosen by the first half of the requests. In the second half it exceeds its capacity or misses"
-            f" the target, and {found['best']} would have been best: the two halves are not alike, so plan for a longer"
-            " time."
-        )
-    elif found["ratio"] is not None:
-        held = "within" if found["ratio"] <= WITHIN else "beyond"
-        yield (
-            f"That was chosen by the first half of the requests. In the second half it costs {found['ratio']:.2f} times"
-            f" as much as the best setting in hindsight ({found['best']}), {held} the target of {WITHIN:g}; what every"
-            " setting pays, an empty server and the forwards, is left out of that."
-        )
+    held = "within" if found["ratio"] <= WITHIN else "beyond"
+    yield (
+        f"Chosen by the first half of the requests alone, {found['by_first']} costs in the second half"
+        f" {found['ratio']:.2f} times as much as the best setting in hindsight ({found['best']}), {held} the target of"
+        f" {WITHIN:g}; what every setting pays, an empty server and the forwards, is left out of that."
+    )
 
 
 def _clock(plan: Row) -> Iterator[str]:
