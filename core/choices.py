@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
@@ -103,21 +104,60 @@ class Batching(BaseModel):
     ] = 0.0
 
 
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class BilledSize(BaseModel):
+    """A size of a task or a machine, and what an hour of it costs."""
+
+    model_config = STRICT
+
+    memory: Annotated[Size, Field(gt=0)]
+    cpu: Annotated[float, Field(gt=0, allow_inf_nan=False, description="cores")]
+    hour: Price
+
+
 class Cost(BaseModel):
-    """What a deployment pays, in one currency. The defaults are AWS Fargate's (Linux on x86, us-east-1, on demand:
-    aws.amazon.com/fargate/pricing); what an hour of callers' waiting is worth nobody can say but their host.
+    """What a deployment pays, in one currency. The defaults are AWS Fargate's unit prices (Linux on x86, us-east-1, on
+    demand: aws.amazon.com/fargate/pricing), as if only what is used were billed; Fargate itself bills a task's
+    configured size, as `billing: size` does. What an hour of callers' waiting is worth nobody can say but their host.
     """
 
     model_config = STRICT
 
-    memory_gib_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.004445
-    cpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False, description="of one core")] = 0.04048
-    latency_hour: Annotated[float, Field(ge=0, allow_inf_nan=False, description="of a caller's waiting")] = 0.0
+    memory_gib_hour: Price = 0.004445
+    cpu_hour: Annotated[Price, Field(description="of one core")] = 0.04048
+    latency_hour: Annotated[Price, Field(description="of a caller's waiting")] = 0.0
     charge: Annotated[Literal["pss", "private"], Field(description="which memory is paid for")] = "pss"
     billing: Annotated[
-        Literal["average", "peak"], Field(description="peak: as on a machine of fixed size, which others cannot use")
+        Literal["average", "peak", "size"],
+        Field(description="peak: the most that was held, all the time; size: the smallest of 'sizes' that holds it"),
     ] = "average"
+    sizes: Annotated[list[BilledSize], Field(description="of billing: size, from the smallest")] = []
     trifle: Annotated[float, Field(ge=0, allow_inf_nan=False, description="a month; less is not worth deciding")] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_size(cls, value: Any) -> Any:
+        """With a size its memory and processor are paid for: neither has a price of its own."""
+        if not isinstance(value, dict) or value.get("billing") != "size":
+            return value
+        if priced := [key for key in ("memory_gib_hour", "cpu_hour") if value.get(key)]:
+            raise ValueError(f"'{priced[0]}' does not go with 'billing: size', whose price has it in; leave it out")
+        return value | {"memory_gib_hour": 0.0, "cpu_hour": 0.0}
+
+    @model_validator(mode="after")
+    def _sizes_go_with_it(self) -> Cost:
+        if self.billing == "size" and not self.sizes:
+            raise ValueError("'billing: size' needs 'sizes', such as [{memory: 512MiB, cpu: 0.25, hour: 0.0123}]")
+        if self.sizes and self.billing != "size":
+            raise ValueError(f"'sizes' goes with 'billing: size', not with 'billing: {self.billing}'")
+        for one, other in pairwise(self.sizes):
+            if one.memory >= other.memory or one.hour > other.hour:
+                raise ValueError(
+                    "'sizes' must go from the least 'memory' to the most, and none cost less than one before"
+                )
+        return self
 
 
 def _batching(value: Any) -> Any:

@@ -45,7 +45,7 @@ def test_costs_and_their_break_even_rate_come_out() -> None:
     assert kept["holding_ci95"] == pytest.approx([500, 500])
     assert (kept["charged_mib"], kept["capacity_rps"]) == pytest.approx((500, 10))
     assert (kept["measured_per_hour"], kept["per_million"]) == (None, None)  # no traffic is stated
-    assert found["prices"] == UNITS
+    assert found["prices"] == UNITS | {"sizes": ()}
     even = pair(costing(TWO))
     assert even["rate_per_hour"] == pytest.approx(100 / 0.05)
     assert even["ci95"] == pytest.approx([2000, 2000])

@@ -78,7 +78,33 @@ BAD = {
     ),
     "a billing of no kind": (
         ("repetitions: 3", "cost: {billing: monthly}"),
-        "cost.billing: must be one of average, peak (got 'monthly').",
+        "cost.billing: must be one of average, peak, size (got 'monthly').",
+    ),
+    "a size without sizes": (
+        ("repetitions: 3", "cost: {billing: size}"),
+        "10:1: cost: 'billing: size' needs 'sizes', such as [{memory: 512MiB, cpu: 0.25, hour: 0.0123}].",
+    ),
+    "sizes that nobody bills": (
+        ("repetitions: 3", "cost: {sizes: [{memory: 512MiB, cpu: 0.25, hour: 0.01}]}"),
+        "10:1: cost: 'sizes' goes with 'billing: size', not with 'billing: average'.",
+    ),
+    "sizes in disorder": (
+        (
+            "repetitions: 3",
+            "cost: {billing: size, sizes: [{memory: 1GiB, cpu: 1, hour: 0.02}, {memory: 512MiB, cpu: 1, hour: 0.01}]}",
+        ),
+        "10:1: cost: 'sizes' must go from the least 'memory' to the most, and none cost less than one before.",
+    ),
+    "a size of nothing": (
+        ("repetitions: 3", "cost: {billing: size, sizes: [{memory: 0, cpu: 1, hour: 0.02}]}"),
+        "cost.sizes[0].memory: must be more than 0",
+    ),
+    "a price besides a size's": (
+        (
+            "repetitions: 3",
+            "cost: {billing: size, cpu_hour: 0.04, sizes: [{memory: 1GiB, cpu: 1, hour: 0.02}]}",
+        ),
+        "10:1: cost: 'cpu_hour' does not go with 'billing: size', whose price has it in; leave it out.",
     ),
     "a price of something else": (
         ("repetitions: 3", "cost: {gpu_hour: 1}"),

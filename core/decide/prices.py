@@ -7,8 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 MIB_PER_GIB = 1024
+BYTES_PER_MIB = 1 << 20
 HOUR = 3600.0
 FARGATE = {"memory_gib_hour": 0.004445, "cpu_hour": 0.04048}  # the defaults of `cost`, and whose they are
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a task or a machine, as a host lists it."""
+
+    memory_mib: float
+    cpu: float
+    """Cores, or a part of one."""
+    hour: float
+    """Its price, memory and processor included."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +33,30 @@ class Prices:
     charge: str
     """Which memory is paid for: `pss` or `private`."""
     billing: str
-    """`average`: freed memory serves someone else; `peak`: the most that was held is paid for all the time."""
+    """`average`: freed memory serves someone else; `peak`: the most that was held is paid for all the time; `size`: the
+    smallest of `sizes` that holds it is, whatever is used of it. Then memory and processor time have no price of their
+    own: both are 0.
+    """
+    sizes: tuple[Size, ...] = ()
+    """From the smallest."""
 
     @classmethod
     def of(cls, cost: Mapping[str, Any]) -> Prices:
         """From the `cost` of a run's record."""
-        return cls(**{key: value for key, value in cost.items() if key != "trifle"})
+        sizes = (Size(each["memory"] / BYTES_PER_MIB, each["cpu"], each["hour"]) for each in cost.get("sizes", ()))
+        stated = {key: value for key, value in cost.items() if key != "trifle"}  # which is no price
+        return cls(**{**stated, "sizes": tuple(sizes)})
+
+    @property
+    def loads_from(self) -> str:
+        """The page cache, `cold` or `warm`, from which a load is priced. Where mapped pages are paid for until they are
+        freed, someone else uses them then; where they are free, or paid for all the time, they are still there.
+        """
+        return "cold" if self.charge == "pss" and self.billing == "average" else "warm"
+
+    def size_for(self, mib: float) -> Size | None:
+        """The smallest that holds so much; None where none does."""
+        return next((size for size in self.sizes if size.memory_mib >= mib), None)
 
     def holding(self, mib: float) -> float:
         """m: what holding so much memory costs per second."""
