@@ -147,9 +147,9 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     planned = load_plan(path)
     if confirm:
         check(planned)
-    found = candidates(planned)
+    found, too_large = candidates(planned)
     folder = new_folder(output, planned.file.name)
-    write_plan(folder, plan_of_settings(planned, found))
+    write_plan(folder, plan_of_settings(planned, found, too_large))
     if not confirm:
         return OK
     experiment = load_experiment(write_experiment(planned, found, folder))
@@ -158,7 +158,7 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     if status == INTERRUPTED or experiment.traffic is None:
         return status
     confirmed = errors(planned, found, experiment.traffic, read_records(measured))
-    write_plan(folder, plan_of_settings(planned, found, confirmed))
+    write_plan(folder, plan_of_settings(planned, found, too_large, confirmed))
     return status
 
 

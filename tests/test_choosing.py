@@ -81,6 +81,55 @@ def test_less_than_a_trifle_is_not_worth_deciding(tmp_path: Path) -> None:
     assert plan["choice"]["saves"]["persistent"] > 1
 
 
+SIZES = [{"memory": "384MiB", "cpu": 0.25, "hour": 0.01}, {"memory": "512MiB", "cpu": 0.5, "hour": 0.02}]
+
+
+def sized(**more: Any) -> dict[str, Any]:
+    return {"billing": "size", "sizes": SIZES, **more}
+
+
+def test_what_fits_the_same_size_costs_the_same(tmp_path: Path) -> None:
+    """Of two models: both fit the larger size, one the smaller; 20 MiB more are taken at most."""
+    grid = {"lru-cached": {"capacity": [1]}, "keep-alive": {"ttl": ["forever"]}}
+    _, plan = planned_from(tmp_path, 2, grid=grid, cost=sized())
+    both, one = row_of(plan, "persistent"), row_of(plan, "lru-cached (capacity 1)")
+    assert (both["most_mib"], one["most_mib"]) == pytest.approx((300 + 2 * 40 + 20, 300 + 40 + 20))
+    assert (both["cost_per_hour"], one["cost_per_hour"]) == pytest.approx((0.02, 0.01))
+    assert plan["recommended"] == "lru-cached (capacity 1)"
+    assert plan["choice"]["saves"]["persistent"] == pytest.approx(7.3)
+    words = "\n".join([*plan["answer"], *plan["grounds"]])
+    assert "It holds up to 360 MiB, and pays the size of 384 MiB and 0.25 cores at 0.01 an hour" in words
+    assert "Prices of an hour, whatever is used: 0.01 for 384 MiB and 0.02 for 512 MiB" in words
+    assert "clairvoyant to compare with: under 'billing: size'" in words
+    assert not [flip for flip in plan["flips"] if flip["what"] == "memory price"]
+    _, plan = planned_from(tmp_path, 1, cost=sized(), grid=grid)
+    assert plan["recommended"] == "persistent"  # at the same price the quickest, and of those the simplest
+    assert any("they cost the same, whatever they use of it." in sentence for sentence in plan["answer"])
+    _, plan = planned_from(tmp_path, 1, cost=sized(latency_hour=1.0), grid=grid)
+    assert row_of(plan, "on-demand")["cost_per_hour"] > row_of(plan, "persistent")["cost_per_hour"] > 0.01
+    assert any("whatever they use of it, but for their callers' waiting." in sentence for sentence in plan["answer"])
+
+
+def test_what_goes_over_a_limit_is_left_out(tmp_path: Path) -> None:
+    grid = {"lru-cached": {"capacity": [1]}, "keep-alive": None, "on-demand": None}
+    _, plan = planned_from(tmp_path, 2, grid=grid, limit={"memory": "380MiB"})
+    assert [row["label"] for row in plan["settings"]] == ["lru-cached (capacity 1)"]
+    assert plan["too_large"] == {"persistent": pytest.approx(400)}
+    [told] = [sentence for sentence in plan["answer"] if sentence.startswith("Left out, because")]
+    assert "than the limit of 380 MiB, start-up included: persistent (400 MiB)." in told
+    assert "A server that holds no model takes 300 MiB of resident memory between requests." in told
+    _, plan = planned_from(tmp_path, 2, grid=grid, limit={"memory": "1GiB"})
+    assert plan["too_large"] == {}
+    assert any("every setting stays below the limit of 1024 MiB." in sentence for sentence in plan["answer"])
+    _, plan = planned_from(tmp_path, 2, grid=grid, limit={"memory": "100MiB"})
+    assert plan["recommended"] is None
+    assert "or is too large" in plan["answer"][0]
+    _, plan = planned_from(tmp_path, 4, grid=grid, cost=sized())
+    assert plan["too_large"] == {}
+    _, plan = planned_from(tmp_path, 6, grid=grid, cost=sized())
+    assert any("than the largest size of 512 MiB, start-up included: persistent" in s for s in plan["answer"])
+
+
 @pytest.mark.parametrize("burstiness", [1, 8])
 def test_a_verdict_on_a_target_is_seldom_wrong(burstiness: int) -> None:
     """Where the truth lies right beside the target, on either side: at most 6 % of the workloads say the opposite.

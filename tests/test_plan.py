@@ -17,7 +17,7 @@ from core.decide.rounds import arrange
 from core.errors import ResidencyError
 from core.report.plan import plan_text
 from core.simulate.arrivals import arrivals_of
-from core.simulate.candidates import Candidate, candidates
+from core.simulate.candidates import Candidate, candidates, simulate
 from core.simulate.choosing import choose
 from core.simulate.confirm import errors, write_experiment
 from core.simulate.plan_file import Planned, load_plan
@@ -30,7 +30,7 @@ STRATEGIES = ("persistent", "on-demand")
 
 def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
     """What a run leaves: a forward takes 5 ms (after a load 9), a load 20 ms, an unload 3, all else 1 ms; a model
-    holds 40 of its 50 MiB, an empty server 300; a request takes 8 ms of processor, a load 25 ms.
+    holds 40 of its 50 MiB, an empty server 300, and 20 more at most; a request takes 8 ms of processor, a load 25 ms.
     """
     ids = [f"m{number}" for number in range(models)]
     header = {
@@ -64,7 +64,8 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
             "unloads": 21 if cold else 0,
         }
         ended |= {"unload_s": 21 * 0.003 if cold else 0.0, "least_keep": None}
-        memory = {"idle_pss": idle, "idle_private": idle / 2, "peak_rss": idle}
+        most = 320.0 + 40.0 * (1 if cold else models)
+        memory = {"idle_pss": idle, "idle_private": idle / 2, "idle_rss": idle, "peak_rss": most}
         processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
         lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def write_resolved(run: Path) -> None:
 def planned_from(folder: Path, of_run: int = 1, **changes: Any) -> tuple[Planned, dict[str, Any]]:
     run_folder(folder / "run", of_run)
     planned = load_plan(plan_file(folder, **changes))
-    return planned, plan_of_settings(planned, candidates(planned))
+    return planned, plan_of_settings(planned, *candidates(planned))
 
 
 def best_of(planned: Planned, found: list[Candidate]) -> list[Candidate]:
@@ -190,6 +191,46 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
     words = "\n".join(plan["grounds"])
     for part in ("at least 1.58 times", "Belady: the fewest possible", "break-even rate", "Prices: 0.004445"):
         assert part in words
+
+
+def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_path: Path) -> None:
+    """A server knows its 50 MiB of weights, not the 40 that are charged for them."""
+    planned, plan = planned_from(tmp_path, grid={"keep-alive": {"ttl": ["auto"]}})
+    [row] = plan["theory"]
+    assert (row["timeout_s"], row["served_timeout_s"]) == pytest.approx((5.85, 4.68), abs=0.01)
+    [auto] = [each for each in planned.settings if each.options == {"ttl": "auto"}]
+    simulated = simulate(auto, planned.profiles[0], planned.arrivals, 32, 0, planned.prices)
+    assert simulated.least_keep == pytest.approx(row["served_timeout_s"])
+    told = next(sentence for sentence in plan["grounds"] if "(k/m)" in sentence)
+    assert "freed after 5.85 s of rest (k/m)" in told
+    assert "(ttl: auto) knows its 50 MiB of weights and its loads" in told
+    assert "and takes 4.68 s; so does this simulation." in told
+
+
+def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path: Path) -> None:
+    def notes(**changes: Any) -> str:
+        return "\n".join(planned_from(tmp_path, **changes)[1]["notes"])
+
+    told = notes()
+    assert "loads were measured with the checkpoint in the page cache; where freed memory serves someone else" in told
+    assert "was measured at 100 requests a second, and is used here for 0.00" in told
+    assert "page cache" not in notes(cost={"charge": "private"})
+    near = {"open": {"rate": "70/s", "requests": 200}}
+    assert "requests a second" not in notes(workload=near)
+    assert "requests a second" not in notes(cost={"cpu_hour": 0})
+
+
+def test_memory_that_costs_nothing_is_kept_at_every_rate(tmp_path: Path) -> None:
+    _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 0})
+    assert any("Holding it costs nothing, so keeping it pays at every rate." in each for each in plan["grounds"])
+    assert plan["recommended"] == "persistent"
+
+
+def test_a_limit_needs_resident_memory(tmp_path: Path) -> None:
+    memory = {"idle_pss": 300.0, "idle_private": 150.0}
+    run_folder(tmp_path / "run", memory_mib=memory)
+    with pytest.raises(ResidencyError, match=r"plan.yaml:.*: limit: needs resident memory, which this run did not"):
+        load_plan(plan_file(tmp_path, limit={"memory": "1GiB"}))
 
 
 def test_another_clock_has_no_timeouts(tmp_path: Path) -> None:
@@ -372,7 +413,7 @@ def test_the_readmes_plan_is_understood(tmp_path: Path) -> None:
     (tmp_path / "requests.csv").write_text("time\n1\n2\n")
     run_folder(tmp_path / "run")
     planned = load_plan(plan_file(tmp_path, **(values | {"profile": "run"})))
-    labels = {candidate.label for candidate in candidates(planned)}
+    labels = {candidate.label for candidate in candidates(planned)[0]}
     assert labels >= {"lru-cached (memory_budget 512MiB)", "keep-alive (ttl 5min)", "keep-alive (ttl auto)"}
 
 
@@ -394,7 +435,7 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
     grid = {"persistent": None, "lru-cached": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": [0.2]}}
     path = plan_file(tmp_path, workload=workload, grid=grid, confirm={"window": "10s", "repeats": 2})
     planned = load_plan(path)
-    found = candidates(planned)
+    found, _ = candidates(planned)
     written = yaml.safe_load(write_experiment(planned, found, tmp_path).read_text())
     labels = [each.label for each in best_of(planned, found)[:2]]
     assert [choice["label"] for choice in written["strategies"]] == labels

@@ -124,7 +124,7 @@ def planned(folder: Path, plugin: str, **changes: Any) -> dict[str, Any]:
         "grid": {"bursts": {"size": [2, 5, 50]}},
     }
     plan = load_plan(plan_file(folder, **(values | changes)))
-    return plan_of_settings(plan, candidates(plan))
+    return plan_of_settings(plan, *candidates(plan))
 
 
 def test_it_is_planned_beside_the_others_and_chosen_where_it_is_the_cheapest(plugin: str, tmp_path: Path) -> None:

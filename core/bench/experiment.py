@@ -19,6 +19,7 @@ from ..choices import (
     Fraction,
     ModelId,
     Reference,
+    Size,
     StrategyChoice,
     matching,
 )
@@ -37,6 +38,14 @@ from .workload import MAX_REQUESTS, Workload
 FEWEST_ROUNDS = 5  # after which a run may stop early
 
 Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
+
+
+class Limit(BaseModel):
+    """What a server may take."""
+
+    model_config = STRICT
+
+    memory: Annotated[Size, Field(gt=0, description="resident, start-up included")]
 
 
 class Experiment(BaseModel):

@@ -39,6 +39,9 @@ class Candidate:
     halves: tuple[float, float]
     """The same, of each half of the requests."""
 
+    most_mib: float | None = None
+    """Of resident memory, start-up included; None where that was not measured."""
+
     @property
     def is_eligible(self) -> bool:
         """Whether it is known neither to exceed its capacity nor to miss a target."""
@@ -73,9 +76,23 @@ def simulate(
     return server.run(arrivals.at, arrivals.asked)
 
 
-def candidates(planned: Planned) -> list[Candidate]:
+@dataclass(frozen=True)
+class TooLarge:
+    """A setting that goes over the plan's limit for memory, and so is not priced."""
+
+    label: str
+    most_mib: float
+
+
+def candidates(planned: Planned) -> tuple[list[Candidate], list[TooLarge]]:
     """Every setting under every loader; without those that expire where the workload is on another clock."""
-    found = list(_once(planned))
+    simulated = list(_once(planned))
+    found = [each for each in simulated if isinstance(each, Candidate)]
+    return _near_the_cheapest(planned, found), [each for each in simulated if isinstance(each, TooLarge)]
+
+
+def _near_the_cheapest(planned: Planned, found: list[Candidate]) -> list[Candidate]:
+    """The same, of which those that could be the cheapest under another seed are simulated under each of `SEEDS`."""
     nearest = sorted((each for each in pool_of(found)), key=lambda each: each.costs[0])
     limit = FARTHEST * nearest[0].costs[0] if nearest else 0.0
     again = [each.label for each in nearest[: 1 + NEAREST] if each.costs[0] <= limit]
@@ -96,7 +113,7 @@ def pool_of(found: Sequence[Candidate]) -> list[Candidate]:
     return list(distinct.values())
 
 
-def _once(planned: Planned) -> Iterator[Candidate]:
+def _once(planned: Planned) -> Iterator[Candidate | TooLarge]:
     arrivals = planned.arrivals
     halves = arrivals.halves()
     for profile in planned.profiles:
@@ -107,11 +124,16 @@ def _once(planned: Planned) -> Iterator[Candidate]:
             whole, *parts = (_simulated(planned, setting, profile, each, 0) for each in (arrivals, *halves))
             if whole.least_keep is not None and not planned.on_its_own_clock:
                 continue
-            result = whole.described(profile.base_mib, models, planned.prices)
+            label, most = f"{setting.label}{loader}", _most_mib(profile, whole)
+            if planned.limit_mib is not None and most is not None and most > planned.limit_mib:
+                yield TooLarge(label, most)
+                continue
+            size = planned.prices.size_for(most or 0.0)
+            result = whole.described(profile.base_mib, models, planned.prices, size)
             result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
             cost, first, second = (_decided(planned, profile, each) for each in (whole, *parts))
             targets = judged(whole, planned.slo)
-            yield Candidate(f"{setting.label}{loader}", profile, setting, result, targets, (cost,), (first, second))
+            yield Candidate(label, profile, setting, result, targets, (cost,), (first, second), most)
 
 
 def _under_seeds(planned: Planned, candidate: Candidate, arrivals: Sequence[Arrivals]) -> Candidate:
@@ -127,14 +149,23 @@ def _simulated(planned: Planned, setting: Setting, profile: Profile, arrivals: A
     return simulate(setting, profile, arrivals, planned.max_batch, planned.file.seed + number, planned.prices)
 
 
+def _most_mib(profile: Profile, outcome: Outcome) -> float | None:
+    return profile.resident.most(outcome.weights_mib) if profile.resident else None
+
+
 def _decided(planned: Planned, profile: Profile, outcome: Outcome) -> float:
     """Money an hour without what every setting pays at least."""
-    money = outcome.money(profile.base_mib, list(profile.models.values()), planned.prices)
+    size = planned.prices.size_for(_most_mib(profile, outcome) or 0.0)
+    money = outcome.money(profile.base_mib, list(profile.models.values()), planned.prices, size)
     return (money["total"] - _unavoidable(planned, outcome)) / outcome.seconds * HOUR
 
 
 def _unavoidable(planned: Planned, outcome: Outcome) -> float:
-    """The smallest empty server, and each forward under the loader whose forwards take the least."""
+    """The smallest empty server, or the smallest size, and each forward under the loader whose forwards take the
+    least.
+    """
+    if planned.prices.sizes:
+        return planned.prices.sizes[0].hour / HOUR * outcome.seconds
     models = zip(*(profile.models.values() for profile in planned.profiles), strict=True)
     least = [min(model.request_cpu for model in same) for same in models]
     forwards = sum(n * cpu for n, cpu in zip(outcome.requests, least, strict=True))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ..bench.experiment import Percentile
+from ..bench.experiment import Limit, Percentile
 from ..bench.records import read_records
 from ..bench.traffic import Traffic, resolved
 from ..bench.workload import Workload
@@ -28,6 +28,7 @@ from .setting import Setting
 
 MOST_MODELS = 10_000
 MINUTE = 60.0
+MIB = 1 << 20
 
 
 Values = dict[str, list[Any]]
@@ -54,6 +55,7 @@ class PlanFile(BaseModel):
         int | None, Field(ge=1, le=MOST_MODELS, description="so many like the run's first; else the run's own")
     ] = None
     cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
+    limit: Annotated[Limit | None, Field(description="what goes over it is left out")] = None
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
     grid: Annotated[
         dict[str, Values | list[Values] | None],
@@ -105,6 +107,14 @@ class Planned:
         return self.file.slo or self.run.header.get("slo") or {}
 
     @property
+    def limit_mib(self) -> float | None:
+        """Of resident memory: the plan's limit, or the largest size that is billed."""
+        limits = [self.file.limit.memory / MIB] if self.file.limit else []
+        if self.prices.billing == "size":
+            limits.append(self.prices.sizes[-1].memory_mib)
+        return min(limits, default=None)
+
+    @property
     def on_its_own_clock(self) -> bool:
         """Whether the gaps are those that the callers left."""
         trace = self.traffic.workload.trace
@@ -141,6 +151,11 @@ def load_plan(path: Path) -> Planned:
         raise document.error(("plugins",), str(error)) from error
     grid = grid_of(document, file.grid, plugins)
     planned = Planned(file, path, folder, run, found, traffic, prices, trifle, grid, files)
+    if planned.limit_mib is not None and any(profile.resident is None for profile in found):
+        where = ("limit",) if file.limit else ("cost", "billing") if file.cost else ("profile",)
+        raise document.error(
+            where, "needs resident memory, which this run did not measure; leave that key out, or measure on Linux."
+        )
     if len(planned.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
     return planned

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ..decide.amounts import number
 from ..decide.app_settings import app_settings
 from .bounds import eviction, theory
-from .candidates import Candidate, pool_of
+from .candidates import Candidate, TooLarge, pool_of
 from .choosing import Choice, choose, saves
 from .flips import flips
 from .grid import left_out
@@ -15,12 +17,18 @@ from .plan_file import Planned
 from .profile import Profile
 from .words import answer, grounds
 
+FAR = 2.0  # times the rate: farther, the processor time of a request may be another one
+
 
 def plan_of_settings(
-    planned: Planned, found: Sequence[Candidate], confirmed: Mapping[str, Any] | None = None
+    planned: Planned,
+    found: Sequence[Candidate],
+    too_large: Sequence[TooLarge] = (),
+    confirmed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`plan.json`, of these candidates, with what `--confirm` found."""
     arrivals = planned.arrivals
+    price = None if planned.prices.sizes else planned.prices.memory_gib_hour
     choice = choose(found, planned.trifle)
     ranked = choice.ranked if choice else []
     capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
@@ -33,14 +41,17 @@ def plan_of_settings(
         "requests": len(arrivals.at),
         "seconds": arrivals.at[-1],
         "models": len(planned.traffic.models),
-        "prices": vars(planned.prices),
+        "prices": asdict(planned.prices),
+        "limit_mib": planned.limit_mib,
+        "floor_mib": _floor(planned),
+        "too_large": {each.label: each.most_mib for each in too_large},
         "trifle": planned.trifle,
         "slo": planned.slo,
         "settings": [_described(candidate) for candidate in found],
         "recommended": ranked[0].label if ranked else None,
         "runner_up": ranked[1].label if len(ranked) > 1 else None,
         "choice": _choice(choice) if choice else None,
-        "flips": flips([_described(each) for each in _differ(choice)], planned.prices.memory_gib_hour),
+        "flips": flips([_described(each) for each in _differ(choice)], price),
         "yaml": _settings(planned, ranked[0]) if ranked else None,
         "hindsight": _hindsight(pool_of(found)),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
@@ -51,8 +62,44 @@ def plan_of_settings(
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}
 
 
+def _floor(planned: Planned) -> float | None:
+    """MiB of resident memory that the smallest server takes between requests when it holds no model."""
+    known = [profile.resident.base_mib for profile in planned.profiles if profile.resident]
+    return min(known, default=None)
+
+
 def _notes(planned: Planned, profile: Profile) -> list[str]:
-    return [*left_out(planned.settings, profile, planned.prices), *profile.notes]
+    more = [f"{profile.shown_as}: {note}" for note in (*_page_cache(planned), *_rate(planned, profile))]
+    return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *more]
+
+
+def _page_cache(planned: Planned) -> Iterator[str]:
+    """Loads that were measured from another page cache than they are priced from are too cheap, or too dear."""
+    measured, priced = planned.run.header.get("page_cache", "warm"), planned.prices.loads_from
+    if measured == "warm" and priced == "cold":
+        yield (
+            "loads were measured with the checkpoint in the page cache; where freed memory serves someone else"
+            " (charge: pss), they come from the disk and cost more, so that keeping a model pays from a lower rate on."
+            " A run with 'page_cache: cold' measures that."
+        )
+    elif measured == "cold" and priced == "warm":
+        yield (
+            "loads were measured from the disk; at these prices the checkpoint stays in the page cache, and they cost"
+            " less, so that keeping a model pays from a higher rate on. A run with 'page_cache: warm' measures that."
+        )
+
+
+def _rate(planned: Planned, profile: Profile) -> Iterator[str]:
+    """Where requests come at another rate than that at which their processor time was measured."""
+    arrivals, measured = planned.arrivals, profile.requests_per_second
+    if measured is None or not planned.prices.cpu_hour or not arrivals.at[-1]:
+        return
+    here = len(arrivals.at) / arrivals.at[-1]
+    if not 1 / FAR <= here / measured <= FAR:
+        yield (
+            f"the processor time of a request was measured at {number(measured)} requests a second, and is used here"
+            f" for {number(here)}: it depends on the rate. A run with this workload measures it."
+        )
 
 
 def _settings(planned: Planned, chosen: Candidate) -> str | None:
@@ -71,6 +118,7 @@ def _described(candidate: Candidate) -> dict[str, Any]:
         "loader": candidate.profile.loader,
         "loader_options": dict(candidate.profile.options),
         **candidate.result,
+        "most_mib": candidate.most_mib,
         "targets": candidate.targets,
         "decides_per_hour": list(candidate.costs),
         "first_half": candidate.halves[0],

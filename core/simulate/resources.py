@@ -28,6 +28,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """Resident memory, which a limit and a billed size are about, in MiB."""
+
+    base_mib: float
+    """Of a server that holds no model, between requests."""
+    per_weight: float
+    working_mib: float
+    """What a server took at most, start-up and forwards included, beyond what it held of models."""
+
+    def most(self, weights_mib: float) -> float:
+        """Of a server that holds so much of weights at most."""
+        return self.base_mib + self.working_mib + self.per_weight * weights_mib
+
+
+@dataclass(frozen=True)
 class Processor:
     """Core seconds of a request and of a load; None where they were not measured."""
 
@@ -61,6 +76,19 @@ def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) ->
     per_weight = max(0.0, float(np.median(slopes)))
     base = float(np.median([idle - per_weight * x for x, idle in every]))
     return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
+
+
+def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident | None:
+    """None where it was not measured."""
+    memory = memory_of(rounds, models, weights_mib, "rss")
+    beyond = []
+    for _, each in rounds:
+        measured, unloads = each.ended["memory_mib"], each.ended.get("unloads")
+        most = [mib for name in ("peak_rss", "start_peak_rss") if (mib := measured.get(name)) is not None]
+        if measured.get("idle_rss") is not None and unloads is not None and most:
+            held = max(each.ended["loads"] - unloads, 1) / models * weights_mib
+            beyond.append(max(most) - memory.base_mib - memory.per_weight * held)
+    return Resident(memory.base_mib, memory.per_weight, max(0.0, float(np.median(beyond)))) if beyond else None
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:

@@ -84,6 +84,7 @@ class Server:
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
         self._held = self._peak = self._mib_seconds = 0.0
+        self._weights_held = self._weights_peak = 0.0
         for name in start(decisions, sizes, sizes):
             self.preload(self._index[name])
 
@@ -157,6 +158,9 @@ class Server:
         self._held += self._mib[model]
         if self._held > self._peak:
             self._peak = self._held
+        self._weights_held += self._models[model].weights_mib
+        if self._weights_held > self._weights_peak:
+            self._weights_peak = self._weights_held
         if self._is_closing and (lane := copy.waiting[0].owner) in self._is_closing:
             self._deferred[lane] = copy
         elif self._to_close or self._load_queue or self._loading == LOAD_SLOTS or self._now == BEFORE:
@@ -232,6 +236,7 @@ class Server:
     def _gone(self, copy: Copy, now: float) -> None:
         mib = self._mib[copy.model]
         self._held -= mib
+        self._weights_held -= self._models[copy.model].weights_mib
         self._mib_seconds += mib * (now - max(0.0, self._since.pop(copy)))
         self._pool.closed(copy, now)
 
@@ -331,6 +336,7 @@ class Server:
             seconds=now,
             mib_seconds=self._mib_seconds,
             peak_mib=self._peak,
+            weights_mib=self._weights_peak,
             busy=busiest / now if now else 0.0,
             exceeded=self._longest > MAX_QUEUE,
         )

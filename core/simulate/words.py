@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
 from ..quantities import duration, limit
+from .bounds import FOREVER
 from .candidates import SAME
 from .choosing import MONTH
 from .outcome import MILLION
@@ -22,7 +23,7 @@ def answer(plan: Row) -> list[str]:
     """What to use, where that flips, and how well it was chosen."""
     rows = {row["label"]: row for row in plan["settings"]}
     flips = (flip["sentence"] for flip in plan["flips"])
-    return [*_recommendation(plan, rows), *flips, *_hindsight(plan), *_clock(plan)]
+    return [*_recommendation(plan, rows), *_limit(plan), *flips, *_hindsight(plan), *_clock(plan)]
 
 
 def grounds(plan: Row) -> list[str]:
@@ -35,7 +36,7 @@ def grounds(plan: Row) -> list[str]:
 
 def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
     traffic = f"For {plan['requests']} requests in {duration(plan['seconds'])} ({plan['traffic']})"
-    if not rows:
+    if not rows and not plan["too_large"]:
         yield (
             f"{traffic} there is no setting to choose from: name some under 'grid', with a 'memory_budget' that has"
             " room for the largest model."
@@ -44,17 +45,52 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
     chosen = rows.get(plan["recommended"])
     if chosen is None:
         yield (
-            f"{traffic} no setting is advised: each one exceeds its capacity or misses the target. Lower the rate, ease"
-            " the target, or measure a faster loader."
+            f"{traffic} no setting is advised: each one exceeds its capacity, misses the target, or is too large. Lower"
+            " the rate, ease the target or the limit, or measure a faster loader."
         )
         return
     yield f"{traffic}, use {chosen['label']}: {_what_it_costs(chosen)}."
+    yield from _size(plan, rows, chosen)
     yield from _tie(plan, chosen)
     yield from _savings(plan, rows)
     yield from _targets(plan, rows, chosen)
     exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"]]
     if exceeded:
         yield f"More than 128 requests would wait for one model, so that some get 503, under {', '.join(exceeded)}."
+
+
+def _limit(plan: Row) -> Iterator[str]:
+    """What goes over the limit, and the floor under all settings."""
+    limit, sizes = plan["limit_mib"], plan["prices"]["sizes"]
+    if limit is None:
+        return
+    what = "largest size" if sizes and limit == sizes[-1]["memory_mib"] else "limit"
+    floor = f"A server that holds no model takes {plan['floor_mib']:.0f} MiB of resident memory between requests"
+    if not (too_large := plan["too_large"]):
+        yield f"{floor}; every setting stays below the {what} of {limit:.0f} MiB."
+        return
+    figures = listed([f"{label} ({most:.0f} MiB)" for label, most in too_large.items()])
+    yield (
+        f"Left out, because at most they hold more resident memory than the {what} of {limit:.0f} MiB,"
+        f" start-up included: {figures}. {floor}."
+    )
+
+
+def _size(plan: Row, rows: Mapping[str, Row], chosen: Row) -> Iterator[str]:
+    """The size that is billed, and which other settings fit it."""
+    sizes = plan["prices"]["sizes"]
+    if not sizes:
+        return
+    size = _size_of(chosen, sizes)
+    others = [label for label, row in rows.items() if row is not chosen and _size_of(row, sizes) == size]
+    told = f"It holds up to {chosen['most_mib']:.0f} MiB, and pays the size of {size['memory_mib']:.0f} MiB and"
+    but = ", but for their callers' waiting" if plan["prices"]["latency_hour"] else ""
+    also = f", as do {listed(others)}: they cost the same, whatever they use of it{but}" if others else ""
+    yield f"{told} {number(size['cpu'])} cores at {number(size['hour'])} an hour{also}."
+
+
+def _size_of(row: Row, sizes: Sequence[Row]) -> Row:
+    return next(size for size in sizes if size["memory_mib"] >= row["most_mib"])
 
 
 def _tie(plan: Row, chosen: Row) -> Iterator[str]:
@@ -158,8 +194,8 @@ def _clock(plan: Row) -> Iterator[str]:
 
 
 def _regret(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
-    if plan["prices"]["billing"] == "peak":
-        yield "There is no clairvoyant to compare with: under 'billing: peak' a timeout saves nothing."
+    if (billing := plan["prices"]["billing"]) != "average":
+        yield f"There is no clairvoyant to compare with: under 'billing: {billing}' a timeout saves nothing."
         return
     chosen = rows.get(plan["recommended"])
     if chosen is not None and chosen["regret"] is not None:
@@ -192,13 +228,21 @@ def _theory(row: Row, *, timeouts: bool) -> str:
         f" million cold starts {number(row['cold_start'] * MILLION)} (each caller waits"
         f" {milliseconds(row['cold_start_ms'])} longer)"
     )
+    if not row["holding_per_hour"]:
+        return f"{start}. Holding it costs nothing, so keeping it pays at every rate."
     if not row["break_even_per_hour"] or not row["cold_start"]:
-        return f"{start}; one of both is free, so there is no break-even rate."
+        return f"{start}; loading it is free, so that keeping it never pays."
     start = f"{start}. Keeping it pays from {number(row['break_even_per_hour'])} requests an hour on"
     if not timeouts:
         return f"{start}."
-    timeout = _timeout(row["timeout_s"])
-    found = [f"{start}; freed after {timeout} of rest (k/m), it costs at most twice what a clairvoyant would pay."]
+    timeout = f"{_timeout(row['timeout_s'])} of rest (k/m)"
+    found = [f"{start}; freed after {timeout}, it costs at most twice what a clairvoyant would pay."]
+    if row["served_timeout_s"] not in (FOREVER, row["timeout_s"]) and _differ(row):
+        found.append(
+            f"A server that is to find that time itself (ttl: auto) knows its {row['weights_mib']:.0f} MiB of weights"
+            f" and its loads, not what is charged for them, and takes {_timeout(row['served_timeout_s'])}; so does this"
+            " simulation."
+        )
     if row["gaps"]:
         gaps = "only gap" if row["gaps"] == 1 else f"{row['gaps']} gaps"
         found.append(f"On its {gaps} here, the best timeout is {_timeout(row['best_timeout_s'])}.")
@@ -207,11 +251,22 @@ def _theory(row: Row, *, timeouts: bool) -> str:
     return " ".join(found)
 
 
+def _differ(row: Row) -> bool:
+    """Whether the times by what was measured and by what a server knows are apart by more than is a tie."""
+    ours, theirs = row["timeout_s"], row["served_timeout_s"]
+    return ours == FOREVER or bool(abs(theirs - ours) > SAME * ours)
+
+
 def _timeout(value: float | str) -> str:
     return value if isinstance(value, str) else duration(value)
 
 
 def _prices(prices: Row) -> str:
+    if sizes := prices["sizes"]:
+        each = listed([f"{number(size['hour'])} for {size['memory_mib']:.0f} MiB" for size in sizes])
+        return (
+            f"Prices of an hour, whatever is used: {each}; {prices['latency_hour']:g} for an hour of callers' waiting."
+        )
     return (
         f"Prices: {prices['memory_gib_hour']:g} for a GiB and hour ({prices['charge']}, billed by {prices['billing']}),"
         f" {prices['cpu_hour']:g} for an hour of a core, {prices['latency_hour']:g} for an hour of callers' waiting."
