@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,10 +70,13 @@ def _limit(plan: Row) -> Iterator[str]:
     if not (too_large := plan["too_large"]):
         yield f"{floor}; every setting stays below the {what} of {limit:.0f} MiB."
         return
-    figures = listed([f"{label} ({most:.0f} MiB)" for label, most in too_large.items()])
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label, most in too_large.items():
+        alike[f"{most:.0f} MiB"].append(label)
+    figures = "; ".join(f"{most} under {listed(labels)}" for most, labels in alike.items())
     yield (
-        f"Left out, because at most they hold more resident memory than the {what} of {limit:.0f} MiB,"
-        f" start-up included: {figures}. {floor}."
+        f"Left out, because a server holds more resident memory than the {what} of {limit:.0f} MiB at times, its start"
+        f" included: {figures}. {floor}."
     )
 
 
