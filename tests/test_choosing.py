@@ -10,10 +10,12 @@ import pytest
 from scipy import stats
 
 from core.simulate.arrivals import Arrivals
-from core.simulate.candidates import simulate
+from core.simulate.candidates import candidates, simulate
+from core.simulate.choosing import choose
 from core.simulate.outcome import Outcome
+from core.simulate.plan_file import load_plan
 from core.simulate.targets import judged
-from tests.test_plan import planned_from
+from tests.test_plan import plan_file, planned_from, run_folder
 from tests.test_simulate import profile_of, setting
 
 
@@ -47,6 +49,23 @@ def test_an_order_that_changes_with_the_seed_is_a_tie(tmp_path: Path) -> None:
     workload = {"open": {"rate": f"{1.08 * rate:.3f}/h", "requests": 60, "arrivals": "constant"}}
     _, plan = planned_from(tmp_path, workload=workload, grid=grid)
     assert plan["choice"]["same"] == []
+
+
+@pytest.mark.parametrize(("times", "truth"), [(0.85, "on-demand (share true)"), (1.15, "persistent")])
+def test_which_is_the_cheapest_is_seldom_wrong(tmp_path: Path, times: float, truth: str) -> None:
+    """15 % from the break-even rate, and 60 Poisson requests: what is no tie is the truth."""
+    run_folder(tmp_path / "run")
+    grid = {"keep-alive": None, "lru-cached": None, "on-demand": {"share": [True]}}
+    rate = planned_from(tmp_path, grid=grid)[1]["theory"][0]["break_even_per_hour"]
+    workload = {"open": {"rate": f"{times * rate:.3f}/h", "requests": 60}}
+    told = []
+    for seed in range(30):
+        planned = load_plan(plan_file(tmp_path, workload=workload, grid=grid, seed=seed))
+        choice = choose(candidates(planned)[0], planned.trifle)
+        assert choice is not None
+        told += [] if choice.same else [choice.cheapest.label]
+    assert len(told) > 5
+    assert len([label for label in told if label != truth]) <= 0.06 * 30
 
 
 def test_nothing_is_charged_before_the_first_request(tmp_path: Path) -> None:

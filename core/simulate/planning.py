@@ -56,7 +56,7 @@ def plan_of_settings(
         "hindsight": _hindsight(pool_of(found)),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [note for each in planned.profiles for note in _notes(planned, each)],
+        "notes": [*(note for each in planned.profiles for note in _notes(planned, each)), *_page_cache(planned)],
         "confirmed": confirmed,
     }
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}
@@ -69,8 +69,8 @@ def _floor(planned: Planned) -> float | None:
 
 
 def _notes(planned: Planned, profile: Profile) -> list[str]:
-    more = [f"{profile.shown_as}: {note}" for note in (*_page_cache(planned), *_rate(planned, profile))]
-    return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *more]
+    rate = [f"{profile.shown_as}: {note}" for note in _rate(planned, profile)]
+    return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *rate]
 
 
 def _page_cache(planned: Planned) -> Iterator[str]:
