@@ -22,9 +22,10 @@ from core.plugins import load_plugins
 from core.report.plugin_list import plugin_list
 from core.report.progress import RunProgress
 from core.results import Wanted, baseline, warn_of_differences, write_environment, write_plan, write_run
+from core.simulate.candidates import candidates
 from core.simulate.confirm import check, errors, write_experiment
 from core.simulate.plan_file import load_plan
-from core.simulate.planning import candidates, plan_of_settings
+from core.simulate.planning import plan_of_settings
 from core.terminal import lenient_streams
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -155,9 +156,9 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     planned = load_plan(path)
     if confirm:
         check(planned)
-    found = list(candidates(planned))
+    found, too_large = candidates(planned)
     folder = new_folder(output, planned.file.name)
-    write_plan(folder, plan_of_settings(planned, found))
+    write_plan(folder, plan_of_settings(planned, found, too_large))
     if not confirm:
         return OK
     experiment = load_experiment(write_experiment(planned, found, folder))
@@ -166,7 +167,7 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     if status == INTERRUPTED or experiment.traffic is None:
         return status
     confirmed = errors(planned, found, experiment.traffic, read_records(measured))
-    write_plan(folder, plan_of_settings(planned, found, confirmed))
+    write_plan(folder, plan_of_settings(planned, found, too_large, confirmed))
     return status
 
 

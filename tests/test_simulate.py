@@ -17,7 +17,7 @@ from core.decide.prices import Prices
 from core.decide.timeouts import cost_rate, timeout_cost
 from core.plugins import load_plugins
 from core.simulate.arrivals import Arrivals
-from core.simulate.planning import simulate
+from core.simulate.candidates import simulate
 from core.simulate.profile import ModelProfile, Profile
 from core.simulate.setting import Setting
 from tests.slow_server import SlowServer

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from core.errors import ResidencyError
+from core.simulate.candidates import candidates
 from core.simulate.plan_file import load_plan
-from core.simulate.planning import candidates, plan_of_settings
+from core.simulate.planning import plan_of_settings
 from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python, running, wait_for
 from tests.test_plan import plan_file, run_folder, write_resolved
 
@@ -123,7 +124,7 @@ def planned(folder: Path, plugin: str, **changes: Any) -> dict[str, Any]:
         "grid": {"bursts": {"size": [2, 5, 50]}},
     }
     plan = load_plan(plan_file(folder, **(values | changes)))
-    return plan_of_settings(plan, list(candidates(plan)))
+    return plan_of_settings(plan, *candidates(plan))
 
 
 def test_it_is_planned_beside_the_others_and_chosen_where_it_is_the_cheapest(plugin: str, tmp_path: Path) -> None:

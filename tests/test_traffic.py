@@ -15,9 +15,12 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
+from scipy.integrate import quad
 
 from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.traffic import Traffic, shares_of
+from core.bench.traffic import Traffic, arrival_times, shares_of
+from core.bench.workload import Gamma, Open
 from core.errors import ResidencyError
 from tests.support import FAKES, SECONDS, checkpoint_in, gated, running
 
@@ -90,6 +93,29 @@ def test_a_duration_ends_the_arrivals(tmp_path: Path) -> None:
     assert len(set(counts)) > 1
     assert statistics.mean(counts) == pytest.approx(3000, rel=4 * (2 / 3000 / 9) ** 0.5)
     assert max(times(tmp_path, "{open: {rate: 100, duration: 500ms}}")) < 0.5
+
+
+@pytest.mark.parametrize("burstiness", [1, 8, 100])
+def test_bursts_are_in_equilibrium_when_a_duration_begins(burstiness: float) -> None:
+    """As many requests come as the rate says; the first one after the stationary excess of a gap."""
+    choice = Open(rate=8.0, duration=20.0, arrivals=Gamma(gamma=burstiness))
+    drawn = [arrival_times(choice, np.random.default_rng(seed)) for seed in range(5000)]
+    counts = np.array([len(at) for at in drawn])
+    assert counts.mean() == pytest.approx(160, abs=4 * counts.std() / len(counts) ** 0.5)
+    # P(first > t) = λ ∫ P(gap > u) du, from t on; for b = 1 that of a gap.
+    gap = stats.gamma(1 / burstiness, scale=burstiness / 8)
+    for t in (0.05, 0.5, 5.0, 19.0):
+        later = np.mean([not len(at) or at[0] > t for at in drawn])
+        expected = 8 * quad(gap.sf, t, np.inf)[0]
+        assert later == pytest.approx(expected, abs=4 * (expected / len(drawn)) ** 0.5 + 1e-9)
+
+
+def test_a_number_of_requests_takes_as_long_as_the_rate_says() -> None:
+    choice = Open(rate=8.0, requests=160, arrivals=Gamma(gamma=8))
+    drawn = [arrival_times(choice, np.random.default_rng(seed)) for seed in range(2000)]
+    assert {len(at) for at in drawn} == {160}
+    ends = np.array([at[-1] for at in drawn])
+    assert ends.mean() == pytest.approx(20, abs=4 * ends.std() / len(ends) ** 0.5)
 
 
 def test_popularity_is_that_of_the_models(tmp_path: Path) -> None:

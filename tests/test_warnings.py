@@ -48,6 +48,33 @@ def test_a_slow_round_that_is_not_the_first_of_the_run_is_an_outlier() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mib", "expected"),
+    [
+        ((369, 290, 291, 290, 289), {"memory outliers"}),
+        ((291, 290, 291, 290, 289), set()),
+        ((300, 290, 291, 290, 289), set()),  # far out, but by 3 %
+        ((369, 290, 290, 290), set()),  # four rounds say what is odd of none
+    ],
+)
+def test_a_round_with_another_memory_is_told(mib: tuple[float, ...], expected: set[str]) -> None:
+    def held(**idle: float | None) -> dict[str, float | None]:
+        return dict.fromkeys(("idle_pss", "idle_private", "idle_rss", "peak_rss"), 300.0) | idle
+
+    for name, words in (("idle_private", "private memory"), ("idle_pss", "PSS")):
+        records = [run_of(trial_of("a"), rounds=len(mib))]
+        for number, each in enumerate(mib):
+            records += trial_with("a", [10.0] * 20, number, memory_mib=held(**{name: each}))
+        assert kinds(records) == expected
+        for warning in warnings(arrange(records)):
+            assert (
+                f"a: round 1 is far from the others in memory between requests (369 MiB of {words}"
+                in warning["sentence"]
+            )
+    unknown = trial_with("a", [10.0] * 20, memory_mib=held(idle_private=None, idle_pss=None))
+    assert kinds([run_of(trial_of("a"), rounds=1), *unknown]) == set()
+
+
+@pytest.mark.parametrize(
     ("busy", "late", "fires"), [(0.2, 0.0, False), (0.6, 0.0, True), (0.2, 0.006, True), (0.2, 0.004, False)]
 )
 def test_a_generator_at_its_limit(busy: float, late: float, fires: bool) -> None:

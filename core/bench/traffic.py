@@ -138,20 +138,23 @@ def shares_of(popularity: str | Zipf | Shares, models: Sequence[str]) -> Floats:
 def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
     """Seconds, ascending. Times between arrivals are constant, exponential (Poisson), or gamma distributed with
     shape 1/b and scale b/rate: their mean is 1/rate and their squared coefficient of variation b, the burstiness.
+
+    With a duration, the traffic has been going on for long when it begins, so that rate × duration requests come on
+    average. A number of requests begins with a whole gap, so that N of them take N / rate on average.
     """
     burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else 1.0
+    shape, scale = 1 / burstiness, burstiness / choice.rate
     count = choice.requests or round(choice.rate * (choice.duration or 0))
     if choice.arrivals == "constant":
         return np.arange(count) / choice.rate
-    drawn: list[Floats] = []
-    end = 0.0
-    while choice.duration is None or end < choice.duration:
-        drawn.append(end + np.cumsum(draws.gamma(1 / burstiness, burstiness / choice.rate, max(count, 16))))
-        end = float(drawn[-1][-1])
-        if choice.requests is not None:
-            return drawn[0][: choice.requests]
+    if choice.duration is None:
+        return np.cumsum(draws.gamma(shape, scale, count))
+    # A moment lies in a gap in proportion to its length, which adds 1 to the shape, and anywhere within it.
+    drawn = [np.array([draws.random() * draws.gamma(shape + 1, scale)])]
+    while drawn[-1][-1] < choice.duration:
+        drawn.append(drawn[-1][-1] + np.cumsum(draws.gamma(shape, scale, max(count, 16))))
     at = np.concatenate(drawn)
-    return at[at < choice.duration]
+    return np.asarray(at[at < choice.duration])
 
 
 def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: int) -> Arrivals:

@@ -67,6 +67,21 @@ def outliers(rounds: Sequence[Round]) -> Iterator[str]:
         )
 
 
+def memory_outliers(rounds: Sequence[Round]) -> Iterator[str]:
+    """A round's idle memory, private or PSS, is an outlier among the rounds', in either direction."""
+    for name, words in (("idle_private", "private memory"), ("idle_pss", "PSS")):
+        known = [(each, mib) for each in rounds if (mib := each.ended["memory_mib"].get(name)) is not None]
+        values = [float(mib) for _, mib in known]
+        if odd := _outliers(values):
+            numbers = ", ".join(str(known[index][0].number + 1) for index in odd)
+            yield (
+                f"round {numbers} is far from the others in memory between requests ({values[odd[0]]:.0f} MiB of"
+                f" {words}, where the median round has {float(np.median(values)):.0f} MiB). Look for what the"
+                " server did then, or what shared its files, and run again."
+            )
+            return
+
+
 def noisy_machine(rounds: Sequence[Round]) -> Iterator[str]:
     """From 3 rounds on: their mean latencies have a standard deviation of at least 10 % of their mean.
 
@@ -192,6 +207,7 @@ Check = Callable[[Sequence[Round]], Iterator[str]]
 CHECKS: dict[str, Check] = {
     "slow first round": slow_first_round,
     "outliers": outliers,
+    "memory outliers": memory_outliers,
     "noisy machine": noisy_machine,
     "generator-bound": generator_bound,
     "too few samples": too_few_samples,

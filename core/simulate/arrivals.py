@@ -17,12 +17,16 @@ class Arrivals:
     at: list[float]
     asked: list[int]
 
+    def from_the_first(self) -> Arrivals:
+        """The same, beginning with the first request: what a setting holds before it is nobody's bill."""
+        begin = self.at[0] if self.at else 0.0
+        return Arrivals([time - begin for time in self.at], self.asked)
+
     def halves(self) -> tuple[Arrivals, Arrivals]:
-        """As many requests in each; the second one begins with its first request."""
+        """As many requests in each, and each begins with its first one."""
         middle = len(self.at) // 2
-        begin = self.at[middle]
-        second = Arrivals([time - begin for time in self.at[middle:]], self.asked[middle:])
-        return Arrivals(self.at[:middle], self.asked[:middle]), second
+        halves = Arrivals(self.at[:middle], self.asked[:middle]), Arrivals(self.at[middle:], self.asked[middle:])
+        return halves[0].from_the_first(), halves[1].from_the_first()
 
     def until(self, seconds: float) -> Arrivals:
         """The beginning, of one request at least."""

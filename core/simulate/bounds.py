@@ -18,7 +18,7 @@ from ..decide.timeouts import (
 )
 from .arrivals import Arrivals
 from .plan_file import Planned
-from .profile import Profile
+from .profile import ModelProfile, Profile
 
 FOREVER = "forever"
 ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost the same
@@ -26,7 +26,7 @@ ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost t
 
 def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float | None:
     """The least that keep-alive per model could cost; None where freed memory is paid for all the same."""
-    if prices.billing == "peak":
+    if prices.billing != "average":
         return None
     models, total = list(profile.models.values()), 0.0
     for index, gaps in arrivals.gaps().items():
@@ -37,9 +37,9 @@ def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float |
 
 def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[dict[str, Any]]:
     """m, k and what follows from them, of each model that is not like the one before it; nothing where memory is
-    paid for by its peak, so that m is no price per second.
+    paid for by its peak or by a size, so that m is no price per second.
     """
-    if planned.prices.billing == "peak":
+    if planned.prices.billing != "average":
         return
     gaps, before = arrivals.gaps(), None
     for index, (name, model) in enumerate(profile.models.items()):
@@ -57,10 +57,17 @@ def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[d
             "cold_start_ms": model.waiting_s * 1e3,
             "break_even_per_hour": rate * HOUR if math.isfinite(rate) else None,
             "timeout_s": _told(ski_rental_timeout(m, k)),
+            "weights_mib": model.weights_mib,
+            "served_timeout_s": _told(_as_served(model, planned.prices)),
             "gaps": len(gaps[index]) if index in gaps else 0,
             "best_timeout_s": _told(best_timeout_in_hindsight(gaps[index], m, k)) if index in gaps else None,
             "expected_timeout_s": _expected(planned, m, k),
         }
+
+
+def _as_served(model: ModelProfile, prices: Prices) -> float:
+    """k/m by what a server knows of itself."""
+    return ski_rental_timeout(prices.holding(model.weights_mib), model.cold_start_as_served(prices))
 
 
 def _expected(planned: Planned, m: float, k: float) -> float | str | None:

@@ -15,9 +15,10 @@ from ..decide.rounds import Record, Run, arrange
 from ..errors import YamlError
 from ..quantities import duration
 from .arrivals import Arrivals, arrivals_of
+from .candidates import Candidate, simulate
+from .choosing import choose
 from .outcome import Outcome
 from .plan_file import Planned
-from .planning import Candidate, ranking, simulate
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # what the simulator's error is held to
@@ -53,7 +54,7 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
 
     Raises ResidencyError where nothing is advised, or too little of the traffic could be served.
     """
-    best = ranking(found)[:2]
+    best = _best(planned, found)
     if not best:
         raise YamlError("--confirm: no setting is advised, so that there is nothing to confirm.")
     measured = load_experiment(planned.folder / EXPERIMENT)
@@ -74,6 +75,12 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
     path = folder / f"{NAME}.yaml"
     write_resolved(path, f"Is {planned.file.name} as it was simulated?", experiment, measured.texts)
     return path
+
+
+def _best(planned: Planned, found: Sequence[Candidate]) -> list[Candidate]:
+    """The chosen one and the runner-up."""
+    choice = choose(found, planned.trifle)
+    return choice.ranked[:2] if choice else []
 
 
 def _choice(candidate: Candidate) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, recor
     """
     run = arrange(records)
     trials = []
-    for candidate, label in zip(ranking(found)[:2], run.labels, strict=True):
+    for candidate, label in zip(_best(planned, found), run.labels, strict=True):
         rounds = run.finished(label)
         if rounds and any(each.answered for each in rounds):
             trials.append({"label": label, "rounds": len(rounds), **_compared(planned, candidate, traffic, run, label)})

@@ -11,11 +11,15 @@ QUICKER = 0.9  # times the latency: what is closer is within the simulator's err
 Row = Mapping[str, Any]
 
 
-def flips(ranked: Sequence[Row], price: float) -> list[dict[str, Any]]:
-    """`ranked` are the settings that come into question, the chosen one first; `price` is that of a GiB-hour."""
+def flips(ranked: Sequence[Row], price: float | None) -> list[dict[str, Any]]:
+    """`ranked` are the settings that come into question, the chosen one first; `price` is that of a GiB-hour, None
+    where memory has none of its own.
+    """
     if not ranked:
         return []
     best, *others = ranked
+    if price is None:
+        return list(_latency(best, others))
     dearer = [_bill(row, price) for row in others if row["cost"]["total"] > best["cost"]["total"]]
     return [*memory_price_flips(_bill(best, price), dearer, price), *_latency(best, others)]
 

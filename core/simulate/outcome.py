@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decide.prices import HOUR, MIB_PER_GIB, Prices
-from ..decide.slo import quantile
+from ..decide.prices import HOUR, MIB_PER_GIB, Prices, Size
 from ..decide.statistics import percentile
 from .profile import ModelProfile
 
@@ -22,6 +21,9 @@ class Outcome:
     """Of one setting under one sequence of arrivals; seconds and MiB."""
 
     latencies: NDArray[np.float64]
+    """In the order of the answers."""
+    at_first: NDArray[np.bool_]
+    """Which of them are of requests that waited for the first load of their model."""
     requests: Sequence[int]
     """For each model."""
     cold: int
@@ -36,14 +38,23 @@ class Outcome:
     """Charged memory of the models, summed over time."""
     peak_mib: float
     """The most that the models held at a time."""
+    weights_mib: float
+    """The most that was in memory of their weights."""
     busy: float
     """Share of the time that the busiest of the compute slot and the lanes was at work."""
     exceeded: bool
     """Whether more requests waited for a model than a served app lets wait."""
 
-    def money(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, float]:
-        """Of the whole workload: `holding` the server and its models, `processor`, `waiting`, and in `total`."""
+    def money(
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+    ) -> dict[str, float]:
+        """Of the whole workload: `holding` the server and its models, `processor`, `waiting`, and in `total`.
+
+        `size` is what is billed, where sizes are.
+        """
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
+        if size is not None:
+            holding = size.hour / HOUR * self.seconds
         counts = zip(self.loads, self.requests, models, strict=True)
         processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
         waiting = prices.waiting(float(self.latencies.sum()))
@@ -60,13 +71,11 @@ class Outcome:
         unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
         return prices.holding(self.mib_seconds) + unheld
 
-    def meets(self, slo: dict[str, float]) -> bool:
-        """Whether each percentile is within its target, in seconds."""
-        return all(float(np.quantile(self.latencies, quantile(name))) <= target for name, target in slo.items())
-
-    def described(self, base_mib: float, models: Sequence[ModelProfile], prices: Prices) -> dict[str, Any]:
+    def described(
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+    ) -> dict[str, Any]:
         """As plan.json has it."""
-        money = self.money(base_mib, models, prices)
+        money = self.money(base_mib, models, prices, size)
         count = len(self.latencies)
         return {
             "cold_share": self.cold / count,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ..bench.experiment import Percentile
+from ..bench.experiment import Limit, Percentile
 from ..bench.records import read_records
 from ..bench.traffic import Traffic, resolved
 from ..bench.workload import Workload
@@ -28,6 +28,7 @@ from .setting import Setting
 
 MOST_MODELS = 10_000
 MINUTE = 60.0
+MIB = 1 << 20
 
 
 Values = dict[str, list[Any]]
@@ -54,6 +55,7 @@ class PlanFile(BaseModel):
         int | None, Field(ge=1, le=MOST_MODELS, description="so many like the run's first; else the run's own")
     ] = None
     cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
+    limit: Annotated[Limit | None, Field(description="what goes over it is left out")] = None
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
     grid: Annotated[
         dict[str, Values | list[Values] | None],
@@ -77,6 +79,8 @@ class Planned:
     profiles: list[Profile]
     traffic: Traffic
     prices: Prices
+    trifle: float
+    """Money a month; less is not worth deciding."""
     settings: list[Setting]
     """All of the grid."""
     plugins: list[str]
@@ -85,7 +89,11 @@ class Planned:
     @cached_property
     def arrivals(self) -> Arrivals:
         """Those of the first round."""
-        return arrivals_of(self.traffic)
+        return self.arrivals_of_round(0)
+
+    def arrivals_of_round(self, number: int) -> Arrivals:
+        """From the first request on."""
+        return arrivals_of(self.traffic, number).from_the_first()
 
     @property
     def max_batch(self) -> int:
@@ -97,6 +105,14 @@ class Planned:
     def slo(self) -> dict[str, float]:
         """Seconds by percentile; the run's where the plan has none."""
         return self.file.slo or self.run.header.get("slo") or {}
+
+    @property
+    def limit_mib(self) -> float | None:
+        """Of resident memory: the plan's limit, or the largest size that is billed."""
+        limits = [self.file.limit.memory / MIB] if self.file.limit else []
+        if self.prices.billing == "size":
+            limits.append(self.prices.sizes[-1].memory_mib)
+        return min(limits, default=None)
 
     @property
     def on_its_own_clock(self) -> bool:
@@ -119,7 +135,7 @@ def load_plan(path: Path) -> Planned:
         folder = anchored(file.profile, beside)
         run = arrange(read_records(folder))
         cost = file.cost.model_dump() if file.cost else run.header.get("cost") or Cost().model_dump()
-        prices = Prices.of(cost)
+        prices, trifle = Prices.of(cost), float(cost.get("trifle", Cost().trifle))
         found = profiles(run, prices.charge)
     except ResidencyError as error:
         raise document.error(("profile",), str(error)) from error
@@ -134,7 +150,12 @@ def load_plan(path: Path) -> Planned:
     except ResidencyError as error:
         raise document.error(("plugins",), str(error)) from error
     grid = grid_of(document, file.grid, plugins)
-    planned = Planned(file, path, folder, run, found, traffic, prices, grid, files)
+    planned = Planned(file, path, folder, run, found, traffic, prices, trifle, grid, files)
+    if planned.limit_mib is not None and any(profile.resident is None for profile in found):
+        where = ("limit",) if file.limit else ("cost", "billing") if file.cost else ("profile",)
+        raise document.error(
+            where, "needs resident memory, which this run did not measure; leave that key out, or measure on Linux."
+        )
     if len(planned.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
     return planned

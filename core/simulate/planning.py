@@ -3,108 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
+from ..decide.amounts import number
 from ..decide.app_settings import app_settings
-from ..decide.prices import Prices
-from .arrivals import Arrivals
-from .bounds import clairvoyant, eviction, theory
+from .bounds import eviction, theory
+from .candidates import Candidate, TooLarge, pool_of
+from .choosing import Choice, choose, saves
 from .flips import flips
-from .grid import left_out, settings
-from .outcome import Outcome
+from .grid import left_out
 from .plan_file import Planned
 from .profile import Profile
-from .server import Server
-from .setting import Setting
 from .words import answer, grounds
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A setting under a loader; `first` and `second` are what it costs in each half, None where that rules it out."""
-
-    label: str
-    """The setting, and the loader where the plan has several."""
-    profile: Profile
-    setting: Setting
-    result: dict[str, Any]
-    first: float | None
-    second: float | None
-
-
-def simulate(
-    setting: Setting,
-    profile: Profile,
-    arrivals: Arrivals,
-    max_batch: int,
-    seed: int,
-    prices: Prices | None = None,
-    resident: Sequence[int] = (),
-) -> Outcome:
-    """One setting under these arrivals; models with the indices `resident` have answered a request before them."""
-    server = Server(setting.decisions(prices), list(profile.models), list(profile.models.values()), max_batch, seed)
-    for model in resident:
-        server.preload(model, answered=1)
-    return server.run(arrivals.at, arrivals.asked)
-
-
-def candidates(planned: Planned) -> Iterator[Candidate]:
-    """Every setting under every loader, simulated; without those that expire where the workload is on another clock."""
-    arrivals = planned.arrivals
-    first, second = arrivals.halves()
-    for profile in planned.profiles:
-        models = list(profile.models.values())
-        loader = f", {profile.shown_as}" if len(planned.profiles) > 1 else ""
-        least = clairvoyant(profile, arrivals, planned.prices)
-        for setting in settings(planned.settings, profile, planned.prices):
-            seed, most, prices = planned.file.seed, planned.max_batch, planned.prices
-            whole = simulate(setting, profile, arrivals, most, seed, prices)
-            if whole.least_keep is not None and not planned.on_its_own_clock:
-                continue
-            result = whole.described(profile.base_mib, models, planned.prices)
-            result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
-            halves = (simulate(setting, profile, half, most, seed, prices) for half in (first, second))
-            costs = [_cost_if_sound(planned, profile, outcome) for outcome in halves]
-            yield Candidate(f"{setting.label}{loader}", profile, setting, result, *costs)
-
-
-def _cost_if_sound(planned: Planned, profile: Profile, outcome: Outcome) -> float | None:
-    """What the setting decides: its money without what every one pays at least."""
-    if outcome.exceeded or not outcome.meets(planned.slo):
-        return None
-    money = outcome.money(profile.base_mib, list(profile.models.values()), planned.prices)
-    return money["total"] - _unavoidable(planned, outcome)
-
-
-def _unavoidable(planned: Planned, outcome: Outcome) -> float:
-    """The smallest empty server, and each forward under the loader whose forwards take the least."""
-    models = zip(*(profile.models.values() for profile in planned.profiles), strict=True)
-    least = [min(model.request_cpu for model in same) for same in models]
-    forwards = sum(n * cpu for n, cpu in zip(outcome.requests, least, strict=True))
-    empty = min(profile.base_mib for profile in planned.profiles)
-    return planned.prices.holding(empty) * outcome.seconds + planned.prices.processor(forwards)
-
-
-def ranking(found: Sequence[Candidate]) -> list[Candidate]:
-    """By what they cost in the first half, of those that do the same the first; before what the second half rules out.
-
-    What the first half rules out is none of them.
-    """
-    distinct: dict[tuple[Any, ...], Candidate] = {}
-    for each in found:
-        if each.first is not None:
-            does = (each.first, each.second, each.result["mean_mib"], each.result["mean_ms"])
-            distinct.setdefault(does, each)
-    return sorted(distinct.values(), key=lambda each: (each.second is None, each.first))
+FAR = 2.0  # times the rate: farther, the processor time of a request may be another one
 
 
 def plan_of_settings(
-    planned: Planned, found: Sequence[Candidate], confirmed: Mapping[str, Any] | None = None
+    planned: Planned,
+    found: Sequence[Candidate],
+    too_large: Sequence[TooLarge] = (),
+    confirmed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`plan.json`, of these candidates, with what `--confirm` found."""
     arrivals = planned.arrivals
-    ranked = ranking(found)
+    price = None if planned.prices.sizes else planned.prices.memory_gib_hour
+    choice = choose(found, planned.trifle)
+    ranked = choice.ranked if choice else []
     capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
     plan = {
         "plan": planned.file.name,
@@ -115,24 +41,65 @@ def plan_of_settings(
         "requests": len(arrivals.at),
         "seconds": arrivals.at[-1],
         "models": len(planned.traffic.models),
-        "prices": vars(planned.prices),
+        "prices": asdict(planned.prices),
+        "limit_mib": planned.limit_mib,
+        "floor_mib": _floor(planned),
+        "too_large": {each.label: each.most_mib for each in too_large},
+        "trifle": planned.trifle,
         "slo": planned.slo,
         "settings": [_described(candidate) for candidate in found],
         "recommended": ranked[0].label if ranked else None,
         "runner_up": ranked[1].label if len(ranked) > 1 else None,
-        "flips": flips([_described(candidate) for candidate in ranked], planned.prices.memory_gib_hour),
+        "choice": _choice(choice) if choice else None,
+        "flips": flips([_described(each) for each in _differ(choice)], price),
         "yaml": _settings(planned, ranked[0]) if ranked else None,
-        "hindsight": _hindsight(found, ranked),
+        "hindsight": _hindsight(pool_of(found)),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [note for each in planned.profiles for note in _notes(planned, each)],
+        "notes": [*(note for each in planned.profiles for note in _notes(planned, each)), *_page_cache(planned)],
         "confirmed": confirmed,
     }
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}
 
 
+def _floor(planned: Planned) -> float | None:
+    """MiB of resident memory that the smallest server takes between requests when it holds no model."""
+    known = [profile.resident.base_mib for profile in planned.profiles if profile.resident]
+    return min(known, default=None)
+
+
 def _notes(planned: Planned, profile: Profile) -> list[str]:
-    return [*left_out(planned.settings, profile, planned.prices), *profile.notes]
+    rate = [f"{profile.shown_as}: {note}" for note in _rate(planned, profile)]
+    return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *rate]
+
+
+def _page_cache(planned: Planned) -> Iterator[str]:
+    """Loads that were measured from another page cache than they are priced from are too cheap, or too dear."""
+    measured, priced = planned.run.header.get("page_cache", "warm"), planned.prices.loads_from
+    if measured == "warm" and priced == "cold":
+        yield (
+            "loads were measured with the checkpoint in the page cache; where freed memory serves someone else"
+            " (charge: pss), they come from the disk and cost more, so that keeping a model pays from a lower rate on."
+            " A run with 'page_cache: cold' measures that."
+        )
+    elif measured == "cold" and priced == "warm":
+        yield (
+            "loads were measured from the disk; at these prices the checkpoint stays in the page cache, and they cost"
+            " less, so that keeping a model pays from a higher rate on. A run with 'page_cache: warm' measures that."
+        )
+
+
+def _rate(planned: Planned, profile: Profile) -> Iterator[str]:
+    """Where requests come at another rate than that at which their processor time was measured."""
+    arrivals, measured = planned.arrivals, profile.requests_per_second
+    if measured is None or not planned.prices.cpu_hour or not arrivals.at[-1]:
+        return
+    here = len(arrivals.at) / arrivals.at[-1]
+    if not 1 / FAR <= here / measured <= FAR:
+        yield (
+            f"the processor time of a request was measured at {number(measured)} requests a second, and is used here"
+            f" for {number(here)}: it depends on the rate. A run with this workload measures it."
+        )
 
 
 def _settings(planned: Planned, chosen: Candidate) -> str | None:
@@ -151,17 +118,37 @@ def _described(candidate: Candidate) -> dict[str, Any]:
         "loader": candidate.profile.loader,
         "loader_options": dict(candidate.profile.options),
         **candidate.result,
-        "first_half": candidate.first,
-        "second_half": candidate.second,
+        "most_mib": candidate.most_mib,
+        "targets": candidate.targets,
+        "decides_per_hour": list(candidate.costs),
+        "first_half": candidate.halves[0],
+        "second_half": candidate.halves[1],
     }
 
 
-def _hindsight(found: Sequence[Candidate], ranked: Sequence[Candidate]) -> dict[str, Any] | None:
-    """What the choice of the first half costs in the second, against the best setting that there was for it."""
-    sound = [each for each in found if each.second is not None]
-    if not ranked or not sound:
+def _choice(choice: Choice) -> dict[str, Any]:
+    """Why, by labels; `saves` is money a month, against those of them that it saves any."""
+    others = {"simplest": choice.simplest} | ({"runner_up": choice.others[0]} if choice.others else {})
+    return {
+        "cheapest": choice.cheapest.label,
+        "same": [each.label for each in choice.same],
+        "trifling": {each.label: saves(choice.cheapest, each) for each in choice.trifling},
+        "by_latency": choice.by_latency,
+        **{name: each.label for name, each in others.items()},
+        "saves": {each.label: saves(choice.chosen, each) for each in others.values()},
+    }
+
+
+def _differ(choice: Choice | None) -> list[Candidate]:
+    """The chosen one, and those that are no tie with it."""
+    return [choice.chosen, *choice.others] if choice else []
+
+
+def _hindsight(pool: Sequence[Candidate]) -> dict[str, Any] | None:
+    """What the cheapest setting of the first half costs in the second, against the cheapest that there was for it."""
+    if not pool:
         return None
-    best = min(sound, key=lambda each: each.second or 0.0)
-    chosen = ranked[0].second
-    ratio = chosen / best.second if chosen is not None and best.second else None
-    return {"best": best.label, "best_cost": best.second, "cost": chosen, "ratio": ratio}
+    by_first, best = (min(pool, key=lambda each: each.halves[half]) for half in (0, 1))
+    cost, least = by_first.halves[1], best.halves[1]
+    ratio = cost / least if least else None
+    return {"by_first": by_first.label, "best": best.label, "best_cost": least, "cost": cost, "ratio": ratio}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..decide.prices import Prices
-from ..decide.rounds import Record, Run
+from ..decide.rounds import Record, Round, Run
 from ..errors import ResultsError
-from .resources import Memory, Processor, memory_of, processor_of
+from .resources import Memory, Processor, Resident, memory_of, processor_of, resident_of
 from .times import Times, unloading_of
 
 
@@ -57,6 +57,11 @@ class ModelProfile:
         """k, in money."""
         return prices.cold_start(processor=self.load_cpu, waiting=self.waiting_s, load=self.load_s, mib=self.mib)
 
+    def cold_start_as_served(self, prices: Prices) -> float:
+        """k as a server knows it, which is not told what its memory costs others: of its loads, by its weights."""
+        waiting, mib = self.load_s, self.weights_mib
+        return prices.cold_start(processor=self.load_cpu, waiting=waiting, load=self.load_s, mib=mib)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -70,6 +75,9 @@ class Profile:
     """By model id."""
     notes: tuple[str, ...]
     """What was not measured, and what stands for it: sentences."""
+    resident: Resident | None = None
+    requests_per_second: float | None = None
+    """At which the processor time of a request was measured; None where it was not."""
 
     @property
     def shown_as(self) -> str:
@@ -106,9 +114,23 @@ def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
     memory, processor = memory_of(rounds, len(ids), total, charge), processor_of(rounds)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
-    profile = Profile(loader, dict(specs[0]["loader_options"]), memory.base_mib, models, ())
+    profile = Profile(
+        loader,
+        dict(specs[0]["loader_options"]),
+        memory.base_mib,
+        models,
+        (),
+        resident_of(rounds, len(ids), total),
+        None if processor.request is None else _rate([each for _, each in rounds]),
+    )
     notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes)
     return replace(profile, notes=tuple(f"{profile.shown_as}: {note}" for note in notes))
+
+
+def _rate(rounds: Sequence[Round]) -> float | None:
+    """Requests a second over all of them."""
+    seconds = sum(each.ended["steady_s"] for each in rounds)
+    return sum(len(each.steady) for each in rounds) / seconds if seconds > 0 else None
 
 
 def _model(

@@ -1,14 +1,20 @@
-"""What a server's memory and processor time are made of: least squares over the processes of a run."""
+"""What a server's memory and processor time are made of, by the processes of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
+from ..decide.intervals import VERDICT_ROUNDS, interval
 from ..decide.rounds import Record, Round
 
+FREE = 0.02  # of the weights, below which keeping a model is as good as free
+WIDE = 0.1  # half of an interval, of its middle, beyond which it is told: the target of the simulator's error
 Measured = Sequence[tuple[Record, Round]]  # a trial's description, and a round of it
 
 
@@ -22,6 +28,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """Resident memory, which a limit and a billed size are about, in MiB."""
+
+    base_mib: float
+    """Of a server that holds no model, between requests."""
+    per_weight: float
+    working_mib: float
+    """What a server took at most, start-up and forwards included, beyond what it held of models."""
+
+    def most(self, weights_mib: float) -> float:
+        """Of a server that holds so much of weights at most."""
+        return self.base_mib + self.working_mib + self.per_weight * weights_mib
+
+
+@dataclass(frozen=True)
 class Processor:
     """Core seconds of a request and of a load; None where they were not measured."""
 
@@ -31,25 +52,67 @@ class Processor:
 
 
 def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) -> Memory:
-    """`weights_mib` of all `models`; what is in memory at the end of a round is what was loaded and not unloaded."""
-    points = []
+    """`weights_mib` of all `models`; what is in memory at the end of a round is what was loaded and not unloaded.
+
+    What a MiB of weights takes is compared within each round, and one odd process says nothing: it is the median over
+    rounds, as the empty server is over processes.
+    """
+    points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     for _, each in rounds:
         idle, unloads = each.ended["memory_mib"].get(f"idle_{charge}"), each.ended.get("unloads")
         if idle is not None and unloads is not None:
-            points.append(((each.ended["loads"] - unloads) / models * weights_mib, float(idle)))
-    held = {x for x, _ in points}
-    if len(held) > 1:
-        slope, base = np.polyfit([x for x, _ in points], [idle for _, idle in points], 1)
-        if slope > 0:
-            return Memory(float(base), float(slope))
-        note = "between requests, a server with models held no more than one without, as far as that can be told;"
-    elif not points:
+            points[each.number].append(((each.ended["loads"] - unloads) / models * weights_mib, float(idle)))
+    every = [point for found in points.values() for point in found]
+    if not every:
         note = "memory was not measured; an empty server is taken to hold nothing, and a model as much as its weights."
         return Memory(0.0, 1.0, (note,))
-    else:
+    slopes = [slope for found in points.values() if (slope := _slope(found)) is not None]
+    if not slopes and (slope := _slope(every)) is not None:  # no round had both
+        slopes = [slope]
+    if not slopes:
         note = "only servers that hold the same number of models were measured;"
-    base = float(np.mean([idle - x for x, idle in points]))
-    return Memory(max(0.0, base), 1.0, (f"{note} a model is taken to hold as much as its weights.",))
+        base = float(np.median([idle - x for x, idle in every]))
+        return Memory(max(0.0, base), 1.0, (f"{note} a model is taken to hold as much as its weights.",))
+    per_weight = max(0.0, float(np.median(slopes)))
+    base = float(np.median([idle - per_weight * x for x, idle in every]))
+    return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
+
+
+def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident | None:
+    """None where it was not measured."""
+    memory = memory_of(rounds, models, weights_mib, "rss")
+    beyond = []
+    for _, each in rounds:
+        measured, unloads = each.ended["memory_mib"], each.ended.get("unloads")
+        most = [mib for name in ("peak_rss", "start_peak_rss") if (mib := measured.get(name)) is not None]
+        if measured.get("idle_rss") is not None and unloads is not None and most:
+            held = max(each.ended["loads"] - unloads, 1) / models * weights_mib
+            beyond.append(max(most) - memory.base_mib - memory.per_weight * held)
+    return Resident(memory.base_mib, memory.per_weight, max(0.0, float(np.median(beyond)))) if beyond else None
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """The median, over pairs of servers that hold more and less, of what each MiB more of weights takes."""
+    pairs = [(one, other) for one, other in combinations(points, 2) if one[0] != other[0]]
+    return float(np.median([(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairs])) if pairs else None
+
+
+def _doubts(slopes: Sequence[float]) -> Iterator[str]:
+    middle, known = float(np.median(slopes)), ""
+    low, high = -math.inf, math.inf
+    if len(slopes) >= VERDICT_ROUNDS:
+        low, high, _ = interval(slopes)
+        known = f" (95 % interval {low:.2f} to {high:.2f}, {len(slopes)} rounds)"
+    if middle <= FREE:
+        yield (
+            f"keeping a model takes no memory that is paid for, or next to none: {middle:.2f} MiB for each MiB of its"
+            f" weights{known}."
+        )
+    elif known and (high - low) / 2 > WIDE * middle:
+        yield (
+            f"a MiB of weights takes {middle:.2f} MiB of memory{known}: what holding a model costs is as uncertain."
+            " More rounds narrow it."
+        )
 
 
 def processor_of(rounds: Measured) -> Processor:

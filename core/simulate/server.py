@@ -79,10 +79,12 @@ class Server:
         self._since: dict[Copy, float] = {}  # it is charged
         # What comes out.
         self._latencies: list[float] = []
+        self._at_first: list[int] = []  # indices of latencies
         self._cold = self._longest = 0
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
         self._held = self._peak = self._mib_seconds = 0.0
+        self._weights_held = self._weights_peak = 0.0
         for name in start(decisions, sizes, sizes):
             self.preload(self._index[name])
 
@@ -156,6 +158,9 @@ class Server:
         self._held += self._mib[model]
         if self._held > self._peak:
             self._peak = self._held
+        self._weights_held += self._models[model].weights_mib
+        if self._weights_held > self._weights_peak:
+            self._weights_peak = self._weights_held
         if self._is_closing and (lane := copy.waiting[0].owner) in self._is_closing:
             self._deferred[lane] = copy
         elif self._to_close or self._load_queue or self._loading == LOAD_SLOTS or self._now == BEFORE:
@@ -231,6 +236,7 @@ class Server:
     def _gone(self, copy: Copy, now: float) -> None:
         mib = self._mib[copy.model]
         self._held -= mib
+        self._weights_held -= self._models[copy.model].weights_mib
         self._mib_seconds += mib * (now - max(0.0, self._since.pop(copy)))
         self._pool.closed(copy, now)
 
@@ -289,6 +295,8 @@ class Server:
             if loaded_at >= arrival:  # a load that takes no time ends when its request arrives
                 self._cold += 1
                 self._latencies.append(now - arrival + profile.around_cold)
+                if self._loads_of[model] == 1:
+                    self._at_first.append(len(self._latencies) - 1)
             else:
                 self._latencies.append(now - arrival + profile.around)
         self._done, self._now, answered = math.inf, now, len(batch)
@@ -316,8 +324,11 @@ class Server:
         for copy, since in self._since.items():
             self._mib_seconds += self._models[self._index[copy.model_id]].mib * (now - max(0.0, since))
         busiest = max(self._slot_work, *self._work)
+        at_first = np.zeros(len(self._latencies), dtype=bool)
+        at_first[self._at_first] = True
         return Outcome(
             latencies=np.array(self._latencies),
+            at_first=at_first,
             requests=np.bincount(asked, minlength=len(self._models)).tolist(),
             cold=self._cold,
             loads=self._loads_of,
@@ -325,6 +336,7 @@ class Server:
             seconds=now,
             mib_seconds=self._mib_seconds,
             peak_mib=self._peak,
+            weights_mib=self._weights_peak,
             busy=busiest / now if now else 0.0,
             exceeded=self._longest > MAX_QUEUE,
         )

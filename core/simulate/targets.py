@@ -1,0 +1,57 @@
+"""Whether a setting meets the targets for latency, as far as the simulated requests tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decide.slo import quantile
+from ..decide.statistics import samples_for
+from .outcome import Outcome
+
+PARTS = 10  # of the requests in a row, each long enough to hold whole bursts
+MET, MISSED, UNKNOWN = "met", "missed", "not known"
+
+
+def judged(outcome: Outcome, slo: Mapping[str, float]) -> list[dict[str, Any]]:
+    """For each target, `{"p99": seconds}`: the share of the requests that are answered within it, and a verdict.
+
+    p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms. It is "missed" where the
+    share's whole 95 % interval is below that, and "met" where none of it is and there are 10/(1 − q) requests. A
+    simulation begins with an empty server: those that waited for the first load of their model must not decide, so that
+    a target is missed only if it is with all of them within it, and met only if it is as they were.
+    """
+    return [_judged(outcome, name, seconds) for name, seconds in slo.items()]
+
+
+def _judged(outcome: Outcome, name: str, seconds: float) -> dict[str, Any]:
+    wanted, count = quantile(name), len(outcome.latencies)
+    within = outcome.latencies <= seconds
+    low, high = _interval(within)[0], _interval(within | outcome.at_first)[1]
+    needed = samples_for(wanted)
+    verdict = MISSED if high < wanted else MET if low >= wanted and count >= needed else UNKNOWN
+    return {
+        "percentile": name,
+        "target_ms": seconds * 1e3,
+        "share_within": float(np.mean(within)),
+        "share_ci95": [low, high],
+        "requests_needed": needed,
+        "verdict": verdict,
+    }
+
+
+def _interval(within: NDArray[np.bool_]) -> tuple[float, float]:
+    """The 95 % interval of a share, on each side the wider one of two: Wilson's (1927), over all requests as if they
+    were independent, and Student's over the shares of consecutive parts, because in a burst they are not.
+    """
+    from scipy.special import stdtrit
+    from scipy.stats import binomtest  # takes a second to import, and a plan without targets needs none of it
+
+    shares = np.array([part.mean() for part in np.array_split(within, min(PARTS, len(within)))])
+    half = float(stdtrit(len(shares) - 1, 0.975) * shares.std(ddof=1) / np.sqrt(len(shares)))
+    wilson = binomtest(int(within.sum()), len(within)).proportion_ci(0.95, "wilson")
+    share = float(within.mean())
+    return max(0.0, min(float(wilson.low), share - half)), min(1.0, max(float(wilson.high), share + half))
