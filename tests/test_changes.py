@@ -75,7 +75,7 @@ def test_below_five_rounds_there_is_no_verdict() -> None:
 
 def test_less_throughput_is_worse_and_less_private_memory_is_better() -> None:
     def run(seconds: float, private: float) -> list[Record]:
-        memory = dict.fromkeys(("idle_pss", "idle_private", "peak_rss"), private)
+        memory = dict.fromkeys(("idle_pss", "idle_private", "peak_rss", "start_peak_rss"), private)
         records = [run_of(trial_of("reference"), trial_of("a"), rounds=5, workload={"closed": {"clients": 4}})]
         for n, factor in enumerate(OLD):
             records += trial_with("reference", [10.0] * 20, n)

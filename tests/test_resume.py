@@ -180,7 +180,7 @@ def register_strategies():
 
 
 def kinds(folder: Path, label: str) -> list[str]:
-    return [r["kind"] for r in read_records(folder)[1:] if r["trial"] == label and r["kind"] != "sample"]
+    return [r["kind"] for r in read_records(folder)[1:] if r["trial"] == label and r["kind"] not in ("sample", "load")]
 
 
 def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _sizes(run: Run, costs: Costs) -> Iterator[str]:
     for size, trials in fitting.items():
         labels = [trial.label for trial in trials]
         of = f"{size.memory_mib:.0f} MiB and {number(size.cpu)} cores at {number(size.hour)} an hour"
-        most = [f"{size.cpu / _core_seconds(run, label) * HOUR:,.0f} ({label})" for label in labels]
+        most = [f"{number(size.cpu / _core_seconds(run, label) * HOUR)} ({label})" for label in labels]
         if len(labels) > 1:
             but = ", but for their callers' waiting" if costs.prices.latency_hour else ""
             fit = f"{listed(labels)} fit the same size, {of}, and so cost the same{but}"
