@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 import runner
 from core.bench.experiment import load_experiment
 from core.bench.records import SCHEMA, read_records
+from core.decide.prices import Prices
 from core.decide.rounds import arrange
 from core.errors import ResidencyError
 from core.report.plan import plan_text
@@ -23,9 +25,11 @@ from core.simulate.confirm import errors, write_experiment
 from core.simulate.plan_file import Planned, load_plan
 from core.simulate.planning import plan_of_settings
 from core.simulate.profile import profiles
+from tests.priced import UNITS
 from tests.support import ROOT, read_json, running
 
 STRATEGIES = ("persistent", "on-demand")
+PSS = Prices.of(UNITS)
 
 
 def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
@@ -65,7 +69,13 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
         }
         ended |= {"unload_s": 21 * 0.003 if cold else 0.0, "least_keep": None}
         most = 320.0 + 40.0 * (1 if cold else models)
-        memory = {"idle_pss": idle, "idle_private": idle / 2, "idle_rss": idle, "peak_rss": most}
+        memory = {
+            "idle_pss": idle,
+            "idle_private": idle / 2,
+            "idle_rss": idle,
+            "peak_rss": most,
+            "start_peak_rss": idle,
+        }
         processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
         lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +110,7 @@ def best_of(planned: Planned, found: list[Candidate]) -> list[Candidate]:
 
 
 def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
-    [profile] = profiles(arrange(read_records(run_folder(tmp_path, 2))), "pss")
+    [profile] = profiles(arrange(read_records(run_folder(tmp_path, 2))), PSS)
     model = profile.models["m1"]
     assert profile.base_mib == pytest.approx(300)
     assert (model.weights_mib, model.mib) == pytest.approx((50, 40))
@@ -109,14 +119,14 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
     assert (model.request_cpu, model.load_cpu, model.unload) == pytest.approx((0.008, 0.025, 0.003))
     [note] = profile.notes
     assert note == "transformers: batches were not measured; each further text is taken to cost as much as the first."
-    [private] = profiles(arrange(read_records(tmp_path)), "private")
+    [private] = profiles(arrange(read_records(tmp_path)), replace(PSS, charge="private"))
     assert private.models["m1"].mib == pytest.approx(20)
 
 
 def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
-    memory = {"idle_pss": None, "idle_private": None, "peak_rss": None}
+    memory = {"idle_pss": None, "idle_private": None, "peak_rss": None, "start_peak_rss": None}
     folder = run_folder(tmp_path, processor_s=None, memory_mib=memory, unload_s=None)
-    [profile] = profiles(arrange(read_records(folder)), "pss")
+    [profile] = profiles(arrange(read_records(folder)), PSS)
     model = profile.models["m0"]
     assert (model.mib, model.load_cpu, model.request_cpu) == pytest.approx((50, 0.02, 0.005))
     assert model.unload == 0
@@ -141,7 +151,7 @@ def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:
             copy = dict(samples[-1], at=1000.0 + batch + late, ms=20.0 - late * 1e3)
             lines.insert(2, copy | {"timing": {"queue": 10.0, "load": 0.0, "inference": inference}})
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [profile] = profiles(arrange(read_records(tmp_path)), "pss")
+    [profile] = profiles(arrange(read_records(tmp_path)), PSS)
     assert profile.models["m0"].further == pytest.approx(0.002, rel=0.01)
     assert min(profile.models["m0"].warm) == 0.005
 
@@ -207,12 +217,42 @@ def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_pat
     assert "and takes 4.68 s; so does this simulation." in told
 
 
+def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Path) -> None:
+    """As a card prices them: from the disk, where what is freed serves someone else; latencies stay as they were."""
+
+    def found(**cost: Any) -> tuple[Any, str]:
+        _, plan = planned_from(tmp_path, cost={"latency_hour": 3600.0, "cpu_hour": 3600.0} | cost)
+        [row] = [each for each in plan["settings"] if each["label"] == "on-demand"]
+        return row, "\n".join(plan["notes"])
+
+    run_folder(tmp_path / "run")
+    measured, _ = found()
+    samples = tmp_path / "run" / "samples.jsonl"
+    place = {"kind": "load", "round": 0, "trial": "on-demand"}
+    kinds = (("cold", 60.0, 0.045), ("warm", 30.0, 0.033))
+    loads = [place | {"page_cache": kind, "ms": ms, "processor_s": seconds} for kind, ms, seconds in kinds]
+    samples.write_text(samples.read_text() + "".join(json.dumps(load) + "\n" for load in loads))
+    priced, notes = found()
+    assert priced["mean_ms"] == measured["mean_ms"]
+    loads_of = priced["loads"]
+    assert priced["cost"]["processor"] - measured["cost"]["processor"] == pytest.approx(loads_of * 0.012)
+    assert priced["cost"]["waiting"] - measured["cost"]["waiting"] == pytest.approx(loads_of * 0.030)
+    assert (
+        "loads are priced from the disk, since what is freed serves someone else: +30.0 ms and +12.0 ms of a" in notes
+    )
+    private, notes = found(charge="private")
+    assert private["cost"]["processor"] == pytest.approx(measured["cost"]["processor"])
+    assert "page cache" not in notes
+
+
 def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path: Path) -> None:
     def notes(**changes: Any) -> str:
         return "\n".join(planned_from(tmp_path, **changes)[1]["notes"])
 
     told = notes()
-    assert "loads were measured with the checkpoint in the page cache; where freed memory serves someone else" in told
+    assert (
+        "what a load from the disk takes is not known (no load of each kind was measured by itself); it would" in told
+    )
     assert "was measured at 100 requests a second, and is used here for 0.00" in told
     assert "page cache" not in notes(cost={"charge": "private"})
     near = {"open": {"rate": "70/s", "requests": 200}}

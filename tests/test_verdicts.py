@@ -96,7 +96,12 @@ def test_memory_in_words() -> None:
     records[0]["trials"].append(records[0]["trials"][0] | {"label": "b"})
     for number in range(5):
         records += trial_with(
-            "b", [10.0] * 20, number, memory_mib=dict.fromkeys(("idle_pss", "idle_private", "peak_rss", "start_peak_rss"), 400 + number)
+            "b",
+            [10.0] * 20,
+            number,
+            memory_mib=dict.fromkeys(
+                ("idle_pss", "idle_private", "idle_rss", "peak_rss", "start_peak_rss"), 400 + number
+            ),
         )
     same = list(compared(summarise(against(1.5, 5))))[1]
     assert same.startswith("b holds the same memory as a, to a MiB: PSS between requests 500 against 500 MiB (95 %")

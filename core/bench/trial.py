@@ -119,6 +119,7 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
             first_answer = time.perf_counter() - server.started - send.aside if answered else None
             start_peak = memory.peak(server.pid)
             memory.reset_peak(server.pid)
+            loaded_before = strategy_of(client)["loads"]
             with Timeline(server.pid) as timeline:
                 before = memory.processor_seconds(server.pid)
                 generator = _drive(trial, f"{server.url}{strategy['route']}", server, samples, tick)
@@ -127,6 +128,7 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
             began = generator.pop("started") if generator else timeline.began
             ended = _ended(server, client, timeline, began)
             ended["memory_mib"]["start_peak_rss"] = start_peak
+            ended["steady_loads"] = ended["loads"] - loaded_before
             loads = Loads(
                 client, strategy["route"], server.pid, list(trial.checkpoints), trial.plan.texts[0], trial.files
             )

@@ -21,7 +21,7 @@ def break_even(costs: Costs | None) -> list[dict[str, Any]]:
     that both finished; `ci95` is that of `rate_interval`. It is None where neither has the higher a and the lower b,
     and where it cannot be told (`reason`). `capped_per_hour` is a capacity of the one that is cheaper below, if that
     is lower. `cheaper_below` and `cheaper_above` are None where the rounds cannot tell, and where both cost the same;
-    `settled` says whether the rounds tell.
+    `settled` is False where 5 rounds and more do not tell.
     """
     return [_pair(trial, against) for against, trial in combinations(costs.trials, 2)] if costs else []
 
@@ -101,7 +101,7 @@ def _verdict(
         most = f"No more than {slow.capacity:,.0f} requests an hour were answered under {slow.label}, which is less."
         result |= {"capped_per_hour": slow.capacity, "reason": most}
     elif len(more) < VERDICT_ROUNDS:
-        result |= {"reason": f"A figure, no verdict: that takes {VERDICT_ROUNDS} rounds.", "settled": False}
+        result["reason"] = f"A figure, no verdict: that takes {VERDICT_ROUNDS} rounds."
     return result
 
 

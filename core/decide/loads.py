@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .intervals import typical
 from .rounds import Record, Round, Run
 
 NOT_MEASURED = "no load of each kind was measured by itself"
@@ -33,12 +34,12 @@ class LoadPrice:
 
     @property
     def further(self) -> Further:
-        """On average over the rounds."""
+        """Of a typical round."""
         each = self.rounds.values()
-        return Further(float(np.mean([f.ms for f in each])), float(np.mean([f.processor_s for f in each])))
+        return Further(typical([f.ms for f in each]), typical([f.processor_s for f in each]))
 
     def in_round(self, number: int) -> Further:
-        """That of the round, or the average where it has none."""
+        """That of the round, or of a typical one where it has none."""
         return self.rounds.get(number) or self.further
 
 

@@ -131,7 +131,7 @@ def _simulated(run: Run, label: str) -> Simulated:
         trial for trial in run.header["trials"] if all(trial[key] == spec[key] for key in ("loader", "loader_options"))
     ]
     prices = Prices.of(run.header["cost"])
-    [profile] = profiles(replace(run, header=run.header | {"trials": alike}), prices.charge)
+    [profile] = profiles(replace(run, header=run.header | {"trials": alike}), prices)
     setting = Setting(load_plugins().strategy(spec["strategy"]), spec["options"])
     batching = run.header.get("batching", "off")
     return Simulated(setting, profile, prices, 1 if batching == "off" else int(batching["max_batch_size"]))

@@ -57,7 +57,8 @@ class Outcome:
             holding = size.hour / HOUR * self.seconds
         counts = zip(self.loads, self.requests, models, strict=True)
         processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
-        waiting = prices.waiting(float(self.latencies.sum()))
+        further = self.cold * models[0].load_further_s  # the same under all models of a loader
+        waiting = prices.waiting(float(self.latencies.sum()) + further)
         total = holding + processor + waiting
         return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
 

@@ -136,7 +136,7 @@ def load_plan(path: Path) -> Planned:
         run = arrange(read_records(folder))
         cost = file.cost.model_dump() if file.cost else run.header.get("cost") or Cost().model_dump()
         prices, trifle = Prices.of(cost), float(cost.get("trifle", Cost().trifle))
-        found = profiles(run, prices.charge)
+        found = profiles(run, prices)
     except ResidencyError as error:
         raise document.error(("profile",), str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -56,7 +56,7 @@ def plan_of_settings(
         "hindsight": _hindsight(pool_of(found)),
         "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
         "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [*(note for each in planned.profiles for note in _notes(planned, each)), *_page_cache(planned)],
+        "notes": [note for each in planned.profiles for note in _notes(planned, each)],
         "confirmed": confirmed,
     }
     return plan | {"answer": answer(plan), "grounds": grounds(plan)}
@@ -71,22 +71,6 @@ def _floor(planned: Planned) -> float | None:
 def _notes(planned: Planned, profile: Profile) -> list[str]:
     rate = [f"{profile.shown_as}: {note}" for note in _rate(planned, profile)]
     return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *rate]
-
-
-def _page_cache(planned: Planned) -> Iterator[str]:
-    """Loads that were measured from another page cache than they are priced from are too cheap, or too dear."""
-    measured, priced = planned.run.header.get("page_cache", "warm"), planned.prices.loads_from
-    if measured == "warm" and priced == "cold":
-        yield (
-            "loads were measured with the checkpoint in the page cache; where freed memory serves someone else"
-            " (charge: pss), they come from the disk and cost more, so that keeping a model pays from a lower rate on."
-            " A run with 'page_cache: cold' measures that."
-        )
-    elif measured == "cold" and priced == "warm":
-        yield (
-            "loads were measured from the disk; at these prices the checkpoint stays in the page cache, and they cost"
-            " less, so that keeping a model pays from a higher rate on. A run with 'page_cache: warm' measures that."
-        )
 
 
 def _rate(planned: Planned, profile: Profile) -> Iterator[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..decide.loads import Further, LoadPrice, load_price
 from ..decide.prices import Prices
 from ..decide.rounds import Record, Round, Run
 from ..errors import ResultsError
@@ -41,12 +42,16 @@ class ModelProfile:
     request_cpu: float
     load_cpu: float
     """Core seconds."""
+    load_further_s: float = 0.0
+    """How much longer callers would wait for a load from the page cache that the prices put it in: it is priced, and
+    not simulated, so that latencies are those of the run's own page cache.
+    """
 
     @cached_property
     def waiting_s(self) -> float:
         """How much longer than a warm one a lone cold request takes, on average."""
         cold = float(np.mean(self.load)) + float(np.mean(self.first)) + self.around_cold
-        return max(0.0, cold - float(np.mean(self.warm)) - self.around)
+        return max(0.0, cold - float(np.mean(self.warm)) - self.around + self.load_further_s)
 
     @cached_property
     def load_s(self) -> float:
@@ -91,8 +96,8 @@ class Profile:
         return replace(self, models={f"{name}-{number}": first for number in range(1, count + 1)})
 
 
-def profiles(run: Run, charge: str) -> list[Profile]:
-    """One for each loader of the run; `charge` is the memory that is paid for, `pss` or `private`.
+def profiles(run: Run, prices: Prices) -> list[Profile]:
+    """One for each loader of the run; the prices say which memory is paid for, and where loads come from.
 
     Raises ResultsError where nothing was measured to go by.
     """
@@ -102,17 +107,19 @@ def profiles(run: Run, charge: str) -> list[Profile]:
             by_loader[json.dumps([spec["loader"], spec["loader_options"]], sort_keys=True)].append(spec)
     if not by_loader:
         raise ResultsError(f"The run '{run.header['experiment']}' has no finished trial to go by.")
-    return [_profile(run, specs, charge) for specs in by_loader.values()]
+    return [_profile(run, specs, prices) for specs in by_loader.values()]
 
 
-def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
+def _profile(run: Run, specs: Sequence[Record], prices: Prices) -> Profile:
     rounds = [(spec, each) for spec in specs for each in run.finished(spec["label"])]
     loader, ids, total = str(specs[0]["loader"]), list(run.header["models"]), float(specs[0]["weights_mib"])
     weights = specs[0].get("model_mib") or dict.fromkeys(ids, total / len(ids))
     times = Times([each for _, each in rounds], loader)
     unload = unloading_of([each for _, each in rounds])
-    memory, processor = memory_of(rounds, len(ids), total, charge), processor_of(rounds)
+    memory, processor = memory_of(rounds, len(ids), total, prices.charge), processor_of(rounds)
+    load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
+    models = {name: _loaded_from(load, model) for name, model in models.items()}
     disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
     profile = Profile(
         loader,
@@ -123,8 +130,38 @@ def _profile(run: Run, specs: Sequence[Record], charge: str) -> Profile:
         resident_of(rounds, len(ids), total),
         None if processor.request is None else _rate([each for _, each in rounds]),
     )
-    notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes)
+    notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices))
     return replace(profile, notes=tuple(f"{profile.shown_as}: {note}" for note in notes))
+
+
+def _load_price(run: Run, specs: Sequence[Record], prices: Prices) -> LoadPrice | None:
+    """Of the first trial whose loads are known from where the prices put them; else of any that loads."""
+    found = [price for spec in specs if (price := load_price(run, spec, prices.loads_from))]
+    return next((price for price in found if not price.lacking), found[0] if found else None)
+
+
+def _loaded_from(price: LoadPrice | None, model: ModelProfile) -> ModelProfile:
+    """The model with loads as they are priced; what a load takes less than it was measured to is no less than 0."""
+    if price is None:
+        return model
+    further = price.further
+    return replace(model, load_cpu=max(0.0, model.load_cpu + further.processor_s), load_further_s=further.ms / 1e3)
+
+
+def _page_cache(price: LoadPrice | None, prices: Prices) -> Iterator[str]:
+    """From where loads are priced, where that is not from where they were measured, or is not known."""
+    if price is None:
+        return
+    if price.lacking:
+        wanted, effect = ("the disk", "dearer") if prices.loads_from == "cold" else ("the page cache", "cheaper")
+        yield f"what a load from {wanted} takes is not known ({price.lacking}); it would be {effect} than it is here."
+    elif any(further != Further() for further in price.rounds.values()):
+        where = "the disk, since what is freed serves someone else" if price.page_cache == "cold" else "the page cache"
+        ms, core_ms = price.further.ms, price.further.processor_s * 1e3
+        yield (
+            f"loads are priced from {where}: {ms:+.1f} ms and {core_ms:+.1f} ms of a core for each against those of the"
+            " requests, whose latencies are told as they were measured."
+        )
 
 
 def _rate(rounds: Sequence[Round]) -> float | None:
