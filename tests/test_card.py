@@ -396,9 +396,9 @@ def test_it_says_from_where_a_load_is_priced_and_where_the_other_one_flips() -> 
     )
     assert (
         "If private memory were paid for (charge: private), and a load came from the page cache: Below 2,000 requests"
-        " an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a caller who finds nobody"
-        " before it waits 38 ms longer on average. Above, persistent is, and saves more the more is asked: 1,240,000 a month"
-        " at 36,000 requests an hour (10 a second)." in found["sentences"]
+        " an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a caller who finds"
+        " nobody before it waits 38 ms longer on average. Above, persistent is, and saves more the more is asked:"
+        " 1,240,000 a month at 36,000 requests an hour (10 a second)." in found["sentences"]
     )
     unsure = [{"cold": (20.0 + 1e3 * wobble, 0.06), "warm": (20.0, 0.06)} for wobble in WOBBLE]
     assert (
@@ -408,8 +408,8 @@ def test_it_says_from_where_a_load_is_priced_and_where_the_other_one_flips() -> 
     free = card_of(loading(costing(TWO, SLOW), "on-demand", LOADS, memory_mib={"idle_private": 500.0}))
     assert (
         "If private memory were paid for (charge: private), and a load came from the page cache: persistent is the"
-        " cheapest at every rate. Against on-demand, persistent saves 0 a month where nobody asks and 1,310,000 a month at"
-        " 36,000 requests an hour (10 a second)." in free["sentences"]
+        " cheapest at every rate. Against on-demand, persistent saves 0 a month where nobody asks and 1,310,000 a month"
+        " at 36,000 requests an hour (10 a second)." in free["sentences"]
     )
     private = card_of(loading(costing(TWO, SLOW, cost={"charge": "private"}), "on-demand", LOADS))
     told = "A load is priced from the page cache, since mapped pages are nobody's bill, and stay there."

@@ -117,7 +117,8 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
     assert (np.mean(model.warm), np.mean(model.first), model.load_s) == pytest.approx((0.005, 0.009, 0.02))
     assert (model.around, model.around_cold, model.waiting_s) == pytest.approx((0.001, 0.001, 0.024))
     assert (model.request_cpu, model.load_cpu, model.unload) == pytest.approx((0.008, 0.025, 0.003))
-    [note] = profile.notes
+    note, unknown = profile.notes
+    assert unknown.startswith("transformers: what a load from the disk takes is not known (no load of each kind")
     assert note == "transformers: batches were not measured; each further text is taken to cost as much as the first."
     [private] = profiles(arrange(read_records(tmp_path)), replace(PSS, charge="private"))
     assert private.models["m1"].mib == pytest.approx(20)
@@ -221,7 +222,8 @@ def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Pat
     """As a card prices them: from the disk, where what is freed serves someone else; latencies stay as they were."""
 
     def found(**cost: Any) -> tuple[Any, str]:
-        _, plan = planned_from(tmp_path, cost={"latency_hour": 3600.0, "cpu_hour": 3600.0} | cost)
+        planned = load_plan(plan_file(tmp_path, cost={"latency_hour": 3600.0, "cpu_hour": 3600.0} | cost))
+        plan = plan_of_settings(planned, *candidates(planned))
         [row] = [each for each in plan["settings"] if each["label"] == "on-demand"]
         return row, "\n".join(plan["notes"])
 
@@ -237,9 +239,7 @@ def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Pat
     loads_of = priced["loads"]
     assert priced["cost"]["processor"] - measured["cost"]["processor"] == pytest.approx(loads_of * 0.012)
     assert priced["cost"]["waiting"] - measured["cost"]["waiting"] == pytest.approx(loads_of * 0.030)
-    assert (
-        "loads are priced from the disk, since what is freed serves someone else: +30.0 ms and +12.0 ms of a" in notes
-    )
+    assert "loads are priced from the disk, since what is freed serves someone else: +30.0 ms and +12.0 ms" in notes
     private, notes = found(charge="private")
     assert private["cost"]["processor"] == pytest.approx(measured["cost"]["processor"])
     assert "page cache" not in notes
@@ -250,9 +250,7 @@ def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path
         return "\n".join(planned_from(tmp_path, **changes)[1]["notes"])
 
     told = notes()
-    assert (
-        "what a load from the disk takes is not known (no load of each kind was measured by itself); it would" in told
-    )
+    assert "what a load from the disk takes is not known (no load of each kind was measured by itself)" in told
     assert "was measured at 100 requests a second, and is used here for 0.00" in told
     assert "page cache" not in notes(cost={"charge": "private"})
     near = {"open": {"rate": "70/s", "requests": 200}}
