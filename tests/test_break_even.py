@@ -34,8 +34,12 @@ def run(folder: Path, name: str, **changes: Any) -> Path:
 
 
 @pytest.mark.slow
-def test_the_cheaper_one_changes_at_the_break_even_rate(tmp_path: Path) -> None:
-    cost = {"memory_gib_hour": 1024.0, "cpu_hour": CPU_HOUR}
+@pytest.mark.parametrize("charge", ["pss", "private"])
+def test_the_cheaper_one_changes_at_the_break_even_rate(charge: str, tmp_path: Path) -> None:
+    """Where what is freed serves someone else, and loads come from the disk; and where mapped pages are nobody's bill,
+    and loads come from the page cache.
+    """
+    cost = {"memory_gib_hour": 1024.0, "cpu_hour": CPU_HOUR, "charge": charge, "trifle": 0.0}
     header, *records = read_records(run(tmp_path, "plain", cost=cost, repetitions=50, repeats=5))
     [even] = summarise([header, *records])["economics"]["break_even"]
     assert even["rate_per_hour"] is not None, even["reason"]
@@ -44,11 +48,12 @@ def test_the_cheaper_one_changes_at_the_break_even_rate(tmp_path: Path) -> None:
         header["cost"]["memory_gib_hour"] *= RATE / even["rate_per_hour"]
         [even] = summarise([header, *records])["economics"]["break_even"]
     assert even["rate_per_hour"] == pytest.approx(RATE, rel=0.05)
-    print(f"break-even at {even['rate_per_hour']:.0f}/h, {even['ci95']}, at {header['cost']['memory_gib_hour']:.0f}")
+    price = header["cost"]["memory_gib_hour"]
+    print(f"{charge}: break-even at {even['rate_per_hour']:.0f}/h, {even['ci95']}, at {price:.0f}")
     cheaper = {}
     for name, factor in (("half", 0.5), ("twice", 2.0)):
         workload = {"open": {"rate": even["rate_per_hour"] * factor / 3600, "duration": 15}}
-        stated = {"memory_gib_hour": header["cost"]["memory_gib_hour"], "cpu_hour": CPU_HOUR}
+        stated = cost | {"memory_gib_hour": price}
         found = read_json(run(tmp_path, name, cost=stated, workload=workload, repeats=5) / "summary.json")
         assert min(trial["rounds"] for trial in found["trials"]) >= 3, found["failures"]
         costs = {trial["label"]: trial["measured_per_hour"] for trial in found["economics"]["trials"]}
