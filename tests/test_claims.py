@@ -24,9 +24,10 @@ from core.decide.economics import Costs, RoundCost, TrialCost
 from core.decide.prices import Prices
 from core.decide.rounds import Round, Run, arrange
 from core.decide.slo import goodput
+from core.decide.summary import summarise
 from core.decide.warnings import CHECKS, warnings
 from tests.machines import MACHINES, many, quiet, truth
-from tests.priced import UNITS
+from tests.priced import UNITS, costing
 from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
 
 WRONG = 0.06
@@ -116,6 +117,16 @@ def cheaper_at_every_rate(machine: str, rounds: int, rng: np.random.Generator) -
     return bool(found["settled"]) and found["cheaper_below"] != "trial 0"
 
 
+def a_cheapest_that_is_none(machine: str, rounds: int, rng: np.random.Generator) -> bool:
+    """Of two that cost the same at the rate of the workload: "Recommended: a", but for a tie."""
+    effects = MACHINES[machine](rng, rounds, 2)
+    effects[:, -1] -= truth_of(machine)
+    spent = 0.01 * np.exp(effects)
+    trials = {label: [(0.0, float(each)) for each in spent[:, i]] for i, label in enumerate(("a", "b"))}
+    found = summarise(costing(trials, workload={"open": {"rate": 10.0, "requests": 20}}))["card"]
+    return found["recommended"] is not None and not any("no other saves more" in each for each in found["sentences"])
+
+
 def a_target_that_most_processes_miss(machine: str, rounds: int, rng: np.random.Generator) -> bool:
     """Where 50 of 100 processes meet the target: "at least 55% of all such processes do"."""
     share = shares(machine, rng, rounds)
@@ -186,6 +197,7 @@ CLAIMS: Sequence[Claim] = (
     a_share_of_cold_requests,
     a_break_even_rate,
     cheaper_at_every_rate,
+    a_cheapest_that_is_none,
     a_target_that_most_processes_miss,
     a_target_that_a_typical_process_meets,
     a_change,

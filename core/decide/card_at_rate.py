@@ -74,7 +74,7 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     if not able:
         advice.answer = ["There is nothing to recommend."]
         return advice
-    per_hour = stated or min(able, key=lambda trial: trial.mean("per_answer")).mean("rate")
+    per_hour = stated or min(able, key=lambda trial: trial.typical("per_answer")).typical("rate")
     traffic = Traffic(per_hour, stated is not None)
     best, *others = ranked = sorted(able, key=traffic.month)
     lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.summary["rounds_due"])
@@ -209,7 +209,7 @@ def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialC
     """The prices of a GiB-hour below and above which another one would be cheaper at this rate."""
     best, *others = ranked
     price = evidence.costs.prices.memory_gib_hour
-    differ = [o for o in others if abs(best.mean("average_mib") - o.mean("average_mib")) >= SAME_MIB]
+    differ = [o for o in others if abs(best.typical("average_mib") - o.typical("average_mib")) >= SAME_MIB]
     bills = [_bill(traffic, each, price) for each in (best, *differ)]
     return memory_price_flips(bills[0], bills[1:], price)
 

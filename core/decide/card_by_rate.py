@@ -57,7 +57,7 @@ def advise_by_rate(evidence: Evidence) -> Advice:
     if sides:
         _recommend(evidence, sides, advice)
     advice.order = tuple(side.label for side in sides) or tuple(labels)
-    dearer = sorted(lines, key=lambda trial: trial.mean("per_request"))
+    dearer = sorted(lines, key=lambda trial: trial.typical("per_request"))
     ranked = dict.fromkeys([*reversed(advice.order), *reversed(labels), *(trial.label for trial in dearer)])
     advice.runner_up = next((label for label in ranked if label != advice.order[-1]), None)
     for label in dict.fromkeys([*labels, *advice.order]):
@@ -95,7 +95,7 @@ def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost]
         return f"No other trial comes into question, so {best.label} was compared with none."
     if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
         return f"No other is known to cost less than {best.label} at any rate."
-    second = min(others, key=lambda each: each.mean("per_request"))
+    second = min(others, key=lambda each: each.typical("per_request"))
     return f"{best.label} is the cheapest at every rate. {_saves(evidence, best.label, second.label, segment)}"
 
 

@@ -92,8 +92,8 @@ def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) ->
     """
     edges = {0.0, *(trial.capacity for trial in trials if trial.capacity is not None)}
     for one, other in combinations(trials, 2):
-        more = one.mean("holding") - other.mean("holding")
-        less = other.mean("per_request") - one.mean("per_request")
+        more = one.typical("holding") - other.typical("holding")
+        less = other.typical("per_request") - one.typical("per_request")
         if less and more / less > 0:
             edges.add(more / less)
     starts = sorted(edges)
@@ -119,4 +119,4 @@ def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) ->
 
 def at_rate(trial: TrialCost, per_hour: float) -> float:
     """Its cost rate there, money per hour."""
-    return trial.mean("holding") + trial.mean("per_request") * per_hour
+    return trial.typical("holding") + trial.typical("per_request") * per_hour

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from .comparison import is_closed
 from .intervals import VERDICT_ROUNDS, interval, typical
 from .limit import most_rss
@@ -71,7 +69,8 @@ class TrialCost:
         """That field of each round."""
         return [float(getattr(self.rounds[number], name)) for number in sorted(self.rounds)]
 
-    def mean(self, name: str) -> float:
+    def typical(self, name: str) -> float:
+        """That field in a typical round."""
         return typical(self.values(name))
 
 
@@ -102,7 +101,7 @@ def price(run: Run, prices: Prices) -> Costs:
         load = load_price(run, spec, prices.loads_from)
         priced = {each.number: _round_cost(each, prices, is_line, load, size) for each in rounds}
         closed = is_closed(run.header.get("workload"))
-        capacity = float(np.mean([cost.rate for cost in priced.values()])) if closed else None
+        capacity = typical([cost.rate for cost in priced.values()]) if closed else None
         trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size))
     return Costs(prices, trials, unpriced)
 
@@ -125,19 +124,19 @@ def states_a_rate(workload: Mapping[str, Any] | None) -> bool:
 
 
 def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
-    measured = trial.mean("measured") if stated else None
+    measured = trial.typical("measured") if stated else None
     return {
         "label": trial.label,
         "is_line": trial.is_line,
-        "holding_per_hour": trial.mean("holding"),
+        "holding_per_hour": trial.typical("holding"),
         "holding_ci95": _ci95(trial.values("holding")),
-        "per_request": trial.mean("per_request"),
+        "per_request": trial.typical("per_request"),
         "per_request_ci95": _ci95(trial.values("per_request")),
-        "charged_mib": trial.mean("charged_mib"),
+        "charged_mib": trial.typical("charged_mib"),
         "capacity_rps": None if trial.capacity is None else trial.capacity / HOUR,
         "load": _load(trial.load),
         "measured_per_hour": measured,
-        "per_million": trial.mean("per_answer") * MILLION if stated else None,
+        "per_million": trial.typical("per_answer") * MILLION if stated else None,
     }
 
 
