@@ -447,8 +447,8 @@ def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     assert len(read_records(only_folder(tmp_path, "quick"))) > 10
 
 
-def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path) -> None:
-    """Against the same command with a good file: parsing costs less than a second more."""
+def test_hostile_yaml_is_refused_as_soon_as_good_yaml_is_read(tmp_path: Path) -> None:
+    """Within three times the time of the same command with a good file, most of which is its imports."""
 
     def seconds(text: str) -> float:
         (tmp_path / "x.yaml").write_text(text)
@@ -458,7 +458,7 @@ def test_hostile_yaml_is_refused_in_a_second_of_the_runners_time(tmp_path: Path)
 
     good = min(seconds((ROOT / "experiments/default.yaml").read_text()) for _ in range(3))
     for text in ("texts: [" + "1," * 400_000 + "]", "name: " + "[" * 500_000, "repetitions: " + "9" * 500_000):
-        assert min(seconds(text) for _ in range(2)) < good + 1
+        assert min(seconds(text) for _ in range(2)) < 3 * good
 
 
 LEAKY = """
