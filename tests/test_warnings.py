@@ -52,7 +52,7 @@ def test_a_slow_round_that_is_not_the_first_of_the_run_is_an_outlier() -> None:
     [
         ((369, 290, 291, 290, 289), {"memory outliers"}),
         ((291, 290, 291, 290, 289), set()),
-        ((300, 290, 291, 290, 289), set()),  # far out, but by 3 %
+        ((315, 290, 291, 290, 289), set()),  # far out, but by 9 %
         ((369, 290, 290, 290), set()),  # four rounds say what is odd of none
     ],
 )

@@ -68,11 +68,11 @@ def outliers(rounds: Sequence[Round]) -> Iterator[str]:
 
 
 def memory_outliers(rounds: Sequence[Round]) -> Iterator[str]:
-    """A round's idle memory, private or PSS, is an outlier among the rounds', in either direction."""
+    """A round's idle memory, private or PSS, is an outlier among the rounds', in either direction, by over 10 %."""
     for name, words in (("idle_private", "private memory"), ("idle_pss", "PSS")):
         known = [(each, mib) for each in rounds if (mib := each.ended["memory_mib"].get(name)) is not None]
         values = [float(mib) for _, mib in known]
-        if odd := _outliers(values):
+        if odd := _outliers(values, NOISY):
             numbers = ", ".join(str(known[index][0].number + 1) for index in odd)
             yield (
                 f"round {numbers} is far from the others in memory between requests ({values[odd[0]]:.0f} MiB of"
@@ -194,12 +194,12 @@ def _means(rounds: Sequence[Round]) -> list[float]:
     return [] if None in means else [float(mean) for mean in means if mean is not None]
 
 
-def _outliers(values: Sequence[float]) -> list[int]:
-    """Indices of the outliers among at least 5 values; a deviation of 5 % is none."""
+def _outliers(values: Sequence[float], least: float = MATTERS) -> list[int]:
+    """Indices of the outliers among at least 5 values; a deviation of no more than `least` is none."""
     if len(values) < VERDICT_ROUNDS:
         return []
     away = np.abs(np.asarray(values) - np.median(values))
-    limit = max(OUTLIER * float(np.median(away)), MATTERS * float(np.median(values)))
+    limit = max(OUTLIER * float(np.median(away)), least * float(np.median(values)))
     return [int(index) for index in np.flatnonzero(away > limit)]
 
 
