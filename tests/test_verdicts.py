@@ -111,6 +111,60 @@ def test_memory_in_words() -> None:
     assert list(compared(summarise(unknown)))[1].endswith("is not known: this system has no /proc.")
 
 
+def cached(misses: Sequence[int], requests: int = 100) -> list[Record]:
+    """In each round so many requests wait 40 ms for a load of their own, and the others 10 ms for nothing."""
+    records = []
+    for number, missed in enumerate(misses):
+        cold: Record = {"cold": True, "timing": {"queue": 0.1, "load": 30.0, "inference": 9.0}}
+        samples = [sample_of("b", 40.0 + number, number, **cold) for _ in range(missed)]
+        samples += [sample_of("b", 10.0 + number / 10, number) for _ in range(requests - missed)]
+        begin, first, *_, end = trial_with("b", [], number, steady_loads=missed)
+        records += [begin, first, *samples, end]
+    return records
+
+
+def with_cache(misses: Sequence[int], **changes: Any) -> list[Record]:
+    """Beside a trial that misses one request in a hundred."""
+    first = [record | {"trial": "a"} for record in cached([1] * len(misses)) if record["kind"] != "run"]
+    header = run_with({"a": [[]], "b": [[]]}, **changes)[0] | {"rounds": len(misses)}
+    return [header, *first, *cached(misses)]
+
+
+def test_caches_are_compared_by_what_they_miss() -> None:
+    said = list(compared(summarise(with_cache([30, 31, 29, 32, 30, 28]))))
+    misses = next(sentence for sentence in said if "cold requests" in sentence)
+    assert misses.startswith(
+        "b has more cold requests than a: 30.0% against 1.0% of the requests (difference +29.0 points"
+    )
+    loads = next(sentence for sentence in said if "loads more often" in sentence)
+    assert loads.startswith(
+        "b loads more often than a: 0.300 against 0.010 loads for each request (difference +0.290, 95 %"
+    )
+    assert not any("cold requests" in sentence for sentence in compared(summarise(against(2, 5))))
+
+
+def test_where_half_of_the_requests_are_cold_the_mean_is_told() -> None:
+    for misses, told in (([50, 48, 52, 49, 51], "mean"), ([3, 2, 4, 3, 2], "p50")):
+        [pair] = summarise(with_cache(misses))["comparisons"]
+        assert pair["told"][0] == told
+    said = next(iter(compared(summarise(with_cache([50, 48, 52, 49, 51])))))
+    assert said.startswith("b takes ")
+    assert " times as long on average as a: mean 2" in said
+
+
+def test_a_verdict_is_one_of_several() -> None:
+    """What is told apart by itself need not be among as many comparisons as there are."""
+    alike = [1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99]
+    trials = {f"t{n}": around(10, np.roll(alike, n).tolist()) for n in range(12)}
+    trials["slower"] = around(10, [1.02, 1.10, 1.03, 1.12, 1.02, 1.16, 1.0])
+    summary = summarise(run_with(trials))
+    [pair] = [each for each in summary["comparisons"] if (each["trial"], each["against"]) == ("slower", "t0")]
+    p50 = pair["statistics"]["p50"]
+    assert p50["ci95"][0] > 1
+    assert p50["verdict"] == "not separable"
+    assert any("By itself it would be, but it is one of several verdicts" in each for each in compared(summary))
+
+
 def test_the_rounds_that_only_one_finished_are_left_out() -> None:
     records = [r for r in against(2, 7) if not (r.get("trial") == "b" and r.get("round") == 3)]
     assert statistics_of(records)["p50"]["rounds"] == 6
