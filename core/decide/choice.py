@@ -47,7 +47,9 @@ def left_out(trial: Mapping[str, Any]) -> str:
 
 
 def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders:
-    """Without those that another one beats at every rate; of two that cost the same the first is taken."""
+    """Without those that another one beats at every rate; of two that the rounds do not tell apart the first is
+    taken.
+    """
     known = {frozenset((pair["trial"], pair["against"])): pair for pair in pairs}
     kept: list[TrialCost] = []
     sentences = []
@@ -55,7 +57,7 @@ def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders
         found = [known[frozenset((trial.label, other.label))] for other in trials if other is not trial]
         beaten = next((pair for pair in found if _loses(trial.label, pair)), None)
         same = next(
-            (pair for pair in found if costs_the_same(pair) and _other(trial.label, pair) in [k.label for k in kept]),
+            (pair for pair in found if is_undecided(pair) and _other(trial.label, pair) in [k.label for k in kept]),
             None,
         )
         if lost := beaten or same:
@@ -80,8 +82,10 @@ def is_told(pair: Pair) -> bool:
     return pair.get("settled", True) and None not in (pair["cheaper_below"], pair["cheaper_above"])
 
 
-def costs_the_same(pair: Pair) -> bool:
-    """At every rate, as far as the rounds tell."""
+def is_undecided(pair: Pair) -> bool:
+    """Whether the rounds tell neither which is cheaper at low rates nor at high ones: both cost the same, or it is not
+    settled (`settled` says which).
+    """
     known = (pair["rate_per_hour"], pair["cheaper_below"], pair["cheaper_above"])
     return known == (None, None, None) and bool(pair["rounds"])
 

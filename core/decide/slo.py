@@ -19,7 +19,7 @@ def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str,
 
     p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms; one that failed is
     not. From 5 rounds on `verdict` is "met" where that is so in every process and so many requests prove it (the
-    whole interval of `_wilson`); "missed" where a typical process misses it (the whole interval of `share_ci95`); else
+    whole interval of `wilson`); "missed" where a typical process misses it (the whole interval of `share_ci95`); else
     "not settled". `processes_met` of the `rounds` met it, and `processes_least` is the least share of all such
     processes that does, where every one of these did: with 95 % confidence 0.05^(1/n) of n (Clopper and Pearson,
     Biometrika 26, 1934). `further_rounds` are those lacking for a verdict, or for "met" if all goes on as it did.
@@ -39,7 +39,7 @@ def _target(rounds: Sequence[Round], name: str, seconds: float) -> dict[str, Any
     result |= {"processes_met": met, "processes_least": None}
     if len(rounds) < VERDICT_ROUNDS or 0 in sent:
         return result | {"further_rounds": max(0, VERDICT_ROUNDS - len(rounds))}
-    least, _ = _wilson(sum(within), sum(sent))
+    least, _ = wilson(sum(within), sum(sent))
     low, high = share_interval(within, sent)
     result["share_ci95"] = [low, high]
     if met == len(rounds) and least >= wanted:
@@ -54,7 +54,7 @@ def _further(within: int, sent: int, rounds: int, wanted: float) -> int | None:
     """Rounds like these until so many requests prove the target; None where that takes over 1000."""
     for further in np.unique(np.ceil(np.geomspace(1, MOST_FURTHER, 100))):
         times = (rounds + further) / rounds
-        if _wilson(math.floor(within * times), math.ceil(sent * times))[0] >= wanted:
+        if wilson(math.floor(within * times), math.ceil(sent * times))[0] >= wanted:
             return int(further)
     return None
 
@@ -73,7 +73,7 @@ def _shortfall(requests: int, target: Mapping[str, Any]) -> str:
     wanted = quantile(target["percentile"])
     if share is None:
         return f"was asked nothing to judge {name} by."
-    low, high = target["share_ci95"] or _wilson(round(share * requests), requests)
+    low, high = target["share_ci95"] or wilson(round(share * requests), requests)
     within = f"{share:.2%} of the requests are within it"
     if target["verdict"] == "met":
         return ""
@@ -101,12 +101,13 @@ def share_interval(within: Sequence[int], sent: Sequence[int]) -> tuple[float, f
     every round has the same share, such as all. Wilson's (1927), over all requests as if they were independent, is the
     least that so many requests leave open.
     """
-    least, most = _wilson(sum(within), sum(sent))
+    least, most = wilson(sum(within), sum(sent))
     low, high, _ = interval(np.divide(within, sent).tolist())
     return max(0.0, min(low, least)), min(1.0, max(high, most))
 
 
-def _wilson(within: int, sent: int) -> tuple[float, float]:
+def wilson(within: int, sent: int) -> tuple[float, float]:
+    """Wilson's (1927) 95 % interval of a share of requests, as if they were independent."""
     from scipy.stats import binomtest  # takes a second to import, and most commands need none of it
 
     found = binomtest(within, sent).proportion_ci(CONFIDENCE, "wilson")

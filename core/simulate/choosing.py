@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..decide.worth import MONTH
 from .candidates import SAME, Candidate, pool_of
-
-MONTH = 730.0  # hours
 
 
 @dataclass(frozen=True)

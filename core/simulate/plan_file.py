@@ -157,7 +157,7 @@ def load_plan(path: Path) -> Planned:
             where, "needs resident memory, which this run did not measure; leave that key out, or measure on Linux."
         )
     if len(planned.arrivals.at) < 2:
-        raise document.error(("workload",), "must have two requests or more: one half chooses, the other one scores.")
+        raise document.error(("workload",), "must have two requests or more: its halves score the choice.")
     return planned
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decide.slo import quantile
-from ..decide.statistics import samples_for
+from ..decide.slo import quantile, wilson
+from ..decide.statistics import mean_interval, samples_for
 from .outcome import Outcome
 
 PARTS = 10  # of the requests in a row, each long enough to hold whole bursts
@@ -47,11 +47,7 @@ def _interval(within: NDArray[np.bool_]) -> tuple[float, float]:
     """The 95 % interval of a share, on each side the wider one of two: Wilson's (1927), over all requests as if they
     were independent, and Student's over the shares of consecutive parts, because in a burst they are not.
     """
-    from scipy.special import stdtrit
-    from scipy.stats import binomtest  # takes a second to import, and a plan without targets needs none of it
-
-    shares = np.array([part.mean() for part in np.array_split(within, min(PARTS, len(within)))])
-    half = float(stdtrit(len(shares) - 1, 0.975) * shares.std(ddof=1) / np.sqrt(len(shares)))
-    wilson = binomtest(int(within.sum()), len(within)).proportion_ci(0.95, "wilson")
-    share = float(within.mean())
-    return max(0.0, min(float(wilson.low), share - half)), min(1.0, max(float(wilson.high), share + half))
+    shares = [float(part.mean()) for part in np.array_split(within, min(PARTS, len(within)))]
+    low, high = mean_interval(shares) or (0.0, 1.0)
+    least, most = wilson(int(within.sum()), len(within))
+    return max(0.0, min(low, least)), min(1.0, max(high, most))

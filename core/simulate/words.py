@@ -9,10 +9,10 @@ from typing import Any
 from ..decide.amounts import listed, number
 from ..decide.timeouts import POISSON_REGRET
 from ..decide.verdicts import milliseconds
+from ..decide.worth import MONTH
 from ..quantities import duration, limit
 from .bounds import FOREVER
 from .candidates import SAME
-from .choosing import MONTH
 from .outcome import MILLION
 from .targets import MISSED, UNKNOWN
 
