@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .names import APP, COMMAND
 from .strict_yaml import Document
 
 Kind = Literal["experiment", "plan", "settings"]
@@ -14,9 +15,9 @@ KNOWN_BY = {  # keys that the other kinds do not have
 }
 NAMES = {"experiment": "an experiment", "plan": "a plan", "settings": "a server's settings"}
 REMEDIES = {
-    "experiment": "run it with: python runner.py {}",
-    "plan": "simulate it with: python runner.py --plan {}",
-    "settings": "serve it with: RESIDENCY_CONFIG={} uvicorn core.app:app",
+    "experiment": f"run it with: {COMMAND} {{}}",
+    "plan": f"simulate it with: {COMMAND} plan {{}}",
+    "settings": f"serve it with: RESIDENCY_CONFIG={{}} uvicorn {APP}",
 }
 
 

@@ -21,21 +21,22 @@ from pydantic import BaseModel
 from . import hookspecs
 from .errors import PluginError
 from .files import anchored
+from .names import PACKAGE, STRATEGIES
 from .options import options_model, validate_options
 
 log = logging.getLogger("residency")
 
 BUILT_IN = (
-    "strategies.persistent",
-    "strategies.on_demand",
-    "strategies.lru_cached",
-    "strategies.keep_alive",
-    "core.models.transformers_loader",
-    "core.models.onnx.loader",
-    "core.models.openvino.loader",
-    "core.models.mapped_loader",
-    "core.models.subprocess_loader",
-    "core.serving.load_log",
+    f"{STRATEGIES}.persistent",
+    f"{STRATEGIES}.on_demand",
+    f"{STRATEGIES}.lru_cached",
+    f"{STRATEGIES}.keep_alive",
+    f"{PACKAGE}.models.transformers_loader",
+    f"{PACKAGE}.models.onnx.loader",
+    f"{PACKAGE}.models.openvino.loader",
+    f"{PACKAGE}.models.mapped_loader",
+    f"{PACKAGE}.models.subprocess_loader",
+    f"{PACKAGE}.serving.load_log",
 )
 STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrategy` says
     "start": ("models",),

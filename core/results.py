@@ -29,46 +29,53 @@ ENVIRONMENT = "environment.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is shown of a run besides the table, the words and the card."""
+class OlderRun:
+    """A run to compare with."""
+
+    folder: Path
+    records: list[Record]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What to report of a run besides the table, the words and the card."""
 
     wide: bool = False
     """Whether the table on the terminal has all columns."""
     waterfall: bool = False
-    baseline: list[Record] | None = None
-    """The records of an older run."""
-    older: Path | None = None
-    """Its folder."""
+    older: OlderRun | None = None
+    """The run to compare with."""
     tolerance: float = 0.05
+    """Smallest change, as a fraction, that is a regression."""
     exit_on_slo: bool = False
     """Whether a target that is not met is a failure."""
     rate: float | None = None
-    """Of requests, a second, for which the card is to answer in place of the run's."""
+    """Requests per second for which the card answers in place of the run's own rate."""
 
 
-def write_run(folder: Path, wanted: Wanted) -> bool:
+def write_run(folder: Path, options: ReportOptions) -> bool:
     """Table, words, summary and page from the samples alone, first on disk, then on the terminal; whether all trials
-    finished and agree, none regressed, and, where that is wanted, all targets are met.
+    finished and agree, none regressed, and, if `options` ask for it, all targets are met.
 
     Raises ResultsError.
     """
-    records = _at_rate(read_records(folder), wanted.rate)
+    records = _at_rate(read_records(folder), options.rate)
     summary = _with_bursts(_summary(folder, records), records)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
     page = report(summary, arrange(records), words, notes, _read_json(folder / ENVIRONMENT))
     (folder / "report.html").write_text(page, encoding="utf-8")
-    changed = _changed(folder, records, wanted)
-    print(f"\n{summary['question']}\n\n{table(summary, 'simple', wide=wanted.wide)}\n")
-    print("\n".join(words), *footnotes(summary, wide=wanted.wide), f"\n{card(summary, 'simple')}", sep="\n")
+    changed = compare_runs(options.older, folder, records, options.tolerance) if options.older else None
+    print(f"\n{summary['question']}\n\n{table(summary, 'simple', wide=options.wide)}\n")
+    print("\n".join(words), *footnotes(summary, wide=options.wide), f"\n{card(summary, 'simple')}", sep="\n")
     print(f"\nWritten to {folder}; report.html in it shows all of it")
-    if wanted.waterfall:
+    if options.waterfall:
         print(f"\n{waterfall(summary)}")
     if changed is not None:
         print("\nAgainst the older run:", *changed.sentences, sep="\n")
-    missed = unmet(summary) if wanted.exit_on_slo else []
-    if wanted.exit_on_slo:
+    missed = unmet(summary) if options.exit_on_slo else []
+    if options.exit_on_slo:
         print(
             "\nNot met, for which --exit-on-slo exits with 1:" if missed else "\nAll targets are met.",
             *missed,
@@ -104,20 +111,26 @@ def warn_of_differences(folder: Path) -> None:
         print(f"Warning: since the first rounds {difference}: they may not be alike.", file=sys.stderr)
 
 
-def baseline(folder: Path | None) -> list[Record] | None:
-    """An older run's records, found to be whole before anything is measured. Raises FileError."""
-    if folder is None:
-        return None
+def read_older_run(folder: Path) -> OlderRun:
+    """Read a run to compare with. Raises FileError unless all of it can be analysed."""
     try:
         records = read_records(folder)
         _summary(folder, records)
     except ResultsError as error:
-        raise FileError(f"--compare: {error}") from error
-    return records
+        raise FileError(f"The older run: {error}") from error
+    return OlderRun(folder, records)
+
+
+def compare_runs(older: OlderRun, folder: Path, records: list[Record], tolerance: float) -> Changes:
+    """What changed since the older run, and whether any of it is a regression."""
+    changed = changes(older.records, records, tolerance)
+    before, now = (_read_json(run / ENVIRONMENT) for run in (older.folder, folder))
+    since = [f"Since that run {difference}." for difference in differences(before, now)]
+    return Changes([*changed.sentences, *since], changed.regressed)
 
 
 def _at_rate(records: list[Record], rate: float | None) -> list[Record]:
-    """With that rate in place of the run's own, where one is wanted."""
+    """With that rate in place of the run's own, where one is options."""
     return records if rate is None else [records[0] | {"rate": rate}, *records[1:]]
 
 
@@ -137,16 +150,6 @@ def _with_bursts(summary: dict[str, Any], records: Sequence[Record]) -> dict[str
         last = max((i for i, sentence in enumerate(sentences) if sentence in flips), default=-1)
         sentences.insert(last + 1, found["sentence"])
     return summary | {"card": card | {"sentences": sentences, "bursts": found}}
-
-
-def _changed(folder: Path, records: list[Record], wanted: Wanted) -> Changes | None:
-    """What changed since the older run, where there is one."""
-    if wanted.baseline is None or wanted.older is None:
-        return None
-    changed = changes(wanted.baseline, records, wanted.tolerance)
-    before, now = (_read_json(each / ENVIRONMENT) for each in (wanted.older, folder))
-    since = [f"Since that run {difference}." for difference in differences(before, now)]
-    return Changes([*changed.sentences, *since], changed.regressed)
 
 
 def _read_json(path: Path) -> Any:

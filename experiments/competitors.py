@@ -12,13 +12,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from served import CONNECTIONS, TEXT, Start, idle_pss, load, running
-
 from core.bench.server import launch, serve
 from core.choices import LoaderChoice
 from core.errors import ResidencyError, TrialFailed
 from core.plugins import load_plugins
 from core.threads import cores
+from experiments.served import CONNECTIONS, TEXT, Start, idle_pss, load, running
 
 PEERS = Path(__file__).resolve().parent / "peers"
 EXPORTING = ("onnx", "onnxruntime")  # packages that an ONNX graph is made and checked with

@@ -1,6 +1,6 @@
 """What a server of a thousand models takes before any budget: until it is ready, in memory, and in `/metrics`.
 
-python experiments/many_models.py [--models 1000]
+python -m experiments.many_models [--models 1000]
 
 The checkpoints are small, of one architecture, each with weights and a tokenizer's files of its own: what is measured
 is what a server keeps for each model besides its weights.

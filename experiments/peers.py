@@ -1,8 +1,8 @@
 """How fast are answers over HTTP, against other servers and the bare forward, measured in the same minutes?
 
-python experiments/peers.py
-python experiments/peers.py --only "pipeline,fastapi onnxruntime,residency mapped"
-python experiments/peers.py --workers    # what a second worker adds in memory, instead
+python -m experiments.peers
+python -m experiments.peers --only "pipeline,fastapi onnxruntime,residency mapped"
+python -m experiments.peers --workers    # what a second worker adds in memory, instead
 
 Peers that read an ONNX graph read a plain export of the same checkpoint, which is made once a run.
 """
@@ -19,13 +19,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from competitors import CONFIGURATIONS, Competitor, Figures, competitors, run_script, why_left_out
-from second_worker import second_worker
-from served import CONNECTIONS
 from tabulate import tabulate
 
 from core.bench.run import resolve_apart
 from core.errors import ResidencyError, TrialFailed
+from experiments.competitors import CONFIGURATIONS, Competitor, Figures, competitors, run_script, why_left_out
+from experiments.second_worker import second_worker
+from experiments.served import CONNECTIONS
 
 MODEL = "synthetic:minilm-l6"
 SEED = 0

@@ -10,13 +10,13 @@ from statistics import median
 from typing import Any
 
 import psutil
-from served import CONNECTIONS, TIMEOUT, Start, idle_pss, running, wait_for_answer
 from tabulate import tabulate
 
 from core.bench.client import connect
 from core.bench.server import serve
 from core.errors import TrialFailed
 from core.models.references import resolve
+from experiments.served import CONNECTIONS, TIMEOUT, Start, idle_pss, running, wait_for_answer
 
 LOADER = {"name": "onnxruntime", "pack": True}  # as a model ends that stays in memory
 HEADERS = (

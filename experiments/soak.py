@@ -1,6 +1,6 @@
 """Does the server stay as it is under hours of load, and sane under ten times what it can do?
 
-python experiments/soak.py
+python -m experiments.soak
 
 Half an hour at 70 % of the measured capacity, over all strategies and texts of mixed length; then five times 1, 2
 and 10 times the capacity of `persistent`, and back. Exit status 1 when something is not as it must be.

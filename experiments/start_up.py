@@ -1,6 +1,6 @@
 """How long is it from exec to the first answer, against a FastAPI app around `pipeline()`?
 
-python experiments/start_up.py
+python -m experiments.start_up
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from served import running
 from tabulate import tabulate
 
 from core.bench.server import serve
 from core.errors import TrialFailed
+from experiments.served import running
 
 BASELINE = "FastAPI and pipeline()"
 LOADERS = ("onnxruntime", "transformers", "mapped", "subprocess")

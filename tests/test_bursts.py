@@ -11,7 +11,7 @@ import pytest
 from core.bench.records import read_records
 from core.decide.rounds import arrange
 from core.decide.summary import summarise
-from core.results import Wanted, write_run
+from core.results import ReportOptions, write_run
 from core.simulate.bursts import bursts
 from tests.priced import UNITS, costing
 from tests.support import read_json
@@ -69,7 +69,7 @@ def test_bursts_move_the_flip_only_where_waiting_has_a_price(tmp_path: Path) -> 
 
 def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path)
-    write_run(folder, Wanted())
+    write_run(folder, ReportOptions())
     card = read_json(folder / "summary.json")["card"]
     place = card["sentences"].index(card["bursts"]["sentence"])
     assert card["sentences"][place - 1].startswith("Below 1,600 requests an hour on-demand is cheaper")
@@ -78,7 +78,7 @@ def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture
     )
     assert "more under on-demand than under persistent at half of that rate, where" in card["bursts"]["sentence"]
     assert card["bursts"]["sentence"] in capsys.readouterr().out
-    write_run(folder, Wanted(rate=0.1))
+    write_run(folder, ReportOptions(rate=0.1))
     sentence = read_json(folder / "summary.json")["card"]["bursts"]["sentence"]
     assert "than under persistent at 360 requests an hour, where" in sentence
 

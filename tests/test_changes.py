@@ -142,7 +142,7 @@ def test_another_loader_is_told_and_compared() -> None:
 
 
 def report(new: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return run_python(str(ROOT / "runner.py"), "--report", str(new), *flags)
+    return run_python(str(ROOT / "runner.py"), "report", str(new), *flags)
 
 
 def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
@@ -158,6 +158,11 @@ def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
     assert "\nSince that run processor became the new one (was the old one).\n" in done.stdout
     assert report(new, "--compare", str(old), "--tolerance", "30%").returncode == 0
     bad = report(new, "--compare", str(tmp_path))
-    assert (bad.returncode, "--compare: " in bad.stderr, "holds no run" in bad.stderr) == (2, True, True)
+    assert (bad.returncode, "The older run: " in bad.stderr, "holds no run" in bad.stderr) == (2, True, True)
     bad = report(new, "--compare", str(old), "--tolerance", "much")
     assert (bad.returncode, "must be a percentage such as 5%" in bad.stderr) == (2, True)
+    for flags, status in (((), 1), (("--tolerance", "30%"), 0)):
+        alone = run_python(str(ROOT / "runner.py"), "compare", str(old), str(new), *flags)
+        assert alone.returncode == status, alone.stderr
+        assert alone.stdout.startswith("reference, p50: ")
+        assert "a, p50: 10.0 → 12.0 ms, +20.0%" in alone.stdout

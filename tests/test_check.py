@@ -99,11 +99,11 @@ def test_what_a_loader_gets_wrong_is_told_in_a_sentence(tmp_path: Path) -> None:
 
 def test_the_runner_says_it_and_fails(tmp_path: Path) -> None:
     path = plugin(tmp_path, HEAD + next(iter(FAULTS)) + TAIL)
-    done = run_python(str(ROOT / "runner.py"), "--check", path)
+    done = run_python(str(ROOT / "runner.py"), "check", path)
     assert done.returncode == 1, done.stderr
     assert "strategy mine: it answers: yes" in done.stdout
     assert "strategy mine: its members answer as the contract says: NO. Keep fails: ZeroDivisionError" in done.stdout
-    nothing = run_python(str(ROOT / "runner.py"), "--check", str(ROOT / "core" / "serving" / "load_log.py"))
+    nothing = run_python(str(ROOT / "runner.py"), "check", str(ROOT / "core" / "serving" / "load_log.py"))
     assert nothing.returncode == 2
     assert "there is nothing to check" in nothing.stderr
-    assert run_python(str(ROOT / "runner.py"), "--check", FAKES).returncode in (0, 1)
+    assert run_python(str(ROOT / "runner.py"), "check", FAKES).returncode in (0, 1)

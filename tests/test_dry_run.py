@@ -124,7 +124,7 @@ def test_a_long_run_is_told_and_so_is_the_shorter_way(tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "in 2 h each: about 1200 requests, 20 h of traffic." in said
     assert "This run takes about 20 h: 10 trials with 2 h of traffic each. A shorter way: " in said
-    assert "--plan" in said
+    assert "with the command plan" in said
     plan = load_experiment(Path(path))
     assert long_run(plan, 1)  # as where a run goes on
     assert long_run(plan, 0) is None

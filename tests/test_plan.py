@@ -394,7 +394,7 @@ def test_what_cannot_be_confirmed_is_told_before_anything_is_simulated(
         write_resolved(tmp_path / "run")
     (tmp_path / "trace.csv").write_text("time\n" + "\n".join(str(t) for t in range(50)))
     path = plan_file(tmp_path, **changes)
-    assert runner.main(["--plan", str(path), "--confirm", "--output", str(tmp_path / "out")]) == 2
+    assert runner.main(["plan", str(path), "--confirm", "--output", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert sentence in told
     assert not (tmp_path / "out").exists()
@@ -513,7 +513,7 @@ def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
     [folder] = (tmp_path / "out" / "small").glob("2*")
     grid = {"persistent": None, "on-demand": {"share": [True]}, "keep-alive": {"ttl": ["1s"]}, "lru-cached": None}
     changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "40s", "repeats": 3}}
-    assert runner.main(["--plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
+    assert runner.main(["plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
     [made] = (tmp_path / "evening").glob("2*")
     confirmed = read_json(made / "plan.json")["confirmed"]
     print(*confirmed["sentences"], sep="\n")

@@ -59,23 +59,20 @@ def test_a_workload_with_a_rate_of_its_own_takes_no_other(tmp_path: Path, capsys
     said = "--rate: the workload of this experiment has a rate of its own, for which the card answers; leave it out."
     assert runner.main([str(experiment(tmp_path, workload=OPEN)), "--dry-run", "--rate", "200/h"]) == 2
     assert said in capsys.readouterr().err
-    assert runner.main(["--report", str(run_folder(tmp_path, workload=OPEN)), "--rate", "200/h"]) == 2
+    assert runner.main(["report", str(run_folder(tmp_path, workload=OPEN)), "--rate", "200/h"]) == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["200", "200/d", "0/h", "-1/s", "100001/s", "fast"])
 def test_what_is_no_rate_is_a_sentence(rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        runner.main([str(experiment(tmp_path)), f"--rate={rate}"])
-    assert ended.value.code == 2
+    assert runner.main([str(experiment(tmp_path)), f"--rate={rate}"]) == 2
     assert "--rate: must be a rate such as 20/s, 90/min or 1200/h" in capsys.readouterr().err
 
 
 def test_it_goes_with_a_run_or_a_report(capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("--plan", "--check", "--convert"):
-        with pytest.raises(SystemExit):
-            runner.main([flag, "it", "--rate", "200/h"])
-        assert f"{flag} takes no --rate" in capsys.readouterr().err
+    for command in ("plan", "check", "convert"):
+        assert runner.main([command, "it", "--rate", "200/h"]) == 2
+        assert "there is no flag --rate" in capsys.readouterr().err
 
 
 def test_a_report_answers_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +81,7 @@ def test_a_report_answers_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ((), "on-demand", "1,000 requests an hour"),
         (("--rate", "4000/h"), "persistent", "4,000 requests an hour"),
     ):
-        assert runner.main(["--report", str(folder), *flags]) == 0
+        assert runner.main(["report", str(folder), *flags]) == 0
         sentence = f"Recommended: {cheapest}, at {where}; the runner-up is "
         assert sentence in capsys.readouterr().out
         for name in ("table.md", "report.html"):

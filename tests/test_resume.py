@@ -73,7 +73,7 @@ def finished(unbroken: Path, tmp_path: Path) -> Path:
 def test_a_killed_run_goes_on_where_it_was(quick: str, unbroken: Path, tmp_path: Path) -> None:
     kept = kill_when(start_runner(quick, "--output", str(tmp_path)), tmp_path, 30_000)  # in the second of four trials
     folder = only_folder(tmp_path, "quick")
-    done = runner("--resume", str(folder))
+    done = runner("resume", str(folder))
     assert done.returncode == 0, done.stderr
     after = (folder / SAMPLES).read_bytes()
     whole = kept[: kept.rfind(b"\n") + 1]
@@ -88,14 +88,14 @@ def test_a_killed_run_goes_on_where_it_was(quick: str, unbroken: Path, tmp_path:
 
 def test_what_is_complete_is_not_run_again(finished: Path) -> None:
     samples = (finished / SAMPLES).read_bytes()
-    done = runner("--resume", str(finished))
+    done = runner("resume", str(finished))
     assert done.returncode == 0, done.stderr
     assert (finished / SAMPLES).read_bytes() == samples
 
 
 def test_its_card_answers_for_another_rate(finished: Path) -> None:
     before = (finished / SAMPLES).read_bytes()
-    done = runner("--resume", str(finished), "--rate", "90/min")
+    done = runner("resume", str(finished), "--rate", "90/min")
     assert done.returncode == 0, done.stderr
     assert read_json(finished / "summary.json")["rate"] == 1.5
     assert (finished / SAMPLES).read_bytes() == before
@@ -124,7 +124,7 @@ def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbrok
     assert "Traceback" not in said
     kept = (folder / SAMPLES).read_bytes()
     assert len(read_records(folder)) == kept.count(b"\n")
-    done = runner("--resume", str(folder))
+    done = runner("resume", str(folder))
     assert done.returncode == 0, done.stderr
     assert (folder / SAMPLES).read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
     assert without_timings(read_json(folder / "summary.json")) == without_timings(read_json(unbroken / "summary.json"))
@@ -132,24 +132,24 @@ def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbrok
 
 def test_a_second_runner_is_refused(finished: Path) -> None:
     with Records(finished):
-        done = runner("--resume", str(finished))
+        done = runner("resume", str(finished))
     assert (done.returncode, "Another runner is at work" in done.stderr) == (2, True), done.stderr
 
 
 def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
     original = (finished / "experiment.yaml").read_text()
     (finished / "experiment.yaml").write_text(original.replace("repeats: 2", "repeats: 3"))
-    done = runner("--resume", str(finished))
+    done = runner("resume", str(finished))
     assert (done.returncode, "experiment.yaml was changed" in done.stderr) == (2, True), done.stderr
     (finished / "experiment.yaml").unlink()
-    assert "experiment.yaml cannot be read" in runner("--resume", str(finished)).stderr
+    assert "experiment.yaml cannot be read" in runner("resume", str(finished)).stderr
     (finished / "experiment.yaml").write_text(original)
     samples = (finished / SAMPLES).read_text()
     sha = read_records(finished)[0]["models"]["a"]["sha256"]
     (finished / SAMPLES).write_text(samples.replace(sha, "0" * 64))
-    done = runner("--resume", str(finished))
+    done = runner("resume", str(finished))
     assert (done.returncode, "checkpoint of model 'a'" in done.stderr) == (2, True), done.stderr
-    assert "holds no run" in runner("--resume", str(tmp_path)).stderr
+    assert "holds no run" in runner("resume", str(tmp_path)).stderr
 
 
 def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -> None:
@@ -195,17 +195,17 @@ def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:
     path = experiment(tmp_path, strategies=strategies, plugins=[FAKES, "once.py"])
     assert runner(path, "--output", str(tmp_path / "out")).returncode == 1
     latest, folder = tmp_path / "out" / "quick" / "latest", only_folder(tmp_path / "out", "quick")
-    again = runner("--resume", str(latest))
+    again = runner("resume", str(latest))
     assert (again.returncode, again.stdout.count("once failed in round 1")) == (1, 1)
     assert kinds(folder, "once") == ["begin", "failure"] * 2
     (tmp_path / "broken").unlink()
-    done = runner("--resume", str(latest))
+    done = runner("resume", str(latest))
     assert done.returncode == 0, done.stderr
     assert kinds(folder, "once") == [*["begin", "failure"] * 2, "begin", "trial"]
     assert kinds(folder, "sound") == ["begin", "trial"]  # and what was measured is not measured again
     summary = read_json(folder / "summary.json")
     assert ([trial["rounds"] for trial in summary["trials"]], summary["failures"]) == ([1, 1], [])
-    assert runner("--report", str(latest)).returncode == 0
+    assert runner("report", str(latest)).returncode == 0
     assert f"Written to {folder};" in done.stdout  # not to the link, which may move on
 
 
@@ -325,7 +325,7 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
         assert now.startswith(kept)  # what an earlier one wrote is there, and where it was
         kept = now[: now.rfind(b"\n") + 1]
         if kept:
-            arguments = ["--resume", str(folders[0])]
+            arguments = ["resume", str(folders[0])]
         elif out.exists():
             shutil.rmtree(out)  # it did not come to its first record: there is nothing to go on with
     done = runner(*arguments)

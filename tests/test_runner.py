@@ -126,7 +126,7 @@ def test_report_rebuilds_table_and_summary_from_the_samples_alone(
     (tmp_path / "samples.jsonl").write_bytes((folder / "samples.jsonl").read_bytes())
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"kind": "sample", "round": 2, "tri')  # torn by a kill
-    again = runner("--report", str(tmp_path))
+    again = runner("report", str(tmp_path))
     assert again.returncode == 0
     assert again.stdout.partition("\nWritten to")[0] == done.stdout.partition("\nWritten to")[0]
     for name in ("table.md", "summary.json"):
@@ -137,7 +137,7 @@ def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.Completed
     workload = {"open": {"rate": "10/h", "requests": 100}}
     values = {"name": "ahead", "profile": str(default_run[0]), "workload": workload}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
-    done = runner("--plan", str(tmp_path / "plan.yaml"), "--output", str(tmp_path))
+    done = runner("plan", str(tmp_path / "plan.yaml"), "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
     plan = read_json(only_folder(tmp_path, "ahead") / "plan.json")
     assert [(each["model"], each["loader"]) for each in plan["theory"]] == [
@@ -152,7 +152,7 @@ def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.Completed
 
 
 def test_lists_plugins_with_their_options() -> None:
-    done = runner("--plugins")
+    done = runner("plugins")
     assert done.returncode == 0
     for part in ("persistent (built in)", "memory_budget  ByteSize | None  default: None", "transformers (built in)"):
         assert part in done.stdout
@@ -175,12 +175,14 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         ((good, "--model", "a"), "must be ID=REFERENCE"),
         ((good, "--repeats", "0"), "must be a whole number from 1 on"),
         ((str(tmp_path / "none.yaml"),), "cannot be read"),
-        (("--report", str(tmp_path)), "holds no run"),
-        ((), "name an experiment"),
-        (("--confirm",), "--confirm goes with --plan"),
-        (("--plan", "plan.yaml", "--repeats", "3", "--dry-run"), "--plan takes no --repeats, --dry-run"),
-        (("experiments/default.yaml", "--report", "results"), "--report takes no experiment"),
-        (("--plan", good), "is an experiment, not a plan; run it with: python runner.py"),
+        (("report", str(tmp_path)), "holds no run"),
+        ((), "Usage: runner.py"),
+        (("run",), "error: FILE is missing."),
+        (("--confirm",), "error: there is no flag --confirm"),
+        (("plan", "plan.yaml", "--repeats", "3"), "error: there is no flag --repeats"),
+        ((good, "--repeat", "3"), "error: there is no flag --repeat; did you mean --repeats?"),
+        (("reprot", "results"), "error: no such command 'reprot'. Did you mean 'report'?"),
+        (("plan", good), "is an experiment, not a plan; run it with: python runner.py"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):
         done = runner(*arguments)
@@ -217,7 +219,7 @@ def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     log = (folder / "server.log").read_text()
     assert re.findall(r"^== .* ==$", log, re.M) == [f"== round {n}, on-demand, fake ==" for n in (1, 2)]
     assert trial["log"] in log
-    wide = runner("--report", str(folder), "--wide")
+    wide = runner("report", str(folder), "--wide")
     assert wide.returncode == 1
     for shown, header in ((done.stdout, "requests/s"), (wide.stdout, "errors")):
         [table, below] = shown.split("\n\n")[1:3]
@@ -232,7 +234,7 @@ def test_all_columns_are_in_the_file_and_with_a_flag_on_the_terminal(
     kept = (folder / "table.md").read_text()
     assert kept.index("idle PSS (MiB)") < kept.index("## All figures") < kept.index("peak RSS (MiB)")
     assert "RSS" not in done.stdout
-    wide = runner("--report", str(folder), "--wide")
+    wide = runner("report", str(folder), "--wide")
     assert (wide.returncode, "RSS" in wide.stdout) == (0, True)
     assert (folder / "table.md").read_text() == kept
 
@@ -324,7 +326,7 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: P
     assert len(read_records(folder)) > 50
     assert len(servers) == 1
     assert not servers[0].is_running()
-    assert runner("--report", str(folder)).returncode == 1  # it is still not finished
+    assert runner("report", str(folder)).returncode == 1  # it is still not finished
 
 
 def test_in_the_background_sigterm_ends_it_and_a_hangup_does_not(tmp_path: Path) -> None:
@@ -374,7 +376,7 @@ def test_killed_it_takes_its_server_along(tmp_path: Path) -> None:
     wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
     folder = only_folder(tmp_path / "out", "quick")
     assert len(read_records(folder)) > 10
-    assert runner("--report", str(folder)).returncode == 1
+    assert runner("report", str(folder)).returncode == 1
 
 
 STUBBORN = """
@@ -432,7 +434,7 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path,
         ("", "the first line does not describe a run"),
     ):
         (tmp_path / "samples.jsonl").write_text(text)
-        done = runner("--report", str(tmp_path))
+        done = runner("report", str(tmp_path))
         assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
 
 
@@ -510,3 +512,22 @@ def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     assert [kind for kind in kinds if kind != "load"] == ["run", "begin", *["sample"] * 5, "trial"]
     # A temporary folder may be on a file system that keeps its files in the page cache.
     assert kinds.count("load") == 6 or "stayed in the page cache" in records[-1]["loads_lacking"]
+
+
+def test_a_flag_that_became_a_command_still_works(
+    default_run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "samples.jsonl").write_bytes((default_run[0] / "samples.jsonl").read_bytes())
+    new = runner("report", str(tmp_path), "--wide")
+    for arguments in (("--report", str(tmp_path), "--wide"), ("--wide", f"--report={tmp_path}")):
+        assert runner(*arguments).stdout == new.stdout
+    assert runner("--plugins").stdout == runner("plugins").stdout
+
+
+def test_each_command_says_how_it_is_used() -> None:
+    listed = runner("--help").stdout
+    for command in ("run", "resume", "report", "compare", "plan", "plugins", "check", "convert", "serve"):
+        assert f"\n  {command} " in listed
+        done = runner(command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: runner.py {command} ")

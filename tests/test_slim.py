@@ -105,9 +105,9 @@ def test_checkpoints_are_converted_by_hand(tmp_path: Path) -> None:
     directory = build(tmp_path / "model", "bert")
     cache = {"RESIDENCY_CACHE": str(tmp_path / "cache")}
     (tmp_path / "nothing").mkdir()
-    done = run_python("runner.py", "--convert", str(tmp_path / "nothing"), str(directory), variables=cache)
+    done = run_python("runner.py", "convert", str(tmp_path / "nothing"), str(directory), variables=cache)
     assert done.returncode == 1
-    assert re.search(r"^runner.py: .*nothing: .* has no config.json\.$", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r"^error: .*nothing: .* has no config.json\.$", done.stderr, re.MULTILINE), done.stderr
     assert f"{directory}: its graph is {tmp_path / 'cache' / 'onnx' / 'graph-'}" in done.stdout
 
 

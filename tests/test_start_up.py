@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, run_python
+from tests.support import run_python
 
 SERVE = """
 from core.models.references import resolve
@@ -43,14 +43,14 @@ server.should_exit = True  # a loop that runs while the interpreter ends can cra
 thread.join()
 """
 BUILD = "import core.app; core.app.create_app()"
-RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['--plugins'])"
+RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['plugins'])"
 LACKING = """
-from competitors import Competitor, why_left_out
+from experiments.competitors import Competitor, why_left_out
 from core.choices import LoaderChoice
 print(json.dumps(why_left_out(Competitor(print, loader=LoaderChoice(name='nobody')))))
 """
 RATIOS = """
-from peers import Figures, ratios
+from experiments.peers import Figures, ratios
 def rounds(count, rate, alone):  # each slower than the one before
     return {n: Figures(rate / 2**n, None, None, alone * 2**n, None, None) for n in range(count)}
 print(json.dumps(ratios({
@@ -90,14 +90,14 @@ def test_imports_only_what_it_needs(script: str) -> None:
 
 def in_experiments(script: str) -> Any:
     """What a script that imports the experiments' own modules prints as JSON."""
-    done = run_python("-c", f"import json{script}", variables={"PYTHONPATH": str(ROOT / "experiments")})
+    done = run_python("-c", f"import json{script}")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
-    done = run_python("experiments/start_up.py", "--rounds", "1")
+    done = run_python("-m", "experiments.start_up", "--rounds", "1")
     rows = done.stdout.splitlines()[2:]
     loaders = ("onnxruntime", "transformers", "mapped", "subprocess")
     assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", *loaders]
@@ -105,17 +105,17 @@ def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
 
 
 def test_the_comparison_with_peers_says_how_it_is_used() -> None:
-    done = run_python("experiments/peers.py", "--help")
+    done = run_python("-m", "experiments.peers", "--help")
     assert done.returncode == 0, done.stderr
     assert "--peer-python" in done.stdout
-    wrong = run_python("experiments/peers.py", "--only", "nobody")
+    wrong = run_python("-m", "experiments.peers", "--only", "nobody")
     assert wrong.returncode == 2
     assert "there is no nobody; there are: bare, " in wrong.stderr
 
 
 def test_a_peer_that_cannot_run_here_is_left_out_in_a_sentence() -> None:
     chosen = ("--only", "litserve onnxruntime 1 worker", "--peer-python", "nowhere")
-    done = run_python("experiments/peers.py", *chosen)
+    done = run_python("-m", "experiments.peers", *chosen)
     assert done.returncode == 1
     left_out, nothing = done.stderr.splitlines()[-2:]
     assert left_out.startswith("litserve onnxruntime 1 worker is left out: there is no interpreter nowhere: ")
@@ -140,7 +140,7 @@ def test_a_peer_on_an_engine_of_its_own_is_measured_and_compared_with_its_bare_f
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     names = ["bare onnxruntime", "bare onnxruntime int8", "fastapi onnxruntime", "fastapi onnxruntime int8"]
-    done = run_python("experiments/peers.py", "--rounds", "1", "--seconds", "2", "--only", ",".join(names))
+    done = run_python("-m", "experiments.peers", "--rounds", "1", "--seconds", "2", "--only", ",".join(names))
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()[3:]
     assert [row.split("  ")[0] for row in rows] == names

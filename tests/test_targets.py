@@ -60,18 +60,18 @@ def run_folder(output: Path, slo: dict[str, float] | None, **trials: Any) -> Pat
 
 def test_a_report_exits_by_its_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slow = run_folder(tmp_path / "slow", {"p90": 0.2}, slow=[SLOW * 4])
-    assert runner.main(["--report", str(slow)]) == 0
-    assert runner.main(["--report", str(slow.parent / LATEST), "--exit-on-slo"]) == 1
+    assert runner.main(["report", str(slow)]) == 0
+    assert runner.main(["report", str(slow.parent / LATEST), "--exit-on-slo"]) == 1
     assert "Not met, for which --exit-on-slo exits with 1:\nslow misses p90 ≤ 200 ms" in capsys.readouterr().out
     assert (slow / "summary.json").exists()
     quick = run_folder(tmp_path / "quick", {"p90": 0.2}, quick=[QUICK * 4])
-    assert runner.main(["--report", str(quick), "--exit-on-slo"]) == 0
+    assert runner.main(["report", str(quick), "--exit-on-slo"]) == 0
     assert "All targets are met." in capsys.readouterr().out
 
 
 def test_without_targets_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     none = run_folder(tmp_path, None, quick=[QUICK])
-    for arguments in (["--report", str(none)], ["--resume", str(none)], ["experiments/default.yaml"]):
+    for arguments in (["report", str(none)], ["resume", str(none)], ["experiments/default.yaml"]):
         assert runner.main([*arguments, "--exit-on-slo", "--output", str(tmp_path / "out")][: len(arguments) + 1]) == 2
         assert "--exit-on-slo: the experiment has no 'slo'; add targets" in capsys.readouterr().err
 
@@ -91,5 +91,5 @@ def test_a_run_exits_by_its_targets_and_so_does_going_on_with_it(tmp_path: Path)
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(values))
     assert runner.main([str(tmp_path / "quick.yaml"), "--output", str(tmp_path / "out"), "--exit-on-slo"]) == 1
     latest = str(tmp_path / "out" / "quick" / LATEST)
-    assert runner.main(["--resume", latest, "--exit-on-slo"]) == 1
-    assert runner.main(["--resume", latest]) == 0
+    assert runner.main(["resume", latest, "--exit-on-slo"]) == 1
+    assert runner.main(["resume", latest]) == 0

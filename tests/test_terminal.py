@@ -50,14 +50,14 @@ def in_bash(
     ],
 )
 def test_a_terminal_loses_the_characters_that_it_does_not_have(folder: Path, variables: dict[str, str]) -> None:
-    done = in_bash("$R --report $1", folder, variables=variables)
+    done = in_bash("$R report $1", folder, variables=variables)
     assert done.returncode == 0, done.stderr
     assert b"????? ?" in done.stdout
     assert b"What to use" in done.stdout
     assert WIDE in (folder / "table.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", ["$R --report $1 | head -1", "$R --report $1 | true", "$R --report $1 >&- 2>&-"])
+@pytest.mark.parametrize("command", ["$R report $1 | head -1", "$R report $1 | true", "$R report $1 >&- 2>&-"])
 def test_a_reader_who_has_left_costs_nothing(folder: Path, command: str) -> None:
     done = in_bash(command, folder)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -65,8 +65,8 @@ def test_a_reader_who_has_left_costs_nothing(folder: Path, command: str) -> None
 
 
 def test_a_disk_that_is_full_for_the_output_is_told_when_all_is_kept(folder: Path) -> None:
-    done = in_bash("$R --report $1 > /dev/full", folder)
-    assert (done.returncode, done.stderr) == (1, b"runner.py: standard output: No space left on device.\n")
+    done = in_bash("$R report $1 > /dev/full", folder)
+    assert (done.returncode, done.stderr) == (1, b"error: standard output: No space left on device.\n")
     assert {path.name for path in folder.iterdir()} >= KEPT
 
 

@@ -81,7 +81,7 @@ def test_it_is_served_and_explained(plugin: str, tmp_path: Path) -> None:
 
 
 def test_it_is_checked(plugin: str) -> None:
-    done = run_python(str(ROOT / "runner.py"), "--check", plugin)
+    done = run_python(str(ROOT / "runner.py"), "check", plugin)
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stdout + done.stderr
     assert "NO" not in done.stdout
     assert "strategy bursts: its members answer as the contract says: yes" in done.stdout

@@ -32,7 +32,7 @@ def long_run(plan: Plan, trials: int) -> str | None:
     return (
         f"This run takes {'at most' if plan.experiment.precision else 'about'} {duration(seconds * trials)}: {trials}"
         f" trials with {duration(seconds)} of traffic each. A shorter way: measure a short run, and simulate this"
-        " traffic from it with --plan."
+        " traffic from it with the command plan."
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import ResultsError
+from ..names import COMMAND
 
 Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
@@ -93,7 +94,7 @@ class Records:
         except OSError as error:
             raise ResultsError(
                 f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole: make room"
-                f" and go on with --resume {Path(self._file.name).parent}."
+                f" and continue with: {COMMAND} resume {Path(self._file.name).parent}."
             ) from error
 
     def keep_log(self, number: int, label: str, text: str) -> None:

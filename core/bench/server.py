@@ -19,6 +19,7 @@ import httpx
 import yaml
 
 from ..errors import TrialFailed
+from ..names import APP
 from ..quantities import duration
 from .server_log import reason_in
 
@@ -86,7 +87,7 @@ class ServerProcess:
 @contextmanager
 def serve(
     settings: Mapping[str, Any],
-    app: str = "core.app:app",
+    app: str = APP,
     folder: Path = ROOT,
     *,
     workers: int = 1,

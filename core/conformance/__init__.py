@@ -1,4 +1,4 @@
-"""Whether a plugin's strategies and loaders keep the contract: for `runner.py --check`, and for their authors' tests.
+"""Whether a plugin's strategies and loaders keep the contract: for `runner.py check`, and for their authors' tests.
 
 import pytest
 from core.conformance import checks_of

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ..names import APP
+
 
 def app_settings(header: Mapping[str, Any], chosen: Mapping[str, Any], title: str) -> str:
     """YAML for RESIDENCY_CONFIG, with the models of the run whose `header` it is; `chosen` has the keys strategy,
@@ -24,6 +26,6 @@ def app_settings(header: Mapping[str, Any], chosen: Mapping[str, Any], title: st
     }
     if plugins := header.get("plugins"):
         settings["plugins"] = plugins
-    start = f"RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST {chosen['route']}"
+    start = f"RESIDENCY_CONFIG=app.yaml uvicorn {APP}; requests go to POST {chosen['route']}"
     head = f"# app.yaml: {title}\n# {start}\n"
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

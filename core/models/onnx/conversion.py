@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ...names import COMMAND
 from .. import checkpoint
 from ..cache import recall
 from ..precision import in_dtype
@@ -73,7 +74,7 @@ def converted(directory: Path, export: Callable[[Path], str] | None = None) -> C
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         raise CannotConvert(
             f"it is not converted yet, and {missing[0]} is not installed here; where it is, run"
-            f" `python runner.py --convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
+            f" `{COMMAND} convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
         )
     for name in unconverted(directory):
         if reason := recall(name):

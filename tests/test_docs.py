@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there."""
+"""What the README and docs/ show is run as it stands there, and every page can be found."""
 
 from __future__ import annotations
 
@@ -7,25 +7,57 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from core import hookspecs
 from core.bench.experiment import load_experiment
+from core.cli.commands import commands
 from core.models.embedded import embedded
+from core.plugins import load_plugins
 from core.report.table import NARROW
 from core.settings import Settings
+from core.simulate.plan_file import PlanFile
+from core.strict_yaml import read
 from tests.support import ROOT, SECONDS, read_json, run_python, running, uvicorn, wait_for
 
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))}
+TEXT = "\n".join(PAGES.values())
+
+
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    """Its fenced blocks of that language."""
+    return [str(code) for code in re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
 
 
 def block(language: str, start: str) -> str:
-    """The fenced block of that language whose text begins with `start`."""
-    [found] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if text.startswith(start)]
-    return str(found)
+    """The fenced block of that language, on whichever page, that begins with `start`; copies of it are allowed."""
+    [found] = {code for code in blocks(language) if code.startswith(start)}
+    return found
+
+
+QUESTIONS = {  # YAML that begins with a question, by page and question
+    f"{path.name}: {first[2:]}": code
+    for path, page in PAGES.items()
+    for code in blocks("yaml", page)
+    if re.fullmatch(r"# .+\?", first := code.partition("\n")[0])
+}
+
+
+def without_code(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """Of its headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ +(.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.fixture
@@ -57,7 +89,7 @@ def test_the_plugin_is_found_when_it_is_installed(plugin: Path, tmp_path: Path) 
     (info / "entry_points.txt").write_text(f"[residency]\n{point.replace(chr(34), '')}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        listed = run_python(str(ROOT / "runner.py"), "--plugins").stdout
+        listed = run_python(str(ROOT / "runner.py"), "plugins").stdout
         assert "recycled (residency-recycled 1.0)\n    Frees a model after a number of uses" in listed
         assert re.search(r"uses +int +default: 100", listed)
         with running({}) as (_, client):
@@ -67,7 +99,7 @@ def test_the_plugin_is_found_when_it_is_installed(plugin: Path, tmp_path: Path) 
 def test_the_experiment_can_be_planned(tmp_path: Path) -> None:
     (tmp_path / "turns.yaml").write_text(block("yaml", "# Does a cache"))
     plan = load_experiment(tmp_path / "turns.yaml")
-    assert [trial.label for trial in plan.trials] == ["persistent", "on-demand", "room for one"]
+    assert [trial.label for trial in plan.trials] == ["persistent", "on-demand", "one model"]
 
 
 def test_the_settings_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +156,84 @@ def test_the_recipe_of_a_roll_out_brings_in_the_new_version(tmp_path: Path) -> N
         assert label() == "sentiment-v2 +"
 
 
-def test_every_hook_experiment_and_key_is_documented() -> None:
+@pytest.mark.parametrize("code", QUESTIONS.values(), ids=QUESTIONS.keys())
+@pytest.mark.usefixtures("plugin")
+def test_every_yaml_that_begins_with_a_question_is_understood(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plan, an experiment or settings, whichever it is."""
+    path = tmp_path / "question.yaml"
+    path.write_text(code)
+    document = read(path)
+    if "profile" in document.value:
+        assert document.validate(PlanFile).profile
+    elif "texts" in document.value:
+        assert load_experiment(path).trials
+    else:
+        monkeypatch.setenv("RESIDENCY_CONFIG", str(path))
+        assert Settings().models
+
+
+@pytest.mark.parametrize("start", ["import math", '"""recycled.py"""', '"""optimist.py"""'])
+def test_every_plugin_registers(start: str, tmp_path: Path) -> None:
+    path = tmp_path / "shown.py"
+    path.write_text(block("python", start))
+    built_in, plugins = load_plugins(), load_plugins([str(path)])
+    new = (plugins.strategies.keys() | plugins.loaders.keys()) - built_in.strategies.keys() - built_in.loaders.keys()
+    assert new == {"optimist" if "optimist" in start else "recycled"}
+
+
+def test_the_readme_is_a_front_page() -> None:
+    assert README.count("\n") <= 150
+    assert len(README.split()) <= 900
+    strategy = block("python", "import math")
+    assert strategy in blocks("python", README)
+    assert len([line for line in strategy.splitlines() if line.strip()]) <= 12
+    rows = [line for line in without_code(README).splitlines() if line.startswith("|")]
+    assert rows
+    assert max(row.strip("|").count("|") + 1 for row in rows) <= 7
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = sorted(path.name for path in DOCS.glob("*.md"))
+    assert len(pages) >= 10
+    assert sorted(_files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])) == pages
+
+
+def _files(nav: Any) -> Iterator[str]:
+    """The paths in a part of MkDocs' navigation."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _files(part)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(PAGES[path])):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name).resolve() if name else path
+        assert page.exists(), target
+        assert path.parent != DOCS or page.is_relative_to(DOCS), f"{target}: MkDocs knows what is in docs/ only"
+        assert not anchor or anchor in anchors(page.read_text()), target
+
+
+def test_every_hook_experiment_setting_and_flag_is_documented() -> None:
     for name in vars(hookspecs):
         if name.startswith(("register_", "after_")):
-            assert f"`{name}`" in README
+            assert f"`{name}`" in TEXT
     for path in (ROOT / "experiments").glob("*.yaml"):
-        assert f"experiments/{path.name})" in README
+        assert f"`experiments/{path.name}`" in PAGES[DOCS / "experiments.md"]
     for name in Settings.model_fields:
-        assert f"RESIDENCY_{name.upper()}" in README
+        assert f"| `RESIDENCY_{name.upper()}` |" in PAGES[DOCS / "serving.md"]
+    reference = PAGES[DOCS / "command-line.md"]
+    for name, command in commands.commands.items():
+        assert re.search(rf"^\| `{name}[` ]", reference, re.MULTILINE), name
+        for option in (option for parameter in command.params for option in parameter.opts):
+            assert not option.startswith("--") or f"| `{option}" in reference, f"{name} {option}"
 
 
 def test_the_table_is_of_the_present_form() -> None:
@@ -139,14 +241,9 @@ def test_the_table_is_of_the_present_form() -> None:
     assert [cell.strip() for cell in header.strip("|").split("|")] == [name.replace("|", " ") for name in NARROW]
 
 
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
-
-
-def test_pre_commit_and_ci_run_what_the_readme_says() -> None:
+def test_pre_commit_and_ci_run_what_the_docs_say() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     entries = {hook["entry"] for hook in hooks}
     assert entries == {"ruff check", "ruff format", "mypy"}
-    assert all(f"`{entry}`" in README for entry in entries)
+    assert all(f"`{entry}`" in PAGES[DOCS / "contributing.md"] for entry in entries)
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

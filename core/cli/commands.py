@@ -1,0 +1,171 @@
+"""The commands: what each takes, and which action it starts. Each returns the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bench.experiment import Overrides, load_experiment
+from ..bench.server import ROOT
+from ..names import APP
+from ..plugins import load_plugins
+from ..report.plugin_list import plugin_list
+from ..results import OlderRun, ReportOptions
+from . import actions
+from .flags import OUTPUT, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+
+FILE = click.Path(path_type=Path)
+# Flags that became commands. They still work.
+FORMER_FLAGS = ("--plan", "--resume", "--report", "--convert", "--check", "--plugins")
+
+
+class Commands(click.Group):
+    """A group in which `FILE` means `run FILE`, and a flag that became a command still works."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._in_present_form(args))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of their definition
+
+    def _in_present_form(self, args: list[str]) -> list[str]:
+        for number, argument in enumerate(args):
+            flag, equals, value = argument.partition("=")
+            if args[0] not in self.commands and flag in FORMER_FLAGS:
+                rest = [*args[:number], *([value] if equals else []), *args[number + 1 :]]
+                return [flag.removeprefix("--"), *rest]
+        if not args or args[0] in self.commands or args[0] in ("--help", "-h", "--version"):
+            return args
+        is_file = args[0].startswith("-") or Path(args[0]).suffix or os.sep in args[0] or Path(args[0]).exists()
+        return ["run", *args] if is_file else args
+
+
+def version() -> str:
+    """The version of the installed distribution, or that there is none."""
+    try:
+        return metadata.version("residency")
+    except metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="FILE alone means 'run FILE'. Exit status: 0 success, 1 a trial failed or a check was not met, "
+    "2 bad input, 130 interrupted.",
+)
+@click.version_option(version(), message="residency %(version)s")
+def commands() -> None:
+    """Measure what it costs to keep a model in memory, and recommend a loading strategy."""
+
+
+@commands.command()
+@click.argument("file", type=FILE)
+@OUTPUT
+@experiment_flags
+@click.option("--dry-run", is_flag=True, help="Check the experiment and list its trials; measure nothing.")
+@report_flags
+def run(file: Path, output: Path, dry_run: bool, **flags: Any) -> int:
+    """Run the experiment in FILE, and report it."""
+    options = _report_options(flags)
+    plan = load_experiment(file, Overrides(rate=options.rate, **flags | {"models": dict(flags["models"])}))
+    actions.check_targets(options, plan.experiment.slo)
+    return actions.describe_run(plan) if dry_run else actions.run(plan, output, options)
+
+
+@commands.command()
+@click.argument("folder", metavar="DIR", type=RunFolder())
+@report_flags
+def resume(folder: Path, **flags: Any) -> int:
+    """Continue the interrupted run in DIR, and report it."""
+    return actions.resume(folder, _report_options(flags))
+
+
+@commands.command()
+@click.argument("folder", metavar="DIR", type=RunFolder())
+@report_flags
+def report(folder: Path, **flags: Any) -> int:
+    """Report the run in DIR again, from its samples.
+
+    Writes its table, summary and page anew.
+    """
+    return actions.report(folder, _report_options(flags))
+
+
+@commands.command()
+@click.argument("older", metavar="OLDER", type=FinishedRun())
+@click.argument("newer", metavar="NEWER", type=RunFolder())
+@TOLERANCE
+def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
+    """Report what changed between two runs.
+
+    Exits with 1 if a trial of NEWER is worse than in OLDER by more than the tolerance.
+    """
+    return actions.compare(older, newer, tolerance)
+
+
+@commands.command()
+@click.argument("file", type=FILE)
+@OUTPUT
+@click.option("--confirm", is_flag=True, help="Also measure the best two settings.")
+def plan(file: Path, output: Path, confirm: bool) -> int:
+    """Simulate what each setting of a plan would cost.
+
+    FILE names a run, the traffic and the prices.
+    """
+    return actions.plan_ahead(file, output, confirm=confirm)
+
+
+@commands.command()
+@click.argument("file", type=FILE, required=False)
+def plugins(file: Path | None) -> int:
+    """List strategies and loaders with their options.
+
+    With FILE, an experiment, its plugins are listed, too.
+    """
+    print(plugin_list(load_experiment(file).plugins if file else load_plugins()))
+    return actions.OK
+
+
+@commands.command()
+@click.argument("plugins", nargs=-1, required=True, metavar="PLUGIN...")
+def check(plugins: tuple[str, ...]) -> int:
+    """Check that a plugin keeps the contract.
+
+    PLUGIN is a module or a .py file, whose code is run.
+    """
+    return actions.check_plugins(plugins)
+
+
+@commands.command()
+@click.argument("references", nargs=-1, required=True, metavar="MODEL...")
+def convert(references: tuple[str, ...]) -> int:
+    """Convert checkpoints for servers without PyTorch.
+
+    MODEL is a reference, such as ./my-model or org/name.
+    """
+    return actions.convert(references)
+
+
+@commands.command(context_settings={"ignore_unknown_options": True})
+@click.option("--config", type=FILE, help="Settings of the server, as RESIDENCY_CONFIG.")
+@click.argument("uvicorn_flags", nargs=-1, type=click.UNPROCESSED, metavar="[UVICORN FLAGS]...")
+def serve(config: Path | None, uvicorn_flags: tuple[str, ...]) -> int:
+    """Serve models over HTTP.
+
+    Takes the flags of uvicorn, such as --port 8001. Without --host it listens on loopback only.
+    """
+    if config is not None:
+        os.environ["RESIDENCY_CONFIG"] = str(config)
+    # In place of this process, which has imported far more than a server needs.
+    os.execv(sys.executable, [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), APP, *uvicorn_flags])  # noqa: S606
+
+
+def _report_options(flags: dict[str, Any]) -> ReportOptions:
+    """The report's part of a command's flags, taken out of them."""
+    return ReportOptions(**{name: flags.pop(name) for name in ReportOptions.__dataclass_fields__})

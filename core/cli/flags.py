@@ -1,0 +1,138 @@
+"""Flags that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..bench.records import behind_link
+from ..choices import fraction
+from ..quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
+from ..results import OlderRun, read_older_run
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Count(click.ParamType):
+    """A whole number from 1 on."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"must be a whole number from 1 on, such as 5, not '{text}'", param, ctx)
+        return int(text)
+
+
+class Rate(click.ParamType):
+    """Requests per second."""
+
+    name = "RATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            rate = float(per_second(value))
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate <= MOST_PER_SECOND:
+            most = f"more than 0 and at most {MOST_PER_SECOND:.0f}/s"
+            self.fail(f"must be {RATE_SUCH_AS}, {most}, not '{str(value)[:40]}'", param, ctx)
+        return rate
+
+
+class Share(click.ParamType):
+    """A percentage, as a fraction from 0 to below 1."""
+
+    name = "SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            share = float(fraction(text if text.endswith("%") else float(text)))
+        except ValueError:
+            share = -1.0
+        if not 0 <= share < 1:
+            self.fail(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{text}'", param, ctx)
+        return share
+
+
+class Model(click.ParamType):
+    """(model id, reference)."""
+
+    name = "ID=REFERENCE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        model_id, equals, reference = str(value).partition("=")
+        if not (model_id and equals and reference):
+            self.fail(f"must be ID=REFERENCE, such as sst2=embedded, not '{value}'", param, ctx)
+        return model_id, reference
+
+
+class Names(click.ParamType):
+    """A list of names, separated by commas."""
+
+    name = "A,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return value if isinstance(value, list) else [name.strip() for name in str(value).split(",")]
+
+
+class RunFolder(click.ParamType):
+    """The folder of a run; a link such as `latest` is followed at once, because it may move on."""
+
+    name = "DIR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return behind_link(Path(value))
+
+
+class FinishedRun(RunFolder):
+    """An older run, read at once, so that an unreadable one is refused before anything is measured."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> OlderRun:  # type: ignore[override]
+        return value if isinstance(value, OlderRun) else read_older_run(super().convert(value, param, ctx))
+
+
+OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True,
+    help="Folder for all results.",
+)  # fmt: skip
+TOLERANCE = click.option(
+    "--tolerance", type=Share(), default="5%", show_default=True, help="Smallest change that is a regression."
+)
+OF_AN_EXPERIMENT = (
+    click.option("--repetitions", type=Count(), help="Requests for each text in each round."),
+    click.option("--repeats", type=Count(), help="Number of rounds."),
+    click.option("--strategies", type=Names(), help="Run only these trials, by label or by strategy."),
+    click.option("--model", "models", multiple=True, type=Model(), help="Replace the checkpoint of a model id."),
+)
+OF_A_REPORT = (
+    click.option("--wide", is_flag=True, help="Print all columns of the table."),
+    click.option("--waterfall", is_flag=True, help="Draw where the time of a load goes."),
+    click.option("--compare", "older", type=FinishedRun(), help="Report what changed since this older run."),
+    TOLERANCE,
+    click.option("--rate", type=Rate(), help="Recommend for this request rate, such as 200/h."),
+    click.option("--exit-on-slo", is_flag=True, help="Exit with 1 unless every target of 'slo' is met."),
+)
+
+
+def experiment_flags(command: Command) -> Command:
+    """Add the flags that override an experiment's file."""
+    return _with(command, OF_AN_EXPERIMENT)
+
+
+def report_flags(command: Command) -> Command:
+    """Add the flags that say what to report of a run."""
+    return _with(command, OF_A_REPORT)
+
+
+def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
