@@ -1,4 +1,4 @@
-"""The picture in the README, held against the code: imports run one way, functions stay short."""
+"""The picture in docs/architecture.md, held against the code: imports run one way, functions stay short."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ from tests.support import ROOT, SECONDS, read_json, run_python, running, uvicorn
 
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
-PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))}
+MKDOCS = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))}
 TEXT = "\n".join(PAGES.values())
 
 
@@ -43,7 +44,7 @@ def block(language: str, start: str) -> str:
 
 
 QUESTIONS = {  # YAML that begins with a question, by page and question
-    f"{path.name}: {first[2:]}": code
+    f"{path.relative_to(ROOT)}: {first[2:]}": code
     for path, page in PAGES.items()
     for code in blocks("yaml", page)
     if re.fullmatch(r"# .+\?", first := code.partition("\n")[0])
@@ -195,9 +196,15 @@ def test_the_readme_is_a_front_page() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    pages = sorted(path.name for path in DOCS.glob("*.md"))
+    pages = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
     assert len(pages) >= 10
-    assert sorted(_files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])) == pages
+    assert sorted(_files(MKDOCS["nav"])) == pages
+
+
+def test_the_site_holds_what_is_in_docs_only() -> None:
+    assert MKDOCS["docs_dir"] == "docs"
+    assert MKDOCS["plugins"] == ["search"]  # another one may add pages
+    assert not [path for path in DOCS.rglob("*") if not path.resolve().is_relative_to(DOCS)]
 
 
 def _files(nav: Any) -> Iterator[str]:
@@ -209,7 +216,7 @@ def _files(nav: Any) -> Iterator[str]:
             yield from _files(part)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(PAGES[path])):
         if target.startswith("https://"):
@@ -217,7 +224,8 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         name, _, anchor = target.partition("#")
         page = (path.parent / name).resolve() if name else path
         assert page.exists(), target
-        assert path.parent != DOCS or page.is_relative_to(DOCS), f"{target}: MkDocs knows what is in docs/ only"
+        is_published = path.is_relative_to(DOCS)
+        assert not is_published or page.is_relative_to(DOCS), f"{target}: MkDocs knows what is in docs/ only"
         assert not anchor or anchor in anchors(page.read_text()), target
 
 
@@ -242,8 +250,21 @@ def test_the_table_is_of_the_present_form() -> None:
 
 
 def test_pre_commit_and_ci_run_what_the_docs_say() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    entries = {hook["entry"] for hook in hooks}
-    assert entries == {"ruff check", "ruff format", "mypy"}
-    assert all(f"`{entry}`" in PAGES[DOCS / "contributing.md"] for entry in entries)
+    ruff, local = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", ruff["rev"])
+    assert [hook["id"] for hook in ruff["hooks"]] == ["ruff-check", "ruff-format"]
+    assert [(hook["entry"], hook["stages"]) for hook in local["hooks"]] == [("mypy", ["manual"])]
+    for command in ("ruff check", "ruff format", "mypy", "mkdocs build --strict"):
+        assert f"`{command}`" in PAGES[DOCS / "contributing.md"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_workflow_runs_what_the_readme_and_contributing_say() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    [tests] = [code for code in blocks("bash", README) if "&& pytest" in code]
+    assert runs["tests"][-1] == tests.strip()
+    assert runs["lint"][1:] == ["ruff check .", "ruff format --check .", "mypy"]
+    assert runs["docs"][1:] == ["mkdocs build --strict"]
+    actions = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in actions)

@@ -445,8 +445,9 @@ def test_a_run_without_loads_is_a_sentence(tmp_path: Path) -> None:
         load_plan(plan_file(tmp_path))
 
 
-def test_the_readmes_plan_is_understood(tmp_path: Path) -> None:
-    block = (ROOT / "README.md").read_text().partition("# Which setting suits")[2].partition("```")[0]
+def test_the_plan_of_the_docs_is_understood(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "planning.md").read_text()
+    block = page.partition("# Which setting suits")[2].partition("```")[0]
     values = yaml.safe_load(block.partition("\n")[2])
     (tmp_path / "requests.csv").write_text("time\n1\n2\n")
     run_folder(tmp_path / "run")

@@ -25,7 +25,7 @@ MEMORY = ("idle_pss", "idle_private", "peak_rss", "start_peak_rss")
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """`summary.json`: see the README for its keys. Rounds that did not finish are counted, not averaged."""
+    """`summary.json`: see docs/results.md for its keys. Rounds that did not finish are counted, not averaged."""
     run = arrange(records)
     header = run.header
     computed_in = {trial["label"]: _computed_in(trial) for trial in header["trials"]}
