@@ -14,7 +14,7 @@ import pytest
 
 from core import memory
 from core.choices import Cost
-from core.decide.break_even import rate_interval
+from core.decide.break_even import crossing
 from core.decide.choice import cheapest_by_rate
 from core.decide.economics import RoundCost, TrialCost
 from core.decide.intervals import sign
@@ -200,12 +200,12 @@ def test_a_size_is_paid_for_whatever_is_used_of_it() -> None:
 def test_the_interval_holds_the_rates_that_the_rounds_do_not_refute() -> None:
     rng = np.random.default_rng(1)
     more, less = rng.normal(100, 5, 10), rng.normal(0.05, 0.005, 10)
-    low, high = rate_interval(more.tolist(), less.tolist())
+    _, low, high = crossing(more.tolist(), less.tolist())
     assert [sign((more - rate * less).tolist()) for rate in (0.99 * low, 1.01 * low, 0.99 * high, 1.01 * high)] == [
         1, 0, 0, -1
     ]  # fmt: skip
-    assert rate_interval([100.0] * 5, [0.05, -0.05, 0.04, -0.03, 0.01]) == (0, math.inf)
-    assert rate_interval([-100.0] * 5, [0.05] * 5) == (0, 0)
+    assert crossing([100.0] * 5, [0.05, -0.05, 0.04, -0.03, 0.01])[1:] == (0, math.inf)
+    assert crossing([-100.0] * 5, [0.05] * 5) == (0, 0, 0)
 
 
 def test_the_interval_of_the_rate_covers() -> None:
@@ -215,8 +215,8 @@ def test_the_interval_of_the_rate_covers() -> None:
     drift = rng.normal(1, 0.1, (runs, rounds))
     above = 100 * rng.normal(1, 0.03, (runs, rounds))
     below = 0.05 * drift * rng.normal(1, 0.1, (runs, rounds))
-    found = [rate_interval(x, y) for x, y in zip(above.tolist(), below.tolist(), strict=True)]
-    covered = np.mean([low <= 2000 <= high for low, high in found])
+    found = [crossing(x, y) for x, y in zip(above.tolist(), below.tolist(), strict=True)]
+    covered = np.mean([low <= 2000 <= high for _, low, high in found])
     assert 0.93 <= covered <= 0.97
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..quantities import duration, limit
-from .amounts import listed, number
+from .amounts import listed, number, rate
 from .choice import left_out
 from .economics import Costs, TrialCost
 from .intervals import VERDICT_ROUNDS
@@ -15,7 +15,7 @@ from .prices import HOUR
 from .verdicts import milliseconds
 from .worth import MATTERS, TRIFLE
 
-PERCENTILES = ("p99", "p95", "p50")
+PERCENTILES = ("p99", "p50")  # of which the rounds give verdicts
 
 
 @dataclass
@@ -71,12 +71,12 @@ class Evidence:
         """What is not worth deciding, a month."""
         return float(self.summary["cost"].get("trifle", TRIFLE))
 
-    def is_quicker(self, one: str, other: str) -> bool:
-        """Whether the rounds separate their p50, or their means where nothing is told of that."""
+    def is_quicker(self, one: str, other: str, names: Sequence[str] = ("p50", "mean")) -> bool:
+        """Whether the rounds tell that `one` has the lower latency, by the first of these statistics with a verdict."""
         wanted = {(one, other): "lower", (other, one): "higher"}
         for pair in self.summary["comparisons"]:
             if verdict := wanted.get((pair["trial"], pair["against"])):
-                told = [pair["statistics"][name].get("verdict") for name in ("p50", "mean")]
+                told = [pair["statistics"][name].get("verdict") for name in names]
                 return next((each for each in told if each is not None), None) == verdict
         return False
 
@@ -93,11 +93,23 @@ class Evidence:
         return sentences + [f"{label} cannot be priced: {why}." for label, why in self.costs.unpriced.items()]
 
     @property
-    def clients(self) -> str:
-        """Of a run in which answers make the rate: who asks."""
-        closed = (self.summary["workload"] or {}).get("closed") or {}
-        clients = closed.get("clients", 1)
-        return f"{clients} clients that ask without pause" if clients > 1 else "one client that asks without pause"
+    def clients(self) -> int:
+        """Clients of a closed loop; 0 of a workload that has a rate of its own."""
+        workload = self.summary["workload"]
+        closed = {} if workload is None else workload.get("closed")
+        return 0 if closed is None else int(closed.get("clients", 1))
+
+    def most(self, trial: TrialCost) -> str:
+        """How many requests a trial can answer, as far as that is known."""
+        if trial.size is not None and trial.is_limited_by_size:
+            return f"the {number(trial.size.cpu)} cores of its size have time for {rate(trial.capacity or 0.0)}"
+        return f"it answered at most {rate(trial.capacity or 0.0)}, to {self.who_asks}"
+
+    @property
+    def who_asks(self) -> str:
+        """Of a run in which answers make the rate."""
+        many = f"{self.clients} clients that send requests back to back"
+        return many if self.clients > 1 else "one client that sends requests back to back"
 
 
 def rounds_lacking(rounds: int, due: int) -> str | None:
@@ -117,30 +129,31 @@ def latency_flip(evidence: Evidence, label: str, ranked: Sequence[str]) -> list[
     the cheapest first.
     """
     latency = {name: evidence.trial(name)["latency_ms"] for name in {label, *ranked}}
-    known = [q for q in PERCENTILES if all(latency[name][q] is not None for name in latency)]
-    if not known:
-        return []
-    q = known[0]
-    ours = latency[label][q]
-    quicker = next((n for n in ranked if n != label and latency[n][q] < ours and evidence.is_quicker(n, label)), None)
-    if quicker is None:
-        return []
-    sentence = (
-        f"Where {q} must be below {milliseconds(ours)}, {label} will not do, whatever it costs: take {quicker}, which"
-        f" does down to {milliseconds(latency[quicker][q])}."
-    )
-    return [{"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": quicker, "sentence": sentence}]
+    for q in PERCENTILES:
+        ours = latency[label][q]
+        quicker = next((name for name in ranked if name != label and evidence.is_quicker(name, label, (q,))), None)
+        if ours is None or quicker is None:
+            continue
+        whose = f", of {evidence.who_asks}," if evidence.clients else ""
+        sentence = (
+            f"If {q}{whose} must be below {milliseconds(ours)}, {label} is too slow, whatever it costs; use {quicker}"
+            f" ({q} {milliseconds(latency[quicker][q])})."
+        )
+        return [{"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": quicker, "sentence": sentence}]
+    return []
 
 
 def longer(evidence: Evidence, slow: str, quick: str) -> str:
-    """`; it costs your callers 38 ms each`, where that is so; without a workload, one who finds nobody there."""
+    """`; it costs your callers 38 ms each`, if the rounds tell that it is slower; of a closed loop, for whom."""
     means = [evidence.trial(label)["latency_ms"]["mean"] for label in (slow, quick)]
-    if None in means or means[0] <= means[1]:
+    if None in means or means[0] <= means[1] or not evidence.is_quicker(quick, slow):
         return ""
     more = milliseconds(means[0] - means[1])
-    if evidence.summary["workload"]:
-        return f"; it costs your callers {more} each on average"
-    return f"; a caller who finds nobody before it waits {more} longer on average"
+    if evidence.clients == 1:
+        return f"; a request that does not have to queue takes {more} longer on average"
+    if evidence.clients:
+        return f"; with {evidence.who_asks}, each waits {more} longer on average"
+    return f"; it costs your callers {more} each on average"
 
 
 def fastest(evidence: Evidence, labels: Sequence[str], preferred: str | None = None) -> str:
@@ -165,11 +178,13 @@ def why_the_fastest(evidence: Evidence, label: str, others: Sequence[str], most:
     against = f", against {listed(figures)}" if figures else ""
     alike = [f"{each} ({milliseconds(means[each])})" for each in others if each not in slower]
     doubt = f"; the rounds do not tell it from {listed(alike)}" if alike else ""
-    margin = f"{MATTERS:.0%} of the cost"
-    if most is not None:
-        margin = f"{number(max(0.0, most))} a month, and less than {number(evidence.trifle)} is not worth deciding"
+    margin = f"more than {MATTERS:.0%} of the cost"
+    if most is not None and most > 0:
+        margin = f"more than {number(most)} a month, and less than {number(evidence.trifle)} is not worth deciding"
+    elif most is not None:
+        margin = "anything"
     ours = f"{label} takes {milliseconds(means[label])} on average"
-    return f"no other saves more than {margin}, so the fastest is recommended: {ours}{against}{doubt}."
+    return f"no other saves {margin}, so the fastest is recommended: {ours}{against}{doubt}."
 
 
 def simplest(evidence: Evidence, label: str) -> str | None:
@@ -188,20 +203,27 @@ def simplest(evidence: Evidence, label: str) -> str | None:
 
 
 def doubts(evidence: Evidence, labels: Iterable[str]) -> list[str]:
-    """A sentence for each target of which nobody can tell whether these meet it."""
-    return [
-        f"Whether {label} meets {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)} is not settled."
-        for label in dict.fromkeys(labels)
-        for target in evidence.trial(label)["slo"]
-        if target["verdict"] != "met"
-    ]
+    """A sentence for each target, of how far it is known that these meet it."""
+    told = []
+    for label in dict.fromkeys(labels):
+        for target in evidence.trial(label)["slo"]:
+            name, rounds = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}", target["rounds"]
+            if target["verdict"] == "met":
+                least = f"at least {target['processes_least']:.0%} of all such processes do"
+                told.append(f"All {rounds} server processes of {label} met {name}, so that {least}.")
+            else:
+                told.append(f"Whether {label} meets {name} is not settled.")
+    return told
 
 
 def back_to_back(evidence: Evidence) -> list[str]:
-    """Of a run in which answers make the rate: of which requests the processor time is, where it has a price."""
-    if not evidence.costs.prices.cpu_hour:
-        return []
-    return ["Processor time is that of requests without a pause between them; with pauses, each usually takes more."]
+    """Of a run in which answers make the rate: whose CPU time and waiting it is, where they have a price."""
+    prices, told = evidence.costs.prices, []
+    if prices.cpu_hour:
+        told.append("CPU time was measured with back-to-back requests; with pauses, a request usually takes more.")
+    if prices.latency_hour and evidence.clients > 1:
+        told.append(f"The waiting that is paid for is that of {evidence.who_asks}; fewer callers wait less.")
+    return told
 
 
 def gaps(evidence: Evidence) -> list[str]:

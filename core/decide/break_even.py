@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from .economics import Costs, TrialCost
 from .intervals import VERDICT_ROUNDS, further_rounds, interval, sign, typical
@@ -17,8 +17,8 @@ MATTERS = 0.05  # costs of a request whose difference is certainly a smaller sha
 def break_even(costs: Costs | None) -> list[dict[str, Any]]:
     """Every pair of trials: each later one of the file against each earlier one, as summary.json has it.
 
-    With the cost rates a_i + b_i λ, `rate_per_hour` is λ = (a_i − a_j) / (b_j − b_i), of the medians over the rounds
-    that both finished; `ci95` is that of `rate_interval`. It is None where neither has the higher a and the lower b,
+    With the cost rates a_i + b_i λ, `rate_per_hour` is the λ = (a_i − a_j) / (b_j − b_i) of a typical round, of those
+    that both finished; `ci95` is that of `crossing`. It is None where neither has the higher a and the lower b,
     and where it cannot be told (`reason`). `capped_per_hour` is a capacity of the one that is cheaper below, if that
     is lower. `cheaper_below` and `cheaper_above` are None where the rounds cannot tell, and where both cost the same;
     `settled` is False where 5 rounds and more do not tell.
@@ -26,22 +26,33 @@ def break_even(costs: Costs | None) -> list[dict[str, Any]]:
     return [_pair(trial, against) for against, trial in combinations(costs.trials, 2)] if costs else []
 
 
-def rate_interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the rate at which the median of more − λ · less is 0; its upper end may be infinite.
+class Crossing(NamedTuple):
+    """Where two lines meet: in a typical round, and the 95 % interval of that. Both bounds and `at` may be infinite."""
+
+    at: float
+    low: float
+    high: float
+
+
+def crossing(more: Sequence[float], less: Sequence[float]) -> Crossing:
+    """The λ at which the median of more − λ · less is 0, where both are positive in most rounds.
 
     All λ that the sign of more − λ · less in each round does not refute (Fieller's inversion of a test, Journal of the
     Royal Statistical Society B 16, 1954, with `interval` in place of Student's): the interval of the median of the
-    rounds' own rates. A round in which a request costs no less has its rate at infinity, one in which nothing more is
-    held at 0.
+    rounds' own rates, whose median it is. A round in which a request costs no less has its rate at infinity, one in
+    which nothing more is held at 0. Below two rounds there is no interval.
     """
     own = [m / s if m > 0 and s > 0 else 0.0 if m <= 0 else math.inf for m, s in zip(more, less, strict=True)]
+    at = typical(own)
+    if len(own) < 2:
+        return Crossing(at, 0.0, math.inf)
     if math.inf in own:  # the order is all that counts, so that a finite number beyond the others stands for it
         beyond = 2 * max((rate for rate in own if rate < math.inf), default=1.0) + 1
         low, high, _ = interval([min(rate, beyond) for rate in own])
         finite = max(rate for rate in own if rate < math.inf) if any(rate < math.inf for rate in own) else 0.0
-        return max(0.0, min(low, finite)), math.inf if high > finite else high
+        return Crossing(at, max(0.0, min(low, finite)), math.inf if high > finite else high)
     low, high, _ = interval(own)
-    return max(0.0, low), high
+    return Crossing(at, max(0.0, low), high)
 
 
 def _pair(trial: TrialCost, against: TrialCost) -> dict[str, Any]:
@@ -91,11 +102,11 @@ def _verdict(
         memory = "holds the same memory, to a MiB, as" if holds == 0 else "holds less than"
         sentence = f"{quick.label} {memory} {slow.label}, and costs less for each request."
         return {"cheaper_below": quick.label, "cheaper_above": quick.label, "reason": sentence}
-    rate = typical(more) / typical(less)
-    bounds = rate_interval(more, less) if holds > 0 else rate_interval([-m for m in more], [-s for s in less])
+    met = crossing(more, less) if holds > 0 else crossing([-m for m in more], [-s for s in less])
+    rate = met.at if math.isfinite(met.at) else typical(more) / typical(less)
     result: dict[str, Any] = {"rate_per_hour": rate, "ci95": None}
-    if len(more) >= VERDICT_ROUNDS and bounds[1] < math.inf:
-        result["ci95"] = list(bounds)
+    if len(more) >= VERDICT_ROUNDS and met.high < math.inf:
+        result["ci95"] = [met.low, met.high]
     result |= {"cheaper_below": slow.label, "cheaper_above": quick.label}
     if slow.capacity is not None and slow.capacity < rate:
         most = f"No more than {slow.capacity:,.0f} requests an hour were answered under {slow.label}, which is less."

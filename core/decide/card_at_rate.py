@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .advice import (
     Advice,
     Evidence,
@@ -80,9 +78,11 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.summary["rounds_due"])
     advice.recommended, advice.runner_up = best.label, others[0].label if others else None
     if not others:
-        advice.answer = [f"No other trial comes into question, so {best.label} was compared with none."]
+        advice.answer = [f"{best.label} is the only eligible trial, so there is nothing to compare it with."]
     elif lacking:
-        advice.answer = [f"{_cheapest(traffic, best, others[0])}{longer(evidence, best.label, others[0].label)}."]
+        ours, theirs = traffic.costs([best, others[0]])
+        costs = f"a million requests cost {ours} under {best.label} and {theirs} under {others[0].label}"
+        advice.answer = [f"{traffic}, {costs}, by these figures; that is no verdict."]
     else:
         _compare(evidence, traffic, best, others, advice)
     advice.settles = lacking or advice.settles
@@ -100,10 +100,7 @@ def _able(evidence: Evidence, per_hour: float, advice: Advice) -> list[TrialCost
     """Those whose cost at that rate is known, and who have answered so many."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     slow = [trial for trial in lines if trial.capacity is not None and trial.capacity < per_hour]
-    advice.notes += [
-        f"{trial.label} is left out: it answered {rate(trial.capacity or 0.0)} and no more to {evidence.clients}."
-        for trial in slow
-    ]
+    advice.notes += [f"{trial.label} is left out: {evidence.most(trial)}." for trial in slow]
     advice.notes += [*gaps(evidence), *back_to_back(evidence)]
     return [trial for trial in lines if trial not in slow]
 
@@ -119,6 +116,9 @@ def _compare(
     found = {other.label: saving(best, other, traffic.hourly) for other in others}
     unknown = [other for other in others if not found[other.label].is_settled(evidence.trifle)]
     ties = [other for other in others if found[other.label].is_tie(evidence.trifle)]
+    dearer = [other for other in others if other not in ties]
+    # One that costs more than what is no tie is no choice, though it costs about as much as the cheapest.
+    ties = [tie for tie in ties if all(saving(tie, each, traffic.hourly).typical >= 0 for each in dearer)]
     if unknown:
         advice.answer = [_unknown(traffic, best, unknown, found)]
         advice.settles = rounds_to_settle(differences(best, unknown[0], traffic.hourly))
@@ -132,11 +132,11 @@ def _compare(
         advice.answer = [f"{traffic}, {why_the_fastest(evidence, chosen, same, most)}"]
         advice.runner_up = same[0]
     else:
-        low, high = (number(traffic.million(bound)) for bound in found[others[0].label][1:3])
+        second = dearer[0]
+        low, high = (number(traffic.million(bound)) for bound in found[second.label][1:3])
         within = f"(95 % interval of the difference {low} to {high})"
-        costs_callers = longer(evidence, best.label, others[0].label)
-        advice.answer = [f"{_cheapest(traffic, best, others[0])} {within}{costs_callers}."]
-    dearer = [other for other in others if other not in ties]
+        costs_callers = longer(evidence, best.label, second.label)
+        advice.answer = [f"{_cheapest(traffic, best, second)} {within}{costs_callers}."]
     advice.answer += _saves(evidence, traffic, str(advice.recommended), dearer)
 
 
@@ -199,9 +199,7 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
             if edge != best.capacity and not is_told(pair):
                 continue
             if edge == best.capacity:
-                sentence = (
-                    f"Above {rate(edge)}, which is all that {best.label} answered to {evidence.clients}, take {to}."
-                )
+                sentence = f"Above {rate(edge)}, use {to} instead of {best.label}: {evidence.most(best)}."
             yield {"what": "rate", "at": edge, "unit": "requests/hour", "to": to, "sentence": sentence}
 
 
@@ -216,5 +214,6 @@ def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialC
 
 def _bill(traffic: Traffic, trial: TrialCost, price: float) -> Bill:
     """For each answer."""
-    gib_hours = float(np.median([traffic.gib_hours(each) for each in trial.rounds.values()]))
-    return Bill(trial.label, gib_hours, traffic.million(traffic.month(trial)) / MILLION - gib_hours * price)
+    gib_hours = {n: traffic.gib_hours(each) for n, each in trial.rounds.items()}
+    rest = {n: traffic.hourly(each) / traffic.per_hour - gib_hours[n] * price for n, each in trial.rounds.items()}
+    return Bill(trial.label, gib_hours, rest)

@@ -22,6 +22,7 @@ from .advice import (
     why_the_fastest,
 )
 from .amounts import between, listed, number, rate
+from .break_even import break_even
 from .choice import Segment, cheapest_by_rate, contenders, is_told
 from .economics import TrialCost
 from .prices import HOUR, Prices
@@ -50,9 +51,13 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         advice.answer = ["There is nothing to recommend."]
         return advice
     labels = [segment.label for segment in segments]
-    advice.flips = [_flip(evidence, below, above) for below, above in pairwise(segments)]
-    advice.answer = [flip["sentence"] for flip in advice.flips] or [_everywhere(evidence, segments[0], lines)]
     advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
+    told = [(below, above) for below, above in pairwise(segments) if _is_known(evidence, below, above)]
+    advice.flips = [_flip(evidence, below, above, is_figure=bool(advice.settles)) for below, above in told]
+    if len(segments) == 1:
+        advice.answer = [_everywhere(evidence, segments[0], lines, is_figure=bool(advice.settles))]
+    else:
+        advice.answer = [flip["sentence"] for flip in advice.flips]
     sides = [] if advice.settles else _sides(evidence, segments, lines, advice)
     if sides:
         _recommend(evidence, sides, advice)
@@ -65,8 +70,9 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         advice.flips += targets
         advice.notes[:0] = [flip["sentence"] for flip in targets]
     if sides and sides[-1].end == evidence.cost(labels[-1]).capacity:
-        advice.notes.append(f"The upper end is what was answered to {evidence.clients}; nothing was measured above it.")
-    if len(segments) > 1 and evidence.costs.prices.billing != "size":
+        best = evidence.cost(labels[-1])
+        advice.notes.append(f"Nothing is known of {best.label} above the upper end: {evidence.most(best)}.")
+    if told and len(told) == len(segments) - 1 and evidence.costs.prices.billing != "size":
         advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
 
@@ -87,12 +93,19 @@ def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> Non
     advice.answer += [*why, *_worth(evidence, sides), *doubts(evidence, [side.label for side in sides])]
 
 
-def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost]) -> str:
-    """Of the one that no other is known to beat at any rate."""
+def _is_known(evidence: Evidence, below: Segment, above: Segment) -> bool:
+    """Whether something is known of that flip: where the one becomes cheaper, or how much the other one answered."""
+    return evidence.cost(below.label).capacity == below.end or is_told(evidence.pair(below.label, above.label))
+
+
+def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], *, is_figure: bool) -> str:
+    """Of the one that no other is known to beat at any rate; `is_figure`: there are too few rounds to know it."""
     best = evidence.cost(segment.label)
     others = [each for each in lines if each is not best]
     if not others:
-        return f"No other trial comes into question, so {best.label} was compared with none."
+        return f"{best.label} is the only eligible trial, so there is nothing to compare it with."
+    if is_figure:
+        return f"By these figures {best.label} costs the least at every rate; that is no verdict."
     if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
         return f"No other is known to cost less than {best.label} at any rate."
     second = min(others, key=lambda each: each.typical("per_request"))
@@ -122,10 +135,10 @@ def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
     """The part of the segment in which no other is left that may be cheaper; says of the rest that it is not known."""
     best, (start, end) = evidence.cost(segment.label), segment[1:]
     for other in lines:
-        if other is best or _flips(evidence, best, other):
+        if other is best:
             continue
         low, high = settled_between(best, other, *segment[1:], evidence.trifle)
-        if (low, high) != segment[1:]:
+        if (low, high) != segment[1:] and not _flips(evidence, best, other):  # next to a flip it never is
             where = f"Below {rate(low)}" if high == segment.end else f"Above {rate(high)}"
             question = f"is not settled whether {best.label} costs less than {other.label}"
             more = rounds_to_settle(differences(best, other, at(segment.end if high < segment.end else segment.start)))
@@ -149,10 +162,17 @@ def _to_take(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
     able = [each for each in lines if each is best or each.capacity is None or each.capacity >= segment.end]
     found = {each.label: [saving(best, each, at(edge)) for edge in segment[1:]] for each in able}
     ties = [label for label, edges in found.items() if all(edge.is_tie(evidence.trifle) for edge in edges)]
+    dearer = [each for each in able if each.label not in ties]
+    ties = [each for each in ties if each == best.label or not _costs_more(evidence.cost(each), dearer, segment)]
     label = fastest(evidence, ties, above)
     savings = [edge for each in ties for edge in found[each]]
     most = max(each.high if each.is_trifle(evidence.trifle) else math.inf for each in savings)
     return Side(label, segment.start, segment.end, tuple(each for each in ties if each != label), most)
+
+
+def _costs_more(trial: TrialCost, others: Sequence[TrialCost], rates: Segment) -> bool:
+    """Whether it costs more than one of the others somewhere, though it costs about as much as the cheapest one."""
+    return any(saving(trial, other, at(edge)).typical < 0 for other in others for edge in rates[1:])
 
 
 def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
@@ -181,36 +201,43 @@ def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
+def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool) -> dict[str, Any]:
     """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
     low, high = evidence.cost(below.label), evidence.cost(above.label)
     costs = longer(evidence, below.label, above.label)
-    if low.capacity == below.end:
+    if is_figure:
         sentence = (
-            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. No more was answered to {evidence.clients}:"
-            f" above that it may not keep up; take {high.label}."
+            f"By these figures {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label} costs"
+            " less below; that is no verdict."
+        )
+    elif low.capacity == below.end:
+        sentence = (
+            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. Above that it may not keep up, so use"
+            f" {high.label}: {evidence.most(low)}."
         )
     else:
         interval = between(evidence.pair(low.label, high.label)["ci95"])
         rates = f"From {number(below.start)} to" if below.start else "Below"
         less = number(saving(low, high, at(below.start)).typical)
-        more = number(saving(high, low, at(above.end)).typical)
+        end = above.end if low.capacity is None else min(above.end, low.capacity)  # what was measured of both
+        more = number(saving(high, low, at(end)).typical)
         sentence = (
             f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
-            f" {high.label} is, and saves more the more is asked: {more} a month at {rate(above.end)}."
+            f" {high.label} is cheaper, and the saving grows with the rate: {more} a month at {rate(end)}."
         )
     return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
 
 
 def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
     """How the rates move with the price of memory."""
-    dearer = cheapest_by_rate([_with_dearer_memory(trial, evidence.costs.prices) for trial in trials])
+    doubled = [_with_dearer_memory(trial, evidence.costs.prices) for trial in trials]
+    dearer = cheapest_by_rate(doubled, break_even(replace(evidence.costs, trials=doubled)))
     if [each.label for each in dearer] != [each.label for each in segments]:
         last = dearer[-1]
         where = f"from {rate(last.start)} on" if last.start else "at every rate"
         return f"At twice the price of memory {last.label} is the cheapest {where}."
     rates = listed([rate(each.end) for each in dearer[:-1]])
-    return f"At twice the price of memory it flips at {rates}."
+    return f"At twice the price of memory the break-even rate is {rates}."
 
 
 def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:

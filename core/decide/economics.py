@@ -55,7 +55,9 @@ class TrialCost:
     label: str
     rounds: Mapping[int, RoundCost]
     capacity: float | None
-    """Requests per hour that clients were answered who wait for their answers; None under another workload."""
+    """The most requests per hour that it can answer, as far as that is known: those of clients that wait for their
+    answers, or those that the cores of its size have time for.
+    """
     is_line: bool
     """Whether a + b · rate holds at other rates than the one that was measured."""
     least_keep: float | None = None
@@ -64,6 +66,13 @@ class TrialCost:
     """How its loads are priced; None where no request waited for one."""
     size: Size | None = None
     """The one that it is billed for."""
+    size_capacity: float | None = None
+    """Requests per hour for which the cores of that size have time; `capacity` is no more than that."""
+
+    @property
+    def is_limited_by_size(self) -> bool:
+        """Whether those cores, and not what was measured, limit the requests that it can answer."""
+        return self.size_capacity is not None and self.size_capacity == self.capacity
 
     def values(self, name: str) -> list[float]:
         """That field of each round."""
@@ -94,15 +103,25 @@ def price(run: Run, prices: Prices) -> Costs:
         least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
         flat = prices.billing == "size" and not prices.latency_hour  # whatever is loaded, and however often
         is_line = least_keep is None or flat or _is_line(least_keep, rounds)
-        size = prices.size_for(most_rss(rounds) or 0.0)
-        if why := _unpriced(rounds, prices, is_line) or _does_not_fit(rounds, prices, size):
+        closed, size = is_closed(run.header.get("workload")), None
+        if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why
             continue
         load = load_price(run, spec, prices.loads_from)
+        if prices.sizes:
+            cores = 0.0 if closed else typical([_core_seconds(each, load) / each.ended["steady_s"] for each in rounds])
+            size = prices.size_for(most_rss(rounds) or 0.0, cores)
+            if size is None:
+                unpriced[label] = _does_not_fit(rounds, prices.sizes[-1], cores)
+                continue
         priced = {each.number: _round_cost(each, prices, is_line, load, size) for each in rounds}
-        closed = is_closed(run.header.get("workload"))
-        capacity = typical([cost.rate for cost in priced.values()]) if closed else None
-        trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size))
+        limits = [typical([cost.rate for cost in priced.values()])] if closed else []
+        of_size = None
+        if size is not None:
+            of_size = size.cpu / typical([_core_seconds(each, load) / len(each.answered) for each in rounds]) * HOUR
+            limits.append(of_size)
+        capacity = min(limits, default=None)
+        trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size, of_size))
     return Costs(prices, trials, unpriced)
 
 
@@ -173,24 +192,27 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     return ""
 
 
-def _does_not_fit(rounds: Sequence[Round], prices: Prices, size: Size | None) -> str:
-    if prices.billing != "size" or size is not None:
-        return ""
-    largest = prices.sizes[-1].memory_mib
-    return (
-        f"it held up to {most_rss(rounds):.0f} MiB, start-up included, and the largest of 'sizes' has {largest:.0f} MiB"
-    )
+def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> str:
+    held, has = most_rss(rounds) or 0.0, largest.memory_mib
+    if held <= has:
+        return f"it took {cores:.2g} cores on average, and the largest of 'sizes' has {largest.cpu:.2g}"
+    return f"it held up to {held:.0f} MiB, start-up included, and the largest of 'sizes' has {has:.0f} MiB"
+
+
+def _core_seconds(each: Round, load: LoadPrice | None) -> float:
+    """CPU time of its requests, with loads as they are priced."""
+    loads = min(cold_requests(each), each.ended["loads"])  # requests that came at the same time may have shared one
+    further = load.in_round(each.number) if load else Further()
+    return float(each.ended["processor_s"] + loads * further.processor_s)
 
 
 def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
     seconds, answered = each.ended["steady_s"], len(each.answered)
     charged, above = _memory(each, prices, is_line, size)
     further = load.in_round(each.number) if load else Further()
-    cold = cold_requests(each)
-    loads = min(cold, each.ended["loads"])  # requests that came at the same time may have shared one
-    waited = (sum(sample["ms"] for sample in each.answered) + cold * further.ms) / 1e3
-    processor = each.ended["processor_s"] + loads * further.processor_s
-    spent = prices.processor(processor) + prices.waiting(waited) + prices.holding(above) * seconds
+    waited = (sum(sample["ms"] for sample in each.answered) + cold_requests(each) * further.ms) / 1e3
+    processor = prices.processor(_core_seconds(each, load))
+    spent = processor + prices.waiting(waited) + prices.holding(above) * seconds
     return RoundCost(
         charged_mib=charged,
         average_mib=charged + above,

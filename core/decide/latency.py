@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import interval
+from .intervals import interval, typical
 from .rounds import Record, Round
 from .statistics import median, percentile, samples_for
 
@@ -37,18 +37,25 @@ def latencies(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def distribution(rounds: Sequence[Sequence[Record]]) -> dict[str, Any]:
-    """Mean over rounds, with the interval of a typical round, and percentiles over all requests; null ones say why."""
+    """Mean and percentiles of a typical process, the median over rounds; the mean has its interval. A percentile for
+    which some process has too few requests is that of all requests together. Null ones say why.
+    """
     pooled = [sample["ms"] for each in rounds for sample in each]
     means = [float(np.mean([sample["ms"] for sample in each])) for each in rounds if each]
     bounds = interval(means)[:2] if len(means) > 1 else None
-    result: dict[str, Any] = {"mean": float(np.mean(means)) if means else None}
+    result: dict[str, Any] = {"mean": typical(means) if means else None}
     result["mean_ci95"] = list(bounds) if bounds else None
     why = {} if bounds else {"mean_ci95": f"needs 2 rounds, has {len(means)}"}
     for name, q in PERCENTILES.items():
-        result[name] = percentile(pooled, q)
+        result[name] = _percentile(rounds, pooled, q)
         if result[name] is None:
             why[name] = f"needs {samples_for(q)} requests, has {len(pooled)}"
     return result | {"null_because": why}
+
+
+def _percentile(rounds: Sequence[Sequence[Record]], pooled: Sequence[float], q: float) -> float | None:
+    own = [percentile([sample["ms"] for sample in each], q) for each in rounds if each]
+    return typical([value for value in own if value is not None]) if own and None not in own else percentile(pooled, q)
 
 
 def _phases(cold: Sequence[Record]) -> dict[str, float | None]:

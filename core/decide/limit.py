@@ -39,7 +39,7 @@ def floor(run: Run) -> dict[str, Any] | None:
             and all(each.ended.get("resident") == [] for each in rounds)
             and not any(None in row for row in memory)
         ):
-            rss, pss = map(float, np.mean(memory, axis=0))
+            rss, pss = map(float, np.median(memory, axis=0))
             found.append((rss, pss, label))
     if not found:
         return None

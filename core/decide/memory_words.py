@@ -6,14 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from .amounts import listed, number
 from .economics import Costs, TrialCost
 from .intervals import VERDICT_ROUNDS, interval
 from .limit import floor_in_words
 from .loads import LoadPrice
-from .prices import HOUR, Prices, Size
+from .prices import Prices, Size
 from .rounds import Run
 from .verdicts import milliseconds
 
@@ -23,7 +21,7 @@ OTHER = {"cold": "warm", "warm": "cold"}
 
 def memory_in_words(run: Run, summary: Mapping[str, Any], costs: Costs) -> list[str]:
     """Sentences of the card."""
-    return [*_sizes(run, costs), *_loads(run, costs), *_limit(summary)]
+    return [*_sizes(costs), *_loads(run, costs), *_limit(summary)]
 
 
 def _loads(run: Run, costs: Costs) -> Iterator[str]:
@@ -79,7 +77,7 @@ def _not_known(wanted: str, labels: Sequence[str], why: str) -> str:
     )
 
 
-def _sizes(run: Run, costs: Costs) -> Iterator[str]:
+def _sizes(costs: Costs) -> Iterator[str]:
     """Which trials fit which size, and how many requests its processor has time for."""
     fitting: defaultdict[Size, list[TrialCost]] = defaultdict(list)
     for trial in costs.trials:
@@ -88,19 +86,16 @@ def _sizes(run: Run, costs: Costs) -> Iterator[str]:
     for size, trials in fitting.items():
         labels = [trial.label for trial in trials]
         of = f"{size.memory_mib:.0f} MiB and {number(size.cpu)} cores at {number(size.hour)} an hour"
-        most = [f"{number(size.cpu / _core_seconds(run, label) * HOUR)} ({label})" for label in labels]
+        most = [f"{number(trial.size_capacity or 0.0)} ({trial.label})" for trial in trials]
         if len(labels) > 1:
             but = ", but for their callers' waiting" if costs.prices.latency_hour else ""
             fit = f"{listed(labels)} fit the same size, {of}, and so cost the same{but}"
         else:
             fit = f"{labels[0]} needs the size of {of}"
-        yield f"{fit}. By the processor time taken here, its cores answer up to {listed(most)} requests an hour."
-
-
-def _core_seconds(run: Run, label: str) -> float:
-    """Of a request, its part of the loads included."""
-    rounds = run.finished(label)
-    return float(np.mean([each.ended["processor_s"] / len(each.answered) for each in rounds]))
+        yield (
+            f"{fit}. By the CPU time measured here, its cores answer up to {listed(most)} requests an hour; latencies"
+            " are those of this machine's cores."
+        )
 
 
 def _limit(summary: Mapping[str, Any]) -> Iterator[str]:

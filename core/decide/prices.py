@@ -54,9 +54,9 @@ class Prices:
         """
         return "cold" if self.charge == "pss" and self.billing == "average" else "warm"
 
-    def size_for(self, mib: float) -> Size | None:
-        """The smallest that holds so much; None where none does."""
-        return next((size for size in self.sizes if size.memory_mib >= mib), None)
+    def size_for(self, mib: float, cores: float = 0.0) -> Size | None:
+        """The smallest that holds so much and has so many cores; None where none does."""
+        return next((size for size in self.sizes if size.memory_mib >= mib and size.cpu >= cores), None)
 
     def holding(self, mib: float) -> float:
         """m: what holding so much memory costs per second."""

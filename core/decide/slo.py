@@ -11,7 +11,6 @@ import numpy as np
 from ..quantities import limit
 from .intervals import CONFIDENCE, MOST_FURTHER, VERDICT_ROUNDS, interval
 from .rounds import Round
-from .statistics import samples_for
 
 
 def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -68,7 +67,7 @@ def unmet(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _shortfall(requests: int, target: Mapping[str, Any]) -> str:
-    """Empty where the target is met. Below 5 rounds, requests count as if they were independent."""
+    """Empty where the target is met, as far as 5 rounds and more tell."""
     name, share = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}", target["share_within"]
     wanted = quantile(target["percentile"])
     if share is None:
@@ -79,14 +78,13 @@ def _shortfall(requests: int, target: Mapping[str, Any]) -> str:
         return ""
     if high < wanted:
         return f"misses {name}: {within}."
-    needed = samples_for(wanted)
-    if target["verdict"] is None and requests < needed:
-        return f"has too few requests to judge {name}: that takes {needed}, and it has {requests}."
+    if target["verdict"] is None and target["rounds"] >= VERDICT_ROUNDS:
+        return f"cannot be judged by {name}: one of its server processes answered no request."
+    if target["verdict"] is None:
+        return f"has too few rounds to judge {name}: {VERDICT_ROUNDS} are needed, and it has {target['rounds']}."
     if missed := target["rounds"] - target["processes_met"]:
         return f"may miss {name}: {missed} of {target['rounds']} server processes did, although {within}."
-    if target["verdict"] is not None or low < wanted:
-        return f"may miss {name}: {within} (95 % interval {low:.2%} to {high:.2%}); more rounds would tell."
-    return ""
+    return f"may miss {name}: {within} (95 % interval {low:.2%} to {high:.2%}); more rounds would tell."
 
 
 def quantile(name: str) -> float:

@@ -43,8 +43,7 @@ def targets(summary: Record) -> Iterator[str]:
             if target["share_within"] is None:
                 continue
             name = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
-            said = {"met": "meets", "missed": "misses"}.get(target["verdict"])
-            start = f"{trial['label']} {said} {name}" if said else f"{trial['label']}, {name}"
+            start = f"{trial['label']} misses {name}" if target["verdict"] == "missed" else f"{trial['label']}, {name}"
             between = target["share_ci95"]
             within = f" (95 % interval {_share(between[0])} to {_share(between[1])})" if between else ""
             yield (
@@ -60,7 +59,7 @@ def _processes(target: Record) -> str:
     """What is known of the processes, which may differ: how many met the target, and what that says of others."""
     met, rounds, least = target["processes_met"], target["rounds"], target["processes_least"]
     if target["verdict"] == "met":
-        return f"; each of {rounds} server processes met it, so that at least {least:.0%} of all such processes do"
+        return f". All {rounds} server processes met it, so that at least {least:.0%} of all such processes do"
     if target["verdict"] != "not settled":
         return ""
     if met == rounds:
@@ -113,7 +112,7 @@ def _verb(name: str, verdict: str, one: Record, other: Record) -> str:
     if name != "idle_pss":
         return VERBS[name][verdict == "lower"]
     ours, theirs = (each["memory_mib"]["idle_pss"] for each in (one, other))
-    return f"holds {abs(ours - theirs):.0f} MiB {'more' if ours > theirs else 'less'} than"
+    return f"holds {abs(ours - theirs):.0f} MiB {'more' if verdict == 'higher' else 'less'} than"
 
 
 def _is_same_memory(found: Record, other: Record) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
 from ..decide.amounts import rate
-from ..decide.prices import HOUR, Prices
+from ..decide.economics import header_costs
+from ..decide.prices import HOUR, Prices, Size
 from ..decide.rounds import Run
 from ..decide.verdicts import milliseconds
 from ..errors import ResidencyError
@@ -35,6 +36,8 @@ class Simulated:
     setting: Setting
     profile: Profile
     prices: Prices
+    size: Size | None
+    """The one that is billed."""
     max_batch: int
 
     def under(self, per_hour: float, kind: Kind) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class Simulated:
         scale = (count - 1) / per_hour * HOUR / (last - first)
         server = Server(self.setting.decisions(self.prices), names, models, self.max_batch, SEED)
         outcome = server.run([(at - first) * scale for at in arrivals.at], arrivals.asked)
-        return outcome.described(self.profile.base_mib, models, self.prices)
+        return outcome.described(self.profile.base_mib, models, self.prices, self.size)
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,13 @@ def _simulated(run: Run, label: str) -> Simulated:
     alike = [
         trial for trial in run.header["trials"] if all(trial[key] == spec[key] for key in ("loader", "loader_options"))
     ]
-    prices = Prices.of(run.header["cost"])
+    costs = header_costs(run)
+    assert costs is not None  # or the run would have no break-even rate
+    prices, [size] = costs.prices, [trial.size for trial in costs.trials if trial.label == label]
     [profile] = profiles(replace(run, header=run.header | {"trials": alike}), prices)
     setting = Setting(load_plugins().strategy(spec["strategy"]), spec["options"])
     batching = run.header.get("batching", "off")
-    return Simulated(setting, profile, prices, 1 if batching == "off" else int(batching["max_batch_size"]))
+    return Simulated(setting, profile, prices, size, 1 if batching == "off" else int(batching["max_batch_size"]))
 
 
 def _described(pair: Pair, even: Mapping[str, Any], at: float, *, half: bool) -> dict[str, Any]:

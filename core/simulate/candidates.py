@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..decide.prices import HOUR, Prices
+from ..decide.prices import HOUR, Prices, Size
 from .arrivals import Arrivals
 from .bounds import clairvoyant
 from .grid import settings
@@ -128,8 +128,10 @@ def _once(planned: Planned) -> Iterator[Candidate | TooLarge]:
             if planned.limit_mib is not None and most is not None and most > planned.limit_mib:
                 yield TooLarge(label, most)
                 continue
-            size = planned.prices.size_for(most or 0.0)
+            size, cores = _size(planned, profile, whole), whole.core_seconds(models) / whole.seconds
             result = whole.described(profile.base_mib, models, planned.prices, size)
+            result |= {"cores": cores, "size": None if size is None else asdict(size)}
+            result["capacity_exceeded"] |= size is not None and size.cpu < cores
             result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
             cost, first, second = (_decided(planned, profile, each) for each in (whole, *parts))
             targets = judged(whole, planned.slo)
@@ -153,9 +155,19 @@ def _most_mib(profile: Profile, outcome: Outcome) -> float | None:
     return profile.resident.most(outcome.weights_mib) if profile.resident else None
 
 
+def _size(planned: Planned, profile: Profile, outcome: Outcome) -> Size | None:
+    """The one that is billed: the smallest that holds the server and has the cores that its requests take on average;
+    the largest where none has; None where none is billed.
+    """
+    if not planned.prices.sizes:
+        return None
+    cores = outcome.core_seconds(list(profile.models.values())) / outcome.seconds
+    return planned.prices.size_for(_most_mib(profile, outcome) or 0.0, cores) or planned.prices.sizes[-1]
+
+
 def _decided(planned: Planned, profile: Profile, outcome: Outcome) -> float:
     """Money an hour without what every setting pays at least."""
-    size = planned.prices.size_for(_most_mib(profile, outcome) or 0.0)
+    size = _size(planned, profile, outcome)
     money = outcome.money(profile.base_mib, list(profile.models.values()), planned.prices, size)
     return (money["total"] - _unavoidable(planned, outcome)) / outcome.seconds * HOUR
 

@@ -55,12 +55,16 @@ class Outcome:
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
         if size is not None:
             holding = size.hour / HOUR * self.seconds
-        counts = zip(self.loads, self.requests, models, strict=True)
-        processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
+        processor = prices.processor(self.core_seconds(models))
         further = self.cold * models[0].load_further_s  # the same under all models of a loader
         waiting = prices.waiting(float(self.latencies.sum()) + further)
         total = holding + processor + waiting
         return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+
+    def core_seconds(self, models: Sequence[ModelProfile]) -> float:
+        """CPU time of all loads and requests."""
+        counts = zip(self.loads, self.requests, models, strict=True)
+        return sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts)
 
     def _charged(self, base_mib: float, prices: Prices) -> float:
         """MiB that are paid for all the time."""

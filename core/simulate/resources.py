@@ -88,7 +88,7 @@ def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident |
         if measured.get("idle_rss") is not None and unloads is not None and most:
             held = max(each.ended["loads"] - unloads, 1) / models * weights_mib
             beyond.append(max(most) - memory.base_mib - memory.per_weight * held)
-    return Resident(memory.base_mib, memory.per_weight, max(0.0, float(np.median(beyond)))) if beyond else None
+    return Resident(memory.base_mib, memory.per_weight, max(0.0, *beyond)) if beyond else None
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:

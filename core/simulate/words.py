@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..decide.amounts import listed, number
@@ -55,7 +55,12 @@ def _recommendation(plan: Row, rows: Mapping[str, Row]) -> Iterator[str]:
     yield from _tie(plan, chosen)
     yield from _savings(plan, rows)
     yield from _targets(plan, rows, chosen)
-    exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"]]
+    small = [row for row in plan["settings"] if row["size"] and row["cores"] > row["size"]["cpu"]]
+    if small:
+        needs = listed([f"{number(row['cores'])} under {row['label']}" for row in small])
+        most = number(small[0]["size"]["cpu"])
+        yield f"Left out, because on average its requests need more than the {most} cores of the largest size: {needs}."
+    exceeded = [row["label"] for row in plan["settings"] if row["capacity_exceeded"] and row not in small]
     if exceeded:
         yield f"More than 128 requests would wait for one model, so that some get 503, under {', '.join(exceeded)}."
 
@@ -82,19 +87,14 @@ def _limit(plan: Row) -> Iterator[str]:
 
 def _size(plan: Row, rows: Mapping[str, Row], chosen: Row) -> Iterator[str]:
     """The size that is billed, and which other settings fit it."""
-    sizes = plan["prices"]["sizes"]
-    if not sizes:
+    size = chosen["size"]
+    if size is None:
         return
-    size = _size_of(chosen, sizes)
-    others = [label for label, row in rows.items() if row is not chosen and _size_of(row, sizes) == size]
+    others = [label for label, row in rows.items() if row is not chosen and row["size"] == size]
     told = f"It holds up to {chosen['most_mib']:.0f} MiB, and pays the size of {size['memory_mib']:.0f} MiB and"
     but = ", but for their callers' waiting" if plan["prices"]["latency_hour"] else ""
     also = f", as do {listed(others)}: they cost the same, whatever they use of it{but}" if others else ""
     yield f"{told} {number(size['cpu'])} cores at {number(size['hour'])} an hour{also}."
-
-
-def _size_of(row: Row, sizes: Sequence[Row]) -> Row:
-    return next(size for size in sizes if size["memory_mib"] >= row["most_mib"])
 
 
 def _tie(plan: Row, chosen: Row) -> Iterator[str]:
