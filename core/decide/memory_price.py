@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from .amounts import number
 
-NOISE = 1e-6  # of the price: what is below comes of rounding
+NOISE = 1e-6  # of the price: lower prices are rounding errors
 
 
 class Bill(NamedTuple):
-    """What a choice costs under some traffic: `gib_hours` times the price of a GiB-hour, and `rest`."""
+    """The cost of a choice under some traffic: `gib_hours` times the price of a GiB-hour, plus `rest`."""
 
     label: str
     gib_hours: float
