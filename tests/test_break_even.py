@@ -37,7 +37,7 @@ def run(folder: Path, name: str, **changes: Any) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("charge", ["pss", "private"])
 def test_the_cheaper_one_changes_at_the_break_even_rate(charge: str, tmp_path: Path) -> None:
-    """Where what is freed serves someone else, and loads come from the disk; and where mapped pages are nobody's bill,
+    """If freed memory is reused by others, and loads come from disk; and if mapped pages are not charged,
     and loads come from the page cache.
     """
     cost = {"memory_gib_hour": 1024.0, "cpu_hour": CPU_HOUR, "charge": charge, "trifle": 0.0}

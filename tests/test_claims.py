@@ -111,8 +111,8 @@ def a_break_even_rate(machine: str, rounds: int, rng: np.random.Generator) -> bo
 
 
 def cheaper_at_every_rate(machine: str, rounds: int, rng: np.random.Generator) -> bool:
-    """Of one that holds 10 MiB more, so that there is a rate below which the other is cheaper: "holds the same memory,
-    to a MiB, as", or "holds less than".
+    """Of one that holds 10 MiB more, so that there is a rate below which the other is cheaper: "holds the same memory
+    as", or "holds less memory than".
     """
     found, _ = costs(machine, rounds, rng, 10.0)
     return bool(found["settled"]) and found["cheaper_below"] != "trial 0"
@@ -125,7 +125,7 @@ def a_cheapest_that_is_none(machine: str, rounds: int, rng: np.random.Generator)
     spent = 0.01 * np.exp(effects)
     trials = {label: [(0.0, float(each)) for each in spent[:, i]] for i, label in enumerate(("a", "b"))}
     found = summarise(costing(trials, workload={"open": {"rate": 10.0, "requests": 20}}))["card"]
-    return found["recommended"] is not None and not any("no other saves more" in each for each in found["sentences"])
+    return found["recommended"] is not None and not any("no alternative saves" in each for each in found["sentences"])
 
 
 def a_target_that_most_processes_miss(machine: str, rounds: int, rng: np.random.Generator) -> bool:

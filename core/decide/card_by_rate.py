@@ -30,19 +30,19 @@ from .worth import at, differences, rounds_to_settle, saving, settled_between
 
 
 class Side(NamedTuple):
-    """Rates, in requests per hour, for which one trial is recommended."""
+    """A range of rates, in requests per hour, for which one trial is recommended."""
 
     label: str
     start: float
     end: float
     same: tuple[str, ...] = ()
-    """What costs the same there."""
+    """Labels of the trials that cost the same there."""
     most: float = 0.0
-    """What one of them saves in a month at most; infinite where they cost the same in proportion."""
+    """The most that one of them saves in a month; infinite if they cost the same in proportion."""
 
 
 def advise_by_rate(evidence: Evidence) -> Advice:
-    """Recommends something for every rate at which it is settled, up to what was answered."""
+    """Recommends a trial for every rate at which the cheapest is settled, up to the highest rate that was answered."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     found = contenders(lines, evidence.pairs)
     segments = cheapest_by_rate(found.trials, evidence.pairs)
@@ -71,14 +71,14 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         advice.notes[:0] = [flip["sentence"] for flip in targets]
     if sides and sides[-1].end == evidence.cost(labels[-1]).capacity:
         best = evidence.cost(labels[-1])
-        advice.notes.append(f"Nothing is known of {best.label} above the upper end: {evidence.most(best)}.")
+        advice.notes.append(f"Nothing is known of {best.label} above that rate: {evidence.most(best)}.")
     if told and len(told) == len(segments) - 1 and evidence.costs.prices.billing != "size":
         advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
 
 
 def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> None:
-    """Say what to take for which rates, and why; where that is one trial, a flip is no more than a note."""
+    """Say which trial to use for which rates, and why; if it is one trial for all, a flip is no more than a note."""
     advice.recommended = sides[-1].label
     advice.sides = [(side.label, _where(side)) for side in sides]
     why = []
@@ -94,18 +94,18 @@ def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> Non
 
 
 def _is_known(evidence: Evidence, below: Segment, above: Segment) -> bool:
-    """Whether something is known of that flip: where the one becomes cheaper, or how much the other one answered."""
+    """Whether the rounds show where `above` becomes cheaper, or the most that `below` can answer."""
     return evidence.cost(below.label).capacity == below.end or is_told(evidence.pair(below.label, above.label))
 
 
 def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], *, is_figure: bool) -> str:
-    """Of the one that no other is known to beat at any rate; `is_figure`: there are too few rounds to know it."""
+    """The sentence on the trial that no other one is known to beat at any rate; `is_figure`: with too few rounds."""
     best = evidence.cost(segment.label)
     others = [each for each in lines if each is not best]
     if not others:
-        return f"{best.label} is the only eligible trial, so there is nothing to compare it with."
+        return f"There is no other eligible trial to compare {best.label} with."
     if is_figure:
-        return f"By these figures {best.label} costs the least at every rate; that is no verdict."
+        return f"By these measurements {best.label} costs the least at every rate; that is not a verdict."
     if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
         return f"No other is known to cost less than {best.label} at any rate."
     second = min(others, key=lambda each: each.typical("per_request"))
@@ -132,7 +132,7 @@ def _sides(evidence: Evidence, segments: Sequence[Segment], lines: Sequence[Tria
 
 
 def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], advice: Advice) -> Segment:
-    """The part of the segment in which no other is left that may be cheaper; says of the rest that it is not known."""
+    """The part of the segment in which no other trial may be cheaper; notes of the rest that it is not known."""
     best, (start, end) = evidence.cost(segment.label), segment[1:]
     for other in lines:
         if other is best:
@@ -149,14 +149,15 @@ def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
 
 
 def _flips(evidence: Evidence, one: TrialCost, other: TrialCost) -> bool:
-    """Whether the rounds tell at which rate the one becomes cheaper than the other."""
+    """Whether the rounds show at which rate the one becomes cheaper than the other."""
     pair = evidence.pair(one.label, other.label)
     return pair["rate_per_hour"] is not None and is_told(pair)
 
 
 def _to_take(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], above: str | None) -> Side:
-    """The cheapest; where others cost the same from one end of the segment to the other, the fastest of them. `above`
-    is what is taken at higher rates.
+    """The cheapest trial; if others cost the same from one end of the segment to the other, the fastest of them.
+
+    `above` is the one recommended for higher rates.
     """
     best = evidence.cost(segment.label)
     able = [each for each in lines if each is best or each.capacity is None or each.capacity >= segment.end]
@@ -176,7 +177,7 @@ def _costs_more(trial: TrialCost, others: Sequence[TrialCost], rates: Segment) -
 
 
 def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
-    """What each side saves in a month against the simplest trial; the flips say it of the sides against each other."""
+    """What each side saves in a month against the trial that keeps its models; the flips compare the sides."""
     for side in sides:
         simple = simplest(evidence, side.label)
         if simple is not None and simple not in [each.label for each in sides]:
@@ -184,12 +185,12 @@ def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _saves(evidence: Evidence, label: str, other: str, rates: Segment, aside: str = ",") -> str:
-    """In a month, from one end of the rates to the other."""
-    told = []
+    """What it saves in a month, from one end of the rates to the other."""
+    found = []
     for edge in rates[1:]:
         amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
-        told.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'where nobody asks'}")
-    return f"Against {other}{aside} {label} saves {listed(told)}."
+        found.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'with no requests'}")
+    return f"Compared with {other}{aside} {label} saves {listed(found)}."
 
 
 def _where(side: Side) -> str:
@@ -202,17 +203,17 @@ def _capital(sentence: str) -> str:
 
 
 def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool) -> dict[str, Any]:
-    """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
+    """The change from `below` to `above`, because of their costs, or because `below` was not seen to answer more."""
     low, high = evidence.cost(below.label), evidence.cost(above.label)
     costs = longer(evidence, below.label, above.label)
     if is_figure:
         sentence = (
-            f"By these figures {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label} costs"
-            " less below; that is no verdict."
+            f"By these measurements {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label}"
+            " costs less below; that is not a verdict."
         )
     elif low.capacity == below.end:
         sentence = (
-            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. Above that it may not keep up, so use"
+            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. Above that rate it may not keep up, so use"
             f" {high.label}: {evidence.most(low)}."
         )
     else:
@@ -222,26 +223,26 @@ def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool
         end = above.end if low.capacity is None else min(above.end, low.capacity)  # what was measured of both
         more = number(saving(high, low, at(end)).typical)
         sentence = (
-            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
-            f" {high.label} is cheaper, and the saving grows with the rate: {more} a month at {rate(end)}."
+            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above that"
+            f" rate {high.label} is cheaper, and the saving grows with the rate: {more} a month at {rate(end)}."
         )
     return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
 
 
 def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
-    """How the rates move with the price of memory."""
+    """At which rates the answer changes at twice the price of memory."""
     doubled = [_with_dearer_memory(trial, evidence.costs.prices) for trial in trials]
     dearer = cheapest_by_rate(doubled, break_even(replace(evidence.costs, trials=doubled)))
     if [each.label for each in dearer] != [each.label for each in segments]:
         last = dearer[-1]
         where = f"from {rate(last.start)} on" if last.start else "at every rate"
-        return f"At twice the price of memory {last.label} is the cheapest {where}."
+        return f"At twice the price of memory, {last.label} is the cheapest {where}."
     rates = listed([rate(each.end) for each in dearer[:-1]])
-    return f"At twice the price of memory the break-even rate is {rates}."
+    return f"At twice the price of memory, the answer changes at {rates}."
 
 
 def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:
-    """At twice its price."""
+    """The trial at twice the price of memory."""
     rounds = {
         number: replace(
             each,

@@ -9,7 +9,7 @@ from .amounts import between, number
 from .break_even import Crossing, crossing
 from .intervals import VERDICT_ROUNDS, sign
 
-NOISE = 1e-6  # of the price: what is below comes of rounding
+NOISE = 1e-6  # of the price: lower prices are rounding errors
 
 
 class Bill(NamedTuple):

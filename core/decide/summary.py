@@ -24,7 +24,7 @@ MEMORY = ("idle_pss", "idle_private", "peak_rss", "start_peak_rss")
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """`summary.json`: see the README for its keys. Rounds that did not finish are counted, not averaged."""
+    """`summary.json`, whose keys the README explains. Rounds that did not finish are counted, not averaged."""
     run = arrange(records)
     header = run.header
     computed_in = {trial["label"]: _computed_in(trial) for trial in header["trials"]}
@@ -62,7 +62,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _computed_in(spec: Record) -> str:
-    """What trials share whose scores are the same: each loader rounds in its own way to another dtype than float32."""
+    """What trials must share to give equal scores: to other dtypes than float32 each loader rounds in its own way."""
     dtype, loaders = spec["dtype"], " and ".join(spec["used_loaders"])
     return str(dtype) if dtype == "float32" else f"{dtype} by {loaders}"
 
@@ -97,7 +97,7 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
 
 
 def _usual_error(rounds: Iterable[Round]) -> str | None:
-    """What most of the requests that failed were answered."""
+    """The most frequent error of the requests that failed."""
     errors = Counter(sample["error"] for each in rounds for sample in each.samples if "error" in sample)
     return max(errors, key=lambda error: errors[error]) if errors else None
 
@@ -114,7 +114,7 @@ def _typical(values: Iterable[float | None]) -> float | None:
 
 
 def _per_request(rounds: Sequence[Round]) -> float | None:
-    """Loads of the steady state for each request of it."""
+    """Loads in the steady state for each of its requests."""
     loads = [each.ended.get("steady_loads") for each in rounds]
     sent = sum(len(each.steady) for each in rounds)
     return sum(count for count in loads if count is not None) / sent if sent and None not in loads else None
