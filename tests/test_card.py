@@ -61,8 +61,8 @@ def test_without_traffic_it_says_below_and_above_which_rate() -> None:
     for each in found["settings"]:
         assert each["yaml"].startswith(f"# app.yaml: {each['label']}, {each['where']}\n")
         assert yaml.safe_load(each["yaml"])["strategies"][0]["strategy"] == each["label"]
-    upper = "The upper limit is the rate answered for one client sending requests back to back"
-    assert f"{upper}; no higher rate was measured." in found["sentences"]
+    most = "it answered at most 36,000 requests an hour (10 a second) for one client sending requests back to back."
+    assert f"Nothing is known of persistent above that rate: {most}" in found["sentences"]
 
 
 def test_what_costs_the_same_is_told_once_and_not_recommended_in_place_of_the_first() -> None:

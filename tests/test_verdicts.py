@@ -266,9 +266,9 @@ def test_targets_in_words_and_in_the_table() -> None:
     rounds = {"a": [[10.0] * 500] * 5, "b": [[300.0] * 500] * 5, "c": [[10.0] * 50] * 5}
     summary = summarise(run_with(rounds, slo={"p99": 0.2}))
     met, missed, open_ = targets(summary)
-    assert met.startswith("a meets p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
+    assert met.startswith("a, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
     assert met.endswith(
-        ", 250.0 such answers a second; each of 5 server processes met it, so at least 55% of all such processes do."
+        ", 250.0 such answers a second. All 5 server processes met it, so at least 55% of all such processes do."
     )
     assert missed.startswith(
         "b misses p99 ≤ 200 ms: 0.00% of the requests are within it (95 % interval 0.00% to 0.15%)"
