@@ -1,4 +1,4 @@
-"""What a card says of callers in bursts, held against plans of the same traffic."""
+"""What a card says of bursty arrivals, compared with plans of the same traffic."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ def test_bursts_move_the_flip_only_where_waiting_has_a_price(tmp_path: Path) -> 
     free = found_in(folder_of(tmp_path / "free"))
     assert free["at"] == pytest.approx(FLIP / 2, rel=0.01)
     assert (free["flip"], free["alone_flip"]) == (pytest.approx(FLIP, rel=0.02), pytest.approx(FLIP, rel=0.02))
-    assert free["sentence"].endswith("; for them it flips at the rate of the others.")
+    assert free["sentence"].endswith(" for bursts is within 5% of the one for evenly spaced arrivals.")
     priced = found_in(folder_of(tmp_path / "priced", latency_hour=3600.0))
     assert priced["alone_flip"] == pytest.approx(40 / (0.025 + 0.024), rel=0.02)
     assert priced["flip"] < 0.9 * priced["alone_flip"]
     share = priced["flip"] / priced["alone_flip"]
-    assert priced["sentence"].endswith(f"; for them it flips at about {share:.0%} of the rate of the others.")
+    moved = f". The break-even rate for bursts is about {share:.0%} of the one for evenly spaced arrivals."
+    assert priced["sentence"].endswith(moved)
 
 
 def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,13 +75,13 @@ def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture
     place = card["sentences"].index(card["bursts"]["sentence"])
     assert card["sentences"][place - 1].startswith("Below 1,600 requests an hour on-demand is cheaper")
     assert card["bursts"]["sentence"].startswith(
-        "Callers in bursts (simulated, with a squared coefficient of variation of 8) wait on average "
+        "With bursty arrivals (simulated, squared coefficient of variation of the gaps 8) at 800 requests an hour,"
     )
-    assert "more under on-demand than under persistent at half of that rate, where" in card["bursts"]["sentence"]
+    assert " longer on average under on-demand than under persistent; with evenly" in card["bursts"]["sentence"]
     assert card["bursts"]["sentence"] in capsys.readouterr().out
     write_run(folder, ReportOptions(rate=0.1))
     sentence = read_json(folder / "summary.json")["card"]["bursts"]["sentence"]
-    assert "than under persistent at 360 requests an hour, where" in sentence
+    assert " at 360 requests an hour, callers wait " in sentence
 
 
 def test_nothing_is_told_where_the_run_does_not_tell_it(tmp_path: Path) -> None:

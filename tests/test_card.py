@@ -43,12 +43,11 @@ def test_without_traffic_it_says_below_and_above_which_rate() -> None:
     # 100 MiB for 730 hours; and 0.05 core seconds for each of 34 000 requests more, in each of these hours.
     assert second == (
         "Below 2,000 requests an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a"
-        " caller who finds nobody before it waits 38 ms longer on average. Above, persistent is, and saves more the"
-        " more is asked: 1,240,000 a month at 36,000 requests an hour (10 a second)."
+        " request that does not have to queue takes 38 ms longer on average. Above that rate persistent is cheaper, and"
+        " the saving grows with the rate: 1,240,000 a month at 36,000 requests an hour (10 a second)."
     )
     assert target == (
-        "Where p50 must be below 48 ms, on-demand will not do, whatever it costs: take persistent, which does down to"
-        " 10.0 ms."
+        "If p50 must be below 48 ms, on-demand is too slow, whatever its cost; use persistent (p50 10.0 ms)."
     )
     assert [(flip["what"], flip["at"], flip["to"]) for flip in found["flips"]] == [
         ("rate", pytest.approx(2000), "on-demand"),
@@ -62,25 +61,23 @@ def test_without_traffic_it_says_below_and_above_which_rate() -> None:
     for each in found["settings"]:
         assert each["yaml"].startswith(f"# app.yaml: {each['label']}, {each['where']}\n")
         assert yaml.safe_load(each["yaml"])["strategies"][0]["strategy"] == each["label"]
-    assert (
-        "The upper end is what was answered to one client that asks without pause; nothing was measured above it."
-        in (found["sentences"])
-    )
+    most = "it answered at most 36,000 requests an hour (10 a second) for one client sending requests back to back."
+    assert f"Nothing is known of persistent above that rate: {most}" in found["sentences"]
 
 
 def test_what_costs_the_same_is_told_once_and_not_recommended_in_place_of_the_first() -> None:
     found = card_of(costing(TWO | {"lru-cached": KEPT}))
     assert found["recommended"] == "persistent"
     same_cost = (
-        "lru-cached and persistent hold the same memory, to a MiB, and cost the same for each request, within 5%."
+        "lru-cached and persistent hold the same memory (to within 1 MiB) and cost the same per request (to within 5%)."
     )
     assert same_cost in found["sentences"]
     assert [flip["to"] for flip in found["flips"]] == ["on-demand"]
     same = card_of(costing({"a": KEPT, "b": KEPT}))
     assert (same["recommended"], same["flips"]) == ("a", [])
     assert same["sentences"][1] == (
-        "No other saves more than 0 a month, and less than 1 is not worth deciding, so the fastest is recommended: a"
-        " takes 10.0 ms on average; the rounds do not tell it from b (10.0 ms)."
+        "No alternative saves more than 0 a month (the threshold, 'trifle', is 1), so the fastest is recommended: a"
+        " takes 10.0 ms on average. The rounds do not show it to be faster than b (10.0 ms)."
     )
 
 
@@ -102,7 +99,7 @@ def test_at_twice_the_price_of_memory_it_is_as_it_says(trials: dict[str, list[tu
         for times in (1, 2)
     )
     rates = [rate(flip["at"]) for flip in twice["flips"] if flip["what"] == "rate"]
-    assert f"At twice the price of memory it flips at {listed(rates)}." in once["sentences"]
+    assert f"At twice the price of memory, the answer changes at {listed(rates)}." in once["sentences"]
 
 
 def test_memory_that_still_grows_makes_no_request_cheaper() -> None:
@@ -114,7 +111,7 @@ def test_memory_that_still_grows_makes_no_request_cheaper() -> None:
 def test_where_rounds_failed_more_than_were_due_are_named() -> None:
     records = costing(TWO)
     lost = [r for r in records if not (r["kind"] == "trial" and r["round"] == 4 and r["trial"] == "persistent")]
-    assert "1 more than there are (repeats: 6)." in card_of(lost)["settles"]
+    assert "1 is missing (set repeats: 6)." in card_of(lost)["settles"]
 
 
 def test_a_cheaper_one_at_every_rate() -> None:
@@ -123,10 +120,10 @@ def test_a_cheaper_one_at_every_rate() -> None:
     assert found["sentences"][:3] == [
         "Recommended: b, up to 36,000 requests an hour (10 a second); the runner-up is a.",
         (
-            "b is the cheapest at every rate. Against a, b saves 73,000 a month where nobody asks and 204,000 a month"
-            " at 36,000 requests an hour (10 a second)."
+            "b is the cheapest at every rate. Compared with a, b saves 73,000 a month with no requests and 204,000 a"
+            " month at 36,000 requests an hour (10 a second)."
         ),
-        "b holds less than a, and costs less for each request.",
+        "b holds less memory than a and costs less per request.",
     ]
 
 
@@ -138,7 +135,7 @@ def test_beyond_what_was_answered_it_says_so() -> None:
     slower = ended_with(records, "loaded", steady_s=4.0)
     sentences = card_of(slower)["sentences"]
     assert any(s.startswith("Up to 18,000 requests an hour (5 a second) loaded is cheaper") for s in sentences)
-    assert any("4 clients that ask without pause" in s for s in sentences)
+    assert any("4 clients sending requests back to back" in s for s in sentences)
 
 
 def test_with_traffic_it_recommends_for_that_rate() -> None:
@@ -147,10 +144,10 @@ def test_with_traffic_it_recommends_for_that_rate() -> None:
     # 500 + 0.01 · 36 000 = 860 an hour against 400 + 0.06 · 36 000 = 2560, and a millionth of the hour's requests.
     assert found["sentences"][1:3] == [
         (
-            "At 36,000 requests an hour (10 a second), as in this run, persistent is the cheapest, before on-demand:"
+            "At 36,000 requests an hour (10 a second), as in this run, persistent is the cheapest, ahead of on-demand:"
             " 23,900 against 71,100 for a million requests (95 % interval of the difference 47,200 to 47,200)."
         ),
-        "In a month it saves 1,240,000 against on-demand.",
+        "persistent saves 1,240,000 a month compared with on-demand.",
     ]
     flips = {flip["what"]: flip for flip in found["flips"]}
     assert (flips["rate"]["at"], flips["rate"]["to"]) == (pytest.approx(2000), "on-demand")
@@ -167,7 +164,7 @@ def test_with_traffic_it_recommends_for_that_rate() -> None:
 
 
 def at_rate(per_hour: float, trials: Any = TWO, ms: Any = SLOW, **changes: Any) -> Any:
-    """The card for so many requests an hour, of a run in which one client asked without pause."""
+    """The card for so many requests an hour, of a run in which one client sent requests back to back."""
     records = costing(trials, ms, rate=per_hour / 3600, **changes)
     loads = [record.get("trial") in SLOW and record["kind"] == "sample" for record in records]
     return card_of([record | {"cold": True} if cold else record for record, cold in zip(records, loads, strict=True)])
@@ -185,9 +182,9 @@ def test_for_a_stated_rate_it_recommends_what_is_cheapest_there() -> None:
         assert (found["recommended"], found["runner_up"], found["settles"]) == (label, other, None)
         assert [(each["label"], each["where"]) for each in found["settings"]] == [(label, f"at {there}")]
         assert found["sentences"][0] == f"Recommended: {label}, at {there}; the runner-up is {other}."
-        assert found["sentences"][1].startswith(f"At {there}, {label} is the cheapest, before {other}: {costs} for")
+        assert found["sentences"][1].startswith(f"At {there}, {label} is the cheapest, ahead of {other}: {costs} for")
         keeps = ", which keeps its models" if other == "persistent" else ""
-        assert found["sentences"][2] == f"In a month it saves {saved} against {other}{keeps}."
+        assert found["sentences"][2] == f"{label} saves {saved} a month compared with {other}{keeps}."
         [flip] = [flip for flip in found["flips"] if flip["what"] == "rate"]
         assert (flip["at"], flip["to"]) == (pytest.approx(2000), other)
     # 500 · p + 40 = 400 · p + 240, where p is 1 for a MiB, and 1024 for a GiB.
@@ -198,10 +195,10 @@ def test_for_a_stated_rate_it_recommends_what_is_cheapest_there() -> None:
 def test_what_never_answered_so_many_is_left_out_at_a_stated_rate() -> None:
     records = ended_with(costing(TWO, SLOW, rate=9.0), "on-demand", steady_s=4.0)
     found = card_of(records)
-    assert "No other trial comes into question" in " ".join(found["sentences"])
+    assert "There is no other eligible trial to compare persistent with." in " ".join(found["sentences"])
     assert (
-        "on-demand is left out: it answered 18,000 requests an hour (5 a second) and no more to one client that asks"
-        " without pause." in found["sentences"]
+        "on-demand is left out: it answered at most 18,000 requests an hour (5 a second) for one client sending"
+        " requests back to back." in found["sentences"]
     )
     assert at_rate(72_000)["sentences"][0] == "There is nothing to recommend."
 
@@ -211,7 +208,7 @@ def test_the_table_has_the_costs_of_a_stated_rate() -> None:
     shown = card(summary, "pipe")
     [kept] = [row for row in shown.splitlines() if row.startswith("| persistent")]
     assert kept.split("|")[4].strip() == "510,000"
-    assert "A million requests: all that is paid at 1,000 requests an hour." in shown
+    assert "'A million requests' includes the cost of holding the models, at 1,000 requests an hour." in shown
 
 
 @pytest.mark.parametrize("trifle", [0.0, 1.0])
@@ -229,7 +226,7 @@ def test_what_is_not_worth_deciding_is_a_tie_which_the_fastest_wins(trifle: floa
             ("persistent", "up to 36,000 requests an hour (10 a second)")
         ]
         why = (
-            "o other saves more than {} a month, and less than 1 is not worth deciding, so the fastest is recommended:"
+            "o alternative saves more than {} a month (the threshold, 'trifle', is 1), so the fastest is recommended:"
             " persistent takes 10.0 ms on average, against 48 ms under on-demand."
         )
         assert found["sentences"][1] == "N" + why.format("0.73")
@@ -265,7 +262,7 @@ def test_nothing_is_cheapest_more_often_than_the_rounds_can_tell(rate_per_second
         }
         found = card_of(costing(rounds, rate=rate_per_second))
         wrong += any(each["label"] == "persistent" for each in found["settings"])
-        same += any("no other saves" in sentence.lower() for sentence in found["sentences"])
+        same += any("no alternative saves" in sentence.lower() for sentence in found["sentences"])
     print(f"{rate_per_second}: the dearer one in {wrong} of {RUNS} runs, the same in {same}")
     assert max(wrong, same) <= 0.06 * RUNS
 
@@ -292,15 +289,16 @@ def test_what_is_saved_against_the_simplest_is_told() -> None:
     ]
     for found in (card_of(cold), card_of([cold[0] | {"rate": 10.0}, *cold[1:]])):
         assert (found["recommended"], found["runner_up"]) == ("b", "c")
-    assert "In a month it saves 62,800 against c and 204,000 against a, which keeps its models." in found["sentences"]
+    expected = "b saves 62,800 a month compared with c and 204,000 a month compared with a, which keeps its models."
+    assert expected in found["sentences"]
     assert (
-        "Against a, which keeps its models, b saves 73,000 a month where nobody asks and 204,000 a month at 36,000"
+        "Compared with a, which keeps its models, b saves 73,000 a month with no requests and 204,000 a month at 36,000"
         " requests an hour (10 a second)." in card_of(cold)["sentences"]
     )
 
 
 def test_of_which_requests_the_processor_time_is() -> None:
-    note = "Processor time is that of requests without a pause between them; with pauses, each usually takes more."
+    note = "CPU time was measured with back-to-back requests; with pauses in between, a request usually takes more."
     assert note in card_of(costing(TWO))["sentences"]
     assert note in at_rate(1000)["sentences"]
     assert note not in card_of(costing(TWO, workload=OPEN))["sentences"]
@@ -312,11 +310,11 @@ def test_costs_that_are_not_separable_are_no_choice() -> None:
     found = card_of(costing({"a": KEPT, "b": noisy}, workload=OPEN))
     assert (found["recommended"], found["settings"]) == (None, [])
     assert "it is not settled whether" in found["sentences"][0]
-    assert found["settles"].startswith(("About ", "How many rounds would tell is not known"))
+    assert found["settles"].startswith(("About ", "The number of further rounds needed is unknown"))
     close = [(500.0, 0.01 + wobble / 20) for wobble in WOBBLE]
     found = card_of(costing({"a": KEPT, "b": close}, workload=OPEN))
     assert found["recommended"] in ("a", "b")
-    assert "no other saves more than 5% of the cost" in found["sentences"][1]
+    assert "no alternative saves more than 5% of the cost" in found["sentences"][1]
 
 
 def test_too_few_rounds_or_trials_are_no_choice() -> None:
@@ -324,17 +322,16 @@ def test_too_few_rounds_or_trials_are_no_choice() -> None:
         found = card_of(costing({label: rounds[:2] for label, rounds in TWO.items()}, workload=workload))
         assert (found["recommended"], found["settings"]) == (None, [])
         assert found["settles"] == (
-            "These are figures; a recommendation takes 5 rounds that every trial finished, 3 more than there are"
-            " (repeats: 5)."
+            "A recommendation needs 5 rounds finished by every trial; 3 are missing (set repeats: 5)."
         )
         alone = card_of(costing({"persistent": KEPT}, workload=workload))
         assert (alone["recommended"], alone["settings"]) == (None, [])
-        assert alone["settles"] == "A choice takes a second strategy; name one under 'strategies'."
+        assert alone["settles"] == "A recommendation needs a second strategy; name one under 'strategies'."
         [header, *rest] = costing(TWO, workload=workload)
         failed = card_of([header, *(record for record in rest if record["trial"] == "on-demand")])
         assert (failed["recommended"], failed["settles"]) == (
             None,
-            "A choice takes a second strategy that can be priced.",
+            "A recommendation needs a second strategy that can be priced.",
         )
         assert "persistent cannot be priced: no round of it was finished." in failed["sentences"]
 
@@ -372,8 +369,8 @@ def test_without_proc_or_prices_it_says_why() -> None:
 def test_both_charges_are_shown_where_they_differ() -> None:
     records = ended_with(costing(TWO), "on-demand", memory_mib={"idle_private": 500.0})
     assert (
-        "If private memory were paid for (charge: private): persistent is the cheapest at every rate. Against"
-        " on-demand, persistent saves 0 a month where nobody asks and 1,310,000 a month at 36,000"
+        "With 'charge: private' (private memory is charged), the answer is: persistent is the cheapest at every rate."
+        " Compared with on-demand, persistent saves 0 a month with no requests and 1,310,000 a month at 36,000"
         " requests an hour (10 a second)." in (card_of(records)["sentences"])
     )
     assert not any("charge: private" in sentence for sentence in card_of(costing(TWO))["sentences"])
@@ -381,8 +378,8 @@ def test_both_charges_are_shown_where_they_differ() -> None:
 
 LOADS = [{"cold": (50.0, 0.11), "warm": (20.0, 0.06)}]  # a load's milliseconds and core seconds
 FROM_THE_DISK = (
-    "A load is priced from the disk, since what is freed serves someone else (on-demand: 30 ms longer than from the"
-    " page cache, 50 ms more of a core)."
+    "Loads are priced as loads from disk, because freed memory is assumed to be reused by others (on-demand: 30 ms"
+    " longer and 50 ms more CPU time than from the page cache)."
 )
 
 
@@ -391,57 +388,53 @@ def test_it_says_from_where_a_load_is_priced_and_where_the_other_one_flips() -> 
     found = card_of(records)
     assert [flip["at"] for flip in found["flips"] if flip["what"] == "rate"] == pytest.approx([1000])
     assert FROM_THE_DISK in found["sentences"]
+    assert "Reported latencies are as measured, with loads from the page cache." in found["sentences"]
     assert (
-        "The milliseconds that callers wait are those measured, with loads from the page cache." in found["sentences"]
-    )
-    assert (
-        "If private memory were paid for (charge: private), and a load came from the page cache: Below 2,000 requests"
-        " an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month; a caller who finds"
-        " nobody before it waits 38 ms longer on average. Above, persistent is, and saves more the more is asked:"
-        " 1,240,000 a month at 36,000 requests an hour (10 a second)." in found["sentences"]
+        "With 'charge: private' (private memory is charged; loads are then priced from the page cache), the answer is:"
+        " Below 2,000 requests an hour (95 % interval 2,000 to 2,000) on-demand is cheaper, by at most 73,000 a month;"
+        " a request that does not have to queue takes 38 ms longer on average. Above that rate persistent is cheaper,"
+        " and the saving grows with the rate: 1,240,000 a month at 36,000 requests an hour (10 a second)."
+        in found["sentences"]
     )
     unsure = [{"cold": (20.0 + 1e3 * wobble, 0.06), "warm": (20.0, 0.06)} for wobble in WOBBLE]
     assert (
-        "A load is priced from the disk, since what is freed serves someone else (on-demand: in 5 rounds not separable"
-        " from one from the page cache)." in card_of(loading(costing(TWO), "on-demand", unsure))["sentences"]
+        "Loads are priced as loads from disk, because freed memory is assumed to be reused by others (on-demand: no"
+        " difference from the page cache could be shown in 5 rounds)."
+        in card_of(loading(costing(TWO), "on-demand", unsure))["sentences"]
     )
     free = card_of(loading(costing(TWO, SLOW), "on-demand", LOADS, memory_mib={"idle_private": 500.0}))
     assert (
-        "If private memory were paid for (charge: private), and a load came from the page cache: persistent is the"
-        " cheapest at every rate. Against on-demand, persistent saves 0 a month where nobody asks and 1,310,000 a month"
-        " at 36,000 requests an hour (10 a second)." in free["sentences"]
+        "With 'charge: private' (private memory is charged; loads are then priced from the page cache), the answer is:"
+        " persistent is the cheapest at every rate. Compared with on-demand, persistent saves 0 a month with no"
+        " requests and 1,310,000 a month at 36,000 requests an hour (10 a second)." in free["sentences"]
     )
     private = card_of(loading(costing(TWO, SLOW, cost={"charge": "private"}), "on-demand", LOADS))
-    told = "A load is priced from the page cache, since mapped pages are nobody's bill, and stay there."
-    assert told in private["sentences"]
-    assert any(
-        sentence.startswith("If PSS were paid for (charge: pss), and a load came from the disk: Below 1,000 requests")
-        for sentence in private["sentences"]
-    )
+    cached = "because mapped pages are not charged and stay in the page cache."
+    assert f"Loads are priced as loads from the page cache, {cached}" in private["sentences"]
+    charged = "With 'charge: pss' (PSS is charged; loads are then priced from disk), the answer is: Below 1,000 "
+    assert any(sentence.startswith(charged) for sentence in private["sentences"])
     peak = card_of(loading(costing(TWO, SLOW, cost={"billing": "peak"}), "on-demand", LOADS))
     assert (
-        "A load is priced from the page cache, since the memory is paid for all the time, and the pages stay in it."
-        in peak["sentences"]
+        "Loads are priced as loads from the page cache, because the memory is paid for all the time and the pages stay"
+        " in it." in peak["sentences"]
     )
-    assert not any("A load is priced" in sentence for sentence in card_of(costing(TWO))["sentences"])
+    assert not any("Loads are priced as loads" in sentence for sentence in card_of(costing(TWO))["sentences"])
 
 
 def test_a_load_whose_price_is_not_known_is_told_with_the_way_in_which_that_errs() -> None:
-    """At twice what a load takes, the true rate is lower than the one that is told."""
+    """At twice what a load takes, the true rate is lower than the one that is reported."""
     records = loading(costing(TWO), "on-demand", loads_lacking="another process maps the file.")
     found = card_of(records)
     assert [flip["at"] for flip in found["flips"] if flip["what"] == "rate"] == pytest.approx([2000])
     assert (
-        "What a load from the disk takes under on-demand is not known (another process maps the file): it is priced"
-        " from the page cache, as measured. In truth loading is dearer, so that keeping pays from a lower rate on."
-        in found["sentences"]
+        "The cost of a load from disk is unknown for on-demand (another process maps the file), so its loads are priced"
+        " as measured, from the page cache. Loads from disk cost more, so keeping the model pays from a lower rate than"
+        " reported." in found["sentences"]
     )
-    assert not any("A load is priced" in sentence for sentence in found["sentences"])
+    assert not any("Loads are priced as loads" in sentence for sentence in found["sentences"])
     cold = card_of(loading(costing(TWO, cost={"charge": "private"}, page_cache="cold"), "on-demand"))
-    assert any(
-        sentence.endswith("as measured. In truth loading is cheaper, so that keeping pays from a higher rate on.")
-        for sentence in cold["sentences"]
-    )
+    less = "from disk. Loads from the page cache cost less, so keeping the model pays from a higher rate than reported."
+    assert any(sentence.endswith(less) for sentence in cold["sentences"])
 
 
 SIZES = [{"memory": mib << 20, "cpu": cpu, "hour": hour} for mib, cpu, hour in ((512, 0.25, 3.0), (1024, 0.5, 7.0))]
@@ -453,16 +446,16 @@ def test_what_fits_the_same_size_costs_the_same() -> None:
     sentences = card_of(loading(costing(trials, cost=BY_SIZE), "on-demand", LOADS))["sentences"]
     for told in (
         "persistent and on-demand fit the same size, 512 MiB and 0.25 cores at 3 an hour, and so cost the same.",
-        "its cores answer up to 90,000 (persistent) and 15,000 (on-demand) requests an hour.",
-        "large needs the size of 1024 MiB and 0.5 cores at 7 an hour. By the processor time taken here, its",
+        "its cores can answer up to 90,000 (persistent) and 15,000 (on-demand) requests an hour.",
+        "large needs the size of 1024 MiB and 0.5 cores at 7 an hour. By the CPU time measured here, its",
         "none cannot be priced: it held up to 2000 MiB, start-up included, and the largest of 'sizes' has 1024 MiB.",
-        "Prices of an hour, whatever is used of a size: 3 for 512 MiB and 0.25 cores and 7 for 1024 MiB and 0.5 cores;",
+        "Hourly price of each size: 3 for 512 MiB and 0.25 cores and 7 for 1024 MiB and 0.5 cores;",
     ):
         assert any(told in sentence for sentence in sentences)
-    assert not any("charge" in sentence or "A load" in sentence for sentence in sentences)
+    assert not any("charge" in sentence or "Loads are priced" in sentence for sentence in sentences)
     waiting = costing(TWO, SLOW, cost=BY_SIZE | {"latency_hour": 1.0})
     assert any(
-        "and so cost the same, but for their callers' waiting." in each for each in card_of(waiting)["sentences"]
+        "and so cost the same, apart from the cost of waiting." in each for each in card_of(waiting)["sentences"]
     )
 
 
@@ -471,8 +464,8 @@ def test_what_goes_over_the_limit_is_left_out_with_the_floor_beside_it() -> None
     records = ended_with(costing(TWO, limit=limit), "on-demand", resident=[])
     summary = summarise(records)
     floor = (
-        "A server that holds no model takes 400 MiB of resident memory (400 MiB as PSS; on-demand): a floor under all"
-        " settings."
+        "A server without a model takes 400 MiB of resident memory (400 MiB PSS, measured under on-demand). No setting"
+        " takes less."
     )
     assert summary["floor"] == {"trial": "on-demand", "rss_mib": 400, "pss_mib": 400}
     assert summary["card"]["recommended"] == "on-demand"
@@ -483,8 +476,8 @@ def test_what_goes_over_the_limit_is_left_out_with_the_floor_beside_it() -> None
     start = summarise(ended_with(records, "on-demand", memory_mib={"start_peak_rss": 451.0}))["card"]
     assert (start["recommended"], start["sentences"][0]) == (None, "There is nothing to recommend.")
     unknown = summarise(costing(TWO, limit=limit))
-    assert any("What a server takes that holds no model is not known" in each for each in footnotes(unknown))
-    assert not any("holds no model" in each for each in footnotes(summarise(costing(TWO))))
+    assert any("The memory of a server without a model is unknown" in each for each in footnotes(unknown))
+    assert not any("server without a model" in each for each in footnotes(summarise(costing(TWO))))
     assert summarise(ended_with(costing(TWO), "on-demand", resident=[]))["card"]["recommended"] == "persistent"
 
 
@@ -497,20 +490,22 @@ def test_models_that_expire_are_compared_only_under_a_workload() -> None:
     assert "briefly cannot be priced: models expire, and memory over time is not known." in card_of(under)["sentences"]
     found = card_of(ended_with(under, "briefly", mean_rss=450.0))
     assert found["recommended"] == "briefly"
-    assert "From which rate on briefly would not be the cheapest is not known" in " ".join(found["sentences"])
+    assert "It is unknown at which other rates briefly stops being the cheapest" in " ".join(found["sentences"])
     long = card_of(ended_with(costing(trials), "briefly", least_keep=300.0))
-    assert "What briefly costs holds while no gap between requests is as long as 5 min." in long["sentences"]
+    valid = "The cost of briefly is valid only if every gap between requests is shorter than 5 min."
+    assert valid in long["sentences"]
 
 
 def test_prices_and_their_source_are_printed() -> None:
     [prices] = [s for s in card_of(costing(TWO, cost=Cost().model_dump()))["sentences"] if s.startswith("Prices")]
     assert prices == (
-        "Prices: 0.00445 for a GiB of memory for an hour (PSS, for as long as it is held), 0.0405 for an hour of one"
-        " core (unit prices as AWS Fargate's, in US dollars, as if only what is used were billed; Fargate itself bills"
-        " the size that a task is given: billing: size); waiting is free. Yours go under 'cost' in the experiment."
+        "Prices (in US dollars, AWS Fargate's unit prices): a GiB-hour of memory (PSS, while it is held) 0.00445; a"
+        " core-hour 0.0405; waiting is free. Fargate itself bills the size of a task, not what it uses; for that, set"
+        " 'billing: size'. Set your own under 'cost' in the experiment."
     )
     [prices] = [s for s in card_of(costing(TWO, cost={"latency_hour": 2.5}))["sentences"] if s.startswith("Prices")]
-    assert "(as 'cost' states them); 2.5 for an hour of a caller's waiting." in prices
+    assert prices.startswith("Prices (as stated under 'cost'): ")
+    assert "; an hour of a caller's waiting 2.5." in prices
 
 
 def test_it_is_printed_with_what_each_costs() -> None:

@@ -60,8 +60,9 @@ def test_a_slower_hour_is_no_regression() -> None:
     changed = changes(run_at(10), slower, 0.05)
     assert not changed.regressed
     assert changed.sentences[0] == (
-        "reference, p50: 10.0 → 12.5 ms, +25.0%. No verdict: two hours of a machine are not alike, and this trial is"
-        " the one that the others are held against; what it alone has lost, they seem to have gained."
+        "reference, p50: 10.0 → 12.5 ms, +25.0%. No verdict: this trial is the baseline for the others, and the speed"
+        " of the machine may have changed between the two runs. If only this trial became slower, the others appear"
+        " faster."
     )
     assert p50_of(run_at(10), slower)[0].endswith("): not separable.")
 

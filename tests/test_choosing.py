@@ -93,8 +93,8 @@ def test_less_than_a_trifle_is_not_worth_deciding(tmp_path: Path) -> None:
     assert any(s.startswith("In a month at this rate (730 hours) it saves") for s in plan["answer"])
     _, plan = planned_from(tmp_path, workload=workload, cost={"trifle": 1})
     assert plan["recommended"] == "persistent"
-    assert any("less than 1 a month is not worth deciding (trifle)" in sentence for sentence in plan["answer"])
-    assert any("persistent is named because it answers the soonest" in sentence for sentence in plan["answer"])
+    assert any("less than 1 a month is ignored (trifle)" in sentence for sentence in plan["answer"])
+    assert any("persistent is named because its mean latency is the lowest" in sentence for sentence in plan["answer"])
     _, plan = planned_from(tmp_path, workload=workload, cost={"memory_gib_hour": 10, "trifle": 1})
     assert plan["recommended"] == "on-demand"
     assert plan["choice"]["saves"]["persistent"] > 1
@@ -117,16 +117,16 @@ def test_what_fits_the_same_size_costs_the_same(tmp_path: Path) -> None:
     assert plan["recommended"] == "lru-cached (capacity 1)"
     assert plan["choice"]["saves"]["persistent"] == pytest.approx(7.3)
     words = "\n".join([*plan["answer"], *plan["grounds"]])
-    assert "It holds up to 360 MiB, and pays the size of 384 MiB and 0.25 cores at 0.01 an hour" in words
-    assert "Prices of an hour, whatever is used: 0.01 for 384 MiB and 0.02 for 512 MiB" in words
-    assert "clairvoyant to compare with: under 'billing: size'" in words
+    assert "It holds up to 360 MiB, so it is billed for the size with 384 MiB and 0.25 cores at 0.01 an hour" in words
+    assert "Hourly price of each size: 0.01 for 384 MiB and 0.02 for 512 MiB" in words
+    assert "no clairvoyant minimum to compare with: under 'billing: size'" in words
     assert not [flip for flip in plan["flips"] if flip["what"] == "memory price"]
     _, plan = planned_from(tmp_path, 1, cost=sized(), grid=grid)
     assert plan["recommended"] == "persistent"  # at the same price the quickest, and of those the simplest
     assert any("they cost the same, whatever they use of it." in sentence for sentence in plan["answer"])
     _, plan = planned_from(tmp_path, 1, cost=sized(latency_hour=1.0), grid=grid)
     assert row_of(plan, "on-demand")["cost_per_hour"] > row_of(plan, "persistent")["cost_per_hour"] > 0.01
-    assert any("whatever they use of it, but for their callers' waiting." in sentence for sentence in plan["answer"])
+    assert any("whatever they use of it, apart from the cost of waiting." in sentence for sentence in plan["answer"])
 
 
 def test_what_goes_over_a_limit_is_left_out(tmp_path: Path) -> None:
@@ -135,8 +135,9 @@ def test_what_goes_over_a_limit_is_left_out(tmp_path: Path) -> None:
     assert [row["label"] for row in plan["settings"]] == ["lru-cached (capacity 1)"]
     assert plan["too_large"] == {"persistent": pytest.approx(400)}
     [told] = [sentence for sentence in plan["answer"] if sentence.startswith("Left out, because")]
-    assert "than the limit of 380 MiB at times, its start included: 400 MiB under persistent." in told
-    assert "A server that holds no model takes 300 MiB of resident memory between requests." in told
+    limit = "the limit of 380 MiB in resident memory at some point (start-up included): 400 MiB under persistent."
+    assert limit in told
+    assert "A server without a model takes 300 MiB of resident memory between requests." in told
     _, plan = planned_from(tmp_path, 2, grid=grid, limit={"memory": "1GiB"})
     assert plan["too_large"] == {}
     assert any("every setting stays below the limit of 1024 MiB." in sentence for sentence in plan["answer"])
@@ -147,7 +148,7 @@ def test_what_goes_over_a_limit_is_left_out(tmp_path: Path) -> None:
     assert plan["too_large"] == {}
     _, plan = planned_from(tmp_path, 6, grid=grid, cost=sized())
     assert any(
-        "than the largest size of 512 MiB at times, its start included: 560 MiB under persistent" in s
+        "the largest size of 512 MiB in resident memory at some point (start-up included): 560 MiB under" in s
         for s in plan["answer"]
     )
 

@@ -33,6 +33,7 @@ from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
 WRONG = 0.06
 ROUNDS = (5, 10, 20)
 FEW, MANY = 50, int(os.environ.get("CLAIM_RUNS", "2000"))
+COUNTED = ("generator-bound", "too few samples")  # figures against a limit: nothing is drawn
 Claim = Callable[[str, int, np.random.Generator], bool]
 """Whether the sentence is wrong of one run, on that machine, over so many rounds."""
 
@@ -110,8 +111,8 @@ def a_break_even_rate(machine: str, rounds: int, rng: np.random.Generator) -> bo
 
 
 def cheaper_at_every_rate(machine: str, rounds: int, rng: np.random.Generator) -> bool:
-    """Of one that holds 10 MiB more, so that there is a rate below which the other is cheaper: "holds the same memory,
-    to a MiB, as", or "holds less than".
+    """Of one that holds 10 MiB more, so that there is a rate below which the other is cheaper: "holds the same memory
+    as", or "holds less memory than".
     """
     found, _ = costs(machine, rounds, rng, 10.0)
     return bool(found["settled"]) and found["cheaper_below"] != "trial 0"
@@ -124,7 +125,7 @@ def a_cheapest_that_is_none(machine: str, rounds: int, rng: np.random.Generator)
     spent = 0.01 * np.exp(effects)
     trials = {label: [(0.0, float(each)) for each in spent[:, i]] for i, label in enumerate(("a", "b"))}
     found = summarise(costing(trials, workload={"open": {"rate": 10.0, "requests": 20}}))["card"]
-    return found["recommended"] is not None and not any("no other saves more" in each for each in found["sentences"])
+    return found["recommended"] is not None and not any("no alternative saves" in each for each in found["sentences"])
 
 
 def a_target_that_most_processes_miss(machine: str, rounds: int, rng: np.random.Generator) -> bool:
@@ -230,14 +231,18 @@ def test_how_often_each_sentence_is_wrong(claim: Claim) -> None:
 
 
 def warned(rounds: int, rng: np.random.Generator) -> set[str]:
-    """The kinds of warnings of a quiet machine, whose requests differ by 10 %."""
-    level = quiet(rng, rounds, 1)
+    """The kinds of warnings of a quiet machine, whose requests differ by 10 %, and whose processes differ in memory as
+    they do in latency.
+    """
+    level, memory = quiet(rng, rounds, 1), 400 * np.exp(quiet(rng, rounds, 1)[:, 0])
     latencies = 10 * np.exp(level + rng.normal(0, 0.1, (rounds, 40)))
     records = run_with({"a": latencies.tolist()})
     for record in records:
         if record["kind"] == "sample":
             record["score"] = 0.9 + 0.01 * (record["ms"] % 1)  # a model that does not answer the same to all
             record["text"] = int(record["ms"] * 1e6) % 1000
+        elif record["kind"] == "trial":
+            record["memory_mib"] = dict.fromkeys(record["memory_mib"], float(memory[record["round"]]))
     return {each["kind"] for each in warnings(arrange(records))}
 
 
@@ -254,6 +259,6 @@ def test_a_quiet_machine_is_rarely_warned_of() -> None:
 @pytest.mark.slow
 def test_how_often_each_warning_is_false() -> None:
     found = {rounds: false_alarms(rounds, MANY) for rounds in ROUNDS}
-    for kind in CHECKS:
+    for kind in (kind for kind in CHECKS if kind not in COUNTED):
         print(f"\n| {kind} | {' / '.join(f'{found[rounds][kind] / MANY:.1%}' for rounds in ROUNDS)} |", flush=True)
         assert max(found[rounds][kind] for rounds in ROUNDS) / MANY <= allowed(MANY)

@@ -50,8 +50,8 @@ def test_a_summary_keeps_the_first_request_apart() -> None:
     assert kept["latency_ms"]["p50"] == pytest.approx(10.5)
     assert kept["latency_ms"]["mean_ci95"] == pytest.approx(list(mean_interval([10.0, 11.0]) or ()))
     assert kept["latency_ms"]["null_because"] == {
-        "p95": "needs 200 requests, has 40",
-        "p99": "needs 1000 requests, has 40",
+        "p95": "needs 200 requests and has 40",
+        "p99": "needs 1000 requests and has 40",
     }
     assert kept["throughput_rps"] == pytest.approx(10)
     assert (kept["cold"]["share"], loaded["cold"]["share"]) == (0, 1)
@@ -64,9 +64,10 @@ def test_the_answer_in_words() -> None:
     assert memory == (
         "on-demand against persistent: PSS between requests 400 against 500 MiB, a ratio of 0.80 in 2 rounds."
     )
-    assert lacking.startswith("These are figures, no verdict: that takes 5 rounds")
+    assert lacking.startswith("These are measurements, not verdicts: a verdict needs 5 rounds")
     assert phases == (
-        "Of a median 50 ms with loading, the load takes 40 ms (weights 30 ms) and the forward after it 9.0 ms."
+        "Of the median 50 ms of a request with a load, the load takes 40 ms (weights 30 ms) and the forward pass"
+        " 9.0 ms."
     )
 
 
@@ -81,10 +82,11 @@ def test_what_loading_adds_is_told_of_each_loader() -> None:
     for label, (_, strategy, ms) in labels.items():
         records += [sample_of(label, ms, cold=strategy == "on-demand") for _ in range(20)]
         records.append(ended(label, pss=310.0 if strategy == "persistent" else 300.0))
-    private = " Keeping it takes 10 MiB of private memory, 5% of the weights."
+    loaded = "if it is loaded for every request"
+    private = " Keeping the model takes 10 MiB of private memory, 5% of the weights."
     assert answer_in_words(summarise(records))[:2] == [
-        f"transformers (float32): p50 20 ms kept, 70 ms loaded for every request, which adds 50 ms.{private}",
-        f"mapped (float32): p50 12.0 ms kept, 17.0 ms loaded for every request, which adds 5.0 ms.{private}",
+        f"transformers (float32): p50 is 20 ms with the model kept in memory and 70 ms {loaded} (50 ms more).{private}",
+        f"mapped (float32): p50 is 12.0 ms with the model kept in memory and 17.0 ms {loaded} (5.0 ms more).{private}",
     ]
 
 
@@ -92,7 +94,7 @@ def test_a_round_that_did_not_end_is_told_and_not_averaged() -> None:
     records = two_strategies()[:-1]
     summary = summarise(records)
     assert [trial["rounds"] for trial in summary["trials"]] == [2, 1]
-    assert summary["trials"][1]["latency_ms"]["null_because"]["mean_ci95"] == "needs 2 rounds, has 1"
+    assert summary["trials"][1]["latency_ms"]["null_because"]["mean_ci95"] == "needs 2 rounds and has 1"
     assert answer_in_words(summary)[0] == "Warning: 1 of 2 rounds of on-demand did not run to the end."
 
 
@@ -183,7 +185,7 @@ def test_each_loader_rounds_in_its_own_way() -> None:
     dtypes = {"one": ("onnxruntime", "int8"), "same": ("onnxruntime", "int8"), "other": ("openvino", "int8")}
     near = [("P", 0.79), ("N", 0.21)]
     summary = in_dtypes(dtypes, {"one": [P], "same": [near], "other": [near]})
-    assert summary["disagreements"] == ["same answers text 1 with P 0.790000, where one says P 0.800000."]
+    assert summary["disagreements"] == ["same answers text 1 with P 0.790000, but one answers P 0.800000."]
     assert told(summary) == []
     assert "than in int8 by onnxruntime" in told(in_dtypes(dtypes, {"one": [P], "same": [P], "other": [N]}))[0]
 
@@ -231,13 +233,13 @@ def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
         *("on-demand", "3.00", "100%", "50.5", "n/a", "10.0", "400")
     ]
     assert "p99" not in table(summary, "simple")
-    lacking = "needs 1000 requests, has 40: persistent; on-demand."
-    assert footnotes(summary)[1:] == [f"No p99, which {lacking}"]
+    no_p99 = "No p99 for persistent; on-demand: it needs 1000 requests and has 40."
+    assert footnotes(summary)[1:] == [no_p99]
     assert table(summary, "pipe", wide=True).splitlines()[3].split("|")[12].strip() == "4.81"
     assert "a ratio of 4.81 in 2 rounds" in " ".join(answer_in_words(summary))
     assert footnotes(summary, wide=True)[1:] == [
-        "No p95, which needs 200 requests, has 40: persistent; on-demand.",
-        f"No p99, which {lacking}",
+        "No p95 for persistent; on-demand: it needs 200 requests and has 40.",
+        no_p99,
     ]
 
 
@@ -260,7 +262,9 @@ def test_what_the_load_generator_was_at_worst_is_told() -> None:
     records = [r | {"generator": next(measured)} if r["kind"] == "trial" else r for r in rest]
     summary = summarise([header, *records])
     assert summary["trials"][0]["generator"] == {"cores": 0.2, "lag_p99_ms": 1.25, "late_share": 0.001}
-    sentence = "The load generator took up to 0.20 cores; p99 of its lag 1.2 ms, 0.10% sends late."
+    sentence = (
+        "The load generator took up to 0.20 cores; the p99 of its lag was 1.2 ms, and 0.10% of the sends were late."
+    )
     assert sentence in footnotes(summary)
     assert summarise([header, *rest])["trials"][0]["generator"] is None
 
@@ -278,7 +282,7 @@ def agree_by_all(*answers: tuple[str, Top]) -> dict[str, str]:
 def test_answers_are_compared_by_the_scores_of_all_labels() -> None:
     assert not agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("N", 0.1)]))
     wrong = agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("N", 0.4)]))
-    assert wrong["b"] == "b answers text 1 with N 0.400000, where a says N 0.100000."
+    assert wrong["b"] == "b answers text 1 with N 0.400000, but a answers N 0.100000."
     assert "b" in agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("b", [("P", 0.9), ("M", 0.1)]))
     assert not agree_by_all(("a", [("P", 0.9), ("N", 0.1)]), ("half", [("P", 0.6), ("N", 0.4)]))
 

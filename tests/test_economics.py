@@ -14,7 +14,7 @@ import pytest
 
 from core import memory
 from core.choices import Cost
-from core.decide.break_even import rate_interval
+from core.decide.break_even import crossing
 from core.decide.choice import cheapest_by_rate
 from core.decide.economics import RoundCost, TrialCost
 from core.decide.intervals import sign
@@ -200,12 +200,12 @@ def test_a_size_is_paid_for_whatever_is_used_of_it() -> None:
 def test_the_interval_holds_the_rates_that_the_rounds_do_not_refute() -> None:
     rng = np.random.default_rng(1)
     more, less = rng.normal(100, 5, 10), rng.normal(0.05, 0.005, 10)
-    low, high = rate_interval(more.tolist(), less.tolist())
+    _, low, high = crossing(more.tolist(), less.tolist())
     assert [sign((more - rate * less).tolist()) for rate in (0.99 * low, 1.01 * low, 0.99 * high, 1.01 * high)] == [
         1, 0, 0, -1
     ]  # fmt: skip
-    assert rate_interval([100.0] * 5, [0.05, -0.05, 0.04, -0.03, 0.01]) == (0, math.inf)
-    assert rate_interval([-100.0] * 5, [0.05] * 5) == (0, 0)
+    assert crossing([100.0] * 5, [0.05, -0.05, 0.04, -0.03, 0.01])[1:] == (0, math.inf)
+    assert crossing([-100.0] * 5, [0.05] * 5) == (0, 0, 0)
 
 
 def test_the_interval_of_the_rate_covers() -> None:
@@ -215,19 +215,19 @@ def test_the_interval_of_the_rate_covers() -> None:
     drift = rng.normal(1, 0.1, (runs, rounds))
     above = 100 * rng.normal(1, 0.03, (runs, rounds))
     below = 0.05 * drift * rng.normal(1, 0.1, (runs, rounds))
-    found = [rate_interval(x, y) for x, y in zip(above.tolist(), below.tolist(), strict=True)]
-    covered = np.mean([low <= 2000 <= high for low, high in found])
+    found = [crossing(x, y) for x, y in zip(above.tolist(), below.tolist(), strict=True)]
+    covered = np.mean([low <= 2000 <= high for _, low, high in found])
     assert 0.93 <= covered <= 0.97
 
 
 def test_no_break_even_where_one_is_cheaper_in_both() -> None:
     even = pair(costing(TWO | {"on-demand": [(400.0, 0.005)] * 5}))
     assert (even["rate_per_hour"], even["cheaper_below"], even["cheaper_above"]) == (None, "on-demand", "on-demand")
-    assert even["reason"] == "on-demand holds less than persistent, and costs less for each request."
+    assert even["reason"] == "on-demand holds less memory than persistent and costs less per request."
     even = pair(costing(TWO | {"on-demand": [(500.5, 0.06)] * 5}))  # less than a MiB is nothing
     assert (even["cheaper_below"], even["cheaper_above"]) == ("persistent", "persistent")
     assert (
-        even["reason"] == "persistent holds the same memory, to a MiB, as on-demand, and costs less for each request."
+        even["reason"] == "persistent holds the same memory as on-demand (to within 1 MiB) and costs less per request."
     )
 
 
@@ -237,15 +237,15 @@ def test_no_break_even_where_the_rounds_cannot_tell() -> None:
     assert (even["rate_per_hour"], even["ci95"]) == (None, None)
     assert (even["cheaper_below"], even["cheaper_above"]) == ("on-demand", None)
     assert even["reason"] == (
-        "on-demand holds less than persistent; what a request costs is not separable in 5 rounds. About 40 more"
-        " rounds would tell, if the difference is as large as it looks."
+        "on-demand holds less memory than persistent; in 5 rounds, no difference in cost per request could be shown."
+        " About 40 more rounds would decide it, if the true difference is as large as measured."
     )
     assert not even["settled"]
     even = pair(costing(TWO | {"on-demand": KEPT}))
     assert (even["rate_per_hour"], even["cheaper_below"], even["cheaper_above"]) == (None, None, None)
     assert even["settled"]
     assert even["reason"] == (
-        "on-demand and persistent hold the same memory, to a MiB, and cost the same for each request, within 5%."
+        "on-demand and persistent hold the same memory (to within 1 MiB) and cost the same per request (to within 5%)."
     )
 
 
@@ -255,7 +255,8 @@ def test_memory_that_is_not_separable_is_not_the_same_memory() -> None:
     assert (even["rate_per_hour"], even["cheaper_below"], even["cheaper_above"]) == (None, None, "persistent")
     assert not even["settled"]
     assert even["reason"].startswith(
-        "What persistent and on-demand hold is not separable in 5 rounds; persistent costs less for each request."
+        "In 5 rounds, no difference in memory between persistent and on-demand could be shown; persistent costs less"
+        " per request."
     )
 
 
@@ -263,7 +264,7 @@ def test_a_rate_beyond_what_was_answered_is_capped() -> None:
     even = pair(costing({"persistent": [(5000.0, 0.01)] * 5, "on-demand": [(400.0, 0.06)] * 5}))
     assert even["rate_per_hour"] == pytest.approx(4600 / 0.05)
     assert even["capped_per_hour"] == pytest.approx(36_000)
-    assert even["reason"].startswith("No more than 36,000 requests an hour were answered under on-demand")
+    assert even["reason"].startswith("on-demand answered at most 36,000 requests an hour, less than")
 
 
 def test_one_round_gives_figures_without_intervals() -> None:
@@ -271,7 +272,7 @@ def test_one_round_gives_figures_without_intervals() -> None:
     assert found["trials"][0]["holding_ci95"] is None
     [even] = found["break_even"]
     assert (even["rate_per_hour"], even["ci95"]) == (pytest.approx(2000), None)
-    assert even["reason"] == "A figure, no verdict: that takes 5 rounds."
+    assert even["reason"] == "A measurement, not a verdict: a verdict needs 5 rounds."
 
 
 def test_what_cannot_be_priced_says_why() -> None:
@@ -280,7 +281,7 @@ def test_what_cannot_be_priced_says_why() -> None:
     assert found["unpriced"] == {"on-demand": "memory is not known, because this system has no /proc"}
     assert [trial["label"] for trial in found["trials"]] == ["persistent"]
     found = economics(ended_with(costing(TWO), "on-demand", processor_s=None))
-    assert found["unpriced"] == {"on-demand": "processor time could not be read"}
+    assert found["unpriced"] == {"on-demand": "CPU time could not be read"}
 
 
 def test_models_that_expire_have_no_line() -> None:
@@ -288,7 +289,7 @@ def test_models_that_expire_have_no_line() -> None:
     even = pair(known)
     assert (even["rate_per_hour"], even["reason"]) == (
         None,
-        "on-demand has no cost at other rates: models expire in its gaps.",
+        "The cost of on-demand at other rates is unknown: its models expire in the gaps between requests.",
     )
     for least_keep in (300.0, None):
         found = pair(ended_with(costing(TWO), "on-demand", least_keep=least_keep))

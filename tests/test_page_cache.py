@@ -151,7 +151,7 @@ repeats: 1
     command = (str(ROOT / "runner.py"), str(folder / "cold.yaml"), "--output", str(folder / "out"))
     done = run_python(*command, variables=own)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the checkpoint came from the disk" in done.stdout
+    assert "the checkpoint came from disk" in done.stdout
     found = [float(line) for line in (folder / "found").read_text().splitlines()]
     start, probe, *requests = found
     assert start < 0.01
@@ -199,4 +199,4 @@ repeats: 1
     assert f"(pid {os.getpid()}) maps it" in reasons["on-demand, fake"]
     assert not [record for record in records if record["kind"] == "load"]
     assert resident_share(weights) == 1  # as it was before
-    assert "What a load from the disk takes under on-demand, fake is not known (" in done.stdout
+    assert "The cost of a load from disk is unknown for on-demand, fake (" in done.stdout

@@ -118,8 +118,8 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
     assert (model.around, model.around_cold, model.waiting_s) == pytest.approx((0.001, 0.001, 0.024))
     assert (model.request_cpu, model.load_cpu, model.unload) == pytest.approx((0.008, 0.025, 0.003))
     note, unknown = profile.notes
-    assert unknown.startswith("transformers: what a load from the disk takes is not known (no load of each kind")
-    assert note == "transformers: batches were not measured; each further text is taken to cost as much as the first."
+    assert unknown.startswith("transformers: the cost of a load from disk is unknown (loads from disk and")
+    assert note == "transformers: batches were not measured; each further text is assumed to cost as much as the first."
     [private] = profiles(arrange(read_records(tmp_path)), replace(PSS, charge="private"))
     assert private.models["m1"].mib == pytest.approx(20)
 
@@ -133,7 +133,7 @@ def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
     assert model.unload == 0
     assert "how long an unload takes was not measured" in profile.notes[1]
     assert "as much as its weights" in profile.notes[2]
-    assert "processor time was not measured" in profile.notes[3]
+    assert "CPU time was not measured" in profile.notes[3]
 
 
 def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
         assert row["lru_loads"] >= row["belady_loads"] >= 4
         assert row["optimum"]
     words = "\n".join(plan["grounds"])
-    for part in ("at least 1.58 times", "Belady: the fewest possible", "break-even rate", "Prices: 0.004445"):
+    for part in ("at least 1.58 times", "the minimum is", "(Belady", "break-even rate", "Prices: 0.004445"):
         assert part in words
 
 
@@ -213,13 +213,13 @@ def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_pat
     simulated = simulate(auto, planned.profiles[0], planned.arrivals, 32, 0, planned.prices)
     assert simulated.least_keep == pytest.approx(row["served_timeout_s"])
     told = next(sentence for sentence in plan["grounds"] if "(k/m)" in sentence)
-    assert "freed after 5.85 s of rest (k/m)" in told
-    assert "(ttl: auto) knows its 50 MiB of weights and its loads" in told
-    assert "and takes 4.68 s; so does this simulation." in told
+    assert "freed after 5.85 s idle (k/m)" in told
+    assert "With ttl: auto a server computes this time from the size of its weights (50 MiB) and its own loads" in told
+    assert "is charged: 4.68 s. The simulation does so, too." in told
 
 
 def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Path) -> None:
-    """As a card prices them: from the disk, where what is freed serves someone else; latencies stay as they were."""
+    """As a card prices them: from disk, if freed memory is reused by others; latencies stay as they were."""
 
     def found(**cost: Any) -> tuple[Any, str]:
         planned = load_plan(plan_file(tmp_path, cost={"latency_hour": 3600.0, "cpu_hour": 3600.0} | cost))
@@ -239,7 +239,8 @@ def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Pat
     loads_of = priced["loads"]
     assert priced["cost"]["processor"] - measured["cost"]["processor"] == pytest.approx(loads_of * 0.012)
     assert priced["cost"]["waiting"] - measured["cost"]["waiting"] == pytest.approx(loads_of * 0.030)
-    assert "loads are priced from the disk, since what is freed serves someone else: +30.0 ms and +12.0 ms" in notes
+    more = "30.0 ms longer and 12.0 ms more CPU time each than the loads that requests waited for."
+    assert f"priced as loads from disk, because freed memory is assumed to be reused by others: {more}" in notes
     private, notes = found(charge="private")
     assert private["cost"]["processor"] == pytest.approx(measured["cost"]["processor"])
     assert "page cache" not in notes
@@ -250,7 +251,8 @@ def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path
         return "\n".join(planned_from(tmp_path, **changes)[1]["notes"])
 
     told = notes()
-    assert "what a load from the disk takes is not known (no load of each kind was measured by itself)" in told
+    lacking = "(loads from disk and from the page cache were not measured separately)"
+    assert f"the cost of a load from disk is unknown {lacking}" in told
     assert "was measured at 100 requests a second, and is used here for 0.00" in told
     assert "page cache" not in notes(cost={"charge": "private"})
     near = {"open": {"rate": "70/s", "requests": 200}}
@@ -287,12 +289,12 @@ def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
     assert found["on-demand"]["targets"][0]["verdict"] == "missed"  # by all requests, so that 200 are enough
     assert found["persistent"]["targets"][0]["verdict"] == "not known"
     assert any(
-        "Whether" in s and "is not known: that takes 1,000 requests, and there are 200" in s for s in plan["answer"]
+        "Whether" in s and "is not known: that needs 1,000 requests, and there are 200" in s for s in plan["answer"]
     )
-    assert any("What is cheaper misses p99 ≤ 15 ms" in s and "on-demand" in s for s in plan["answer"])
+    assert any("Cheaper settings that miss p99 ≤ 15 ms" in s and "on-demand" in s for s in plan["answer"])
     _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
     assert (plan["recommended"], plan["yaml"]) == (None, None)
-    assert "no setting is advised" in plan["answer"][0]
+    assert "no setting can be recommended" in plan["answer"][0]
 
 
 def test_it_says_at_which_price_of_memory_the_answer_flips(tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_the_first_load_of_a_model_decides_no_target(tmp_path: Path) -> None:
         _, plan = planned_from(tmp_path, workload=workload, slo={"p99": "15ms"}, grid=grid)
         kept = [row for row in plan["settings"] if row["label"] != "keep-alive (ttl 1min)"]
         assert {row["targets"][0]["verdict"] for row in kept} == {verdict}
-        assert not any("misses" in sentence for sentence in plan["answer"])
+        assert not any("that miss" in sentence for sentence in plan["answer"])
     # Over many models each one's first load is more than one request in a hundred, and says no more.
     workload = {"open": {"rate": "20/s", "requests": 2000}}
     _, plan = planned_from(tmp_path, 1, models=100, workload=workload, slo={"p99": "20ms"}, grid=grid)
@@ -374,14 +376,14 @@ def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None
     workload = {"open": {"rate": "60/s", "requests": 1000}}
     _, plan = planned_from(tmp_path, 3, workload=workload, grid=grid, cost={"memory_gib_hour": 1.0})
     assert plan["settings"][0]["regret"] < 1
-    assert any("who answers each request at once: here they wait" in sentence for sentence in plan["grounds"])
+    assert any("each request is answered at once; here requests wait" in sentence for sentence in plan["grounds"])
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window', or the workload, in"),
-        ({"models": 3}, "has a number of 'models'"),
+        ({"models": 3}, "asks for simulated copies, which cannot be served"),
         ({"workload": {"trace": {"file": "trace.csv", "speed": 2}}}, "remove 'speed' from the workload in"),
         ({}, "experiment.yaml: cannot be read"),
     ],

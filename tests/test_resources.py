@@ -30,7 +30,7 @@ def test_one_odd_process_makes_no_price_of_memory() -> None:
     assert found.per_weight == pytest.approx(0.7 / WEIGHTS, abs=0.003)
     assert found.base_mib == pytest.approx(290, abs=0.1)
     [note] = found.notes
-    assert note.startswith("keeping a model takes no memory that is paid for, or next to none: 0.02 MiB for each MiB")
+    assert note.startswith("keeping a model adds little or no charged memory: 0.02 MiB for each MiB")
     assert "(95 % interval" in note
 
 
@@ -46,7 +46,7 @@ def test_it_is_compared_within_rounds() -> None:
 def test_a_wide_interval_is_told() -> None:
     [note] = measured([330, 310, 350, 320, 340], [300, 300, 300, 300, 300]).notes
     assert note.startswith("a MiB of weights takes 0.75 MiB of memory (95 % interval")
-    assert note.endswith("5 rounds): what holding a model costs is as uncertain. More rounds narrow it.")
+    assert note.endswith("5 rounds): the cost of holding a model is equally uncertain; more rounds would narrow it.")
     assert measured([330, 310], [300, 300]).notes == ()
 
 

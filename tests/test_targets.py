@@ -32,7 +32,7 @@ def test_a_target_is_met_or_missed_by_name(rounds: int) -> None:
 def test_too_few_requests_judge_nothing_but_a_clear_miss() -> None:
     found = summary({"p99": 0.2, "p50": 0.2}, quick=[QUICK], slow=[[500.0] * 12])
     assert unmet(found) == [
-        "quick has too few requests to judge p99 ≤ 200 ms: that takes 1000, and it has 30.",
+        "quick has too few requests to judge p99 ≤ 200 ms: 1000 are needed, it has 30.",
         "slow misses p99 ≤ 200 ms: 0.00% of the requests are within it.",
         "slow misses p50 ≤ 200 ms: 0.00% of the requests are within it.",
     ]
@@ -42,13 +42,13 @@ def test_what_the_requests_leave_open_is_not_met() -> None:
     [sentence] = unmet(summary({"p80": 0.2}, slow=[SLOW * 2] * 5))
     assert sentence.startswith("slow may miss p80 ≤ 200 ms: 83.33% of the requests are within it (95 % interval ")
     [sentence] = unmet(summary({"p80": 0.2}, slow=[SLOW * 2]))
-    assert "more rounds would tell" in sentence
+    assert "more rounds would decide it" in sentence
 
 
 def test_a_trial_without_a_finished_round_is_not_met() -> None:
     records = run_with({"quick": [QUICK]}, slo={"p50": 0.2})
     found = summarise([record for record in records if record["kind"] != "trial"])
-    assert unmet(found) == ["quick was asked nothing to judge p50 ≤ 200 ms by."]
+    assert unmet(found) == ["quick has no requests in a finished round, so p50 ≤ 200 ms cannot be judged."]
 
 
 def run_folder(output: Path, slo: dict[str, float] | None, **trials: Any) -> Path:

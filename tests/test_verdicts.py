@@ -68,26 +68,26 @@ def test_below_five_rounds_there_are_figures_and_no_verdict() -> None:
     assert latency == "b against a: p50 16.4 ms against 11.0 ms, a ratio of 1.50 in 4 rounds."
     assert memory == "b against a: PSS between requests 500 against 500 MiB, a ratio of 1.000 in 4 rounds."
     assert lacking == (
-        "These are figures, no verdict: that takes 5 rounds that both trials finished, 1 more than there are"
-        " (repeats: 5)."
+        "These are measurements, not verdicts: a verdict needs 5 rounds finished by both trials; 1 is missing (set"
+        " repeats: 5)."
     )
 
 
 def test_each_verdict_in_words() -> None:
     slower, *_, together = compared(summarise(against(1.5, 5)))
-    assert together.startswith("The 2 verdicts hold together in 95 of 100 runs, and are of a typical process")
+    assert together.startswith("In 95 of 100 runs all 2 verdicts are true at once. They describe a typical server")
     assert slower.startswith("b takes 1.51 times as long as a: p50 16.7 ms against 11.0 ms (95 % interval 1.")
     assert slower.endswith(", 5 rounds).")
     faster, *_ = compared(summarise(against(0.5, 5)))
-    assert faster.startswith("b takes 0.51 of the time of a: ")
+    assert faster.startswith("b takes 0.51 times as long as a: ")
     same, *_ = compared(summarise(against(1.002, 5)))
     assert same.startswith("b and a are not separable: p50 ")
-    assert same.endswith(" more rounds would tell, if the difference is as large as it looks.")
+    assert same.endswith(" more rounds would decide it, if the true difference is as large as measured.")
     records = run_with({"a": around(10, [1] * 6), "b": around(10, [1.1, 1 / 1.1] * 3)})
     equal, *_ = compared(summarise(records))
     assert equal.endswith(
-        "The difference is too small against its noise to say how many rounds would tell: it is between -9.1% and"
-        " +10.0%."
+        "The number of further rounds needed is unknown: the difference is too small relative to its noise (it is"
+        " between -9.1% and +10.0%)."
     )
 
 
@@ -104,11 +104,11 @@ def test_memory_in_words() -> None:
             ),
         )
     same = list(compared(summarise(against(1.5, 5))))[1]
-    assert same.startswith("b holds the same memory as a, to a MiB: PSS between requests 500 against 500 MiB (95 %")
+    assert same.startswith("b holds the same memory as a, to within 1 MiB: PSS between requests 500 against 500 MiB (")
     [_, memory, _] = compared(summarise(records))
     assert memory.startswith("b holds 98 MiB less than a: PSS between requests 402 against 500 MiB (ratio 0.80, 95 %")
     unknown = [r | {"memory_mib": dict.fromkeys(r["memory_mib"])} if r["kind"] == "trial" else r for r in records]
-    assert list(compared(summarise(unknown)))[1].endswith("is not known: this system has no /proc.")
+    assert list(compared(summarise(unknown)))[1].endswith("is unknown: this system has no /proc.")
 
 
 def cached(misses: Sequence[int], requests: int = 100) -> list[Record]:
@@ -162,7 +162,7 @@ def test_a_verdict_is_one_of_several() -> None:
     p50 = pair["statistics"]["p50"]
     assert p50["ci95"][0] > 1
     assert p50["verdict"] == "not separable"
-    assert any("By itself it would be, but it is one of several verdicts" in each for each in compared(summary))
+    assert any("Taken alone, the two would be separable; but among several" in each for each in compared(summary))
 
 
 def test_the_rounds_that_only_one_finished_are_left_out() -> None:
@@ -224,7 +224,7 @@ def test_cold_and_warm_are_kept_apart() -> None:
     [trial] = summary["trials"]
     assert (trial["cold"]["count"], trial["cold"]["share"], trial["warm"]["count"]) == (25, 0.25, 75)
     assert (trial["cold"]["latency_ms"]["p50"], trial["warm"]["latency_ms"]["p50"]) == (62, 42)
-    assert trial["cold"]["latency_ms"]["null_because"]["p95"] == "needs 200 requests, has 25"
+    assert trial["cold"]["latency_ms"]["null_because"]["p95"] == "needs 200 requests and has 25"
     header, _, row = (line.split("|") for line in table(summary, "pipe", wide=True).splitlines())
     cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
     assert (cells["cold"], cells["warm p50 (ms)"], cells["cold p50 (ms)"], cells["p99 (ms)"]) == (
@@ -266,22 +266,22 @@ def test_targets_in_words_and_in_the_table() -> None:
     rounds = {"a": [[10.0] * 500] * 5, "b": [[300.0] * 500] * 5, "c": [[10.0] * 50] * 5}
     summary = summarise(run_with(rounds, slo={"p99": 0.2}))
     met, missed, open_ = targets(summary)
-    assert met.startswith("a meets p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
+    assert met.startswith("a, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
     assert met.endswith(
-        ", 250.0 each second; each of 5 server processes met it, so that at least 55% of all such processes do."
+        ", 250.0 such answers a second. All 5 server processes met it, so at least 55% of all such processes do."
     )
     assert missed.startswith(
         "b misses p99 ≤ 200 ms: 0.00% of the requests are within it (95 % interval 0.00% to 0.15%)"
     )
     assert open_.startswith("c, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 98.49% to 100.00%)")
     assert open_.endswith(
-        ", 25.0 each second. That all 5 server processes met it does not settle it; if no more miss it, about 3 more"
-        " rounds would."
+        ", 25.0 such answers a second. All 5 server processes met it, which is not yet proof; about 3 more rounds"
+        " without a miss would be."
     )
     assert "within 200 ms (p99, 1/s)" in table(summary, "pipe", wide=True)
     assert "within" not in table(summarise(run_with(rounds)), "pipe", wide=True)
     few = summarise(run_with({"a": [[10.0] * 500]}, slo={"p99": 0.2}))
-    assert list(targets(few))[1] == "Whether a target is met takes 5 rounds, 4 more than there are."
+    assert list(targets(few))[1] == "Judging a target needs 5 rounds; 4 are missing."
 
 
 def test_a_share_is_at_least_as_open_as_so_many_requests_leave_it() -> None:

@@ -87,7 +87,7 @@ def test_too_few_samples() -> None:
     assert kinds(run_with({"a": [[10.0] * 20, [10.0] * 19]})) == {"too few samples"}
     assert kinds(run_with({"a": [[10.0] * 500] * 2}, slo={"p99": 1.0})) == set()
     [warning] = warnings(arrange(run_with({"a": [[10.0] * 499] * 2}, slo={"p99": 1.0})))
-    assert warning["sentence"].startswith("a: p99 needs 1000 requests, has 998. Raise 'repetitions'")
+    assert warning["sentence"].startswith("a: p99 needs 1000 requests and has 998. Raise 'repetitions'")
 
 
 def drifting(change: float, rounds: int, requests: int = 40, **sample: Any) -> list[Record]:
@@ -111,7 +111,7 @@ def test_a_trend_within_the_trials() -> None:
     header, *replayed = drifting(0.3, 5)
     assert kinds([header | {"workload": {"trace": {"file": "t.csv"}}}, *replayed]) == set()  # its rate may rise
     [rising], [falling] = (warnings(arrange(drifting(change, 5))) for change in (0.3, -0.3))
-    assert "lower rate" in rising["sentence"]
+    assert "lower the rate" in rising["sentence"]
     assert "make the trials longer" in falling["sentence"]
 
 

@@ -16,16 +16,17 @@ Answer = Sequence[tuple[str, float]]  # labels and their scores, the best first
 
 
 class Agreement:
-    """Holds every answer against the first one to the same text by the same model.
+    """Compares every answer with the first one to the same text by the same model.
 
-    In float32 the scores of all labels are within 1e-4, whatever computes them; of scores above 1, which regressions
-    have, that is relative. In another dtype it is another model under each loader: with itself it agrees as closely,
-    with others it is compared by the best label alone.
+    In float32 the scores of all labels must agree within 1e-4, whatever computes them; scores above 1, as regressions
+    have, must agree relative to their size. In another dtype each loader rounds in its own way, so that its model
+    counts as another one: its answers must agree as closely with each other, and with the answers of other models only
+    in the best label.
     """
 
     def __init__(self, computed_in: Mapping[str, str], most_labels: int = 1) -> None:
-        """`computed_in` says of each trial what it must share for equal scores; an answer tells at most `most_labels`,
-        the best.
+        """`computed_in` names, for each trial, what trials must share to give equal scores; an answer has at most
+        `most_labels` labels, the best ones.
         """
         self._computed_in = computed_in
         self._most_labels = most_labels
@@ -50,7 +51,7 @@ class Agreement:
         if apart(first, answer, self._most_labels) > WITHIN_DTYPE:
             label, score, of_first = _furthest(first, answer)
             self.disagreements[trial] = (
-                f"{trial} answers text {sample['text'] + 1} with {label} {score:.6f}, where {other} says {of_first}."
+                f"{trial} answers text {sample['text'] + 1} with {label} {score:.6f}, but {other} answers {of_first}."
             )
 
     def warnings(self) -> Iterator[dict[str, str]]:
@@ -73,10 +74,10 @@ def answer_of(sample: Mapping[str, Any]) -> Answer:
 
 
 def apart(one: Answer, other: Answer, most_labels: int) -> float:
-    """The largest difference between the scores of a label: relative above 1, and infinite where labels differ.
+    """The largest difference between the scores of a label: relative above 1, and infinite if labels differ.
 
-    Of many labels an answer tells the best `most_labels`; one that it does not tell has at most the lowest score that
-    it does.
+    An answer has only its best `most_labels` labels; the score of any other label is at most its lowest score, which
+    stands for it.
     """
     ours, theirs = _scores(one), _scores(other)
     are_all = min(len(ours), len(theirs)) < most_labels
@@ -88,7 +89,7 @@ def apart(one: Answer, other: Answer, most_labels: int) -> float:
 
 
 def _is_same_label(first: Answer, answer: Answer) -> bool:
-    """Whether the answer's best label is the first one's, or as good as that there."""
+    """Whether the answer's best label is the first answer's too, or scored nearly as high there."""
     label, best = answer[0][0], first[0]
     return label == best[0] or best[1] - dict(first).get(label, -float("inf")) <= NEAR_TIE
 

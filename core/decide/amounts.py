@@ -26,6 +26,11 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
+def missing(rounds: int) -> str:
+    """`1 is missing`, `2 are missing`."""
+    return f"{rounds} {'is' if rounds == 1 else 'are'} missing"
+
+
 def between(interval: Sequence[float] | None) -> str:
     """The 95 % interval in brackets, or nothing."""
     return f" (95 % interval {number(interval[0])} to {number(interval[1])})" if interval else ""

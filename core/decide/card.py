@@ -1,4 +1,4 @@
-"""The card: what to use for the stated traffic and prices, where that flips, and the settings to paste."""
+"""The card: what to use for the stated traffic and prices, which rates change that, and the settings to paste."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from .rounds import Record, Run
 
 MEMORY = {"pss": "PSS", "private": "private memory"}
 MOVED = 0.1  # of a rate: what moves it by less leaves the answer as it is
-UNIT_PRICES = (
-    "unit prices as AWS Fargate's, in US dollars, as if only what is used were billed; Fargate itself bills the size"
-    " that a task is given: billing: size"
-)
-YOURS = "Yours go under 'cost' in the experiment."
-BILLING = {"average": "for as long as it is held", "peak": "the most that was held, all the time"}
+YOURS = "Set your own under 'cost' in the experiment."
+BILLING = {"average": "while it is held", "peak": "the most that was held, all the time"}
 
 
 def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +40,8 @@ def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alone(summary: Mapping[str, Any]) -> str:
     if len(summary["trials"]) < 2:
-        return "A choice takes a second strategy; name one under 'strategies'."
-    return "A choice takes a second strategy that can be priced."
+        return "A recommendation needs a second strategy; name one under 'strategies'."
+    return "A recommendation needs a second strategy that can be priced."
 
 
 def _recommendation(advice: Advice) -> list[str]:
@@ -71,7 +67,7 @@ def _as_json(header: Record, advice: Advice) -> dict[str, Any]:
 
 
 def _other_charge(run: Run, summary: Mapping[str, Any], advice: Advice) -> list[str]:
-    """The answer where the other memory is paid for, if that is another one; with it, loads come from elsewhere."""
+    """The answer under the other `charge`, if it differs; loads may then be priced from the other page cache, too."""
     cost = run.header["cost"]
     other = "private" if cost["charge"] == "pss" else "pss"
     costs = header_costs(run, other)
@@ -82,33 +78,35 @@ def _other_charge(run: Run, summary: Mapping[str, Any], advice: Advice) -> list[
         return []
     priced = any(trial.load is not None and not trial.load.lacking for trial in costs.trials)
     elsewhere = priced and costs.prices.loads_from != Prices.of(cost).loads_from
-    loads = f", and a load came from {FROM[costs.prices.loads_from]}" if elsewhere else ""
-    return [f"If {MEMORY[other]} were paid for (charge: {other}){loads}: {' '.join(theirs.answer)}"]
+    loads = f"; loads are then priced from {FROM[costs.prices.loads_from]}" if elsewhere else ""
+    what = f"With 'charge: {other}' ({MEMORY[other]} is charged{loads})"
+    return [f"{what}, the answer is: {' '.join(theirs.answer)}"]
 
 
 def _moved(advice: Advice, other: Advice) -> bool:
-    """Whether a rate at which it flips is another one."""
+    """Whether a rate at which the answer changes is another one."""
     edges = [[flip["at"] for flip in each.flips if flip["what"] == "rate"] for each in (advice, other)]
     return len(edges[0]) != len(edges[1]) or any(abs(b / a - 1) > MOVED for a, b in zip(*edges, strict=True))
 
 
 def _prices(prices: Prices) -> str:
-    waiting = (
-        f"{number(prices.latency_hour)} for an hour of a caller's waiting" if prices.latency_hour else "waiting is free"
-    )
+    hour = number(prices.latency_hour)
+    waiting = f"an hour of a caller's waiting {hour}" if prices.latency_hour else "waiting is free"
     if prices.billing == "size":
         sizes = (f"{number(s.hour)} for {s.memory_mib:.0f} MiB and {number(s.cpu)} cores" for s in prices.sizes)
-        return f"Prices of an hour, whatever is used of a size: {listed(list(sizes))}; {waiting}. {YOURS}"
-    stated = {"memory_gib_hour": prices.memory_gib_hour, "cpu_hour": prices.cpu_hour}
-    source = UNIT_PRICES if stated == FARGATE else "as 'cost' states them"
+        return f"Hourly price of each size: {listed(list(sizes))}; {waiting}. {YOURS}"
+    is_fargate = {"memory_gib_hour": prices.memory_gib_hour, "cpu_hour": prices.cpu_hour} == FARGATE
+    source = "in US dollars, AWS Fargate's unit prices" if is_fargate else "as stated under 'cost'"
+    size = " Fargate itself bills the size of a task, not what it uses; for that, set 'billing: size'."
     return (
-        f"Prices: {number(prices.memory_gib_hour)} for a GiB of memory for an hour ({MEMORY[prices.charge]},"
-        f" {BILLING[prices.billing]}), {number(prices.cpu_hour)} for an hour of one core ({source}); {waiting}. {YOURS}"
+        f"Prices ({source}): a GiB-hour of memory ({MEMORY[prices.charge]}, {BILLING[prices.billing]})"
+        f" {number(prices.memory_gib_hour)}; a core-hour {number(prices.cpu_hour)}; {waiting}."
+        f"{size if is_fargate else ''} {YOURS}"
     )
 
 
 def _settings(header: Record, advice: Advice) -> list[dict[str, str]]:
-    """For each side of the rates at which the answer flips."""
+    """The settings of each side of the rates at which the answer changes."""
     if advice.recommended is None:
         return []
     specs = {trial["label"]: trial for trial in header["trials"]}

@@ -1,12 +1,10 @@
-"""The card of a run for one rate, its workload's or a stated one: what is cheapest there, and where that ends."""
+"""The card of a run for one rate, its workload's or a stated one: the cheapest trial, and what would change that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from .advice import (
     Advice,
@@ -30,23 +28,23 @@ from .prices import MIB_PER_GIB
 from .worth import MONTH, Saving, differences, monthly, rounds_to_settle, saving
 
 Savings = Mapping[str, Saving]
-"""Of the cheapest one against each of the others, by label."""
+"""What the cheapest trial saves against each of the others, by label."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """For which to advise."""
+    """The rate for which to advise."""
 
     per_hour: float
     is_stated: bool
     """Whether costs are computed for that rate; else they were measured under it."""
 
     def hourly(self, each: RoundCost) -> float:
-        """What that server costs."""
+        """What that server process costs, money per hour."""
         return each.holding + each.per_request * self.per_hour if self.is_stated else each.per_answer * self.per_hour
 
     def gib_hours(self, each: RoundCost) -> float:
-        """Of memory, for each answer: what is always held, and what is held because of it."""
+        """GiB-hours for each answer: of the memory that is always held, and of what is held because of the answer."""
         if not self.is_stated:
             return each.gib_hours
         always, besides = each.charged_mib / self.per_hour, (each.average_mib - each.charged_mib) / each.rate
@@ -56,11 +54,11 @@ class Traffic:
         return monthly(trial, self.hourly)
 
     def million(self, a_month: float) -> float:
-        """For a million answers, what is so much in a month."""
+        """So much money a month, converted to money for a million answers."""
         return a_month / MONTH / self.per_hour * MILLION
 
     def costs(self, trials: Sequence[TrialCost]) -> list[str]:
-        """Of a million answers each."""
+        """What a million answers cost under each of these."""
         return [number(self.million(self.month(trial))) for trial in trials]
 
     def __str__(self) -> str:
@@ -80,9 +78,11 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.summary["rounds_due"])
     advice.recommended, advice.runner_up = best.label, others[0].label if others else None
     if not others:
-        advice.answer = [f"No other trial comes into question, so {best.label} was compared with none."]
+        advice.answer = [f"There is no other eligible trial to compare {best.label} with."]
     elif lacking:
-        advice.answer = [f"{_cheapest(traffic, best, others[0])}{longer(evidence, best.label, others[0].label)}."]
+        ours, theirs = traffic.costs([best, others[0]])
+        costs = f"a million requests cost {ours} under {best.label} and {theirs} under {others[0].label}"
+        advice.answer = [f"{traffic}, {costs}, by these measurements; that is not a verdict."]
     else:
         _compare(evidence, traffic, best, others, advice)
     advice.settles = lacking or advice.settles
@@ -97,13 +97,10 @@ def advise_at_rate(evidence: Evidence) -> Advice:
 
 
 def _able(evidence: Evidence, per_hour: float, advice: Advice) -> list[TrialCost]:
-    """Those whose cost at that rate is known, and who have answered so many."""
+    """Those whose cost at that rate is known, and that answered as many requests."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     slow = [trial for trial in lines if trial.capacity is not None and trial.capacity < per_hour]
-    advice.notes += [
-        f"{trial.label} is left out: it answered {rate(trial.capacity or 0.0)} and no more to {evidence.clients}."
-        for trial in slow
-    ]
+    advice.notes += [f"{trial.label} is left out: {evidence.most(trial)}." for trial in slow]
     advice.notes += [*gaps(evidence), *back_to_back(evidence)]
     return [trial for trial in lines if trial not in slow]
 
@@ -119,6 +116,9 @@ def _compare(
     found = {other.label: saving(best, other, traffic.hourly) for other in others}
     unknown = [other for other in others if not found[other.label].is_settled(evidence.trifle)]
     ties = [other for other in others if found[other.label].is_tie(evidence.trifle)]
+    dearer = [other for other in others if other not in ties]
+    # One that costs more than what is no tie is no choice, though it costs about as much as the cheapest.
+    ties = [tie for tie in ties if all(saving(tie, each, traffic.hourly).typical >= 0 for each in dearer)]
     if unknown:
         advice.answer = [_unknown(traffic, best, unknown, found)]
         advice.settles = rounds_to_settle(differences(best, unknown[0], traffic.hourly))
@@ -132,40 +132,41 @@ def _compare(
         advice.answer = [f"{traffic}, {why_the_fastest(evidence, chosen, same, most)}"]
         advice.runner_up = same[0]
     else:
-        low, high = (number(traffic.million(bound)) for bound in found[others[0].label][1:3])
+        second = dearer[0]
+        low, high = (number(traffic.million(bound)) for bound in found[second.label][1:3])
         within = f"(95 % interval of the difference {low} to {high})"
-        costs_callers = longer(evidence, best.label, others[0].label)
-        advice.answer = [f"{_cheapest(traffic, best, others[0])} {within}{costs_callers}."]
-    dearer = [other for other in others if other not in ties]
+        costs_callers = longer(evidence, best.label, second.label)
+        advice.answer = [f"{_cheapest(traffic, best, second)} {within}{costs_callers}."]
     advice.answer += _saves(evidence, traffic, str(advice.recommended), dearer)
 
 
 def _cheapest(traffic: Traffic, best: TrialCost, second: TrialCost) -> str:
     costs = " against ".join(traffic.costs([best, second]))
-    return f"{traffic}, {best.label} is the cheapest, before {second.label}: {costs} for a million requests"
+    return f"{traffic}, {best.label} is the cheapest, ahead of {second.label}: {costs} for a million requests"
 
 
 def _unknown(traffic: Traffic, best: TrialCost, unknown: Sequence[TrialCost], found: Savings) -> str:
-    """That nobody can tell whether one of several is cheaper."""
-    told = []
+    """That it is not settled whether one of several is cheaper."""
+    figures = []
     for other, cost in zip(unknown, traffic.costs(unknown), strict=True):
         low, high = (number(traffic.million(bound)) for bound in found[other.label][1:3])
-        told.append(f"{cost} under {other.label} (95 % interval of the difference {low} to {high})")
+        figures.append(f"{cost} under {other.label} (95 % interval of the difference {low} to {high})")
     return (
         f"{traffic}, it is not settled whether {best.label} costs less than {listed([each.label for each in unknown])}:"
-        f" {traffic.costs([best])[0]} for a million requests against {listed(told)}."
+        f" {traffic.costs([best])[0]} for a million requests against {listed(figures)}."
     )
 
 
 def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[TrialCost]) -> list[str]:
-    """In a month, against the next one and against the simplest one."""
+    """What it saves in a month, against the next one and against the trial that keeps its models."""
     simple = simplest(evidence, label)
     against = [other for i, other in enumerate(dearer) if i == 0 or other.label == simple]
-    told = []
+    found = []
     for other in against:
         amount = number(saving(evidence.cost(label), other, traffic.hourly).typical)
-        told.append(f"{amount} against {other.label}{', which keeps its models' if other.label == simple else ''}")
-    return [f"In a month it saves {listed(told)}."] if told else []
+        keeps = ", which keeps its models" if other.label == simple else ""
+        found.append(f"{amount} a month compared with {other.label}{keeps}")
+    return [f"{label} saves {listed(found)}."] if found else []
 
 
 def _add_flips(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost], advice: Advice) -> None:
@@ -178,8 +179,8 @@ def _add_flips(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost]
     advice.flips += latency_flip(evidence, label, [trial.label for trial in ranked if trial.label != label])
     advice.notes[:0] = [flip["sentence"] for flip in advice.flips]
     if not best.is_line:
-        why = "models expire in the gaps between requests, of which there would be others"
-        advice.notes.append(f"From which rate on {best.label} would not be the cheapest is not known: {why}.")
+        why = "its models expire in the gaps between requests, and other rates have other gaps"
+        advice.notes.append(f"It is unknown at which other rates {best.label} stops being the cheapest: {why}.")
 
 
 def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at: float) -> Iterator[dict[str, Any]]:
@@ -199,9 +200,7 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
             if edge != best.capacity and not is_told(pair):
                 continue
             if edge == best.capacity:
-                sentence = (
-                    f"Above {rate(edge)}, which is all that {best.label} answered to {evidence.clients}, take {to}."
-                )
+                sentence = f"Above {rate(edge)}, use {to} instead of {best.label}: {evidence.most(best)}."
             yield {"what": "rate", "at": edge, "unit": "requests/hour", "to": to, "sentence": sentence}
 
 
@@ -215,6 +214,7 @@ def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialC
 
 
 def _bill(traffic: Traffic, trial: TrialCost, price: float) -> Bill:
-    """For each answer."""
-    gib_hours = float(np.median([traffic.gib_hours(each) for each in trial.rounds.values()]))
-    return Bill(trial.label, gib_hours, traffic.million(traffic.month(trial)) / MILLION - gib_hours * price)
+    """What one answer costs, as a function of the price of memory."""
+    gib_hours = {n: traffic.gib_hours(each) for n, each in trial.rounds.items()}
+    rest = {n: traffic.hourly(each) / traffic.per_hour - gib_hours[n] * price for n, each in trial.rounds.items()}
+    return Bill(trial.label, gib_hours, rest)

@@ -22,6 +22,7 @@ from .advice import (
     why_the_fastest,
 )
 from .amounts import between, listed, number, rate
+from .break_even import break_even
 from .choice import Segment, cheapest_by_rate, contenders, is_told
 from .economics import TrialCost
 from .prices import HOUR, Prices
@@ -29,19 +30,19 @@ from .worth import at, differences, rounds_to_settle, saving, settled_between
 
 
 class Side(NamedTuple):
-    """Rates, in requests per hour, for which one trial is recommended."""
+    """A range of rates, in requests per hour, for which one trial is recommended."""
 
     label: str
     start: float
     end: float
     same: tuple[str, ...] = ()
-    """What costs the same there."""
+    """Labels of the trials that cost the same there."""
     most: float = 0.0
-    """What one of them saves in a month at most; infinite where they cost the same in proportion."""
+    """The most that one of them saves in a month; infinite if they cost the same in proportion."""
 
 
 def advise_by_rate(evidence: Evidence) -> Advice:
-    """Recommends something for every rate at which it is settled, up to what was answered."""
+    """Recommends a trial for every rate at which the cheapest is settled, up to the highest rate that was answered."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     found = contenders(lines, evidence.pairs)
     segments = cheapest_by_rate(found.trials, evidence.pairs)
@@ -50,9 +51,13 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         advice.answer = ["There is nothing to recommend."]
         return advice
     labels = [segment.label for segment in segments]
-    advice.flips = [_flip(evidence, below, above) for below, above in pairwise(segments)]
-    advice.answer = [flip["sentence"] for flip in advice.flips] or [_everywhere(evidence, segments[0], lines)]
     advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
+    told = [(below, above) for below, above in pairwise(segments) if _is_known(evidence, below, above)]
+    advice.flips = [_flip(evidence, below, above, is_figure=bool(advice.settles)) for below, above in told]
+    if len(segments) == 1:
+        advice.answer = [_everywhere(evidence, segments[0], lines, is_figure=bool(advice.settles))]
+    else:
+        advice.answer = [flip["sentence"] for flip in advice.flips]
     sides = [] if advice.settles else _sides(evidence, segments, lines, advice)
     if sides:
         _recommend(evidence, sides, advice)
@@ -65,14 +70,15 @@ def advise_by_rate(evidence: Evidence) -> Advice:
         advice.flips += targets
         advice.notes[:0] = [flip["sentence"] for flip in targets]
     if sides and sides[-1].end == evidence.cost(labels[-1]).capacity:
-        advice.notes.append(f"The upper end is what was answered to {evidence.clients}; nothing was measured above it.")
-    if len(segments) > 1 and evidence.costs.prices.billing != "size":
+        best = evidence.cost(labels[-1])
+        advice.notes.append(f"Nothing is known of {best.label} above that rate: {evidence.most(best)}.")
+    if told and len(told) == len(segments) - 1 and evidence.costs.prices.billing != "size":
         advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
 
 
 def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> None:
-    """Say what to take for which rates, and why; where that is one trial, a flip is no more than a note."""
+    """Say which trial to use for which rates, and why; if it is one trial for all, a flip is no more than a note."""
     advice.recommended = sides[-1].label
     advice.sides = [(side.label, _where(side)) for side in sides]
     why = []
@@ -87,12 +93,19 @@ def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> Non
     advice.answer += [*why, *_worth(evidence, sides), *doubts(evidence, [side.label for side in sides])]
 
 
-def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost]) -> str:
-    """Of the one that no other is known to beat at any rate."""
+def _is_known(evidence: Evidence, below: Segment, above: Segment) -> bool:
+    """Whether the rounds show where `above` becomes cheaper, or the most that `below` can answer."""
+    return evidence.cost(below.label).capacity == below.end or is_told(evidence.pair(below.label, above.label))
+
+
+def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], *, is_figure: bool) -> str:
+    """The sentence on the trial that no other one is known to beat at any rate; `is_figure`: with too few rounds."""
     best = evidence.cost(segment.label)
     others = [each for each in lines if each is not best]
     if not others:
-        return f"No other trial comes into question, so {best.label} was compared with none."
+        return f"There is no other eligible trial to compare {best.label} with."
+    if is_figure:
+        return f"By these measurements {best.label} costs the least at every rate; that is not a verdict."
     if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
         return f"No other is known to cost less than {best.label} at any rate."
     second = min(others, key=lambda each: each.typical("per_request"))
@@ -119,13 +132,13 @@ def _sides(evidence: Evidence, segments: Sequence[Segment], lines: Sequence[Tria
 
 
 def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], advice: Advice) -> Segment:
-    """The part of the segment in which no other is left that may be cheaper; says of the rest that it is not known."""
+    """The part of the segment in which no other trial may be cheaper; notes of the rest that it is not known."""
     best, (start, end) = evidence.cost(segment.label), segment[1:]
     for other in lines:
-        if other is best or _flips(evidence, best, other):
+        if other is best:
             continue
         low, high = settled_between(best, other, *segment[1:], evidence.trifle)
-        if (low, high) != segment[1:]:
+        if (low, high) != segment[1:] and not _flips(evidence, best, other):  # next to a flip it never is
             where = f"Below {rate(low)}" if high == segment.end else f"Above {rate(high)}"
             question = f"is not settled whether {best.label} costs less than {other.label}"
             more = rounds_to_settle(differences(best, other, at(segment.end if high < segment.end else segment.start)))
@@ -136,27 +149,35 @@ def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
 
 
 def _flips(evidence: Evidence, one: TrialCost, other: TrialCost) -> bool:
-    """Whether the rounds tell at which rate the one becomes cheaper than the other."""
+    """Whether the rounds show at which rate the one becomes cheaper than the other."""
     pair = evidence.pair(one.label, other.label)
     return pair["rate_per_hour"] is not None and is_told(pair)
 
 
 def _to_take(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], above: str | None) -> Side:
-    """The cheapest; where others cost the same from one end of the segment to the other, the fastest of them. `above`
-    is what is taken at higher rates.
+    """The cheapest trial; if others cost the same from one end of the segment to the other, the fastest of them.
+
+    `above` is the one recommended for higher rates.
     """
     best = evidence.cost(segment.label)
     able = [each for each in lines if each is best or each.capacity is None or each.capacity >= segment.end]
     found = {each.label: [saving(best, each, at(edge)) for edge in segment[1:]] for each in able}
     ties = [label for label, edges in found.items() if all(edge.is_tie(evidence.trifle) for edge in edges)]
+    dearer = [each for each in able if each.label not in ties]
+    ties = [each for each in ties if each == best.label or not _costs_more(evidence.cost(each), dearer, segment)]
     label = fastest(evidence, ties, above)
     savings = [edge for each in ties for edge in found[each]]
     most = max(each.high if each.is_trifle(evidence.trifle) else math.inf for each in savings)
     return Side(label, segment.start, segment.end, tuple(each for each in ties if each != label), most)
 
 
+def _costs_more(trial: TrialCost, others: Sequence[TrialCost], rates: Segment) -> bool:
+    """Whether it costs more than one of the others somewhere, though it costs about as much as the cheapest one."""
+    return any(saving(trial, other, at(edge)).typical < 0 for other in others for edge in rates[1:])
+
+
 def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
-    """What each side saves in a month against the simplest trial; the flips say it of the sides against each other."""
+    """What each side saves in a month against the trial that keeps its models; the flips compare the sides."""
     for side in sides:
         simple = simplest(evidence, side.label)
         if simple is not None and simple not in [each.label for each in sides]:
@@ -164,12 +185,12 @@ def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _saves(evidence: Evidence, label: str, other: str, rates: Segment, aside: str = ",") -> str:
-    """In a month, from one end of the rates to the other."""
-    told = []
+    """What it saves in a month, from one end of the rates to the other."""
+    found = []
     for edge in rates[1:]:
         amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
-        told.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'where nobody asks'}")
-    return f"Against {other}{aside} {label} saves {listed(told)}."
+        found.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'with no requests'}")
+    return f"Compared with {other}{aside} {label} saves {listed(found)}."
 
 
 def _where(side: Side) -> str:
@@ -181,40 +202,47 @@ def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _flip(evidence: Evidence, below: Segment, above: Segment) -> dict[str, Any]:
-    """From `below` to `above`, by what they cost or because `below` was not seen to answer more."""
+def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool) -> dict[str, Any]:
+    """The change from `below` to `above`, because of their costs, or because `below` was not seen to answer more."""
     low, high = evidence.cost(below.label), evidence.cost(above.label)
     costs = longer(evidence, below.label, above.label)
-    if low.capacity == below.end:
+    if is_figure:
         sentence = (
-            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. No more was answered to {evidence.clients}:"
-            f" above that it may not keep up; take {high.label}."
+            f"By these measurements {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label}"
+            " costs less below; that is not a verdict."
+        )
+    elif low.capacity == below.end:
+        sentence = (
+            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. Above that rate it may not keep up, so use"
+            f" {high.label}: {evidence.most(low)}."
         )
     else:
         interval = between(evidence.pair(low.label, high.label)["ci95"])
         rates = f"From {number(below.start)} to" if below.start else "Below"
         less = number(saving(low, high, at(below.start)).typical)
-        more = number(saving(high, low, at(above.end)).typical)
+        end = above.end if low.capacity is None else min(above.end, low.capacity)  # what was measured of both
+        more = number(saving(high, low, at(end)).typical)
         sentence = (
-            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above,"
-            f" {high.label} is, and saves more the more is asked: {more} a month at {rate(above.end)}."
+            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above that"
+            f" rate {high.label} is cheaper, and the saving grows with the rate: {more} a month at {rate(end)}."
         )
     return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
 
 
 def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
-    """How the rates move with the price of memory."""
-    dearer = cheapest_by_rate([_with_dearer_memory(trial, evidence.costs.prices) for trial in trials])
+    """At which rates the answer changes at twice the price of memory."""
+    doubled = [_with_dearer_memory(trial, evidence.costs.prices) for trial in trials]
+    dearer = cheapest_by_rate(doubled, break_even(replace(evidence.costs, trials=doubled)))
     if [each.label for each in dearer] != [each.label for each in segments]:
         last = dearer[-1]
         where = f"from {rate(last.start)} on" if last.start else "at every rate"
-        return f"At twice the price of memory {last.label} is the cheapest {where}."
+        return f"At twice the price of memory, {last.label} is the cheapest {where}."
     rates = listed([rate(each.end) for each in dearer[:-1]])
-    return f"At twice the price of memory it flips at {rates}."
+    return f"At twice the price of memory, the answer changes at {rates}."
 
 
 def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:
-    """At twice its price."""
+    """The trial at twice the price of memory."""
     rounds = {
         number: replace(
             each,

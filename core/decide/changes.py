@@ -18,12 +18,12 @@ from .rounds import Record, Round, Run, arrange
 UNITS = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_private": "MiB"}
 SHOWN = {"idle_private": "private memory"}
 MORE_IS_BETTER = {"throughput"}
-BY_ITSELF = {"idle_private"}  # what a server alone decides, whatever hour its machine had
+BY_ITSELF = {"idle_private"}  # what does not depend on how fast the machine was at that hour
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What `--compare` says."""
+    """What `--compare` reports."""
 
     sentences: list[str]
     regressed: bool
@@ -37,18 +37,19 @@ class _Change:
     figures: str
     old: list[float]
     new: list[float]
-    """Of each round, in logarithms: the statistic itself, or its ratio to the reference of the same round."""
+    """The logarithm, for each round, of the statistic or of its ratio to the reference in that round."""
     relative_to: str
     """The label of the reference; empty for what needs none."""
     more_is_better: bool
 
 
 def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> Changes:
-    """Each trial label of both runs, statistic by statistic; `tolerance` as 0.05 for 5 %.
+    """Compares each trial label of both runs, statistic by statistic; `tolerance` is 0.05 for 5 %.
 
-    The rounds of a run share its machine's hour, so that figures of two runs differ by more than their rounds do. Each
-    trial is therefore compared by its ratio, round by round, to the run's own reference: the first trial that is the
-    same in both runs. Private memory alone is compared as it is. The rounds of two runs are no pairs: see `shift`.
+    The machine may have been faster or slower during a whole run, so that figures of two runs differ by more than the
+    rounds of one do. Each trial is therefore compared by its ratio, round by round, to a reference in the same run: the
+    first trial that is the same in both runs. Private memory alone is compared as it is. The rounds of two runs cannot
+    be paired: see `shift`.
     """
     before, after = arrange(old), arrange(new)
     reference = _reference(before, after)
@@ -80,7 +81,7 @@ def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> C
 
 
 def _reference(before: Run, after: Run) -> str:
-    """The first trial that both runs have, finished and loaded alike; else empty."""
+    """The label of the first trial that both runs finished with the same loaders; empty if there is none."""
     for label in before.labels:
         if label in after.labels and not _unlike(before, after, label):
             one, other = (_loaded_by(run, label) for run in (before, after))
@@ -113,7 +114,7 @@ def _loaded_by(run: Run, label: str) -> str:
 
 
 def _traffic(run: Run) -> Record | None:
-    """The workload; of a trace's file only the name, because a checkout may have moved."""
+    """The workload, with only the name of a trace's file, because a checkout may have moved."""
     workload = run.header.get("workload")
     if workload and (trace := workload.get("trace")):
         return {"trace": trace | {"file": PurePath(trace["file"]).name}}
@@ -141,13 +142,13 @@ def _of_trial(before: Run, after: Run, label: str, reference: str) -> Iterator[_
 
 
 def _is_of_its_own(run: Run) -> bool:
-    """Whether throughput says what latency does not: one client's is its latency over again."""
+    """Whether throughput adds to latency: with one client it repeats it."""
     workload = run.header.get("workload")
     return is_closed(workload) and ((workload or {}).get("closed") or {}).get("clients", 1) > 1
 
 
 def _relative(run: Run, label: str, reference: str, name: str) -> list[float]:
-    """Logarithms, of the rounds that both finished where there is a reference."""
+    """The logarithms of each round; with a reference, of the ratios in the rounds that both finished."""
     if not reference:
         return [math.log(value) for value in _values(run.finished(label), name)]
     ours, theirs = run.rounds[label], run.rounds[reference]
@@ -155,11 +156,11 @@ def _relative(run: Run, label: str, reference: str, name: str) -> list[float]:
 
 
 def _why_none(change: _Change) -> str:
-    """Why there is no verdict; empty where there is one."""
+    """Why there is no verdict; empty if there is one."""
     if not change.old and not change.new:
         return (
-            "two hours of a machine are not alike, and this trial is the one that the others are held against; what it"
-            " alone has lost, they seem to have gained"
+            "this trial is the baseline for the others, and the speed of the machine may have changed between the two"
+            " runs. If only this trial became slower, the others appear faster"
         )
     fewest = min(len(change.old), len(change.new))
     if fewest >= VERDICT_ROUNDS:
@@ -169,7 +170,7 @@ def _why_none(change: _Change) -> str:
 
 
 def _sentence(change: _Change, tolerance: float) -> tuple[str, bool]:
-    """(what changed, whether it is a regression)."""
+    """A sentence on what changed, and whether it is a regression."""
     if why := _why_none(change):
         return f"{change.figures}. No verdict: {why}.", False
     low, high = (math.exp(bound) - 1 for bound in shift(change.old, change.new))
@@ -187,7 +188,7 @@ def shift(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of how far `new` lies above `old`: all shifts that Mann and Whitney's test does not refute
     (Annals of Mathematical Statistics 18, 1947; Hodges and Lehmann, the same 34, 1963).
 
-    It needs no distribution: two runs of the same differ by chance in no more than 5 of 100 cases.
+    It assumes no distribution: two runs of the same are reported to differ in at most 5 of 100 cases.
     """
     differences = np.sort(np.subtract.outer(new, old), axis=None)
     beyond = _left_out(len(old), len(new))
@@ -211,6 +212,6 @@ def _left_out(old: int, new: int) -> int:
 
 
 def _values(rounds: Sequence[Round], name: str) -> list[float]:
-    """The statistic of each round; empty where a round has none."""
+    """The statistic of each round; empty if a round has none."""
     values = [each.statistics[name] for each in rounds]
     return [float(value) for value in values if value] if all(values) else []

@@ -1,4 +1,4 @@
-"""Which trials come into question, and which of them is cheapest at which rate."""
+"""Which trials are eligible, and which of them is cheapest at which rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pair = Mapping[str, Any]
 
 
 class Segment(NamedTuple):
-    """Rates, in requests per hour, at which one trial is the cheapest."""
+    """A range of rates, in requests per hour, at which one trial is the cheapest."""
 
     label: str
     start: float
@@ -24,15 +24,15 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Contenders:
-    """The trials that are cheapest somewhere, and what the others lack."""
+    """The trials that are the cheapest at some rate, and a sentence for each of the others."""
 
     trials: list[TrialCost]
     sentences: list[str]
 
 
 def left_out(trial: Mapping[str, Any]) -> str:
-    """Why a trial of the summary is not to be recommended, whatever it costs; empty when it may be, and that is where
-    nobody can tell whether it meets a target, too.
+    """Why a trial of the summary is not to be recommended, whatever it costs; empty if it may be, as it may if it is
+    unknown whether it meets a target.
     """
     if trial["errors"]:
         return f"answered {trial['errors']} requests with an error"
@@ -47,8 +47,8 @@ def left_out(trial: Mapping[str, Any]) -> str:
 
 
 def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders:
-    """Without those that another one beats at every rate; of two that the rounds do not tell apart the first is
-    taken.
+    """The trials without those that another one beats at every rate; of two between which the rounds show no
+    difference, the first is taken.
     """
     known = {frozenset((pair["trial"], pair["against"])): pair for pair in pairs}
     kept: list[TrialCost] = []
@@ -64,7 +64,7 @@ def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders
             sentences.append(str(lost["reason"]))
         else:
             kept.append(trial)
-    # Pairwise verdicts need not be transitive: where they form a ring, the figures decide.
+    # Pairwise verdicts need not be transitive: if they form a ring, the figures decide.
     return Contenders(kept, sentences) if kept else Contenders(list(trials), [])
 
 
@@ -73,26 +73,26 @@ def _other(label: str, pair: Pair) -> str:
 
 
 def _loses(label: str, pair: Pair) -> bool:
-    """Whether the other one is cheaper at every rate, as far as the rounds tell."""
+    """Whether the rounds show that the other one is cheaper at every rate."""
     return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
 
 
 def is_told(pair: Pair) -> bool:
-    """Whether the rounds tell which of both is cheaper at low rates, and which at high ones."""
+    """Whether the rounds show which of both is cheaper at low rates, and which at high ones."""
     return pair.get("settled", True) and None not in (pair["cheaper_below"], pair["cheaper_above"])
 
 
 def is_undecided(pair: Pair) -> bool:
-    """Whether the rounds tell neither which is cheaper at low rates nor at high ones: both cost the same, or it is not
-    settled (`settled` says which).
+    """Whether the rounds show neither which is cheaper at low rates nor which at high ones: both cost the same, or it
+    is not settled (`settled` says which).
     """
     known = (pair["rate_per_hour"], pair["cheaper_below"], pair["cheaper_above"])
     return known == (None, None, None) and bool(pair["rounds"])
 
 
 def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) -> list[Segment]:
-    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps. Two meet at
-    the break-even rate of their pair, where that is known.
+    """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps. Two lines meet at
+    the break-even rate of their pair, if that is known.
     """
     edges = {0.0, *(trial.capacity for trial in trials if trial.capacity is not None)}
     for one, other in combinations(trials, 2):
@@ -122,5 +122,5 @@ def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) ->
 
 
 def at_rate(trial: TrialCost, per_hour: float) -> float:
-    """Its cost rate there, money per hour."""
+    """What the trial costs at that rate, money per hour."""
     return trial.typical("holding") + trial.typical("per_request") * per_hour

@@ -1,4 +1,4 @@
-"""Trials against each other, paired by the rounds that both finished."""
+"""Every pair of trials compared, round by round, over the rounds that both finished."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .intervals import VERDICT_ROUNDS, chance, further_rounds, interval, told_ap
 from .rounds import DIFFERENCES, RATIOS, Round, Run
 from .statistics import samples_for
 
-MIXED = (0.2, 1.8)  # times 1 − q: where so large a share of the requests is cold, the quantile q falls between the two
+MIXED = (0.2, 1.8)  # times 1 − q: with such a share of cold requests, the quantile q falls between cold and warm
 OFFERED = "the offered rate decides it; only a closed loop has a throughput of its own"
 LACKING = {
     "p50": f"needs {samples_for(0.5)} answered requests in each round",
@@ -25,18 +25,19 @@ LACKING = {
 }
 Pairs = Sequence[tuple[Round, Round]]
 Values = list[float] | None
-"""Of each round; None where a round has none."""
+"""One for each round; None if a round has none."""
 Comparison = dict[str, Any]
 
 
 def compare(run: Run) -> list[Comparison]:
-    """All pairs of trials: each later trial of the file against each earlier one, for each statistic.
+    """Compares all pairs of trials: each later trial of the file against each earlier one, for each statistic.
 
-    `{"trial", "against", "rounds", "statistics": {name: …}, "told": names}`. A statistic is the ratio of `trial` to
-    `against` (`ratio`), or the difference (`difference`), the median over rounds, with `ci95`, `method`, `rounds`,
-    `chance`, `verdict` ("higher", "lower", "not separable"; None below 5 rounds, and for what is not told) and
-    `further_rounds`; or `{"ratio": None, "null_because": sentence}`. The verdicts of all pairs with the first trial
-    hold together with 95 % probability, and so do those of the other pairs.
+    `{"trial", "against", "rounds", "statistics": {name: …}, "told": names}`, where `told` names the statistics that are
+    reported. A statistic is the ratio of `trial` to `against` (`ratio`), or the difference (`difference`), the median
+    over rounds, with `ci95`, `method`, `rounds`, `chance`, `verdict` ("higher", "lower", "not separable"; None below 5
+    rounds, and for what is not reported) and `further_rounds`; or `{"ratio": None, "null_because": sentence}`. With
+    95 % probability the verdicts of all pairs with the first trial are true at once, and so are those of the other
+    pairs.
     """
     pairs = []
     for against, trial in combinations(run.labels, 2):
@@ -53,7 +54,7 @@ def compare(run: Run) -> list[Comparison]:
 
 
 def _values(name: str, pairs: Pairs) -> Values:
-    """Of each round: the logarithm of the ratio, or the difference."""
+    """For each round, the logarithm of the ratio, or the difference; None if a round has none."""
     return log_ratios(name, pairs) if name in RATIOS else _differences(name, pairs)
 
 
@@ -73,8 +74,9 @@ def _statistic(run: Run, name: str, values: Values, *, is_told: bool) -> Compari
 
 
 def _told(run: Run, pairs: Pairs, values: Mapping[str, Values]) -> list[str]:
-    """The statistics that are told of a pair: of latency a percentile, or else the mean; what one client's throughput
-    says its latency has said; loads tell of caches what cold requests do not.
+    """The statistics that are reported of a pair. Of latency these are the percentiles, and the mean if p50 is not
+    among them. With one client, throughput repeats latency and is not reported. The shares of `DIFFERENCES` are
+    reported unless they follow from the strategy.
     """
     found = [name for name in ("p50", "p99") if values[name] and not _is_mixed(name, pairs)]
     if "p50" not in found and values["mean"]:
@@ -85,20 +87,20 @@ def _told(run: Run, pairs: Pairs, values: Mapping[str, Values]) -> list[str]:
 
 
 def _is_mixed(name: str, pairs: Pairs) -> bool:
-    """Whether, in some round of one of both, the percentile falls between cold and warm requests: on which side is then
-    a matter of a few requests, and it is no figure of either.
+    """Whether, in some round of either trial, the percentile falls between cold and warm requests: a few requests then
+    decide on which side it lies, and it describes neither.
     """
     low, high = (bound * (1 - {"p50": 0.5, "p99": 0.99}[name]) for bound in MIXED)
     return any(low <= share <= high for pair in pairs for each in pair if (share := each.statistics["cold_share"]))
 
 
 def _is_partial(name: str, pairs: Pairs) -> bool:
-    """Whether some process loaded for some requests and not for others; all or none is no figure but the strategy."""
+    """Whether some process loaded for some of its requests only; a share of 0 or 1 follows from the strategy."""
     return any(0 < value < 1 for pair in pairs for each in pair if (value := each.statistics[name]) is not None)
 
 
 def _judge(pairs: Iterable[Comparison]) -> None:
-    """Give each statistic that is told its verdict, all of them together by Holm's procedure."""
+    """Give each reported statistic its verdict, all of them together by Holm's procedure."""
     told = [pair["statistics"][name] for pair in pairs for name in pair["told"]]
     told = [statistic for statistic in told if statistic["chance"] is not None]
     for statistic, holds in zip(told, told_apart([each["chance"] for each in told]), strict=True):
@@ -109,7 +111,7 @@ def _judge(pairs: Iterable[Comparison]) -> None:
 
 
 def log_ratios(name: str, pairs: Pairs) -> Values:
-    """ln(first / second) of a statistic in each round; None where a round has none."""
+    """ln(first / second) of a statistic in each round; None if a round has none."""
     logs = []
     for one, other in pairs:
         above, below = one.statistics[name], other.statistics[name]
@@ -120,7 +122,7 @@ def log_ratios(name: str, pairs: Pairs) -> Values:
 
 
 def _differences(name: str, pairs: Pairs) -> Values:
-    """First − second of a statistic in each round; None where a round has none."""
+    """First − second of a statistic in each round; None if a round has none."""
     differences = []
     for one, other in pairs:
         ours, theirs = one.statistics[name], other.statistics[name]
@@ -131,5 +133,5 @@ def _differences(name: str, pairs: Pairs) -> Values:
 
 
 def is_closed(workload: Mapping[str, Any] | None) -> bool:
-    """Whether clients wait for their answers, as the plain `repetitions` form does, too."""
+    """Whether clients wait for their answers before they send again, as in the plain `repetitions` form, too."""
     return workload is None or bool(workload.get("closed"))

@@ -1,4 +1,4 @@
-"""What each trial costs: a, to hold its models for an hour in which nobody asks, and b, for each request."""
+"""What each trial costs: a, for an hour of holding its models without a request, and b, for each request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RoundCost:
     """One server process, priced."""
 
     charged_mib: float
-    """Paid for while nobody asks; under `peak` billing the most that was held, under `size` that of the size."""
+    """Paid for without a request, too; under `peak` billing the most that was held, under `size` the size's memory."""
     average_mib: float
     """Paid for on average over the steady state."""
     holding: float
@@ -44,7 +44,7 @@ class RoundCost:
 
     @property
     def gib_hours(self) -> float:
-        """Of memory, paid for with each answered request."""
+        """GiB-hours of memory that are paid for with each answered request."""
         return self.average_mib / MIB_PER_GIB / self.rate
 
 
@@ -55,22 +55,31 @@ class TrialCost:
     label: str
     rounds: Mapping[int, RoundCost]
     capacity: float | None
-    """Requests per hour that clients were answered who wait for their answers; None under another workload."""
+    """The most requests per hour that it can answer: those of a closed loop of clients, or those that the cores of its
+    size have time for, if these are fewer; None if neither is known.
+    """
     is_line: bool
     """Whether a + b · rate holds at other rates than the one that was measured."""
     least_keep: float | None = None
-    """Seconds after which the first of its models would be freed, if nobody asked for it; None: at once, or never."""
+    """Seconds without a request after which the first of its models would be freed; None: at once, or never."""
     load: LoadPrice | None = None
-    """How its loads are priced; None where no request waited for one."""
+    """How its loads are priced; None if no request waited for one."""
     size: Size | None = None
-    """The one that it is billed for."""
+    """The size that it is billed for."""
+    size_capacity: float | None = None
+    """Requests per hour for which the cores of that size have time; `capacity` is no more than that."""
+
+    @property
+    def is_limited_by_size(self) -> bool:
+        """Whether those cores, and not what was measured, limit the requests that it can answer."""
+        return self.size_capacity is not None and self.size_capacity == self.capacity
 
     def values(self, name: str) -> list[float]:
-        """That field of each round."""
+        """The field of that name in each round."""
         return [float(getattr(self.rounds[number], name)) for number in sorted(self.rounds)]
 
     def typical(self, name: str) -> float:
-        """That field in a typical round."""
+        """The field of that name in a typical round."""
         return typical(self.values(name))
 
 
@@ -80,13 +89,13 @@ class Costs:
 
     prices: Prices
     trials: list[TrialCost]
-    """Those that can be priced, as in the file."""
+    """The trials that can be priced, in the order of the file."""
     unpriced: dict[str, str]
     """Why the others cannot be, by label."""
 
 
 def price(run: Run, prices: Prices) -> Costs:
-    """Every trial of the run at these prices."""
+    """Prices every trial of the run."""
     trials, unpriced = [], {}
     for spec in run.header["trials"]:
         label = spec["label"]
@@ -94,22 +103,32 @@ def price(run: Run, prices: Prices) -> Costs:
         least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
         flat = prices.billing == "size" and not prices.latency_hour  # whatever is loaded, and however often
         is_line = least_keep is None or flat or _is_line(least_keep, rounds)
-        size = prices.size_for(most_rss(rounds) or 0.0)
-        if why := _unpriced(rounds, prices, is_line) or _does_not_fit(rounds, prices, size):
+        closed, size = is_closed(run.header.get("workload")), None
+        if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why
             continue
         load = load_price(run, spec, prices.loads_from)
+        if prices.sizes:
+            cores = 0.0 if closed else typical([_core_seconds(each, load) / each.ended["steady_s"] for each in rounds])
+            size = prices.size_for(most_rss(rounds) or 0.0, cores)
+            if size is None:
+                unpriced[label] = _does_not_fit(rounds, prices.sizes[-1], cores)
+                continue
         priced = {each.number: _round_cost(each, prices, is_line, load, size) for each in rounds}
-        closed = is_closed(run.header.get("workload"))
-        capacity = typical([cost.rate for cost in priced.values()]) if closed else None
-        trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size))
+        limits = [typical([cost.rate for cost in priced.values()])] if closed else []
+        of_size = None
+        if size is not None:
+            of_size = size.cpu / typical([_core_seconds(each, load) / len(each.answered) for each in rounds]) * HOUR
+            limits.append(of_size)
+        capacity = min(limits, default=None)
+        trials.append(TrialCost(label, priced, capacity, is_line, least_keep, load, size, of_size))
     return Costs(prices, trials, unpriced)
 
 
 def economics(
     costs: Costs | None, pairs: list[dict[str, Any]], workload: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """As summary.json has it, with the break-even rates of `pairs`; None where nothing can be priced."""
+    """The costs as in summary.json, with the break-even rates of `pairs`; None if nothing can be priced."""
     if costs is None or not costs.trials:
         return None
     prices = asdict(costs.prices)
@@ -151,7 +170,7 @@ def _load(price: LoadPrice | None) -> dict[str, Any] | None:
 
 
 def _ci95(values: Sequence[float]) -> list[float] | None:
-    """The project's interval, from 5 rounds on."""
+    """The interval of the median over rounds; None below 5 rounds."""
     return list(interval(values)[:2]) if len(values) >= VERDICT_ROUNDS else None
 
 
@@ -169,28 +188,31 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     if prices.billing == "average" and not is_line and any(each.ended.get("mean_rss") is None for each in rounds):
         return "models expire, and memory over time is not known"
     if any(each.ended.get("processor_s") is None for each in rounds):
-        return "processor time could not be read"
+        return "CPU time could not be read"
     return ""
 
 
-def _does_not_fit(rounds: Sequence[Round], prices: Prices, size: Size | None) -> str:
-    if prices.billing != "size" or size is not None:
-        return ""
-    largest = prices.sizes[-1].memory_mib
-    return (
-        f"it held up to {most_rss(rounds):.0f} MiB, start-up included, and the largest of 'sizes' has {largest:.0f} MiB"
-    )
+def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> str:
+    held, has = most_rss(rounds) or 0.0, largest.memory_mib
+    if held <= has:
+        return f"it took {cores:.2g} cores on average, and the largest of 'sizes' has {largest.cpu:.2g}"
+    return f"it held up to {held:.0f} MiB, start-up included, and the largest of 'sizes' has {has:.0f} MiB"
+
+
+def _core_seconds(each: Round, load: LoadPrice | None) -> float:
+    """CPU time of its requests, with loads as they are priced."""
+    loads = min(cold_requests(each), each.ended["loads"])  # requests that came at the same time may have shared one
+    further = load.in_round(each.number) if load else Further()
+    return float(each.ended["processor_s"] + loads * further.processor_s)
 
 
 def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
     seconds, answered = each.ended["steady_s"], len(each.answered)
     charged, above = _memory(each, prices, is_line, size)
     further = load.in_round(each.number) if load else Further()
-    cold = cold_requests(each)
-    loads = min(cold, each.ended["loads"])  # requests that came at the same time may have shared one
-    waited = (sum(sample["ms"] for sample in each.answered) + cold * further.ms) / 1e3
-    processor = each.ended["processor_s"] + loads * further.processor_s
-    spent = prices.processor(processor) + prices.waiting(waited) + prices.holding(above) * seconds
+    waited = (sum(sample["ms"] for sample in each.answered) + cold_requests(each) * further.ms) / 1e3
+    processor = prices.processor(_core_seconds(each, load))
+    spent = processor + prices.waiting(waited) + prices.holding(above) * seconds
     return RoundCost(
         charged_mib=charged,
         average_mib=charged + above,
@@ -201,11 +223,11 @@ def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | No
 
 
 def _memory(each: Round, prices: Prices, is_line: bool, size: Size | None) -> tuple[float, float]:
-    """MiB that are paid for all the time, and those that are paid for besides on average over the steady state.
+    """MiB that are paid for all the time, and MiB that are paid for besides, on average over the steady state.
 
-    Of memory above the idle level only resident memory is known. Under `private` it stands for what is written
-    then, of which it is at least as much: mapped weights are resident, too. Where nothing expires, less than idle is
-    memory that was still growing.
+    Above the idle level only resident memory is known. Under `private` it stands for what is written then, and is at
+    least as large, because mapped weights are resident, too. If nothing expires, a mean below the idle level is memory
+    that was still growing, and counts as 0.
     """
     if size is not None:
         return size.memory_mib, 0.0
@@ -218,8 +240,9 @@ def _memory(each: Round, prices: Prices, is_line: bool, size: Size | None) -> tu
 
 
 def _is_line(least_keep: float, rounds: Sequence[Round]) -> bool:
-    """Not where models expire: how often they do depends on the gaps between requests. Kept for longer than the idle
-    second and never loaded anew, it is one, as long as nothing expires.
+    """Whether the cost is linear in the rate. It is not if models expire, for how often they do depends on the gaps
+    between requests. A model kept for longer than the idle second and never loaded again counts as linear, as long as
+    nothing expires.
     """
     if least_keep <= IDLE_SECONDS:
         return False
@@ -227,6 +250,6 @@ def _is_line(least_keep: float, rounds: Sequence[Round]) -> bool:
 
 
 def header_costs(run: Run, charge: str | None = None) -> Costs | None:
-    """At the prices that the run states, perhaps with another `charge`; None where it states none."""
+    """The run at the prices that it states, perhaps with another `charge`; None if it states none."""
     stated: Record | None = run.header.get("cost")
     return price(run, Prices.of(stated | ({"charge": charge} if charge else {}))) if stated else None

@@ -1,4 +1,4 @@
-"""How many loads a sequence of requests needs where `capacity` models fit, each request being over at once."""
+"""How many loads a sequence of requests needs if `capacity` models fit, and no two requests overlap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 
 def lru_loads(asked: Sequence[int], capacity: int) -> int:
-    """Loads when the least recently used model makes room."""
+    """Loads if room is made by evicting the least recently used model."""
     kept: OrderedDict[int, None] = OrderedDict()
     loads = 0
     for model in asked:
@@ -23,11 +23,12 @@ def lru_loads(asked: Sequence[int], capacity: int) -> int:
 
 
 def belady_loads(asked: Sequence[int], capacity: int) -> int:
-    """Loads when the model makes room that is asked for the latest: the fewest possible (Belady, IBM Systems
-    Journal 5, 1966; Mattson et al., the same 9, 1970), which is the least cost where all models cost the same.
+    """Loads if room is made by evicting the model whose next request lies farthest in the future: the fewest possible
+    (Belady, IBM Systems Journal 5, 1966; Mattson et al., the same 9, 1970), which is the least cost if the loads of all
+    models cost the same.
 
-    O(n log n): the heap may hold entries of earlier uses, which are passed over. Written here, because libcachesim,
-    which has it, is under the GPL and brings boto3 and pytest along.
+    O(n log n): the heap may hold entries of earlier uses, which are skipped. Written here, because libcachesim, which
+    has it, is under the GPL and depends on boto3 and pytest.
     """
     following = _following(asked)
     kept: dict[int, int] = {}  # model: its next use
@@ -46,7 +47,7 @@ def belady_loads(asked: Sequence[int], capacity: int) -> int:
 
 
 def _following(asked: Sequence[int]) -> list[int]:
-    """Where the same model is asked for next; beyond the end, at different places, where it is not."""
+    """The position of the next request for the same model; for the last one, a position beyond the end, by model."""
     soonest: dict[int, int] = {}
     following = [0] * len(asked)
     for position in range(len(asked) - 1, -1, -1):

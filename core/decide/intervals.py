@@ -1,9 +1,9 @@
-"""Intervals of what rounds show, and what they allow to be said. The unit is the round: one server process.
+"""Intervals of what rounds show, and the verdicts that these support. The unit is the round: one server process.
 
-All of it is about the *median* over rounds, the figure of a typical process: where one process in ten is slow, a
-handful of rounds tells the typical one, and not the mean, which rests on processes that the rounds may not have seen.
-Ratios are taken as logarithms, so that a ratio and its inverse are treated alike and a machine that slows down by a
-factor shifts every value by the same amount, which pairing by round takes out.
+All of it is about the *median* over rounds, the figure of a typical process: if one process in ten is slow, a handful
+of rounds shows the typical one, but not the mean, which depends on processes that the rounds may have missed. Ratios
+are taken as logarithms, so that a ratio and its inverse are treated alike, and a machine that slows down by a factor
+shifts every value by the same amount, which pairing by round removes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .statistics import mean_interval
 
 CONFIDENCE = 0.95
 VERDICT_ROUNDS = 5  # below, no interval can be had that is not the range of the values several times over
-POWER = 0.8  # "would tell" means: in four of five such experiments
-MOST_FURTHER = 1000  # rounds; a user who is told more than that learns nothing
+POWER = 0.8  # "would decide it" means: in four of five such experiments
+MOST_FURTHER = 1000  # rounds; a larger number would help nobody
 EFFICIENCY = 2 / math.pi  # of the median of normal values, relative to their mean: it takes 1.57 times as many
 BISECTIONS = 20  # to a millionth
 
@@ -55,14 +55,14 @@ def typical(values: Sequence[float]) -> float:
 
 
 def sign(values: Sequence[float], confidence: float = CONFIDENCE) -> int:
-    """1 or −1 where the interval lies on that side of 0, 0 where it holds 0."""
+    """1 or −1 if the interval lies on that side of 0, 0 if it contains 0."""
     low, high, _ = interval(values, confidence)
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def chance(values: Sequence[float]) -> float:
-    """How often rounds of a true median of 0 would show as much: 1 minus the most confidence at which the interval
-    leaves 0 out (a p-value).
+    """How often rounds whose true median is 0 would show a difference as large: 1 minus the highest confidence at which
+    the interval excludes 0 (a p-value).
     """
     least, most = 0.0, 1.0
     for _ in range(BISECTIONS):
@@ -84,12 +84,12 @@ def told_apart(chances: Sequence[float]) -> list[bool]:
 
 
 def further_rounds(values: Sequence[float]) -> int | None:
-    """Rounds beyond these after which a difference from 0 as large as it looks would be told with a power of 80 %: one
-    significant digit, for more would be a guess.
+    """How many more rounds would distinguish a true difference as large as the measured one from 0 with a power of
+    80 %: rounded up to one significant digit, because more would be a guess.
 
-    None where none would be told apart within 1000, and where the difference is smaller than its own standard error:
-    what it looks like is then mostly chance. The usual sample size of a paired t-test, divided by the efficiency of a
-    median: the smallest n with (t(0.975) + t(0.8)) · deviation / sqrt(n · 2/π) below the difference.
+    None if 1000 would not, and if the difference is smaller than its own standard error, so that it is mostly chance.
+    The usual sample size of a paired t-test, divided by the efficiency of a median: the smallest n with
+    (t(0.975) + t(0.8)) · deviation / sqrt(n · 2/π) below the difference.
     """
     rounds, difference = len(values), abs(typical(values))
     deviation = float(np.std(values, ddof=1))

@@ -1,4 +1,4 @@
-"""A limit for memory: which trials go over it, and the floor that a server without any model takes."""
+"""A limit for memory: which trials exceed it, and the floor, which is the memory of a server without a model."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ LEAST = ("idle_rss", "idle_pss")
 
 
 def most_rss(rounds: Sequence[Round]) -> float | None:
-    """MiB of resident memory that any of these processes held at most, start-up included; None where that is not
-    known.
-    """
+    """MiB of resident memory that any of these processes held at most, start-up included; None if that is unknown."""
     most = [each.most_rss for each in rounds]
     known = [mib for mib in most if mib is not None]
     return max(known) if known and len(known) == len(most) else None
 
 
 def over_limit(most: float | None, limit: Mapping[str, float] | None) -> str | None:
-    """That the trial held too much, as the end of a sentence; None where it did not, or nobody can tell."""
+    """That the trial held too much, as the end of a sentence; None if it did not, or if that is unknown."""
     if limit is None or most is None or most <= limit["memory_mib"]:
         return None
     return f"held up to {most:.0f} MiB, start-up included, over the limit of {limit['memory_mib']:.0f} MiB"
 
 
 def floor(run: Run) -> dict[str, Any] | None:
-    """The least that a server took between requests when it held no model; None where each held one."""
+    """The least memory of a server between requests without a model; None if no trial had such a server."""
     found: list[tuple[float, float, str]] = []
     for label in run.labels:
         rounds = run.finished(label)
@@ -39,7 +37,7 @@ def floor(run: Run) -> dict[str, Any] | None:
             and all(each.ended.get("resident") == [] for each in rounds)
             and not any(None in row for row in memory)
         ):
-            rss, pss = map(float, np.mean(memory, axis=0))
+            rss, pss = map(float, np.median(memory, axis=0))
             found.append((rss, pss, label))
     if not found:
         return None
@@ -48,14 +46,14 @@ def floor(run: Run) -> dict[str, Any] | None:
 
 
 def floor_in_words(summary: Mapping[str, Any]) -> str:
-    """What a server takes that holds no model, or how to find out."""
+    """The memory of a server without a model, or how to measure it."""
     least = summary["floor"]
     if least is None:
         return (
-            "What a server takes that holds no model is not known, since every one held some when its memory was read:"
-            " add a strategy that frees its models after each request."
+            "The memory of a server without a model is unknown, because every server held one when it was measured. To"
+            " measure it, add a strategy that frees its models after each request."
         )
     return (
-        f"A server that holds no model takes {least['rss_mib']:.0f} MiB of resident memory ({least['pss_mib']:.0f} MiB"
-        f" as PSS; {least['trial']}): a floor under all settings."
+        f"A server without a model takes {least['rss_mib']:.0f} MiB of resident memory ({least['pss_mib']:.0f} MiB PSS,"
+        f" measured under {least['trial']}). No setting takes less."
     )

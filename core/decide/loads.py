@@ -1,4 +1,4 @@
-"""What a load takes from the other page cache than the run's, and the prices of loads that follow from it."""
+"""How a load's cost differs between disk and page cache, and the prices of loads that follow from it."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ import numpy as np
 from .intervals import typical
 from .rounds import Record, Round, Run
 
-NOT_MEASURED = "no load of each kind was measured by itself"
+NOT_MEASURED = "loads from disk and from the page cache were not measured separately"
 
 
 @dataclass(frozen=True)
 class Further:
-    """What a load takes more than those that were measured under the run's traffic; less, where negative."""
+    """How much more a load takes than those that were measured under the run's traffic; less, if negative."""
 
     ms: float = 0.0
-    """Of waiting."""
+    """Milliseconds that callers wait."""
     processor_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class LoadPrice:
-    """How the loads of a trial are priced that its requests waited for."""
+    """How the loads that a trial's requests waited for are priced."""
 
     page_cache: str
-    """`cold` or `warm`: where the checkpoint is taken to be found."""
+    """`cold` or `warm`: where the checkpoint is assumed to be found."""
     rounds: Mapping[int, Further]
     lacking: str = ""
-    """Why that is not where the prices put it."""
+    """Why loads could not be priced from the source that the prices call for."""
 
     @property
     def further(self) -> Further:
-        """Of a typical round."""
+        """The median over rounds."""
         each = self.rounds.values()
         return Further(typical([f.ms for f in each]), typical([f.processor_s for f in each]))
 
     def in_round(self, number: int) -> Further:
-        """That of the round, or of a typical one where it has none."""
+        """The figures of that round, or of a typical one if it has none."""
         return self.rounds.get(number) or self.further
 
 
 def load_price(run: Run, spec: Record, wanted: str) -> LoadPrice | None:
-    """Of the trial that the header describes so; `wanted` is the page cache that loads are to be priced from.
+    """The price of the loads of the trial that `spec` describes; `wanted` is the page cache from which loads are to be
+    priced.
 
-    Where the trial's own loads were not measured by themselves, those of another one with the same loader stand for
-    them. None where no request waited for a load.
+    If the trial's own loads were not measured separately, those of another one with the same loader stand for them.
+    None if no request waited for a load.
     """
     rounds = run.finished(spec["label"])
     if not any(cold_requests(each) for each in rounds):
@@ -73,7 +74,7 @@ def _loader(spec: Record) -> tuple[object, ...]:
 
 
 def _further(rounds: Sequence[Round], wanted: str, measured: str) -> dict[int, Further]:
-    """By round, how much the median of one kind of loads is above that of the other."""
+    """By round, by how much the median of one kind of loads exceeds that of the other."""
     found = {}
     for each in rounds:
         kinds = [[load for load in each.loads if load["page_cache"] == kind] for kind in (wanted, measured)]

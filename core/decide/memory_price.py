@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .amounts import number
+from .amounts import between, number
+from .break_even import Crossing, crossing
+from .intervals import VERDICT_ROUNDS, sign
 
-NOISE = 1e-6  # of the price: what is below comes of rounding
+NOISE = 1e-6  # of the price: lower prices are rounding errors
 
 
 class Bill(NamedTuple):
-    """What a choice costs under some traffic: `gib_hours` times the price of a GiB-hour, and `rest`."""
+    """What an answer costs in each round under some traffic: `gib_hours` times the price of a GiB-hour, and `rest`."""
 
     label: str
-    gib_hours: float
-    rest: float
+    gib_hours: Mapping[int, float]
+    rest: Mapping[int, float]
 
 
 def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iterator[dict[str, Any]]:
-    """The nearest price below and above `price` at which one of the others costs less than the best one."""
-    flips = []
-    for other in others:
-        gib_hours = best.gib_hours - other.gib_hours
-        if gib_hours and (at := (other.rest - best.rest) / gib_hours) > NOISE * price:
-            flips.append((at, other.label))
-    below = max((flip for flip in flips if flip[0] < price), default=None)
-    above = min((flip for flip in flips if flip[0] > price), default=None)
+    """The nearest price below and above `price` at which one of the others costs less than the best one.
+
+    Nothing where the rounds do not tell which of both takes more memory, or whether that price is another one.
+    """
+    flips = [(met, other.label) for other in others if (met := _crossing(best, other, price)) is not None]
+    below = max((flip for flip in flips if flip[0].high < price), default=None)
+    above = min((flip for flip in flips if flip[0].low > price), default=None)
     for side, flip in (("below", below), ("above", above)):
         if flip is not None:
-            at, to = flip
+            met, to = flip
+            within = between([met.low, met.high])
             sentence = (
-                f"If a GiB-hour of memory cost {side} {number(at)} (it costs {number(price)}), {to} would be cheaper."
+                f"If a GiB-hour of memory cost {side} {number(met.at)}{within} (it costs {number(price)}), {to} would"
+                " be cheaper."
             )
-            yield {"what": "memory price", "at": at, "unit": "per GiB-hour", "to": to, "sentence": sentence}
+            yield {"what": "memory price", "at": met.at, "unit": "per GiB-hour", "to": to, "sentence": sentence}
+
+
+def _crossing(best: Bill, other: Bill, price: float) -> Crossing | None:
+    """The price at which both cost the same, where one is known."""
+    both = sorted(set(best.rest) & set(other.rest))
+    if len(both) < VERDICT_ROUNDS:
+        return None
+    gib_hours = [best.gib_hours[number] - other.gib_hours[number] for number in both]
+    rest = [other.rest[number] - best.rest[number] for number in both]
+    side = sign(gib_hours)
+    met = crossing([side * each for each in rest], [side * each for each in gib_hours])
+    return met if side and NOISE * price < met.at < float("inf") else None

@@ -13,9 +13,9 @@ LEAK_MIB = 0.2  # growth for each cycle above which memory is said not to come b
 
 
 def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: float) -> dict[str, Any] | None:
-    """Share of the weights returned, and growth for each cycle; None where it was not measured.
+    """Share of the weights returned, and growth for each cycle; None if it was not measured.
 
-    The first request is the start: what libraries allocate once is not the model's. The slope is that of
+    The first request is the start, because what libraries allocate once is not the model's. The slope is that of
     least squares over a round's cycles, the median over rounds. A leak is a slope whose interval lies above 0.2 MiB for
     each cycle, or, with one round, the slope itself.
     """

@@ -13,7 +13,7 @@ IN_A_ROW = 6  # rounds after which the intervals must have been narrow; see `pre
 
 
 def precise_enough(records: Sequence[Record], precision: float) -> str | None:
-    """A reason to stop, as a sentence with its figures, or None; to be asked after each complete round.
+    """A reason to stop, as a sentence with its figures, or None; to be called after each complete round.
 
     Every ratio of p50 to the first trial's must have a 95 % interval no wider than `precision` of itself
     (with a single trial: its mean latency, of a typical round), after each of the latest six complete rounds, the
@@ -36,19 +36,19 @@ def precise_enough(records: Sequence[Record], precision: float) -> str | None:
 
 
 def reached(run: Run) -> dict[str, float] | None:
-    """The relative width of what `precision` is about, by trial label; None where there is none yet."""
+    """The relative width of the intervals that `precision` limits, by trial label; None below 5 complete rounds."""
     logs = _logs(run)
     return {label: width(values) for label, values in logs.items()} if len(run.complete()) >= VERDICT_ROUNDS else None
 
 
 def width(logs: Sequence[float]) -> float:
-    """Of the 95 % interval, relative to the estimate: 0.05 for 1.00 (0.98 to 1.03). From 5 rounds on."""
+    """The width of the 95 % interval, relative to the estimate: 0.05 for 1.00 (0.98 to 1.03). From 5 rounds on."""
     low, high, _ = interval(logs)
     return (math.exp(high) - math.exp(low)) / math.exp(typical(logs))
 
 
 def _logs(run: Run) -> dict[str, list[float]]:
-    """One value for each complete round, by trial label; empty where a round lacks one."""
+    """One value for each complete round, by trial label; empty if a round lacks one."""
     first, *others = run.labels
     complete = run.complete()
     if not others:

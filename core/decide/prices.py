@@ -1,4 +1,4 @@
-"""Prices, and the two quantities that decide how long a model should stay: m, of holding it, and k, of a cold start."""
+"""Prices, and the two quantities that decide how long to keep a model: m, of holding it, and k, of a cold start."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FARGATE = {"memory_gib_hour": 0.004445, "cpu_hour": 0.04048}  # the defaults of 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a task or a machine, as a host lists it."""
+    """A size of a task or a machine, as a host lists it."""
 
     memory_mib: float
     cpu: float
     """Cores, or a part of one."""
     hour: float
-    """Its price, memory and processor included."""
+    """The price of an hour, memory and cores included."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Prices:
     charge: str
     """Which memory is paid for: `pss` or `private`."""
     billing: str
-    """`average`: freed memory serves someone else; `peak`: the most that was held is paid for all the time; `size`: the
-    smallest of `sizes` that holds it is, whatever is used of it. Then memory and processor time have no price of their
-    own: both are 0.
+    """`average`: memory is paid for while it is held; `peak`: the most that was held is paid for all the time; `size`:
+    the smallest of `sizes` that holds it is paid for, whatever is used of it. Memory and CPU time then have no price of
+    their own: both prices are 0.
     """
     sizes: tuple[Size, ...] = ()
-    """From the smallest."""
+    """The smallest first."""
 
     @classmethod
     def of(cls, cost: Mapping[str, Any]) -> Prices:
@@ -49,29 +49,30 @@ class Prices:
 
     @property
     def loads_from(self) -> str:
-        """The page cache, `cold` or `warm`, from which a load is priced. Where mapped pages are paid for until they are
-        freed, someone else uses them then; where they are free, or paid for all the time, they are still there.
+        """Whether loads are priced from disk (`cold`) or page cache (`warm`).
+
+        If freed mapped pages stop being paid for, others are assumed to reuse them; otherwise they stay cached.
         """
         return "cold" if self.charge == "pss" and self.billing == "average" else "warm"
 
-    def size_for(self, mib: float) -> Size | None:
-        """The smallest that holds so much; None where none does."""
-        return next((size for size in self.sizes if size.memory_mib >= mib), None)
+    def size_for(self, mib: float, cores: float = 0.0) -> Size | None:
+        """The smallest size with as much memory and as many cores; None if none has."""
+        return next((size for size in self.sizes if size.memory_mib >= mib and size.cpu >= cores), None)
 
     def holding(self, mib: float) -> float:
-        """m: what holding so much memory costs per second."""
+        """m: the cost of holding so much memory for a second."""
         return mib / MIB_PER_GIB * self.memory_gib_hour / HOUR
 
     def processor(self, seconds: float) -> float:
-        """What so many core seconds cost."""
+        """The cost of so many core seconds."""
         return seconds * self.cpu_hour / HOUR
 
     def waiting(self, seconds: float) -> float:
-        """What callers' waiting for so long costs."""
+        """The cost of callers who wait for so long in all."""
         return seconds * self.latency_hour / HOUR
 
     def cold_start(self, *, processor: float, waiting: float, load: float, mib: float) -> float:
-        """k: of one cold start, from its extra processor time, its callers' waiting, and how long a load holds memory
-        that serves nobody yet (all in seconds).
+        """k: the cost of one cold start: of its extra CPU time, of its callers' waiting, and of the memory that a load
+        holds before it can answer (all in seconds).
         """
         return self.processor(processor) + self.waiting(waiting) + self.holding(mib) * load

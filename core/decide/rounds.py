@@ -17,8 +17,8 @@ OK = 200
 MIB = 1 << 20
 RATIOS = ("p50", "mean", "p99", "throughput", "idle_pss", "idle_private")
 DIFFERENCES = ("cold_share", "loads_per_request")
-"""What is compared, one figure for each server process: milliseconds, answers per second and MiB by their ratio, and
-what may be nothing at all by its difference.
+"""The statistics that are compared, one value for each server process: milliseconds, answers per second and MiB by
+their ratio, and what may be 0 by its difference.
 """
 
 
@@ -31,7 +31,7 @@ class Round:
     """The trial's record."""
     samples: list[Record]
     loads: list[Record] = field(default_factory=list)
-    """Those that were measured by themselves, after the requests."""
+    """The loads that were measured separately, after the requests."""
 
     @cached_property
     def steady(self) -> list[Record]:
@@ -40,18 +40,18 @@ class Round:
 
     @cached_property
     def answered(self) -> list[Record]:
-        """Those of the steady state that were answered without an error."""
+        """The samples of the steady state that were answered without an error."""
         return [sample for sample in self.steady if sample["status"] == OK]
 
     @property
     def most_rss(self) -> float | None:
-        """MiB of resident memory that it held at most, start-up included; None where the system does not tell."""
+        """MiB of resident memory that it held at most, start-up included; None if the system does not report it."""
         peaks = [self.ended["memory_mib"].get(name) for name in ("start_peak_rss", "peak_rss")]
         return None if None in peaks else max(peaks)
 
     @cached_property
     def statistics(self) -> dict[str, float | None]:
-        """This process's `RATIOS` and `DIFFERENCES`; None what its samples do not support."""
+        """This process's `RATIOS` and `DIFFERENCES`; None for those that its samples do not support."""
         latencies = [sample["ms"] for sample in self.answered]
         seconds, loads = self.ended["steady_s"], self.ended.get("steady_loads")
         return {
@@ -68,7 +68,7 @@ class Round:
 
 @dataclass
 class _Attempt:
-    """At one trial in one round, since the latest "begin"."""
+    """An attempt at one trial in one round, since the latest "begin"."""
 
     samples: list[Record] = field(default_factory=list)
     loads: list[Record] = field(default_factory=list)
@@ -86,11 +86,11 @@ class Run:
     """By trial label and number; only those that ran to their end."""
     failures: list[Record]
     stop: Record | None
-    """Where it ended before its cap."""
+    """The record of why it ended before its cap; else None."""
 
     @property
     def labels(self) -> list[str]:
-        """Of its trials, as in the file."""
+        """The labels of its trials, in the order of the file."""
         return list(self.rounds)
 
     @property
@@ -108,7 +108,7 @@ class Run:
 
 
 def generator(rounds: Sequence[Round]) -> dict[str, float] | None:
-    """What the load generator was at worst in a round: `cores`, `lag_p99_ms` of its sends, `late_share` of them.
+    """The load generator's worst figures of a round: `cores`, `lag_p99_ms` of its sends, `late_share` of them.
 
     None without a workload.
     """
@@ -123,7 +123,7 @@ def generator(rounds: Sequence[Round]) -> dict[str, float] | None:
 
 
 def arrange(records: Sequence[Record]) -> Run:
-    """Of several attempts at one trial in one round, only the latest counts."""
+    """The run of these records. Of several attempts at one trial in one round, only the latest counts."""
     attempts: defaultdict[tuple[str, int], _Attempt] = defaultdict(_Attempt)
     stop = None
     for record in records[1:]:
@@ -152,7 +152,7 @@ def arrange(records: Sequence[Record]) -> Run:
 
 
 def _as_used(trial: Record, rounds: Mapping[int, Round]) -> Record:
-    """What the header says of a trial, with the loaders and the dtype that its servers used, as they told.
+    """The header's description of a trial, with the loaders and the dtype that its servers reported.
 
     Older records name no loader, since there was only one.
     """

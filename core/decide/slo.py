@@ -11,18 +11,17 @@ import numpy as np
 from ..quantities import limit
 from .intervals import CONFIDENCE, MOST_FURTHER, VERDICT_ROUNDS, interval
 from .rounds import Round
-from .statistics import samples_for
 
 
 def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str, Any]]:
     """For each target, `{"p99": seconds}`: the share of the steady requests that were answered within it.
 
     p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms; one that failed is
-    not. From 5 rounds on `verdict` is "met" where that is so in every process and so many requests prove it (the
-    whole interval of `wilson`); "missed" where a typical process misses it (the whole interval of `share_ci95`); else
+    not. From 5 rounds on `verdict` is "met" if that is so in every process and so many requests prove it (the
+    whole interval of `wilson`); "missed" if a typical process misses it (the whole interval of `share_ci95`); else
     "not settled". `processes_met` of the `rounds` met it, and `processes_least` is the least share of all such
-    processes that does, where every one of these did: with 95 % confidence 0.05^(1/n) of n (Clopper and Pearson,
-    Biometrika 26, 1934). `further_rounds` are those lacking for a verdict, or for "met" if all goes on as it did.
+    processes that does, if every one of these did: with 95 % confidence 0.05^(1/n) of n (Clopper and Pearson,
+    Biometrika 26, 1934). `further_rounds` are missing for a verdict, or for "met" if further rounds are alike.
     """
     return [_target(rounds, name, seconds) for name, seconds in slo.items()]
 
@@ -51,7 +50,7 @@ def _target(rounds: Sequence[Round], name: str, seconds: float) -> dict[str, Any
 
 
 def _further(within: int, sent: int, rounds: int, wanted: float) -> int | None:
-    """Rounds like these until so many requests prove the target; None where that takes over 1000."""
+    """How many more rounds like these would prove the target; None if over 1000."""
     for further in np.unique(np.ceil(np.geomspace(1, MOST_FURTHER, 100))):
         times = (rounds + further) / rounds
         if wilson(math.floor(within * times), math.ceil(sent * times))[0] >= wanted:
@@ -60,7 +59,7 @@ def _further(within: int, sent: int, rounds: int, wanted: float) -> int | None:
 
 
 def unmet(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each target that a trial misses, and for each of which nobody can tell whether it is met: a check
+    """A sentence for each target that a trial misses, and for each of which it is unknown whether it is met: a check
     that passes what it cannot judge is worse than one that fails.
     """
     targets = ((trial, target) for trial in summary["trials"] for target in trial["slo"])
@@ -68,25 +67,24 @@ def unmet(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _shortfall(requests: int, target: Mapping[str, Any]) -> str:
-    """Empty where the target is met. Below 5 rounds, requests count as if they were independent."""
+    """Why the target is not met; empty if it is, as far as 5 rounds or more show."""
     name, share = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}", target["share_within"]
     wanted = quantile(target["percentile"])
     if share is None:
-        return f"was asked nothing to judge {name} by."
+        return f"has no requests in a finished round, so {name} cannot be judged."
     low, high = target["share_ci95"] or wilson(round(share * requests), requests)
     within = f"{share:.2%} of the requests are within it"
     if target["verdict"] == "met":
         return ""
     if high < wanted:
         return f"misses {name}: {within}."
-    needed = samples_for(wanted)
-    if target["verdict"] is None and requests < needed:
-        return f"has too few requests to judge {name}: that takes {needed}, and it has {requests}."
+    if target["verdict"] is None and target["rounds"] >= VERDICT_ROUNDS:
+        return f"cannot be judged by {name}: one of its server processes answered no request."
+    if target["verdict"] is None:
+        return f"has too few rounds to judge {name}: {VERDICT_ROUNDS} are needed, it has {target['rounds']}."
     if missed := target["rounds"] - target["processes_met"]:
-        return f"may miss {name}: {missed} of {target['rounds']} server processes did, although {within}."
-    if target["verdict"] is not None or low < wanted:
-        return f"may miss {name}: {within} (95 % interval {low:.2%} to {high:.2%}); more rounds would tell."
-    return ""
+        return f"may miss {name}: {missed} of {target['rounds']} server processes missed it, although {within}."
+    return f"may miss {name}: {within} (95 % interval {low:.2%} to {high:.2%}); more rounds would decide it."
 
 
 def quantile(name: str) -> float:
@@ -97,9 +95,9 @@ def quantile(name: str) -> float:
 def share_interval(within: Sequence[int], sent: Sequence[int]) -> tuple[float, float]:
     """The 95 % interval of a typical process's share of requests: on each side the wider one of two.
 
-    That of the median over the rounds' shares knows that requests of one process are correlated, but is empty where
+    The interval of the median over the rounds' shares allows for correlated requests in one process, but is empty if
     every round has the same share, such as all. Wilson's (1927), over all requests as if they were independent, is the
-    least that so many requests leave open.
+    narrowest interval that so many requests support.
     """
     least, most = wilson(sum(within), sum(sent))
     low, high, _ = interval(np.divide(within, sent).tolist())

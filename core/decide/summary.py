@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .agreement import Agreement
 from .break_even import break_even
 from .card import card
 from .comparison import compare
 from .economics import economics, header_costs
+from .intervals import typical
 from .latency import latencies
 from .limit import floor, most_rss, over_limit
 from .memory_return import memory_return
@@ -63,7 +62,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _computed_in(spec: Record) -> str:
-    """What trials share whose scores are the same: each loader rounds in its own way to another dtype than float32."""
+    """What trials must share to give equal scores: to other dtypes than float32 each loader rounds in its own way."""
     dtype, loaders = spec["dtype"], " and ".join(spec["used_loaders"])
     return str(dtype) if dtype == "float32" else f"{dtype} by {loaders}"
 
@@ -79,14 +78,14 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
         "errors": sum(sample["status"] != OK for each in rounds for sample in each.samples),
         "error": _usual_error(rounds),
         "log": next((said for record in reversed(ended) if (said := record.get("log"))), None),
-        "ready_s": _mean(record["ready_s"] for record in ended),
-        "first_answer_s": _mean(record["first_answer_s"] for record in ended),
-        "first_request_ms": _mean(_firsts(rounds)),
+        "ready_s": _typical(record["ready_s"] for record in ended),
+        "first_answer_s": _typical(record["first_answer_s"] for record in ended),
+        "first_request_ms": _typical(_firsts(rounds)),
         **latencies(rounds),
-        "throughput_rps": _ratio(sum(len(each.answered) for each in rounds), sum(r["steady_s"] for r in ended)),
+        "throughput_rps": _typical(_ratio(len(each.answered), each.ended["steady_s"]) for each in rounds),
         "generator": generator(rounds),
         "slo": goodput(rounds, run.header.get("slo") or {}),
-        "memory_mib": {key: _mean(record["memory_mib"][key] for record in ended) for key in MEMORY},
+        "memory_mib": {key: _typical(record["memory_mib"][key] for record in ended) for key in MEMORY},
         "over_limit": over_limit(most_rss(rounds), run.header.get("limit")),
         "loads": sum(record["loads"] for record in ended),
         "loads_per_request": _per_request(rounds),
@@ -98,7 +97,7 @@ def _trial(run: Run, spec: Record, agreement: Agreement) -> dict[str, Any]:
 
 
 def _usual_error(rounds: Iterable[Round]) -> str | None:
-    """What most of the requests that failed were answered."""
+    """The most frequent error of the requests that failed."""
     errors = Counter(sample["error"] for each in rounds for sample in each.samples if "error" in sample)
     return max(errors, key=lambda error: errors[error]) if errors else None
 
@@ -107,15 +106,15 @@ def _firsts(rounds: Iterable[Round]) -> list[float]:
     return [sample["ms"] for each in rounds for sample in each.samples if sample["first"] and sample["status"] == OK]
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean, or None when there is no value, or one that could not be read."""
+def _typical(values: Iterable[float | None]) -> float | None:
+    """The figure of a typical process; None when there is no value, or one that could not be read."""
     listed = list(values)
     known = [value for value in listed if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(listed) else None
+    return typical(known) if known and len(known) == len(listed) else None
 
 
 def _per_request(rounds: Sequence[Round]) -> float | None:
-    """Loads of the steady state for each request of it."""
+    """Loads in the steady state for each of its requests."""
     loads = [each.ended.get("steady_loads") for each in rounds]
     sent = sum(len(each.steady) for each in rounds)
     return sum(count for count in loads if count is not None) / sent if sent and None not in loads else None

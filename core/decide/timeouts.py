@@ -1,8 +1,8 @@
-"""How long to keep a model that nobody uses, in closed form: docs/economics.md derives what stands here.
+"""How long to keep an idle model, in closed form: docs/economics.md derives the formulas.
 
 m is the price of holding the model for a second, k that of one cold start, in one currency; rates are per second,
-times in seconds. Assumed are one model, no time to serve, no budget that models share, and that requests which
-overlap share a load.
+times in seconds. The assumptions: one model, no service time, no memory budget shared with other models, and requests
+that overlap share a load.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def best_gamma_timeout(rate: float, burstiness: float, holding: float, cold_star
 
 
 def timeout_cost(gaps: Floats, timeout: float, holding: float, cold_start: float) -> float:
-    """Of a trace's gaps under an idle timeout: each costs m·min(g, T), and k where g > T; the first load is charged."""
+    """The cost of a trace's gaps under an idle timeout: each costs m·min(g, T), and k if g > T; first comes one k."""
     kept = np.minimum(gaps, timeout)
     return float(holding * kept.sum() + cold_start * (1 + np.count_nonzero(gaps > timeout)))
 
@@ -72,7 +72,7 @@ def clairvoyant_cost(gaps: Floats, holding: float, cold_start: float) -> float:
 def best_timeout_in_hindsight(gaps: Floats, holding: float, cold_start: float) -> float:
     """The fixed timeout with the least `timeout_cost` on these gaps: 0, one of the gaps, or infinity for the longest.
 
-    Between two gaps the cost only rises with T, so that no other needs to be tried.
+    Between two gaps the cost only rises with T, so that no other timeout needs to be tried.
     """
     ordered = np.sort(gaps)
     within = np.searchsorted(ordered, ordered, side="right")  # gaps that each of them, as a timeout, bridges

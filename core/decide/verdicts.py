@@ -1,4 +1,4 @@
-"""Comparisons and targets in words: a verdict where the data supports one, else figures and what is lacking."""
+"""Comparisons and targets in words: a verdict if the data supports one, else figures and what is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..quantities import limit
+from .amounts import missing
 from .break_even import SAME_MIB
 from .intervals import VERDICT_ROUNDS
 
@@ -13,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def compared(summary: Record) -> Iterator[str]:
-    """Every trial against the first of the file."""
+    """A sentence for each comparison of a trial with the first of the file."""
     trials = {trial["label"]: trial for trial in summary["trials"]}
     lacking = judged = 0
     for pair in summary["comparisons"]:
@@ -23,51 +24,53 @@ def compared(summary: Record) -> Iterator[str]:
         for name in pair["told"]:
             yield _sentence(name, pair["statistics"][name], one, other)
         if "idle_pss" not in pair["told"]:
-            yield f"What memory {one['label']} saves or costs is not known: this system has no /proc."
+            yield f"The memory of {one['label']} is unknown: this system has no /proc."
         lacking = max(lacking, VERDICT_ROUNDS - pair["rounds"])
         judged += sum(pair["statistics"][name]["verdict"] is not None for name in pair["told"])
     if lacking > 0:
         yield (
-            f"These are figures, no verdict: that takes {VERDICT_ROUNDS} rounds that both trials finished,"
-            f" {lacking} more than there are (repeats: {VERDICT_ROUNDS})."
+            f"These are measurements, not verdicts: a verdict needs {VERDICT_ROUNDS} rounds finished by both trials;"
+            f" {missing(lacking)} (set repeats: {VERDICT_ROUNDS})."
         )
     if judged > 1:
-        yield f"The {judged} verdicts hold together in 95 of 100 runs, and are of a typical process of each strategy."
+        yield (
+            f"In 95 of 100 runs all {judged} verdicts are true at once. They describe a typical server process of each"
+            " strategy (the median over rounds)."
+        )
 
 
 def targets(summary: Record) -> Iterator[str]:
-    """Whether each trial meets what `slo` asks for."""
+    """Whether each trial meets the targets of `slo`."""
     lacking = 0
     for trial in summary["trials"]:
         for target in trial["slo"]:
             if target["share_within"] is None:
                 continue
             name = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
-            said = {"met": "meets", "missed": "misses"}.get(target["verdict"])
-            start = f"{trial['label']} {said} {name}" if said else f"{trial['label']}, {name}"
+            start = f"{trial['label']} misses {name}" if target["verdict"] == "missed" else f"{trial['label']}, {name}"
             between = target["share_ci95"]
             within = f" (95 % interval {_share(between[0])} to {_share(between[1])})" if between else ""
             yield (
                 f"{start}: {_share(target['share_within'])} of the requests are within it{within},"
-                f" {_number(target['goodput_rps'])} each second{_processes(target)}."
+                f" {_number(target['goodput_rps'])} such answers a second{_processes(target)}."
             )
             lacking = max(lacking, target["further_rounds"] or 0 if target["verdict"] is None else 0)
     if lacking:
-        yield f"Whether a target is met takes {VERDICT_ROUNDS} rounds, {lacking} more than there are."
+        yield f"Judging a target needs {VERDICT_ROUNDS} rounds; {missing(lacking)}."
 
 
 def _processes(target: Record) -> str:
     """What is known of the processes, which may differ: how many met the target, and what that says of others."""
     met, rounds, least = target["processes_met"], target["rounds"], target["processes_least"]
     if target["verdict"] == "met":
-        return f"; each of {rounds} server processes met it, so that at least {least:.0%} of all such processes do"
+        return f". All {rounds} server processes met it, so at least {least:.0%} of all such processes do"
     if target["verdict"] != "not settled":
         return ""
     if met == rounds:
         further = target["further_rounds"]
-        more = f"; if no more miss it, about {further} more rounds would" if further else ""
-        return f". That all {rounds} server processes met it does not settle it{more}"
-    return f". {met} of {rounds} server processes met it, which settles nothing: look for what sets the others apart"
+        more = f"; about {further} more rounds without a miss would be" if further else ""
+        return f". All {rounds} server processes met it, which is not yet proof{more}"
+    return f". {met} of {rounds} server processes met it, so this is not settled; find out why the others did not"
 
 
 def ending(summary: Record) -> Iterator[str]:
@@ -90,19 +93,19 @@ def _sentence(name: str, found: Record, one: Record, other: Record) -> str:
         return f"{ours} against {theirs}: {figures}, a {kind} of {amount} in {_rounds(found['rounds'])}."
     within = f"95 % interval {low} to {high}, {found['rounds']} rounds"
     if name == "idle_pss" and _is_same_memory(found, other):
-        return f"{ours} holds the same memory as {theirs}, to a MiB: {figures} ({within})."
+        return f"{ours} holds the same memory as {theirs}, to within 1 MiB: {figures} ({within})."
     if found["verdict"] != "not separable":
-        verb, is_told = _verb(name, found["verdict"], one, other), "{}" in VERBS.get(name, ("", ""))[0]
-        ratio = "" if is_told else f"{'ratio' if 'ratio' in found else 'difference'} {amount}, "
+        verb, has_amount = _verb(name, found["verdict"], one, other), "{}" in VERBS.get(name, ("", ""))[0]
+        ratio = "" if has_amount else f"{'ratio' if 'ratio' in found else 'difference'} {amount}, "
         return f"{ours} {verb.format(amount)} {theirs}: {figures} ({ratio}{within})."
     kind = "ratio" if "ratio" in found else "difference"
     return f"{ours} and {theirs} are not separable: {figures} ({kind} {amount}, {within}). {_remedy(found)}"
 
 
 VERBS = {  # of a statistic that is higher, and of one that is lower; {} is the ratio
-    "p50": ("takes {} times as long as", "takes {} of the time of"),
-    "mean": ("takes {} times as long on average as", "takes {} of the average time of"),
-    "p99": ("takes {} times as long as", "takes {} of the time of"),
+    "p50": ("takes {} times as long as",) * 2,
+    "mean": ("takes {} times as long on average as",) * 2,
+    "p99": ("takes {} times as long as",) * 2,
     "throughput": ("answers {} times as many requests per second as",) * 2,
     "cold_share": ("has more cold requests than", "has fewer cold requests than"),
     "loads_per_request": ("loads more often than", "loads less often than"),
@@ -113,7 +116,7 @@ def _verb(name: str, verdict: str, one: Record, other: Record) -> str:
     if name != "idle_pss":
         return VERBS[name][verdict == "lower"]
     ours, theirs = (each["memory_mib"]["idle_pss"] for each in (one, other))
-    return f"holds {abs(ours - theirs):.0f} MiB {'more' if ours > theirs else 'less'} than"
+    return f"holds {abs(ours - theirs):.0f} MiB {'more' if verdict == 'higher' else 'less'} than"
 
 
 def _is_same_memory(found: Record, other: Record) -> bool:
@@ -147,19 +150,20 @@ def _amounts(name: str, found: Record) -> tuple[str, str, str]:
 
 
 def _remedy(found: Record) -> str:
-    """What would tell, where the rounds do not."""
+    """What would decide it, if the rounds do not."""
     low, high = found["ci95"]
     middle = 1 if "ratio" in found else 0
     if not low <= middle <= high:
-        return "By itself it would be, but it is one of several verdicts, of which chance makes one look so."
-    if found["further_rounds"] is not None:
-        return f"About {found['further_rounds']} more rounds would tell, if the difference is as large as it looks."
-    bounds = f": it is between {low - 1:+.1%} and {high - 1:+.1%}" if middle else ""
-    return f"The difference is too small against its noise to say how many rounds would tell{bounds}."
+        return "Taken alone, the two would be separable; but among several verdicts one can look so by chance."
+    if (further := found["further_rounds"]) is not None:
+        return f"About {further} more rounds would decide it, if the true difference is as large as measured."
+    bounds = f" (it is between {low - 1:+.1%} and {high - 1:+.1%})" if middle else ""
+    unknown = "The number of further rounds needed is unknown"
+    return f"{unknown}: the difference is too small relative to its noise{bounds}."
 
 
 def _latency(trial: Record, name: str) -> str:
-    """Of all steady requests; a mixture of cold and warm ones with its share."""
+    """The latency of all steady requests, with the share of cold ones if both kinds occurred."""
     value, share = trial["latency_ms"][name], trial["cold"]["share"]
     return milliseconds(value) + (f" ({share:.0%} cold)" if share and 0 < share < 1 else "")
 
@@ -169,7 +173,7 @@ def milliseconds(value: float) -> str:
 
 
 def _times(ratio: float) -> str:
-    """Three digits where they tell; more where the ratio is close to 1."""
+    """Three digits; more if the ratio is close to 1."""
     return f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.3f}" if 0.9 < ratio < 1.1 else f"{ratio:.2f}"
 
 

@@ -50,7 +50,7 @@ def slow_first_round(rounds: Sequence[Round]) -> Iterator[str]:
     if means and rounds[0].number == 0 and 0 in _outliers(means) and means[0] > np.median(means):
         yield (
             f"the first round took {means[0] / float(np.median(means)) - 1:.0%} longer than the median round."
-            " Run once before, so that caches are as warm for it as for the others."
+            " Do a warm-up run first, so that caches are as warm for it as for the others."
         )
 
 
@@ -62,7 +62,7 @@ def outliers(rounds: Sequence[Round]) -> Iterator[str]:
     if odd:
         numbers = ", ".join(str(rounds[index].number + 1) for index in odd)
         yield (
-            f"round {numbers} is far from the others ({means[odd[0]]:.1f} ms on average, where the median round has"
+            f"round {numbers} is far from the others ({means[odd[0]]:.1f} ms on average; the median round has"
             f" {float(np.median(means)):.1f} ms). Look for what else ran then, and run again on a quiet machine."
         )
 
@@ -76,7 +76,7 @@ def memory_outliers(rounds: Sequence[Round]) -> Iterator[str]:
             numbers = ", ".join(str(known[index][0].number + 1) for index in odd)
             yield (
                 f"round {numbers} is far from the others in memory between requests ({values[odd[0]]:.0f} MiB of"
-                f" {words}, where the median round has {float(np.median(values)):.0f} MiB). Look for what the"
+                f" {words}; the median round has {float(np.median(values)):.0f} MiB). Look for what the"
                 " server did then, or what shared its files, and run again."
             )
             return
@@ -85,7 +85,7 @@ def memory_outliers(rounds: Sequence[Round]) -> Iterator[str]:
 def noisy_machine(rounds: Sequence[Round]) -> Iterator[str]:
     """From 3 rounds on: their mean latencies have a standard deviation of at least 10 % of their mean.
 
-    Not said where single rounds explain it.
+    Not reported if single rounds explain it.
     """
     means = _means(rounds)
     if len(means) < FEWEST or _outliers(means):
@@ -104,7 +104,8 @@ def generator_bound(rounds: Sequence[Round]) -> Iterator[str]:
     if worst and (worst["cores"] > GENERATOR_CORES or worst["late_share"] > GENERATOR_LATE):
         yield (
             f"the load generator is near its limit ({worst['cores']:.2f} cores, {worst['late_share']:.2%} of the sends"
-            " late), so that it is measured, too. Lower the rate, use fewer clients, or give the machine more cores."
+            " late), so the figures include its own delays. Lower the rate, use fewer clients, or give the machine more"
+            " cores."
         )
 
 
@@ -121,8 +122,8 @@ def too_few_samples(rounds: Sequence[Round]) -> Iterator[str]:
 def trend(rounds: Sequence[Round]) -> Iterator[str]:
     """Within the trials, latency rises or falls: p50 of the second half against the first, over rounds.
 
-    Of like requests, that is of the warm or the cold ones, whichever are more. The interval of the ratio
-    over at least 5 rounds leaves 1 out, and the ratio is over 5 % from 1.
+    Only the warm or only the cold requests count, whichever are more. The interval of the ratio
+    over at least 5 rounds excludes 1, and the ratio is over 5 % from 1.
     """
     logs = [log for each in rounds if (log := _halves(each)) is not None]
     if len(logs) < VERDICT_ROUNDS:
@@ -132,7 +133,7 @@ def trend(rounds: Sequence[Round]) -> Iterator[str]:
     if low <= 0 <= high or abs(change) <= MATTERS:
         return
     remedy = (
-        "A queue that grows wants a lower rate; without one, look for what the server gathers."
+        "If a queue is growing, lower the rate; otherwise look for what accumulates in the server."
         if change > 0
         else "It is still warming up: make the trials longer."
     )
@@ -150,8 +151,8 @@ def constant_answers(rounds: Sequence[Round]) -> Iterator[str]:
         first, *others = by_text.values()
         if others and all(apart(first, other, len(first)) <= ALIKE for other in others):
             yield (
-                f"'{model}' answers the same to all {len(by_text)} texts, {first[0][0]} {first[0][1]:.4g}: that the"
-                " answers agree says nothing. Look whether its weights are those of a trained model."
+                f"'{model}' gives the same answer to all {len(by_text)} texts ({first[0][0]} {first[0][1]:.4g}), so"
+                " agreement between trials proves nothing. Check that its weights come from a trained model."
             )
 
 
@@ -179,7 +180,7 @@ def _too_few_for_target(rounds: Sequence[Round], slo: dict[str, float]) -> Itera
     for name in slo:
         if rounds and percentile(values, quantile(name)) is None:
             yield (
-                f"{name} needs {samples_for(quantile(name))} requests, has {len(values)}. Raise 'repetitions', the"
+                f"{name} needs {samples_for(quantile(name))} requests and has {len(values)}. Raise 'repetitions', the"
                 " workload's duration, or 'repeats'."
             )
 
@@ -189,7 +190,7 @@ def _replays(run: Run) -> bool:
 
 
 def _means(rounds: Sequence[Round]) -> list[float]:
-    """Mean latency of each round; none at all where one has no answer."""
+    """Mean latency of each round; empty if a round has no answer."""
     means = [each.statistics["mean"] for each in rounds]
     return [] if None in means else [float(mean) for mean in means if mean is not None]
 

@@ -12,7 +12,7 @@ KEPT, LOADED = 0.0, 1.0  # shares of cold requests: none waited for a load, or e
 
 
 def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences: what failed, as the table above them does not tell it, then the answer, then other doubts."""
+    """Sentences: what failed, which the table does not show, then the answer, then other doubts."""
     trials = [trial for trial in summary["trials"] if trial["latency_ms"]["p50"] is not None]
     sentences = [*_failures(summary), *_loaders(trials), *compared(summary), *targets(summary)]
     sentences += _where_it_goes(trials)
@@ -27,11 +27,11 @@ def answer_in_words(summary: Mapping[str, Any]) -> list[str]:
 
 def _page_cache(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["page_cache"] == "cold" and any(trial["cold"]["share"] for trial in summary["trials"]):
-        yield "Whenever a request waited for a load, the checkpoint came from the disk, not from the page cache."
+        yield "Whenever a request waited for a load, the checkpoint came from disk, not from the page cache."
 
 
 def _loaders(trials: list[Trial]) -> Iterator[str]:
-    """What loading adds under each loader that did both, where there are several."""
+    """What loading adds under each loader that was measured with and without it, if there are several."""
     by_loader: dict[str, dict[float, Trial]] = {}
     for trial in trials:
         share = trial["cold"]["share"]
@@ -42,8 +42,8 @@ def _loaders(trials: list[Trial]) -> Iterator[str]:
         kept, loaded = (float(trial["latency_ms"]["p50"]) for trial in pair)
         adds = milliseconds(max(0.0, loaded - kept))
         yield (
-            f"{loader}: p50 {milliseconds(kept)} kept, {milliseconds(loaded)} loaded for every request, which adds"
-            f" {adds}.{_private(pair)}"
+            f"{loader}: p50 is {milliseconds(kept)} with the model kept in memory and {milliseconds(loaded)} if it is"
+            f" loaded for every request ({adds} more).{_private(pair)}"
         )
 
 
@@ -53,7 +53,7 @@ def _private(pair: tuple[Trial, Trial]) -> str:
     if kept is None or loaded is None or not weights:
         return ""
     more = max(0.0, kept - loaded)
-    return f" Keeping it takes {more:.0f} MiB of private memory, {more / weights:.0%} of the weights."
+    return f" Keeping the model takes {more:.0f} MiB of private memory, {more / weights:.0%} of the weights."
 
 
 def _where_it_goes(trials: list[Trial]) -> Iterator[str]:
@@ -65,8 +65,8 @@ def _where_it_goes(trials: list[Trial]) -> Iterator[str]:
     parts = {name.removeprefix("load-"): ms for name, ms in phases.items() if name.startswith("load-")}
     split = ", ".join(f"{name} {milliseconds(ms)}" for name, ms in parts.items())
     yield (
-        f"Of a median {milliseconds(phases['answer'])} with loading{whose}, the load takes"
-        f" {milliseconds(phases['load'])}{f' ({split})' if split else ''} and the forward after it"
+        f"Of the median {milliseconds(phases['answer'])} of a request with a load{whose}, the load takes"
+        f" {milliseconds(phases['load'])}{f' ({split})' if split else ''} and the forward pass"
         f" {milliseconds(phases['inference'])}."
     )
 
@@ -77,13 +77,13 @@ def _partly_cold(trial: Trial) -> Iterator[str]:
         medians = (trial[part]["latency_ms"]["p50"] for part in ("cold", "warm"))
         slow, quick = ("n/a" if value is None else milliseconds(value) for value in medians)
         yield (
-            f"Under {_name(trial)}, {share:.0%} of the requests waited for a load: p50 {slow} of those, {quick} of the"
-            " others."
+            f"Under {_name(trial)}, {share:.0%} of the requests waited for a load: p50 is {slow} for these and {quick}"
+            " for the others."
         )
 
 
 def _memory_return(trial: Trial) -> Iterator[str]:
-    """What became of the memory over many loads, where that was measured."""
+    """How much memory came back over many loads, if that was measured."""
     measured = trial["memory_return"]
     if measured is None:
         return
@@ -94,7 +94,7 @@ def _memory_return(trial: Trial) -> Iterator[str]:
         f" {measured['weights_mib']:.0f} MiB of weights; its memory grows by {slope:.3f} MiB with each load{within}."
     )
     if measured["leaks"]:
-        yield f"Warning: {_name(trial)} does not give its memory back; look for what keeps it."
+        yield f"Warning: {_name(trial)} does not give its memory back; find out what keeps it."
 
 
 def _failures(summary: Mapping[str, Any]) -> Iterator[str]:

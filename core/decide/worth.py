@@ -1,4 +1,4 @@
-"""What a choice saves in a month, and when that is too little to decide by, or not known."""
+"""What a choice saves in a month, and whether that is known, and large enough, to decide by."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .economics import RoundCost, TrialCost
 from .intervals import VERDICT_ROUNDS, further_rounds, interval
 
 MONTH = 730.0  # hours
-MATTERS = 0.05  # of what is paid: costs that certainly differ by less are the same for a choice
-TRIFLE = 1.0  # a month, where a run states none
+MATTERS = 0.05  # of the cost: costs that certainly differ by less are the same for a choice
+TRIFLE = 1.0  # money a month, if a run states none
 LEAST, HALVINGS = 1e-6, 20  # of a search over rates, from that share of the highest one on
 Hourly = Callable[[RoundCost], float]
-"""What one server costs for an hour under some traffic."""
+"""The cost of one server for an hour under some traffic."""
 
 
 class Saving(NamedTuple):
-    """What one trial saves against another in a month under some traffic, with its 95 % interval, which is without
-    bounds where there are too few rounds.
+    """What one trial saves against another in a month under some traffic, with its 95 % interval, which is infinite if
+    there are too few rounds.
     """
 
     typical: float
@@ -29,7 +29,7 @@ class Saving(NamedTuple):
     low: float
     high: float
     cost: float
-    """Of the one that saves, in a month."""
+    """What the trial that saves costs in a month."""
 
     def is_trifle(self, trifle: float) -> bool:
         """Whether it is certainly too little to decide by."""
@@ -48,7 +48,7 @@ class Saving(NamedTuple):
 
 
 def at(per_hour: float) -> Hourly:
-    """At so many requests an hour: a + b λ."""
+    """The hourly cost at so many requests an hour: a + b λ."""
     return lambda each: each.holding + each.per_request * per_hour
 
 
@@ -60,7 +60,7 @@ def saving(trial: TrialCost, other: TrialCost, hourly: Hourly) -> Saving:
 
 
 def monthly(trial: TrialCost, hourly: Hourly) -> float:
-    """What it costs in a month in a typical round."""
+    """What the trial costs in a month, in a typical round."""
     return MONTH * float(np.median([hourly(each) for each in trial.rounds.values()]))
 
 
@@ -71,8 +71,8 @@ def differences(trial: TrialCost, other: TrialCost, hourly: Hourly) -> list[floa
 
 
 def settled_between(trial: TrialCost, other: TrialCost, start: float, end: float, trifle: float) -> tuple[float, float]:
-    """The rates, of those from `start` to `end`, at which it is settled whether `trial` costs less than the other, as
-    far as a choice goes; from `end` to `end` where it is at neither.
+    """The rates between `start` and `end` at which it is settled, for a choice, whether `trial` costs less than the
+    other; from `end` to `end` if it is settled at neither.
     """
     settled = {edge: saving(trial, other, at(edge)).is_settled(trifle) for edge in (start, end)}
     if settled[start] and settled[end]:
@@ -90,11 +90,11 @@ def settled_between(trial: TrialCost, other: TrialCost, start: float, end: float
 
 
 def rounds_to_settle(values: Sequence[float]) -> str:
-    """How many rounds would tell the differences from nothing, where that can be known."""
+    """How many more rounds would distinguish the differences from 0, as far as that is known."""
     further = further_rounds(values)
     if further is None:
-        return "How many rounds would tell is not known: the difference is too small against its noise."
+        return "The number of further rounds needed is unknown: the difference is too small relative to its noise."
     return (
-        f"About {further} more rounds would tell, if the difference is as large as it looks"
+        f"About {further} more rounds would decide it, if the true difference is as large as measured"
         f" (repeats: {len(values) + further})."
     )

@@ -1,4 +1,4 @@
-"""A figure of the report: drawn by matplotlib as SVG, in the page's own colours, and told in words."""
+"""A figure of the report: drawn by matplotlib as SVG, in the page's own colours, and described in words."""
 
 from __future__ import annotations
 

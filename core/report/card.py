@@ -19,7 +19,11 @@ HEADERS = ("strategy", "memory|(MiB)", "holding|(an hour)", "a million|requests"
 def card(summary: Mapping[str, Any], style: str) -> str:
     """What to use, what each trial costs, and the settings; `style` is tabulate's, `pipe` for Markdown."""
     markdown, found = style == "pipe", summary["card"]
-    sentences = [*([found["settles"]] if found["settles"] else []), *found["sentences"]]
+    sentences = list(found["sentences"])
+    if found["settles"]:
+        sentences.insert(0, "No recommendation yet.")
+        if found["settles"] not in " ".join(found["sentences"]):
+            sentences.append(f"What would settle it: {found['settles']}")
     parts = ["\n".join(f"- {sentence}" if markdown else sentence for sentence in sentences)]
     if summary["economics"]:
         parts.append(_costs(summary, style))
@@ -29,7 +33,7 @@ def card(summary: Mapping[str, Any], style: str) -> str:
 
 
 def _costs(summary: Mapping[str, Any], style: str) -> str:
-    """A row for each trial that can be priced; a million requests at the run's own rate, or besides the holding."""
+    """A row for each trial that can be priced; a million requests at the run's own rate, or without the holding."""
     trials = {trial["label"]: trial for trial in summary["trials"]}
     rows = []
     stated = summary.get("rate")
@@ -49,8 +53,10 @@ def _costs(summary: Mapping[str, Any], style: str) -> str:
         )
     separator = " " if style == "pipe" else "\n"
     headers = [name.replace("|", separator) for name in HEADERS]
-    paid = "all that is paid at this rate" if measured else "what is paid besides holding the models"
-    note = f"A million requests: {f'all that is paid at {rate(stated * HOUR)}' if stated else paid}."
+    where = f"at {rate(stated * HOUR)}" if stated else "at the rate of this run"
+    holding = "the cost of holding the models"
+    includes = f"includes {holding}, {where}" if stated or measured else f"excludes {holding}"
+    note = f"'A million requests' {includes}."
     align = ("left", *("right" for _ in headers[1:]))
     shown = tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
     return f"{shown}\n\n{note}"

@@ -63,7 +63,7 @@ def _row(ax: Axes, base: int, label: str, kinds: Mapping[str, Sequence[float]], 
     for kind, count in counts.items():
         heights = base + 0.62 * count / highest
         ax.stairs(heights, edges, baseline=base, fill=True, color=COLOURS[kind], alpha=0.85 if kind == "warm" else 0.4)
-        if kind == "cold":  # an outline tells it from the others without a colour, too
+        if kind == "cold":  # an outline distinguishes it without a colour, too
             ax.stairs(heights, edges, baseline=base, color=COLOURS[kind], linewidth=0.8)
     ax.axhline(base, color=COLOURS["muted"], linewidth=0.6)
     medians = ", ".join(f"{kind} {number(float(np.median(values)))}" for kind, values in kinds.items() if values)
@@ -116,10 +116,10 @@ def load_waterfall(summary: Summary) -> Drawing | None:
                 begin += ms
             top += len(steps) + 1.6
 
-    told = (
+    words = (
         f"{label}, {answer:.1f} ms: {', '.join(f'{n} {ms:.1f}' for n, ms in steps)}." for label, answer, steps in trials
     )
-    return drawing("waterfall", "Where the time of a cold start goes", " ".join(told), LINE * lines + 0.5, draw)
+    return drawing("waterfall", "Where the time of a cold start goes", " ".join(words), LINE * lines + 0.5, draw)
 
 
 def _loads(phase: str) -> bool:
@@ -146,13 +146,13 @@ def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) ->
                 "linewidth": 1.6,
             }
             ax.plot(served, trial["holding_per_hour"] + trial["per_request"] * served, **line)
-        told: list[float] = []
+        shown: list[float] = []
         for rate in sorted(flips, key=lambda rate: not any(math.isclose(rate, flip) for flip in flips_of_card)):
             ax.axvline(rate, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
             # Else the figures would lie on each other; the table has all.
-            if all(max(rate / other, other / rate) > (high / low) ** 0.12 for other in told):
+            if all(max(rate / other, other / rate) > (high / low) ** 0.12 for other in shown):
                 ax.text(rate, 1.02, number(rate), transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
-                told.append(rate)
+                shown.append(rate)
         ax.set(xscale="log", xlim=(low, high), xlabel="requests an hour")
         ax.text(0, 1.12, "cost an hour", transform=ax.transAxes, color=COLOURS["muted"])
         log_ticks(ax.xaxis, low, high, crowded=200)
@@ -172,7 +172,7 @@ def lines(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _cost_in_words(trials: Sequence[Summary], economics: Summary) -> Iterator[str]:
     for trial in trials:
         holding, each = number(trial["holding_per_hour"]), number(trial["per_request"])
-        yield f"{trial['label']}: {holding} an hour and {each} for each request."
+        yield f"{trial['label']}: {holding} an hour and {each} per request."
     for pair in economics["break_even"]:
         if pair["rate_per_hour"]:
             yield (

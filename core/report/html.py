@@ -70,5 +70,5 @@ def report(
 
 
 def _rates(card: Mapping[str, Any]) -> list[float]:
-    """At which its answer flips."""
+    """The rates at which its answer changes."""
     return [float(flip["at"]) for flip in card["flips"] if flip["what"] == "rate"]

@@ -148,7 +148,7 @@ def _in_words(part: Part) -> Iterator[str]:
     counts = {event: sum(each["event"] == event for each in part.events) for event in MARKS}
     if any(counts.values()):
         loads, unloads = counts.values()
-        yield f"Marked are the latest {loads} loads and {unloads} unloads, which is what the server remembers;"
+        yield f"The latest {loads} loads and {unloads} unloads, all that the server keeps, are marked;"
         yield f"since its start there were {ended['loads']} and {ended.get('unloads', 0)}."
     elif "events" in ended:
         yield "Nothing was loaded or unloaded meanwhile."

@@ -1,4 +1,4 @@
-"""A plan as text: a row for each setting, what to use, the settings to paste, and what that rests on."""
+"""A plan as text: a row for each setting, what to use, the settings to paste, and the basis of the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan_text(plan: Row, style: str) -> str:
     parts.append(_listed("What to use", plan["answer"], markdown=markdown))
     if plan["yaml"]:
         parts.append(f"```yaml\n{plan['yaml']}```" if markdown else indent(plan["yaml"].rstrip(), "  "))
-    parts.append(_listed("What that rests on", plan["grounds"], markdown=markdown))
+    parts.append(_listed("Basis of this answer", plan["grounds"], markdown=markdown))
     return "\n\n".join(parts)
 
 
@@ -52,6 +52,6 @@ COLUMNS: dict[str, Callable[[Row], str]] = {  # | is a line break where there is
     "peak|(MiB)": lambda row: f"{row['peak_mib']:.0f}",
     "per hour": lambda row: number(row["cost_per_hour"], 4),
     "per million": lambda row: number(row["cost_per_million"], 4),
-    "× the|clairvoyant": lambda row: MISSING if row["regret"] is None else f"{row['regret']:.2f}",
+    "× clairvoyant|minimum": lambda row: MISSING if row["regret"] is None else f"{row['regret']:.2f}",
     "capacity": lambda row: "exceeded" if row["capacity_exceeded"] else f"{row['busy']:.0%} used",
 }

@@ -1,4 +1,4 @@
-"""Every strategy and loader: where it comes from, what it does, what it takes."""
+"""Every strategy and loader: where it comes from, what it does, and its options."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-REDRAWS_PER_SECOND = 4  # a redraw takes processor time from what is measured
+REDRAWS_PER_SECOND = 4  # a redraw takes CPU time from what is measured
 
 
 class RunProgress:

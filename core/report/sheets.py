@@ -19,8 +19,8 @@ PRICES = {
     "memory_gib_hour": "a GiB of memory for an hour",
     "cpu_hour": "a core for an hour",
     "latency_hour": "an hour of a caller's waiting",
-    "charge": "memory is charged as",
-    "billing": "billed by its",
+    "charge": "charge:",
+    "billing": "billing:",
 }
 OF_A_SIZE = ("memory_gib_hour", "cpu_hour", "charge")  # what its price has in it
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
@@ -53,7 +53,7 @@ def main_sheet(summary: Summary) -> Sheet:
 def price_sheet(economics: Summary) -> Sheet:
     columns = {
         "holding, an hour": "holding_per_hour",
-        "a million requests, beyond it": "per_request",
+        "a million requests, without holding": "per_request",
         "a million requests, in all": "per_million",
         "as measured, an hour": "measured_per_hour",
         "MiB charged": "charged_mib",

@@ -13,10 +13,10 @@ from ..quantities import limit
 Trial = Mapping[str, Any]
 MISSING = "n/a"
 Ratios = Mapping[str, float | None]
-"""Of the p50 of each trial to that of the fastest, by label."""
+"""The ratio of each trial's p50 to that of the fastest, by label."""
 Column = Callable[[Trial, Ratios], str]
-NULLS = {"p50": "p50, which", "p99": "p99, which"}  # by the key of a latency
-WIDE_NULLS = NULLS | {"p95": "p95, which", "mean_ci95": "interval, which"}
+NULLS = {"p50": "p50", "p99": "p99"}  # by the key of a latency
+WIDE_NULLS = NULLS | {"p95": "p95", "mean_ci95": "interval"}
 
 
 def table(summary: Mapping[str, Any], style: str, *, wide: bool = False) -> str:
@@ -39,8 +39,8 @@ def table(summary: Mapping[str, Any], style: str, *, wide: bool = False) -> str:
 
 def row_name(trial: Trial) -> str:
     """The label, and the dtype if that is not float32 and the label does not say it."""
-    is_told = trial["dtype"] in ("float32", *trial["label"].replace(",", " ").split())
-    return str(trial["label"]) if is_told else f"{trial['label']} ({trial['dtype']})"
+    is_named = trial["dtype"] in ("float32", *trial["label"].replace(",", " ").split())
+    return str(trial["label"]) if is_named else f"{trial['label']} ({trial['dtype']})"
 
 
 def target_columns(summary: Mapping[str, Any]) -> dict[str, Column]:
@@ -57,29 +57,31 @@ def footnotes(summary: Mapping[str, Any], *, wide: bool = False) -> list[str]:
     """How the table's figures were made, and why some are missing."""
     how = (
         "Latencies are of the steady state, after the first request. cold: the share of the requests that waited for a"
-        " load; the other ones are warm. PSS counts mapped weights, and less of what"
-        " other processes map, too; private memory is what the server alone has written. A round is a server"
-        " process of its own."
+        " load; the other ones are warm. PSS includes mapped weights; a page that n processes map counts 1/n. Private"
+        " memory is what the server alone has written. Each round is a server process of its own."
     )
     more = "The mean is given with its 95 % interval over rounds." if wide else "--wide shows the other columns."
     missing = WIDE_NULLS if wide else NULLS
-    whose: dict[str, list[str]] = {}
+    whose: dict[tuple[str, str], list[str]] = {}
     for trial in summary["trials"]:
         for key, reason in trial["latency_ms"]["null_because"].items():
             if key in missing:
-                whose.setdefault(f"{missing[key]} {reason}", []).append(trial["label"])
-    lacking = [f"No {what}: {'; '.join(labels)}." for what, labels in whose.items()]
+                whose.setdefault((missing[key], reason), []).append(trial["label"])
+    lacking = [f"No {what} for {'; '.join(labels)}: it {why}." for (what, why), labels in whose.items()]
     least = [floor_in_words(summary)] if summary.get("limit") or summary.get("floor") else []
     return [f"{how} {more}", *least, *_generator(summary), *lacking]
 
 
 def _generator(summary: Mapping[str, Any]) -> list[str]:
-    """What the load generator was at worst, of which each trial has its own in summary.json."""
+    """The load generator's worst figures over all trials; summary.json has those of each trial."""
     known = [trial["generator"] for trial in summary["trials"] if trial["generator"]]
     if not known:
         return []
     lag, late, cores = (max(each[key] for each in known) for key in ("lag_p99_ms", "late_share", "cores"))
-    return [f"The load generator took up to {cores:.2f} cores; p99 of its lag {lag:.2g} ms, {late:.2%} sends late."]
+    figures = (
+        f"took up to {cores:.2f} cores; the p99 of its lag was {lag:.2g} ms, and {late:.2%} of the sends were late"
+    )
+    return [f"The load generator {figures}."]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -100,7 +102,7 @@ def _mean(trial: Trial) -> str:
 
 
 def to_the_fastest(summary: Mapping[str, Any]) -> Ratios:
-    """As the words have them: paired by rounds, not that of the two figures in the table."""
+    """The ratios as in the words: paired by rounds, not those of the figures in the table."""
     known = {trial["label"]: trial["latency_ms"]["p50"] for trial in summary["trials"] if trial["latency_ms"]["p50"]}
     if not known:
         return {}

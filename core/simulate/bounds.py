@@ -1,4 +1,4 @@
-"""What theory says of the same arrivals: the clairvoyant, the break-even rates, Belady's count of loads."""
+"""What theory says of the same arrivals: the clairvoyant minimum, the break-even rates, Belady's count of loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost t
 
 
 def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float | None:
-    """The least that keep-alive per model could cost; None where freed memory is paid for all the same."""
+    """The least that keep-alive per model could cost; None if freed memory is paid for all the same."""
     if prices.billing != "average":
         return None
     models, total = list(profile.models.values()), 0.0
@@ -36,8 +36,8 @@ def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float |
 
 
 def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[dict[str, Any]]:
-    """m, k and what follows from them, of each model that is not like the one before it; nothing where memory is
-    paid for by its peak or by a size, so that m is no price per second.
+    """m, k and what follows from them, for each model that differs from the one before it; nothing if memory is paid
+    for by its peak or by a size, so that there is no price per second.
     """
     if planned.prices.billing != "average":
         return
@@ -66,12 +66,12 @@ def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[d
 
 
 def _as_served(model: ModelProfile, prices: Prices) -> float:
-    """k/m by what a server knows of itself."""
+    """k/m as a server computes it from what it knows of itself."""
     return ski_rental_timeout(prices.holding(model.weights_mib), model.cold_start_as_served(prices))
 
 
 def _expected(planned: Planned, m: float, k: float) -> float | str | None:
-    """The best timeout for arrivals of this kind and rate; None for a trace, or where several models share them."""
+    """The best timeout for arrivals of this kind and rate; None for a trace, or if several models share them."""
     choice = planned.traffic.workload.open
     if choice is None or len(planned.traffic.models) > 1:
         return None
@@ -85,7 +85,7 @@ def _told(timeout: float) -> float | str:
 
 
 def eviction(capacities: Iterable[int], profile: Profile, arrivals: Arrivals, prices: Prices) -> list[dict[str, Any]]:
-    """Loads of the LRU for each capacity, against the fewest, which is an optimum where all loads cost the same."""
+    """Loads under LRU for each capacity, and the fewest possible, which cost least if all loads cost the same."""
     costs = [model.cold_start(prices) for model in profile.models.values()]
     return [
         {

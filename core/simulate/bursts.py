@@ -1,4 +1,4 @@
-"""What callers in bursts would see of two trials between which a run's answer flips: simulated from that run."""
+"""How bursty arrivals affect two trials between which a run's answer changes: simulated from that run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal
 from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
 from ..decide.amounts import rate
-from ..decide.prices import HOUR, Prices
+from ..decide.economics import header_costs
+from ..decide.prices import HOUR, Prices, Size
 from ..decide.rounds import Run
 from ..decide.verdicts import milliseconds
 from ..errors import ResidencyError
@@ -21,34 +22,36 @@ from .setting import Setting
 
 Kind = Gamma | Literal["poisson", "constant"]
 BURSTS = Gamma(gamma=8)
-REQUESTS = {"bursts": 2000, "constant": 200}  # the latter come one by one, and are all alike
+REQUESTS = {"bursts": 2000, "constant": 200}  # the latter are evenly spaced, and all alike
 SEED = 0
-STEPS, CLOSE = 6, 0.02  # of the search for a flip; it ends where both costs differ by no more than that share
-SAME = 0.05  # of a rate: the simulator knows no more
-WIDEST = 16.0  # times what the card says, or as small a part of it: where a flip is looked for
+STEPS, CLOSE = 6, 0.02  # of the search for a break-even rate; it ends if the costs differ by no more than that share
+SAME = 0.05  # of a rate: the simulator is no more accurate
+WIDEST = 16.0  # a break-even rate is looked for within this factor of the card's
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A trial of a run, as a plan has it."""
+    """A trial of a run, in the form of a plan's setting."""
 
     setting: Setting
     profile: Profile
     prices: Prices
+    size: Size | None
+    """The one that is billed."""
     max_batch: int
 
     def under(self, per_hour: float, kind: Kind) -> dict[str, Any]:
-        """What comes of requests of that kind and rate, as a plan's row says it."""
+        """The result of requests of that kind and rate, in the form of a plan's row."""
         count = REQUESTS["constant" if kind == "constant" else "bursts"]
         names, models = list(self.profile.models), list(self.profile.models.values())
         workload = Workload(open=Open(rate=per_hour / HOUR, arrivals=kind, requests=count))
         arrivals = arrivals_of(Traffic(workload, tuple(names), 1, SEED))
         first, last = arrivals.at[0], arrivals.at[-1]
-        # So few of them come at another rate than they are drawn for, by chance; these come at just that one.
+        # The rate of so few drawn requests is off by chance; these are scaled to exactly that rate.
         scale = (count - 1) / per_hour * HOUR / (last - first)
         server = Server(self.setting.decisions(self.prices), names, models, self.max_batch, SEED)
         outcome = server.run([(at - first) * scale for at in arrivals.at], arrivals.asked)
-        return outcome.described(self.profile.base_mib, models, self.prices)
+        return outcome.described(self.profile.base_mib, models, self.prices, self.size)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ class Pair:
         return float(self.low.under(per_hour, kind)["mean_ms"] - self.high.under(per_hour, kind)["mean_ms"])
 
     def excess(self, per_hour: float, kind: Kind) -> float:
-        """What `low` costs more, as a share of what `high` costs."""
+        """By how much `low` costs more, as a share of the cost of `high`."""
         costs = [each.under(per_hour, kind)["cost_per_hour"] for each in (self.low, self.high)]
         return float(costs[0] / costs[1] - 1)
 
     def flip(self, near: float, kind: Kind) -> float | None:
-        """The rate from which `high` costs less; None where there is none far and wide of `near`."""
+        """The rate above which `high` costs less; None if there is none within a factor of `WIDEST` of `near`."""
         below, above = near / 2, near * 1.5
         less, more = self.excess(below, kind), self.excess(above, kind)
         if less >= 0:
@@ -90,10 +93,10 @@ class Pair:
 
 
 def bursts(run: Run, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of the card's first flip in the rate, as summary.json has it: at `at` requests an hour callers in bursts wait
-    `longer_ms`, and those who come one by one `alone_ms`, under the trial that is cheaper at low rates. For them it
-    flips at `flip`, for the others at `alone_flip` in the simulator. None where nothing flips, where the workload has
-    a rate of its own, or where the run does not tell what a load costs.
+    """How bursts change the card's first break-even rate, as in summary.json. At `at` requests an hour, under the trial
+    that is cheaper at low rates, callers wait `longer_ms` longer if they come in bursts, and `alone_ms` if they are
+    evenly spaced. The simulated break-even rates are `flip` and `alone_flip`. None if the card has no such rate, if the
+    workload has a rate of its own, or if the run did not measure what a load costs.
     """
     pair = _break_even(summary)
     if pair is None:
@@ -101,13 +104,13 @@ def bursts(run: Run, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         low, high = (_simulated(run, pair[key]) for key in ("cheaper_below", "cheaper_above"))
         at = summary["rate"] * HOUR if summary["rate"] else pair["rate_per_hour"] / 2
-        return _described(Pair(low, high), pair, at, half=not summary["rate"])
+        return _described(Pair(low, high), pair, at)
     except ResidencyError:
         return None
 
 
 def _break_even(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The pair of trials whose costs are the same where the card flips."""
+    """The pair of trials whose costs are the same at the rate at which the card's answer changes."""
     workload = summary["workload"]
     if summary["economics"] is None or (workload and not workload.get("closed")):
         return None
@@ -122,46 +125,49 @@ def _break_even(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _simulated(run: Run, label: str) -> Simulated:
-    """Raises ResidencyError where its loader's loads were not measured, or its strategy is not installed.
+    """The trial of that label. Raises ResidencyError if its loader's loads were not measured, or if its strategy is not
+    installed.
 
-    A strategy whose code is a file is not: whoever reads a report has not asked for that code to run.
+    A strategy from a file does not count as installed: whoever reads a report has not allowed that code to run.
     """
     [spec] = [trial for trial in run.header["trials"] if trial["label"] == label]
     alike = [
         trial for trial in run.header["trials"] if all(trial[key] == spec[key] for key in ("loader", "loader_options"))
     ]
-    prices = Prices.of(run.header["cost"])
+    costs = header_costs(run)
+    assert costs is not None  # or the run would have no break-even rate
+    prices, [size] = costs.prices, [trial.size for trial in costs.trials if trial.label == label]
     [profile] = profiles(replace(run, header=run.header | {"trials": alike}), prices)
     setting = Setting(load_plugins().strategy(spec["strategy"]), spec["options"])
     batching = run.header.get("batching", "off")
-    return Simulated(setting, profile, prices, 1 if batching == "off" else int(batching["max_batch_size"]))
+    return Simulated(setting, profile, prices, size, 1 if batching == "off" else int(batching["max_batch_size"]))
 
 
-def _described(pair: Pair, even: Mapping[str, Any], at: float, *, half: bool) -> dict[str, Any]:
-    """`half`: of the rate at which the card flips."""
+def _described(pair: Pair, even: Mapping[str, Any], at: float) -> dict[str, Any]:
+    near = float(even["rate_per_hour"])
     longer, alone = (pair.longer_ms(at, kind) for kind in (BURSTS, "constant"))
-    flip, alone_flip = (pair.flip(even["rate_per_hour"], kind) for kind in (BURSTS, "constant"))
+    flip, alone_flip = (pair.flip(near, kind) for kind in (BURSTS, "constant"))
     sentence = (
-        f"Callers in bursts (simulated, with a squared coefficient of variation of {BURSTS.gamma:g}) wait"
-        f" on average {_waits(longer)} under {even['cheaper_below']} than under {even['cheaper_above']} at"
-        f" {'half of that rate' if half else rate(at)}, where callers who come one by one wait {_waits(alone)}"
-        f"{_flips(flip, alone_flip)}."
+        f"With bursty arrivals (simulated, squared coefficient of variation of the gaps {BURSTS.gamma:g}) at"
+        f" {rate(at)}, callers wait {_longer(longer)} on average under {even['cheaper_below']} than under"
+        f" {even['cheaper_above']}; with evenly spaced arrivals, {_longer(alone)}.{_flips(near, flip, alone_flip)}"
     )
     figures = {"at": at, "longer_ms": longer, "alone_ms": alone, "flip": flip, "alone_flip": alone_flip}
     return figures | {"sentence": sentence}
 
 
-def _waits(ms: float) -> str:
-    return f"{milliseconds(abs(ms))} {'more' if ms >= 0 else 'less'}"
+def _longer(ms: float) -> str:
+    return f"{milliseconds(abs(ms))} {'longer' if ms >= 0 else 'less'}"
 
 
-def _flips(flip: float | None, alone_flip: float | None) -> str:
-    """Where it flips for bursts, relative to where it does for the others: both are the simulator's, whose prices of
-    memory and loads need not be the card's to a digit.
+def _flips(near: float, flip: float | None, alone_flip: float | None) -> str:
+    """The break-even rate for bursts, relative to that for evenly spaced arrivals. Both are the simulator's, whose
+    prices of memory and loads need not be exactly the card's.
     """
     if alone_flip is None:
         return ""
     if flip is None:
-        return "; for them it flips nowhere near the rate of the others"
+        return f" For bursts, no break-even rate was found within a factor of {WIDEST:g} of {rate(near)}."
     moved = flip / alone_flip
-    return f"; for them it flips at {'' if abs(moved - 1) < SAME else f'about {moved:.0%} of '}the rate of the others"
+    share = f"within {SAME:.0%} of" if abs(moved - 1) < SAME else f"about {moved:.0%} of"
+    return f" The break-even rate for bursts is {share} the one for evenly spaced arrivals."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..decide.prices import HOUR, Prices
+from ..decide.prices import HOUR, Prices, Size
 from .arrivals import Arrivals
 from .bounds import clairvoyant
 from .grid import settings
@@ -17,10 +17,10 @@ from .server import Server
 from .setting import Setting
 from .targets import MET, MISSED, judged
 
-SAME = 0.05  # costs that differ by less, of what a setting decides, are the same: the simulator's error is larger
+SAME = 0.05  # avoidable costs that differ by a smaller share are the same: the simulator's error is larger
 SEEDS = 5  # of draws, and of arrivals where they are drawn, under which an order has to hold
 NEAREST = 5  # settings that are simulated so often: those next to the cheapest
-FARTHEST = 2.0  # times its cost: no seed brings what is farther in front
+FARTHEST = 2.0  # times its cost: no seed makes a more expensive one the cheapest
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Candidate:
     """A setting under a loader."""
 
     label: str
-    """The setting, and the loader where the plan has several."""
+    """The setting, and the loader if the plan has several."""
     profile: Profile
     setting: Setting
     result: dict[str, Any]
     targets: list[dict[str, Any]]
-    """What `targets.judged` says."""
+    """The result of `targets.judged`."""
     costs: tuple[float, ...]
-    """What it decides, money an hour: under the plan's seed, and near the cheapest under each of `SEEDS`."""
+    """Avoidable cost, money an hour: under the plan's seed, and near the cheapest under each of `SEEDS`."""
     halves: tuple[float, float]
-    """The same, of each half of the requests."""
+    """The avoidable cost of each half of the requests."""
 
     most_mib: float | None = None
-    """Of resident memory, start-up included; None where that was not measured."""
+    """Of resident memory, start-up included; None if that was not measured."""
 
     @property
     def is_eligible(self) -> bool:
@@ -54,7 +54,7 @@ class Candidate:
 
     @property
     def complexity(self) -> tuple[int, bool]:
-        """The less, the simpler: how many options it has, and whether it ever frees a model."""
+        """How many options it has, and whether it ever frees a model; the lower, the simpler."""
         decisions = self.setting.decisions()
         options = len(self.setting.options) + len(self.profile.options)
         return options, decisions.is_limited or not decisions.keeps_all
@@ -78,21 +78,21 @@ def simulate(
 
 @dataclass(frozen=True)
 class TooLarge:
-    """A setting that goes over the plan's limit for memory, and so is not priced."""
+    """A setting that exceeds the plan's limit for memory, and so is not priced."""
 
     label: str
     most_mib: float
 
 
 def candidates(planned: Planned) -> tuple[list[Candidate], list[TooLarge]]:
-    """Every setting under every loader; without those that expire where the workload is on another clock."""
+    """Every setting under every loader; without those that expire if the trace is replayed at another speed."""
     simulated = list(_once(planned))
     found = [each for each in simulated if isinstance(each, Candidate)]
     return _near_the_cheapest(planned, found), [each for each in simulated if isinstance(each, TooLarge)]
 
 
 def _near_the_cheapest(planned: Planned, found: list[Candidate]) -> list[Candidate]:
-    """The same, of which those that could be the cheapest under another seed are simulated under each of `SEEDS`."""
+    """These candidates; those that could be the cheapest under another seed are simulated under each of `SEEDS`."""
     nearest = sorted((each for each in pool_of(found)), key=lambda each: each.costs[0])
     limit = FARTHEST * nearest[0].costs[0] if nearest else 0.0
     again = [each.label for each in nearest[: 1 + NEAREST] if each.costs[0] <= limit]
@@ -103,8 +103,8 @@ def _near_the_cheapest(planned: Planned, found: list[Candidate]) -> list[Candida
 
 
 def pool_of(found: Sequence[Candidate]) -> list[Candidate]:
-    """Those to choose from, the simplest first: those that meet every target, else those that are eligible; of those
-    that do the same, the simplest.
+    """The candidates to choose from, the simplest first: those that meet every target, else those that are eligible; of
+    those with the same result, the simplest.
     """
     eligible = sorted((each for each in found if each.is_eligible), key=lambda each: each.complexity)
     distinct: dict[tuple[Any, ...], Candidate] = {}
@@ -128,8 +128,10 @@ def _once(planned: Planned) -> Iterator[Candidate | TooLarge]:
             if planned.limit_mib is not None and most is not None and most > planned.limit_mib:
                 yield TooLarge(label, most)
                 continue
-            size = planned.prices.size_for(most or 0.0)
+            size, cores = _size(planned, profile, whole), whole.core_seconds(models) / whole.seconds
             result = whole.described(profile.base_mib, models, planned.prices, size)
+            result |= {"cores": cores, "size": None if size is None else asdict(size)}
+            result["capacity_exceeded"] |= size is not None and size.cpu < cores
             result["regret"] = whole.keep_alive_cost(models, planned.prices) / least if least else None
             cost, first, second = (_decided(planned, profile, each) for each in (whole, *parts))
             targets = judged(whole, planned.slo)
@@ -153,16 +155,26 @@ def _most_mib(profile: Profile, outcome: Outcome) -> float | None:
     return profile.resident.most(outcome.weights_mib) if profile.resident else None
 
 
+def _size(planned: Planned, profile: Profile, outcome: Outcome) -> Size | None:
+    """The one that is billed: the smallest that holds the server and has the cores that its requests take on average;
+    the largest where none has; None where none is billed.
+    """
+    if not planned.prices.sizes:
+        return None
+    cores = outcome.core_seconds(list(profile.models.values())) / outcome.seconds
+    return planned.prices.size_for(_most_mib(profile, outcome) or 0.0, cores) or planned.prices.sizes[-1]
+
+
 def _decided(planned: Planned, profile: Profile, outcome: Outcome) -> float:
-    """Money an hour without what every setting pays at least."""
-    size = planned.prices.size_for(_most_mib(profile, outcome) or 0.0)
+    """Avoidable cost, money an hour: without what every setting pays at least."""
+    size = _size(planned, profile, outcome)
     money = outcome.money(profile.base_mib, list(profile.models.values()), planned.prices, size)
     return (money["total"] - _unavoidable(planned, outcome)) / outcome.seconds * HOUR
 
 
 def _unavoidable(planned: Planned, outcome: Outcome) -> float:
-    """The smallest empty server, or the smallest size, and each forward under the loader whose forwards take the
-    least.
+    """The cost of the smallest empty server, or of the smallest size, and of each forward pass under the loader that
+    makes it cheapest.
     """
     if planned.prices.sizes:
         return planned.prices.sizes[0].hour / HOUR * outcome.seconds

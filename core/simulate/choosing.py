@@ -1,4 +1,4 @@
-"""Which setting to use: the cheapest, unless what that saves is not worth deciding."""
+"""Which setting to use: the cheapest, unless it saves too little to decide by."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .candidates import SAME, Candidate, pool_of
 
 @dataclass(frozen=True)
 class Choice:
-    """Of the settings that come into question."""
+    """A choice among the eligible settings."""
 
     chosen: Candidate
     cheapest: Candidate
     same: list[Candidate]
-    """That cost as much as the cheapest: within `SAME`, or in an order that changes with the seed."""
+    """Those that cost as much as the cheapest: within `SAME`, or in an order that changes with the seed."""
     trifling: list[Candidate]
     """Others that cost more than the cheapest by less than a trifle."""
     others: list[Candidate]
     """The rest, the cheapest first."""
     simplest: Candidate
     by_latency: bool
-    """Whether the chosen one answers sooner than some that cost as good as the same; else it is the simplest."""
+    """Whether the chosen one is faster than some that cost the same or a trifle more; else it is the simplest."""
 
     @property
     def ranked(self) -> list[Candidate]:
@@ -37,10 +37,10 @@ class Choice:
 
 
 def choose(found: Sequence[Candidate], trifle: float) -> Choice | None:
-    """None where there is nothing to choose from. `trifle` is money a month: less is not worth deciding.
+    """The choice; None if there is nothing to choose from. `trifle` is money a month: smaller savings are ignored.
 
-    Of those that cost as good as the same the one is chosen that answers the soonest on average, and of those that are
-    as quick, within `SAME`, the simplest.
+    Of those that cost the same, or more by a trifle, those with the lowest mean latency, to within `SAME`, are the
+    fastest; of these the simplest is chosen.
     """
     pool = pool_of(found)
     if not pool:
@@ -57,12 +57,12 @@ def choose(found: Sequence[Candidate], trifle: float) -> Choice | None:
 
 
 def saves(one: Candidate, other: Candidate) -> float:
-    """Money a month, at the plan's rate: how much less the first costs, which is negative where it is dearer."""
+    """Money a month, at the plan's rate: how much less the first costs, which is negative if it is more expensive."""
     return MONTH * (other.costs[0] - one.costs[0])
 
 
 def _costs_the_same(cheapest: Candidate, other: Candidate) -> bool:
-    """By their costs under the same seeds."""
+    """Whether their costs are alike, or in an order that changes with the seed."""
     if other.costs[0] <= (1 + SAME) * cheapest.costs[0]:
         return True
     return any(theirs < ours for ours, theirs in zip(cheapest.costs, other.costs, strict=False))

@@ -1,4 +1,4 @@
-"""`--confirm`: the best two settings for real, and how far the simulator was off."""
+"""`--confirm`: the best two settings measured, and how far off the simulator was."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from .outcome import Outcome
 from .plan_file import Planned
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
-WITHIN = 0.10  # what the simulator's error is held to
-FEWEST = 20  # requests that tell anything
+WITHIN = 0.10  # the target for the simulator's error
+FEWEST = 20  # requests, for a comparison
 NAME = "confirm"
 
 
 def check(planned: Planned) -> None:
-    """Raises ResidencyError where the plan cannot be confirmed, whatever it will advise."""
+    """Raises ResidencyError if the plan cannot be confirmed, whatever it will recommend."""
     if planned.file.models is not None:
         raise YamlError(
-            f"--confirm: {planned.path} has a number of 'models', which are not there to be served; leave that key out."
+            f"--confirm: 'models' in {planned.path} asks for simulated copies, which cannot be served; leave that key"
+            " out."
         )
     if not planned.on_its_own_clock:
         raise YamlError(
-            f"--confirm: needs the trace on its own clock; remove 'speed' from the workload in {planned.path}."
+            f"--confirm: needs a trace at its original speed; remove 'speed' from the workload in {planned.path}."
         )
     load_experiment(planned.folder / EXPERIMENT)
     _enough(planned, len(planned.arrivals.until(planned.file.confirm.window).at))
@@ -43,20 +44,20 @@ def check(planned: Planned) -> None:
 def _enough(planned: Planned, requests: float) -> None:
     if requests < FEWEST:
         raise YamlError(
-            f"--confirm: {requests:.0f} requests come in the first {duration(planned.file.confirm.window)}, too few"
-            f" to tell, which takes {FEWEST}; lengthen 'confirm.window', or the workload, in {planned.path}."
+            f"--confirm: {requests:.0f} requests come in the first {duration(planned.file.confirm.window)}, too few:"
+            f" {FEWEST} are needed; lengthen 'confirm.window', or the workload, in {planned.path}."
         )
 
 
 def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path) -> Path:
-    """The experiment that runs the best two settings on the beginning of the traffic, at its own clock, thinned to
+    """The experiment that runs the best two settings on the beginning of the traffic, at its original speed, thinned to
     what both can serve; its path in `folder`.
 
-    Raises ResidencyError where nothing is advised, or too little of the traffic could be served.
+    Raises ResidencyError if no setting can be recommended, or if too little of the traffic could be served.
     """
     best = _best(planned, found)
     if not best:
-        raise YamlError("--confirm: no setting is advised, so that there is nothing to confirm.")
+        raise YamlError("--confirm: no setting can be recommended, so there is nothing to confirm.")
     measured = load_experiment(planned.folder / EXPERIMENT)
     workload = _thinned(planned, best)
     experiment = measured.experiment.model_dump(mode="json", exclude_none=True) | {
@@ -73,7 +74,7 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
     for key in ("repetitions", "precision", "rate"):
         experiment.pop(key, None)
     path = folder / f"{NAME}.yaml"
-    write_resolved(path, f"Is {planned.file.name} as it was simulated?", experiment, measured.texts)
+    write_resolved(path, f"Does {planned.file.name} behave as simulated?", experiment, measured.texts)
     return path
 
 
@@ -96,7 +97,7 @@ def _choice(candidate: Candidate) -> dict[str, Any]:
 
 
 def _thinned(planned: Planned, best: Sequence[Candidate]) -> dict[str, Any]:
-    """The workload's beginning, of which so large a share of the requests is kept as both can serve."""
+    """The workload's beginning, with as large a share of its requests as both can serve."""
     length = planned.file.confirm.window
     window = planned.arrivals.until(length)
     outcomes = [_simulated(planned, each, window, resident=False) for each in best]
@@ -131,9 +132,9 @@ def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, re
 
 
 def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, records: Sequence[Record]) -> dict[str, Any]:
-    """What was measured of each setting, over all rounds, what the simulator says of the same arrivals, and its
-    error, relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`,
-    and sentences.
+    """For each setting, over all rounds, what was measured, what the simulator finds for the same arrivals, and its
+    error relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`, and
+    sentences.
     """
     run = arrange(records)
     trials = []
@@ -162,7 +163,7 @@ def _compared(planned: Planned, candidate: Candidate, traffic: Traffic, run: Run
 
 
 def _error(simulated: float, measured: float) -> float | None:
-    """Relative to what was measured; 0 where both are nothing, None where only the measured one is."""
+    """The error relative to what was measured; 0 if both are 0, None if only the measured one is."""
     if measured == 0:
         return 0.0 if simulated == 0 else None
     return simulated / measured - 1
@@ -184,4 +185,4 @@ def sentences(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _percent(error: float | None) -> str:
-    return "no request was cold in truth" if error is None else f"an error of {error:+.1%}"
+    return "no measured request was cold" if error is None else f"an error of {error:+.1%}"

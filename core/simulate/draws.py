@@ -1,4 +1,4 @@
-"""Times of forwards and loads, drawn from those that were measured."""
+"""Times of forward passes and loads, drawn from those that were measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a plan's answer flips: at which price of memory, and at which target for latency."""
+"""What changes a plan's answer: another price of memory, or a target for latency."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Row = Mapping[str, Any]
 
 
 def flips(ranked: Sequence[Row], price: float | None) -> list[dict[str, Any]]:
-    """`ranked` are the settings that come into question, the chosen one first; `price` is that of a GiB-hour, None
-    where memory has none of its own.
+    """The price of memory and the target for latency at which another setting is the better one. `ranked` are the
+    eligible settings, the chosen one first; `price` is that of a GiB-hour, None if memory has no price of its own.
     """
     if not ranked:
         return []
@@ -29,14 +29,14 @@ def _bill(row: Row, price: float) -> Bill:
 
 
 def _latency(best: Row, others: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """The cheapest that is quicker."""
+    """The target for latency that needs a faster setting, and the cheapest such setting."""
     q = "p99" if best["p99_ms"] is not None else "p50"
     ours = best[f"{q}_ms"]
     quicker = next((row for row in others if ours is not None and row[f"{q}_ms"] < QUICKER * ours), None)
     if quicker is not None:
         to, theirs = quicker["label"], quicker[f"{q}_ms"]
         sentence = (
-            f"Where {q} must be below {ours:.3g} ms, {best['label']} will not do, whatever it costs: take {to} ({q}"
+            f"If {q} must be below {ours:.3g} ms, {best['label']} is too slow, whatever its cost; use {to} ({q}"
             f" {theirs:.3g} ms)."
         )
         yield {"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": to, "sentence": sentence}

@@ -23,7 +23,7 @@ Grid = Mapping[str, Values | Sequence[Values] | None]
 
 def grid_of(document: Document, grid: Grid, plugins: Plugins) -> list[Setting]:
     """Every setting of a plan's grid, in the order of the table: each strategy with all combinations of the values of
-    its options; one that the grid does not name with its own (`grid`), and one that is null not at all.
+    its options. A strategy that the grid does not name has its own values (`grid`); one that is null is left out.
 
     Raises ResidencyError, whose sentence names the place.
     """
@@ -44,12 +44,12 @@ def grid_of(document: Document, grid: Grid, plugins: Plugins) -> list[Setting]:
 
 
 def _combined(registered: Registered, values: Values, *, is_default: bool) -> Iterator[Setting]:
-    """What is off by default, and is off, is not told."""
+    """The settings of these values; an option that is off, and is off by default, is not shown."""
     fields = registered.options.model_fields
     for each in product(*values.values()):
         chosen = dict(zip(values, each, strict=True))
-        told = {k: v for k, v in chosen.items() if v or k not in fields or fields[k].default != v}
-        yield Setting(registered, told, is_default)
+        shown = {k: v for k, v in chosen.items() if v or k not in fields or fields[k].default != v}
+        yield Setting(registered, shown, is_default)
 
 
 def _check(document: Document, registered: Registered, values: Values, place: tuple[int, ...]) -> None:
@@ -69,12 +69,12 @@ def _check(document: Document, registered: Registered, values: Values, place: tu
 
 
 def settings(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[Setting]:
-    """Those under which every model fits."""
+    """The settings under which every model fits."""
     return [each for each in all_of_them if not _is_idle(each, profile) and not _why_not(each, profile, prices)]
 
 
 def left_out(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[str]:
-    """Sentences."""
+    """A sentence for each setting that is left out, with the reason."""
     wanted = [each for each in all_of_them if not _is_idle(each, profile)]
     return [
         f"{profile.shown_as}: {each.label} is left out: {why}."
@@ -84,13 +84,13 @@ def left_out(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -
 
 
 def _is_idle(setting: Setting, profile: Profile) -> bool:
-    """Whether nobody has asked for it and its capacity changes nothing, because it is that of all models."""
+    """Whether it comes from the strategy's own grid, with a capacity that changes nothing, because all models fit."""
     capacity = setting.decisions().capacity if setting.is_default else None
     return capacity is not None and capacity >= len(profile.models)
 
 
 def _why_not(setting: Setting, profile: Profile, prices: Prices) -> str:
-    """Why the strategy would not start; empty where it would."""
+    """Why the strategy would not start; empty if it would."""
     sizes = {name: round(model.weights_mib * MIB) for name, model in profile.models.items()}
     try:
         decisions = setting.decisions(prices)

@@ -1,4 +1,4 @@
-"""What came of a simulation, and what it costs."""
+"""The result of a simulation, and what it costs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one setting under one sequence of arrivals; seconds and MiB."""
+    """The result of one setting under one sequence of arrivals; seconds and MiB."""
 
     latencies: NDArray[np.float64]
     """In the order of the answers."""
     at_first: NDArray[np.bool_]
-    """Which of them are of requests that waited for the first load of their model."""
+    """Which of these requests waited for the first load of their model."""
     requests: Sequence[int]
     """For each model."""
     cold: int
@@ -31,7 +31,7 @@ class Outcome:
     loads: Sequence[int]
     """Of each model, those before the first request included."""
     least_keep: float | None
-    """Seconds after which the first model was to be freed, if nobody asked for it; None: at once, or never."""
+    """Seconds after which the first model was to be freed, if nobody requested it; None: at once, or never."""
     seconds: float
     """From the beginning of the workload to the last answer."""
     mib_seconds: float
@@ -39,7 +39,7 @@ class Outcome:
     peak_mib: float
     """The most that the models held at a time."""
     weights_mib: float
-    """The most that was in memory of their weights."""
+    """The most of their weights that was in memory at a time."""
     busy: float
     """Share of the time that the busiest of the compute slot and the lanes was at work."""
     exceeded: bool
@@ -48,26 +48,30 @@ class Outcome:
     def money(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
     ) -> dict[str, float]:
-        """Of the whole workload: `holding` the server and its models, `processor`, `waiting`, and in `total`.
+        """The cost of the whole workload: `holding` the server and its models, `processor`, `waiting`, and the `total`.
 
-        `size` is what is billed, where sizes are.
+        `size` is the one that is billed, if sizes are.
         """
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
         if size is not None:
             holding = size.hour / HOUR * self.seconds
-        counts = zip(self.loads, self.requests, models, strict=True)
-        processor = prices.processor(sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts))
+        processor = prices.processor(self.core_seconds(models))
         further = self.cold * models[0].load_further_s  # the same under all models of a loader
         waiting = prices.waiting(float(self.latencies.sum()) + further)
         total = holding + processor + waiting
         return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+
+    def core_seconds(self, models: Sequence[ModelProfile]) -> float:
+        """CPU time of all loads and requests."""
+        counts = zip(self.loads, self.requests, models, strict=True)
+        return sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts)
 
     def _charged(self, base_mib: float, prices: Prices) -> float:
         """MiB that are paid for all the time."""
         return base_mib + (self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds)
 
     def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
-        """What the keep-alive theory charges for it: m for each second in memory but the loads', k for each load."""
+        """The cost by the keep-alive theory: m for each second in memory except during loads, k for each load."""
         starts = zip(self.loads, models, strict=True)
         unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
         return prices.holding(self.mib_seconds) + unheld
@@ -75,7 +79,7 @@ class Outcome:
     def described(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
     ) -> dict[str, Any]:
-        """As plan.json has it."""
+        """The result as in plan.json."""
         money = self.money(base_mib, models, prices, size)
         count = len(self.latencies)
         return {

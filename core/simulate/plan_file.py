@@ -1,4 +1,4 @@
-"""A plan's YAML, strict: which run to go by, under which traffic and prices, over which settings."""
+"""A plan's YAML, strict: which run it is based on, under which traffic and prices, over which settings."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class PlanFile(BaseModel):
     profile: Annotated[str, Field(min_length=1, description="the folder of a run")]
     workload: Workload
     models: Annotated[
-        int | None, Field(ge=1, le=MOST_MODELS, description="so many like the run's first; else the run's own")
+        int | None, Field(ge=1, le=MOST_MODELS, description="copies of the run's first model; else the run's own")
     ] = None
-    cost: Annotated[Cost | None, Field(description="the run's, where left out")] = None
-    limit: Annotated[Limit | None, Field(description="what goes over it is left out")] = None
+    cost: Annotated[Cost | None, Field(description="that of the run, if left out")] = None
+    limit: Annotated[Limit | None, Field(description="settings that exceed it are left out")] = None
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
     grid: Annotated[
         dict[str, Values | list[Values] | None],
@@ -80,7 +80,7 @@ class Planned:
     traffic: Traffic
     prices: Prices
     trifle: float
-    """Money a month; less is not worth deciding."""
+    """Money a month; smaller savings are ignored."""
     settings: list[Setting]
     """All of the grid."""
     plugins: list[str]
@@ -88,11 +88,11 @@ class Planned:
 
     @cached_property
     def arrivals(self) -> Arrivals:
-        """Those of the first round."""
+        """The arrivals of the first round."""
         return self.arrivals_of_round(0)
 
     def arrivals_of_round(self, number: int) -> Arrivals:
-        """From the first request on."""
+        """The arrivals of that round, from the first request on."""
         return arrivals_of(self.traffic, number).from_the_first()
 
     @property
@@ -103,7 +103,7 @@ class Planned:
 
     @property
     def slo(self) -> dict[str, float]:
-        """Seconds by percentile; the run's where the plan has none."""
+        """Seconds by percentile; those of the run if the plan has none."""
         return self.file.slo or self.run.header.get("slo") or {}
 
     @property
@@ -116,7 +116,7 @@ class Planned:
 
     @property
     def on_its_own_clock(self) -> bool:
-        """Whether the gaps are those that the callers left."""
+        """Whether the arrivals keep their original gaps."""
         trace = self.traffic.workload.trace
         return trace is None or trace.speed == 1
 

@@ -17,7 +17,7 @@ from .plan_file import Planned
 from .profile import Profile
 from .words import answer, grounds
 
-FAR = 2.0  # times the rate: farther, the processor time of a request may be another one
+FAR = 2.0  # times the rate: beyond, the CPU time of a request may be another one
 
 
 def plan_of_settings(
@@ -74,20 +74,20 @@ def _notes(planned: Planned, profile: Profile) -> list[str]:
 
 
 def _rate(planned: Planned, profile: Profile) -> Iterator[str]:
-    """Where requests come at another rate than that at which their processor time was measured."""
+    """A note if requests come at another rate than that at which their CPU time was measured."""
     arrivals, measured = planned.arrivals, profile.requests_per_second
     if measured is None or not planned.prices.cpu_hour or not arrivals.at[-1]:
         return
     here = len(arrivals.at) / arrivals.at[-1]
     if not 1 / FAR <= here / measured <= FAR:
         yield (
-            f"the processor time of a request was measured at {number(measured)} requests a second, and is used here"
+            f"the CPU time of a request was measured at {number(measured)} requests a second, and is used here"
             f" for {number(here)}: it depends on the rate. A run with this workload measures it."
         )
 
 
 def _settings(planned: Planned, chosen: Candidate) -> str | None:
-    """To paste; a plan for a number of models like one that was measured has none of its own to serve."""
+    """The settings to paste; None for a plan with simulated copies of a model, which cannot be served."""
     if planned.file.models is not None:
         return None
     return app_settings(planned.run.header | {"plugins": planned.plugins}, _described(chosen), chosen.label)
@@ -111,7 +111,7 @@ def _described(candidate: Candidate) -> dict[str, Any]:
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
-    """Why, by labels; `saves` is money a month, against those of them that it saves any."""
+    """Why the setting was chosen, by labels; `saves` is money a month, against the simplest one and the runner-up."""
     others = {"simplest": choice.simplest} | ({"runner_up": choice.others[0]} if choice.others else {})
     return {
         "cheapest": choice.cheapest.label,
@@ -124,12 +124,12 @@ def _choice(choice: Choice) -> dict[str, Any]:
 
 
 def _differ(choice: Choice | None) -> list[Candidate]:
-    """The chosen one, and those that are no tie with it."""
+    """The chosen setting, and those that do not tie with it."""
     return [choice.chosen, *choice.others] if choice else []
 
 
 def _hindsight(pool: Sequence[Candidate]) -> dict[str, Any] | None:
-    """What the cheapest setting of the first half costs in the second, against the cheapest that there was for it."""
+    """What the cheapest setting of the first half costs in the second half, and what the cheapest one there costs."""
     if not pool:
         return None
     by_first, best = (min(pool, key=lambda each: each.halves[half]) for half in (0, 1))

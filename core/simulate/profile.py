@@ -24,17 +24,17 @@ class ModelProfile:
     """One model under one loader: times in seconds, of which a simulation draws, and memory in MiB."""
 
     warm: tuple[float, ...]
-    """Forwards of one text."""
+    """Forward passes of one text."""
     first: tuple[float, ...]
-    """Forwards that follow a load."""
+    """Forward passes that follow a load."""
     load: tuple[float, ...]
     unload: float
     further: float
-    """What each further text of a batch adds to a forward."""
+    """What each further text of a batch adds to a forward pass."""
     around: float
-    """What a lone warm request takes besides the forward."""
+    """What a lone warm request takes besides the forward pass."""
     around_cold: float
-    """What a lone cold request takes besides load and forward."""
+    """What a lone cold request takes besides the load and the forward pass."""
     weights_mib: float
     """What a memory budget counts."""
     mib: float
@@ -43,8 +43,8 @@ class ModelProfile:
     load_cpu: float
     """Core seconds."""
     load_further_s: float = 0.0
-    """How much longer callers would wait for a load from the page cache that the prices put it in: it is priced, and
-    not simulated, so that latencies are those of the run's own page cache.
+    """How much longer callers would wait for a load from where it is priced, disk or page cache. It is priced and not
+    simulated, so that latencies are those that the run measured.
     """
 
     @cached_property
@@ -63,7 +63,7 @@ class ModelProfile:
         return prices.cold_start(processor=self.load_cpu, waiting=self.waiting_s, load=self.load_s, mib=self.mib)
 
     def cold_start_as_served(self, prices: Prices) -> float:
-        """k as a server knows it, which is not told what its memory costs others: of its loads, by its weights."""
+        """k as a server computes it from its own loads and weights, since it does not know what its memory costs."""
         waiting, mib = self.load_s, self.weights_mib
         return prices.cold_start(processor=self.load_cpu, waiting=waiting, load=self.load_s, mib=mib)
 
@@ -79,14 +79,14 @@ class Profile:
     models: Mapping[str, ModelProfile]
     """By model id."""
     notes: tuple[str, ...]
-    """What was not measured, and what stands for it: sentences."""
+    """Sentences on what was not measured, and what is assumed instead."""
     resident: Resident | None = None
     requests_per_second: float | None = None
-    """At which the processor time of a request was measured; None where it was not."""
+    """The rate at which the CPU time of a request was measured; None if it was not."""
 
     @property
     def shown_as(self) -> str:
-        """The loader, with its options where it has some."""
+        """The loader, with its options if it has some."""
         options = ", ".join(f"{key} {value}" for key, value in self.options.items())
         return f"{self.loader} ({options})" if options else self.loader
 
@@ -99,14 +99,14 @@ class Profile:
 def profiles(run: Run, prices: Prices) -> list[Profile]:
     """One for each loader of the run; the prices say which memory is paid for, and where loads come from.
 
-    Raises ResultsError where nothing was measured to go by.
+    Raises ResultsError if nothing was measured that a plan could be based on.
     """
     by_loader: defaultdict[str, list[Record]] = defaultdict(list)
     for spec in run.header["trials"]:
         if any(each.answered for each in run.finished(spec["label"])):
             by_loader[json.dumps([spec["loader"], spec["loader_options"]], sort_keys=True)].append(spec)
     if not by_loader:
-        raise ResultsError(f"The run '{run.header['experiment']}' has no finished trial to go by.")
+        raise ResultsError(f"The run '{run.header['experiment']}' has no finished trial to base a plan on.")
     return [_profile(run, specs, prices) for specs in by_loader.values()]
 
 
@@ -120,7 +120,7 @@ def _profile(run: Run, specs: Sequence[Record], prices: Prices) -> Profile:
     load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     models = {name: _loaded_from(load, model) for name, model in models.items()}
-    disk = ["each load came from the disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
+    disk = ["each load came from disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
     profile = Profile(
         loader,
         dict(specs[0]["loader_options"]),
@@ -135,13 +135,13 @@ def _profile(run: Run, specs: Sequence[Record], prices: Prices) -> Profile:
 
 
 def _load_price(run: Run, specs: Sequence[Record], prices: Prices) -> LoadPrice | None:
-    """Of the first trial whose loads are known from where the prices put them; else of any that loads."""
+    """The price of loads of the first trial for which it is known; else of any trial that loads."""
     found = [price for spec in specs if (price := load_price(run, spec, prices.loads_from))]
     return next((price for price in found if not price.lacking), found[0] if found else None)
 
 
 def _loaded_from(price: LoadPrice | None, model: ModelProfile) -> ModelProfile:
-    """The model with loads as they are priced; what a load takes less than it was measured to is no less than 0."""
+    """The model with loads as they are priced; a load takes no less than 0 CPU time."""
     if price is None:
         return model
     further = price.further
@@ -149,18 +149,22 @@ def _loaded_from(price: LoadPrice | None, model: ModelProfile) -> ModelProfile:
 
 
 def _page_cache(price: LoadPrice | None, prices: Prices) -> Iterator[str]:
-    """From where loads are priced, where that is not from where they were measured, or is not known."""
+    """From where loads are priced, if they were measured from elsewhere, or if their price is not known."""
     if price is None:
         return
     if price.lacking:
-        wanted, effect = ("the disk", "dearer") if prices.loads_from == "cold" else ("the page cache", "cheaper")
-        yield f"what a load from {wanted} takes is not known ({price.lacking}); it would be {effect} than it is here."
+        wanted, effect = ("disk", "higher") if prices.loads_from == "cold" else ("the page cache", "lower")
+        cost = f"the cost of a load from {wanted} is unknown ({price.lacking})"
+        yield f"{cost}; it would be {effect} than is assumed here."
     elif any(further != Further() for further in price.rounds.values()):
-        where = "the disk, since what is freed serves someone else" if price.page_cache == "cold" else "the page cache"
+        why = ", because freed memory is assumed to be reused by others"
+        where = f"disk{why}" if price.page_cache == "cold" else "the page cache"
         ms, core_ms = price.further.ms, price.further.processor_s * 1e3
+        waiting = f"{abs(ms):.1f} ms {'longer' if ms >= 0 else 'shorter'}"
+        computing = f"{abs(core_ms):.1f} ms {'more' if core_ms >= 0 else 'less'} CPU time"
         yield (
-            f"loads are priced from {where}: {ms:+.1f} ms and {core_ms:+.1f} ms of a core for each against those of the"
-            " requests, whose latencies are told as they were measured."
+            f"loads are priced as loads from {where}: {waiting} and {computing} each than the loads that requests"
+            " waited for. Latencies are reported as measured."
         )
 
 

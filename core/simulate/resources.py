@@ -1,4 +1,4 @@
-"""What a server's memory and processor time are made of, by the processes of a run."""
+"""What a server's memory and CPU time are made of, estimated from the processes of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from ..decide.intervals import VERDICT_ROUNDS, interval
 from ..decide.rounds import Record, Round
 
-FREE = 0.02  # of the weights, below which keeping a model is as good as free
-WIDE = 0.1  # half of an interval, of its middle, beyond which it is told: the target of the simulator's error
+FREE = 0.02  # of the weights, below which keeping a model is almost free
+WIDE = 0.1  # half of an interval, of its middle, beyond which it is reported: the target of the simulator's error
 Measured = Sequence[tuple[Record, Round]]  # a trial's description, and a round of it
 
 
@@ -29,22 +29,22 @@ class Memory:
 
 @dataclass(frozen=True)
 class Resident:
-    """Resident memory, which a limit and a billed size are about, in MiB."""
+    """Resident memory, in MiB, to which a limit and a billed size apply."""
 
     base_mib: float
-    """Of a server that holds no model, between requests."""
+    """The memory of a server without a model, between requests."""
     per_weight: float
     working_mib: float
-    """What a server took at most, start-up and forwards included, beyond what it held of models."""
+    """The most that a server took, in start-up and forward passes, too, beyond the models that it held."""
 
     def most(self, weights_mib: float) -> float:
-        """Of a server that holds so much of weights at most."""
+        """The most memory of a server that holds at most so many MiB of weights."""
         return self.base_mib + self.working_mib + self.per_weight * weights_mib
 
 
 @dataclass(frozen=True)
 class Processor:
-    """Core seconds of a request and of a load; None where they were not measured."""
+    """Core seconds of a request and of a load; None if they were not measured."""
 
     request: float | None
     load: float | None
@@ -52,10 +52,11 @@ class Processor:
 
 
 def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) -> Memory:
-    """`weights_mib` of all `models`; what is in memory at the end of a round is what was loaded and not unloaded.
+    """The memory of an empty server and of a MiB of weights. `weights_mib` is that of all `models`; what was loaded and
+    not unloaded is in memory at the end of a round.
 
-    What a MiB of weights takes is compared within each round, and one odd process says nothing: it is the median over
-    rounds, as the empty server is over processes.
+    Servers with more and with fewer weights are compared within each round. One odd process decides nothing: the result
+    is the median over rounds, and for the empty server over processes.
     """
     points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     for _, each in rounds:
@@ -64,7 +65,7 @@ def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) ->
             points[each.number].append(((each.ended["loads"] - unloads) / models * weights_mib, float(idle)))
     every = [point for found in points.values() for point in found]
     if not every:
-        note = "memory was not measured; an empty server is taken to hold nothing, and a model as much as its weights."
+        note = "memory was not measured; an empty server is assumed to take none, and a model as much as its weights."
         return Memory(0.0, 1.0, (note,))
     slopes = [slope for found in points.values() if (slope := _slope(found)) is not None]
     if not slopes and (slope := _slope(every)) is not None:  # no round had both
@@ -72,14 +73,14 @@ def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) ->
     if not slopes:
         note = "only servers that hold the same number of models were measured;"
         base = float(np.median([idle - x for x, idle in every]))
-        return Memory(max(0.0, base), 1.0, (f"{note} a model is taken to hold as much as its weights.",))
+        return Memory(max(0.0, base), 1.0, (f"{note} a model is assumed to take as much as its weights.",))
     per_weight = max(0.0, float(np.median(slopes)))
     base = float(np.median([idle - per_weight * x for x, idle in every]))
     return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
 
 
 def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident | None:
-    """None where it was not measured."""
+    """The resident memory of a server; None if it was not measured."""
     memory = memory_of(rounds, models, weights_mib, "rss")
     beyond = []
     for _, each in rounds:
@@ -88,11 +89,11 @@ def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident |
         if measured.get("idle_rss") is not None and unloads is not None and most:
             held = max(each.ended["loads"] - unloads, 1) / models * weights_mib
             beyond.append(max(most) - memory.base_mib - memory.per_weight * held)
-    return Resident(memory.base_mib, memory.per_weight, max(0.0, float(np.median(beyond)))) if beyond else None
+    return Resident(memory.base_mib, memory.per_weight, max(0.0, *beyond)) if beyond else None
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """The median, over pairs of servers that hold more and less, of what each MiB more of weights takes."""
+    """The median, over pairs of servers with more and fewer weights, of what each further MiB of weights takes."""
     pairs = [(one, other) for one, other in combinations(points, 2) if one[0] != other[0]]
     return float(np.median([(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairs])) if pairs else None
 
@@ -104,21 +105,19 @@ def _doubts(slopes: Sequence[float]) -> Iterator[str]:
         low, high, _ = interval(slopes)
         known = f" (95 % interval {low:.2f} to {high:.2f}, {len(slopes)} rounds)"
     if middle <= FREE:
-        yield (
-            f"keeping a model takes no memory that is paid for, or next to none: {middle:.2f} MiB for each MiB of its"
-            f" weights{known}."
-        )
+        yield f"keeping a model adds little or no charged memory: {middle:.2f} MiB for each MiB of its weights{known}."
     elif known and (high - low) / 2 > WIDE * middle:
         yield (
-            f"a MiB of weights takes {middle:.2f} MiB of memory{known}: what holding a model costs is as uncertain."
-            " More rounds narrow it."
+            f"a MiB of weights takes {middle:.2f} MiB of memory{known}: the cost of holding a model is equally"
+            " uncertain; more rounds would narrow it."
         )
 
 
 def processor_of(rounds: Measured) -> Processor:
-    """Non-negative least squares of what each process took on its requests and loads.
+    """The CPU time of a request and of a load, by non-negative least squares over what each process took on its
+    requests and loads.
 
-    Loads before the steady state are none of it: a persistent server's, and else that of the first request.
+    Loads before the steady state do not count: those of a persistent server, and otherwise that of the first request.
     """
     measured = []
     for _, each in rounds:
@@ -126,11 +125,11 @@ def processor_of(rounds: Measured) -> Processor:
         if (taken := each.ended.get("processor_s")) is not None and each.steady:
             measured.append((len(each.steady), loads, taken))
     if not measured:
-        note = "processor time was not measured; a load or a forward is taken to use one core for as long as it lasts."
+        note = "CPU time was not measured; a load or a forward pass is assumed to use one core for as long as it lasts."
         return Processor(None, None, (note,))
     counts, taken = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
     if np.linalg.matrix_rank(counts) < 2:
-        note = "the processor time of loads cannot be told from that of requests; a load is taken to use one core."
+        note = "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
         return Processor(None, None, (note,))
     from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
 

@@ -19,7 +19,7 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
     """As the plan's YAML has them."""
     is_default: bool = False
-    """Whether the plan names it in no way, but the strategy does."""
+    """Whether it comes from the strategy's own grid, not from the plan."""
 
     @property
     def strategy(self) -> str:
@@ -36,7 +36,7 @@ class Setting:
         return f"{self.strategy} ({options})" if options else self.strategy
 
     def decisions(self, prices: Prices | None = None) -> Decisions:
-        """The strategy itself, as a server would start it: at these prices, where it takes any and is given none.
+        """The strategy itself, as a server would start it: at these prices, if it takes prices and is given none.
 
         Raises OptionError, and what the strategy raises.
         """

@@ -1,4 +1,4 @@
-"""Whether a setting meets the targets for latency, as far as the simulated requests tell."""
+"""Whether a setting meets the targets for latency, as far as the simulated requests show."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MET, MISSED, UNKNOWN = "met", "missed", "not known"
 def judged(outcome: Outcome, slo: Mapping[str, float]) -> list[dict[str, Any]]:
     """For each target, `{"p99": seconds}`: the share of the requests that are answered within it, and a verdict.
 
-    p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms. It is "missed" where the
-    share's whole 95 % interval is below that, and "met" where none of it is and there are 10/(1 − q) requests. A
-    simulation begins with an empty server: those that waited for the first load of their model must not decide, so that
-    a target is missed only if it is with all of them within it, and met only if it is as they were.
+    p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms. The verdict is "missed" if
+    the share's whole 95 % interval is below that, and "met" if none of it is and there are 10/(1 − q) requests. A
+    simulation begins with an empty server. To keep the first loads from deciding, a target counts as missed only if it
+    is missed even with every request that waited for its model's first load counted as within it; it counts as met only
+    if it is met with these requests as they were simulated.
     """
     return [_judged(outcome, name, seconds) for name, seconds in slo.items()]
 
