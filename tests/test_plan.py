@@ -460,7 +460,7 @@ def test_the_plan_of_the_docs_is_understood(tmp_path: Path) -> None:
 
 def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(tmp_path / "run")
-    assert runner.plan_ahead(plan_file(tmp_path), tmp_path / "out", confirm=False) == 0
+    assert runner.main(["plan", str(plan_file(tmp_path)), "--output", str(tmp_path / "out")]) == 0
     [folder] = (tmp_path / "out" / "evening").glob("2*")
     plan = read_json(folder / "plan.json")
     shown = capsys.readouterr().out
