@@ -21,6 +21,7 @@ from core.decide.break_even import break_even
 from core.decide.changes import changes
 from core.decide.comparison import compare
 from core.decide.economics import Costs, RoundCost, TrialCost
+from core.decide.intervals import CONFIDENCE, interval
 from core.decide.prices import Prices
 from core.decide.rounds import Round, Run, arrange
 from core.decide.slo import goodput
@@ -262,3 +263,16 @@ def test_how_often_each_warning_is_false() -> None:
     for kind in (kind for kind in CHECKS if kind not in COUNTED):
         print(f"\n| {kind} | {' / '.join(f'{found[rounds][kind] / MANY:.1%}' for rounds in ROUNDS)} |", flush=True)
         assert max(found[rounds][kind] for rounds in ROUNDS) / MANY <= allowed(MANY)
+
+
+@pytest.mark.slow
+def test_how_often_the_interval_itself_leaves_the_median_out() -> None:
+    """Of 20,000 samples each, so that the share is known to 0.5 %: what is above 5 % in the rows of ratios is chance."""
+    rng = np.random.default_rng(1)
+    for name, scale in (("normal", lambda z: z), ("lognormal", lambda z: np.expm1(0.5 * z))):
+        shares = []
+        for rounds in ROUNDS:
+            bounds = [interval(scale(rng.normal(size=rounds)).tolist())[:2] for _ in range(20_000)]
+            shares.append(float(np.mean([not low <= 0 <= high for low, high in bounds])))
+        print(f"\n| {name} | {' / '.join(f'{share:.1%}' for share in shares)} |", flush=True)
+        assert max(shares) <= 1.1 * (1 - CONFIDENCE)

@@ -206,15 +206,16 @@ def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool
     """The change from `below` to `above`, because of their costs, or because `below` was not seen to answer more."""
     low, high = evidence.cost(below.label), evidence.cost(above.label)
     costs = longer(evidence, below.label, above.label)
-    if is_figure:
+    if low.capacity == below.end:
+        cheaper = "costs less by these measurements" if is_figure else "is cheaper"
+        sentence = (
+            f"Up to {rate(below.end)} {low.label} {cheaper}{costs}. Above that rate it may not keep up, so use"
+            f" {high.label}: {evidence.most(low)}."
+        )
+    elif is_figure:
         sentence = (
             f"By these measurements {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label}"
             " costs less below; that is not a verdict."
-        )
-    elif low.capacity == below.end:
-        sentence = (
-            f"Up to {rate(below.end)} {low.label} is cheaper{costs}. Above that rate it may not keep up, so use"
-            f" {high.label}: {evidence.most(low)}."
         )
     else:
         interval = between(evidence.pair(low.label, high.label)["ci95"])
