@@ -267,7 +267,7 @@ def test_how_often_each_warning_is_false() -> None:
 
 @pytest.mark.slow
 def test_how_often_the_interval_itself_leaves_the_median_out() -> None:
-    """Of 20,000 samples each, so that the share is known to 0.5 %: what is above 5 % in the rows of ratios is chance."""
+    """Of 20,000 samples each, so that the share is known to 0.5 %: more in a row of ratios is chance."""
     rng = np.random.default_rng(1)
     for name, scale in (("normal", lambda z: z), ("lognormal", lambda z: np.expm1(0.5 * z))):
         shares = []
