@@ -60,7 +60,7 @@ def write_run(folder: Path, options: ReportOptions) -> bool:
     Raises ResultsError.
     """
     records = _at_rate(read_records(folder), options.rate)
-    summary = _with_bursts(_summary(folder, records), records)
+    summary = _with_bursts(summary_of(folder, records), records)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
@@ -115,7 +115,7 @@ def read_older_run(folder: Path) -> OlderRun:
     """Read a run to compare with. Raises FileError unless all of it can be analysed."""
     try:
         records = read_records(folder)
-        _summary(folder, records)
+        summary_of(folder, records)
     except ResultsError as error:
         raise FileError(f"The older run: {error}") from error
     return OlderRun(folder, records)
@@ -134,7 +134,8 @@ def _at_rate(records: list[Record], rate: float | None) -> list[Record]:
     return records if rate is None else [records[0] | {"rate": rate}, *records[1:]]
 
 
-def _summary(folder: Path, records: list[Record]) -> dict[str, Any]:
+def summary_of(folder: Path, records: list[Record]) -> dict[str, Any]:
+    """Analyse a run. Raises ResultsError where a record has another form."""
     try:
         return summarise(records)
     except BROKEN as error:

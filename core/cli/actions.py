@@ -15,13 +15,16 @@ from ..bench.resume import check_checkpoints, plan_of
 from ..bench.run import begin, look_up, prepare, run_trials
 from ..decide.economics import states_a_rate
 from ..decide.precision import precise_enough
+from ..decide.rounds import arrange
 from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
 from ..names import COMMAND
+from ..report.export import export as export_run
 from ..report.progress import RunProgress
 from ..results import (
     OlderRun,
     ReportOptions,
     compare_runs,
+    summary_of,
     warn_of_differences,
     write_environment,
     write_plan,
@@ -96,6 +99,16 @@ def report(folder: Path, options: ReportOptions) -> int:
     with _named_by_the_user():
         _check_header(options, read_records(folder)[0])
         return OK if write_run(folder, options) else FAILED
+
+
+def export(folder: Path, output: Path) -> int:
+    """Write a run's requests, figures and table into `output`, for other tools."""
+    with _named_by_the_user():
+        records = read_records(folder)
+        summary = summary_of(folder, records)
+    output.mkdir(parents=True, exist_ok=True)
+    print(*export_run(arrange(records), summary, output), sep="\n")
+    return OK
 
 
 def compare(older: OlderRun, newer: Path, tolerance: float) -> int:

@@ -110,6 +110,17 @@ def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
 
 
 @commands.command()
+@click.argument("folder", metavar="DIR", type=RunFolder())
+@click.option("--output", type=FILE, metavar="DIR", help="Folder for the files.  [default: export in the run's folder]")
+def export(folder: Path, output: Path | None) -> int:
+    """Write a run's data as CSV, SVG, PDF and LaTeX.
+
+    requests.csv has a row for each request of the finished rounds.
+    """
+    return actions.export(folder, output or folder / "export")
+
+
+@commands.command()
 @click.argument("file", type=FILE)
 @OUTPUT
 @click.option("--confirm", is_flag=True, help="Also measure the best two settings.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
@@ -21,60 +23,90 @@ SIDE = 0.12  # inches left free at the right and, beside tick labels, at the lef
 NAMES = ("text", "muted", "line", "warm", "cold", "memory", "error", *(f"s{i}" for i in range(8)))
 # Each stands for a variable of the page's style sheet, so that light, dark and print have colours of their own.
 COLOURS = {name: f"#0102{number:02x}" for number, name in enumerate(NAMES)}
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text, in the reader's font
-    "text.parse_math": False,  # a label may hold a dollar sign
-    "path.simplify": False,
-    "font.size": 8.5,
-    "text.color": COLOURS["text"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.edgecolor": COLOURS["muted"],
-    "axes.facecolor": "none",
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": COLOURS["muted"],
-    "axes.titlepad": 4,
-    "axes.unicode_minus": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": COLOURS["line"],
-    "grid.linewidth": 0.5,
-    "xtick.color": COLOURS["muted"],
-    "ytick.color": COLOURS["muted"],
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.minor.visible": False,
-    "ytick.minor.visible": False,
-}
+
+
+def _style() -> dict[Any, Any]:
+    return {
+        "svg.fonttype": "none",  # text stays text, in the reader's font
+        "text.parse_math": False,  # a label may hold a dollar sign
+        "path.simplify": False,
+        "font.size": 8.5,
+        "text.color": COLOURS["text"],
+        "axes.labelcolor": COLOURS["muted"],
+        "axes.edgecolor": COLOURS["muted"],
+        "axes.facecolor": "none",
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 8.5,
+        "axes.titlelocation": "left",
+        "axes.titlecolor": COLOURS["muted"],
+        "axes.titlepad": 4,
+        "axes.unicode_minus": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.5,
+        "xtick.color": COLOURS["muted"],
+        "ytick.color": COLOURS["muted"],
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "xtick.minor.visible": False,
+        "ytick.minor.visible": False,
+    }
+
+
+PRINTED = {  # the light colours of the page, for a file of its own
+    "text": "#1b1f24", "muted": "#57606a", "line": "#e2e5e9", "warm": "#b45309", "cold": "#1d5fc4",
+    "memory": "#1a7f4b", "error": "#b3261e", "s0": "#1d5fc4", "s1": "#b45309", "s2": "#0f766e", "s3": "#7e3fbf",
+    "s4": "#b3264a", "s5": "#4d6f0d", "s6": "#475569", "s7": "#a21c80",
+}  # fmt: skip
 
 
 class Drawing(NamedTuple):
-    """`svg` is markup; `title` and `words` are plain text, which it holds, too."""
+    """A figure: its name, unique in the page; title and words in plain text; its height in inches; what draws it."""
 
     name: str
     title: str
     words: str
-    svg: str
+    height: float
+    draw: Callable[[Figure], None]
+
+    @property
+    def svg(self) -> str:
+        """Markup for the page, in the colours of its style sheet; repeatable."""
+        written = StringIO()
+        with _figure(self) as figure:
+            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+        return _for_the_page(written.getvalue(), self.name, self.title, self.words)
+
+    def save(self, path: Path) -> None:
+        """Write it to a file of its own, SVG or PDF by the suffix."""
+        page = dict(COLOURS)
+        COLOURS.update(PRINTED)
+        try:
+            with _figure(self) as figure:
+                for part in figure.axes:
+                    if part.get_legend_handles_labels()[0]:
+                        part.legend(fontsize=7, frameon=False)
+                figure.savefig(path, bbox_inches="tight", metadata={"Title": self.title})
+        finally:
+            COLOURS.update(page)
 
 
-def drawing(name: str, title: str, words: str, height: float, draw: Callable[[Figure], None]) -> Drawing:
-    """What `draw` puts on a canvas of that height (inches); `name` is unique in the page, and the result repeatable."""
+@contextmanager
+def _figure(drawing: Drawing) -> Iterator[Figure]:
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.figure import Figure
 
-    written = StringIO()
     with rc_context(), catch_warnings():
         filterwarnings("ignore", "Glyph")  # it is the reader's font that must have it
         rcdefaults()  # not what the user has made of them
-        rcParams.update(STYLE | {"svg.hashsalt": name})
-        figure = Figure(figsize=(WIDTH, height))
-        draw(figure)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    return Drawing(name, title, words, _for_the_page(written.getvalue(), name, title, words))
+        rcParams.update(_style() | {"svg.hashsalt": drawing.name})
+        figure = Figure(figsize=(WIDTH, drawing.height))
+        drawing.draw(figure)
+        yield figure
 
 
 def axes(figure: Figure, top: float, height: float, *, left: float = SIDE, right: float = SIDE) -> Axes:

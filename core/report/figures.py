@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..decide.amounts import number
-from .canvas import COLOURS, Drawing, axes, drawing, log_ticks, shortened
+from .canvas import COLOURS, Drawing, axes, log_ticks, shortened
 from .waterfall import parts
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def distributions(measured: Latencies) -> Drawing | None:
         log_ticks(ax.xaxis, edges[0], edges[-1], crowded=200)
 
     words = " ".join(f"{label}: {_in_words(kinds)}." for label, kinds in measured.items())
-    return drawing("latency", "Latencies, warm and cold", words, ROW * len(measured) + 0.5, draw)
+    return Drawing("latency", "Latencies, warm and cold", words, ROW * len(measured) + 0.5, draw)
 
 
 def _row(ax: Axes, base: int, label: str, kinds: Mapping[str, Sequence[float]], edges: np.ndarray) -> None:
@@ -119,7 +119,7 @@ def load_waterfall(summary: Summary) -> Drawing | None:
     words = (
         f"{label}, {answer:.1f} ms: {', '.join(f'{n} {ms:.1f}' for n, ms in steps)}." for label, answer, steps in trials
     )
-    return drawing("waterfall", "Where the time of a cold start goes", " ".join(words), LINE * lines + 0.5, draw)
+    return Drawing("waterfall", "Where the time of a cold start goes", " ".join(words), LINE * lines + 0.5, draw)
 
 
 def _loads(phase: str) -> bool:
@@ -144,6 +144,7 @@ def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) ->
                 "color": COLOURS[f"s{place % 8}"],
                 "linestyle": DASHES[place % 4],
                 "linewidth": 1.6,
+                "label": trial["label"],  # the page has a legend of its own
             }
             ax.plot(served, trial["holding_per_hour"] + trial["per_request"] * served, **line)
         shown: list[float] = []
@@ -161,7 +162,7 @@ def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) ->
             ax.set_yscale("log")
             log_ticks(ax.yaxis, least, most, crowded=50)
 
-    return drawing("cost", "Cost against request rate", " ".join(_cost_in_words(trials, economics)), 2.8, draw)
+    return Drawing("cost", "Cost against request rate", " ".join(_cost_in_words(trials, economics)), 2.8, draw)
 
 
 def lines(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:

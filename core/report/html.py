@@ -59,7 +59,7 @@ def report(
         waterfall=waterfall,
         waterfall_data=waterfall_data(summary),
         economics=economics,
-        cost=cost_curves(economics, _rates(summary["card"])) if economics else None,
+        cost=cost_curves(economics, rates(summary["card"])) if economics else None,
         cost_labels=[trial["label"] for trial in lines(economics)] if economics else [],
         price_sheets=[price_sheet(economics), break_even_sheet(economics)] if economics else [],
         prices=prices_in_words(economics) if economics else "",
@@ -69,6 +69,6 @@ def report(
     )
 
 
-def _rates(card: Mapping[str, Any]) -> list[float]:
+def rates(card: Mapping[str, Any]) -> list[float]:
     """The rates at which its answer changes."""
     return [float(flip["at"]) for flip in card["flips"] if flip["what"] == "rate"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..decide.amounts import number
-from .canvas import COLOURS, Drawing, axes, drawing, log_ticks
+from .canvas import COLOURS, Drawing, axes, log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def _drawing(
         if not any(part.requests.values()):
             _say(below, "no times in these results")
 
-    return drawing(f"time-{number}", part.label, " ".join(_in_words(part)), 2.85, draw)
+    return Drawing(f"time-{number}", part.label, " ".join(_in_words(part)), 2.85, draw)
 
 
 def _say(ax: Axes, what: str) -> None:

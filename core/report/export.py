@@ -1,0 +1,53 @@
+"""A run's data for other tools: its requests as tidy CSV, its figures as SVG and PDF, its table as LaTeX."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .figures import cost_curves, distributions, latencies, load_waterfall
+from .html import rates
+from .table import table
+
+if TYPE_CHECKING:
+    from ..decide.rounds import Run
+
+COLUMNS = ("round", "trial", "strategy", "loader", "model", "text", "first", "cold", "status", "ms")
+PHASES = ("queue", "load", "inference")  # ms, of the answer's Server-Timing
+FORMATS = ("svg", "pdf")
+
+
+def export(run: Run, summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the files into `folder`. Returns their paths."""
+    requests, latex = folder / "requests.csv", folder / "table.tex"
+    with requests.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *(f"{phase}_ms" for phase in PHASES)])
+        writer.writeheader()
+        writer.writerows(_requests(run))
+    latex.write_text(table(summary, "latex_booktabs", wide=True) + "\n", encoding="utf-8")
+    return [requests, latex, *_figures(run, summary, folder)]
+
+
+def _requests(run: Run) -> Iterator[dict[str, Any]]:
+    """One row for each request of the rounds that were finished; rounds are counted from 1."""
+    specs = {trial["label"]: trial for trial in run.header["trials"]}
+    for label in run.labels:
+        known = {"trial": label, "strategy": specs[label]["strategy"], "loader": specs[label]["loader"]}
+        for each in run.finished(label):
+            for sample in each.samples:
+                told = {name: sample.get(name) for name in ("model", "text", "first", "cold", "status", "ms")}
+                phases = {f"{phase}_ms": sample.get("timing", {}).get(phase) for phase in PHASES}
+                yield {"round": each.number + 1, **known, **told, **phases}
+
+
+def _figures(run: Run, summary: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    economics = summary["economics"]
+    costs = cost_curves(economics, rates(summary["card"])) if economics else None
+    for drawing in (distributions(latencies(run)), load_waterfall(summary), costs):
+        for suffix in FORMATS if drawing is not None else ():
+            assert drawing is not None
+            path = folder / f"{drawing.name}.{suffix}"
+            drawing.save(path)
+            yield path
