@@ -22,11 +22,12 @@ FLIP = 40 / 0.025
 
 
 def folder_of(place: Path, latency_hour: float = 0.0, **changes: Any) -> Path:
-    """The run of a plan, with prices."""
+    """The run of a plan, with prices, in five rounds that are alike."""
     folder = run_folder(place / "run")
-    header, *lines = (folder / "samples.jsonl").read_text().splitlines()
-    changed = json.loads(header) | {"cost": UNITS | {"latency_hour": latency_hour}} | changes
-    (folder / "samples.jsonl").write_text("\n".join([json.dumps(changed), *lines, ""]))
+    header, *records = map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+    changed = header | {"rounds": 5, "cost": UNITS | {"latency_hour": latency_hour}} | changes
+    rounds = [record | {"round": number} for number in range(5) for record in records]
+    (folder / "samples.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in [changed, *rounds]))
     return folder
 
 
@@ -73,7 +74,7 @@ def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture
     write_run(folder, ReportOptions())
     card = read_json(folder / "summary.json")["card"]
     place = card["sentences"].index(card["bursts"]["sentence"])
-    assert card["sentences"][place - 1].startswith("Below 1,600 requests an hour on-demand is cheaper")
+    assert card["sentences"][place - 1].startswith("Below 1,600 requests an hour (95 % interval 1,600 to 1,600)")
     assert card["bursts"]["sentence"].startswith(
         "With bursty arrivals (simulated, squared coefficient of variation of the gaps 8) at 800 requests an hour,"
     )

@@ -80,15 +80,8 @@ def test_it_serves(installed: Path, tmp_path: Path) -> None:
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(tmp_path / "socket")), base_url="http://localhost"
         ) as client:
-
-            def answered() -> bool:
-                try:
-                    return client.get("/readyz").status_code == 200
-                except httpx.TransportError:
-                    assert server.poll() is None
-                    return False
-
-            wait_for(answered)
+            wait_for((tmp_path / "socket").exists)
+            wait_for(lambda: client.get("/readyz").status_code == 200)
             answer = client.post("/predict", json={"text": "I absolutely love this product."}).json()
             assert answer["predictions"][0]["label"] == "POSITIVE"
     finally:

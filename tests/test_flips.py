@@ -37,7 +37,7 @@ def test_no_flip_where_the_rounds_do_not_tell_who_holds_more() -> None:
 
 def test_between_the_bounds_of_a_flip_nothing_is_recommended() -> None:
     """What is recommended without a rate is what is recommended at that rate."""
-    trials = {"persistent": noisy(500.0, 0.01, 0.1), "on-demand": noisy(400.0, 0.06, -0.1)}
+    trials = {"persistent": noisy(500.0, 0.01, 0.4), "on-demand": noisy(400.0, 0.06, -0.4)}
     free = {"trifle": 0.0}
     found = card_of(costing(trials, SLOW, cost=free))
     [flip] = [flip for flip in found["flips"] if flip["what"] == "rate"]

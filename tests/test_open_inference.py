@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from core.models.checkpoint import sha256
 from tests.support import FAKES, checkpoint_in, gated, running
-from tests.test_readme import block
+from tests.test_docs import block
 
 TEXTS = ["a good one", "ein schönes Stück, gut ≠ good 🎈", "", "bad"]
 LABELS = [b"POSITIVE", b"POSITIVE", b"NEGATIVE", b"NEGATIVE"]

@@ -16,7 +16,7 @@ from ..results import OlderRun, read_older_run
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Count(click.ParamType):
+class Count(click.ParamType[int]):
     """A whole number from 1 on."""
 
     name = "N"
@@ -28,7 +28,7 @@ class Count(click.ParamType):
         return int(text)
 
 
-class Rate(click.ParamType):
+class Rate(click.ParamType[float]):
     """Requests per second."""
 
     name = "RATE"
@@ -44,7 +44,7 @@ class Rate(click.ParamType):
         return rate
 
 
-class Share(click.ParamType):
+class Share(click.ParamType[float]):
     """A percentage, as a fraction from 0 to below 1."""
 
     name = "SHARE"
@@ -60,7 +60,7 @@ class Share(click.ParamType):
         return share
 
 
-class Model(click.ParamType):
+class Model(click.ParamType[tuple[str, str]]):
     """(model id, reference)."""
 
     name = "ID=REFERENCE"
@@ -74,7 +74,7 @@ class Model(click.ParamType):
         return model_id, reference
 
 
-class Names(click.ParamType):
+class Names(click.ParamType[list[str]]):
     """A list of names, separated by commas."""
 
     name = "A,B"
@@ -83,7 +83,7 @@ class Names(click.ParamType):
         return value if isinstance(value, list) else [name.strip() for name in str(value).split(",")]
 
 
-class RunFolder(click.ParamType):
+class RunFolder(click.ParamType[Path]):
     """The folder of a run; a link such as `latest` is followed at once, because it may move on."""
 
     name = "DIR"
@@ -92,11 +92,13 @@ class RunFolder(click.ParamType):
         return behind_link(Path(value))
 
 
-class FinishedRun(RunFolder):
+class FinishedRun(click.ParamType[OlderRun]):
     """An older run, read at once, so that an unreadable one is refused before anything is measured."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> OlderRun:  # type: ignore[override]
-        return value if isinstance(value, OlderRun) else read_older_run(super().convert(value, param, ctx))
+    name = "DIR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> OlderRun:
+        return value if isinstance(value, OlderRun) else read_older_run(behind_link(Path(value)))
 
 
 OUTPUT = click.option(

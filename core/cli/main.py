@@ -58,6 +58,8 @@ def _status(arguments: Sequence[str] | None) -> int:
         return FAILED if isinstance(error, ResultsError) else BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except SystemExit:  # so click ends where the reader of its output has left, which is no failure
+        return OK
     return OK if status is None else int(status)
 
 

@@ -92,7 +92,7 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     if advice.recommended:
         advice.sides = [(advice.recommended, f"at {rate(per_hour)}" if traffic.is_stated else "")]
         advice.answer += doubts(evidence, [advice.recommended])
-    _add_flips(evidence, traffic, ranked, advice)
+    _add_flips(evidence, traffic, ranked, advice, is_figure=bool(lacking))
     return advice
 
 
@@ -169,12 +169,14 @@ def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[Tr
     return [f"{label} saves {listed(found)}."] if found else []
 
 
-def _add_flips(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost], advice: Advice) -> None:
+def _add_flips(
+    evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost], advice: Advice, *, is_figure: bool
+) -> None:
     """What changes the answer: the rate, the price of memory, a latency target."""
     best = ranked[0]
     label = advice.recommended or best.label
-    advice.flips = [*_rates(evidence, best, ranked, traffic.per_hour)]
-    if label == best.label and evidence.costs.prices.billing != "size":
+    advice.flips = [] if is_figure else [*_rates(evidence, best, ranked, traffic.per_hour)]
+    if label == best.label and evidence.costs.prices.billing != "size" and not is_figure:
         advice.flips += _memory_prices(evidence, traffic, ranked)
     advice.flips += latency_flip(evidence, label, [trial.label for trial in ranked if trial.label != label])
     advice.notes[:0] = [flip["sentence"] for flip in advice.flips]

@@ -106,9 +106,11 @@ def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost]
         return f"There is no other eligible trial to compare {best.label} with."
     if is_figure:
         return f"By these measurements {best.label} costs the least at every rate; that is not a verdict."
-    if not all(saving(best, each, at(edge)).is_settled(evidence.trifle) for each in others for edge in segment[1:]):
+    found = {each.label: [saving(best, each, at(edge)) for edge in segment[1:]] for each in others}
+    more = [each for each in others if not all(edge.is_tie(evidence.trifle) for edge in found[each.label])]
+    if not more or not all(edge.is_settled(evidence.trifle) for edges in found.values() for edge in edges):
         return f"No other is known to cost less than {best.label} at any rate."
-    second = min(others, key=lambda each: each.typical("per_request"))
+    second = min(more, key=lambda each: each.typical("per_request"))
     return f"{best.label} is the cheapest at every rate. {_saves(evidence, best.label, second.label, segment)}"
 
 

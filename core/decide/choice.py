@@ -55,7 +55,8 @@ def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders
     sentences = []
     for trial in trials:
         found = [known[frozenset((trial.label, other.label))] for other in trials if other is not trial]
-        beaten = next((pair for pair in found if _loses(trial.label, pair)), None)
+        limited = {other.label for other in trials if other.is_limited_by_size}  # what answers more is no loser
+        beaten = next((p for p in found if _loses(trial.label, p) and _other(trial.label, p) not in limited), None)
         same = next(
             (pair for pair in found if is_undecided(pair) and _other(trial.label, pair) in [k.label for k in kept]),
             None,

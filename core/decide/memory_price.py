@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .amounts import between, number
 from .break_even import Crossing, crossing
-from .intervals import VERDICT_ROUNDS, sign
+from .intervals import VERDICT_ROUNDS, sign, typical
 
 NOISE = 1e-6  # of the price: lower prices are rounding errors
 
 
 class Bill(NamedTuple):
-    """What an answer costs in each round under some traffic: `gib_hours` times the price of a GiB-hour, and `rest`."""
+    """What an answer costs under some traffic: `gib_hours` times the price of a GiB-hour, plus `rest`.
+
+    By round; what is simulated has one value, and no interval.
+    """
 
     label: str
     gib_hours: Mapping[int, float]
@@ -31,7 +36,7 @@ def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iter
     for side, flip in (("below", below), ("above", above)):
         if flip is not None:
             met, to = flip
-            within = between([met.low, met.high])
+            within = between([met.low, met.high]) if len(best.rest) >= VERDICT_ROUNDS else ""
             sentence = (
                 f"If a GiB-hour of memory cost {side} {number(met.at)}{within} (it costs {number(price)}), {to} would"
                 " be cheaper."
@@ -42,10 +47,10 @@ def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iter
 def _crossing(best: Bill, other: Bill, price: float) -> Crossing | None:
     """The price at which both cost the same, where one is known."""
     both = sorted(set(best.rest) & set(other.rest))
-    if len(both) < VERDICT_ROUNDS:
-        return None
     gib_hours = [best.gib_hours[number] - other.gib_hours[number] for number in both]
     rest = [other.rest[number] - best.rest[number] for number in both]
-    side = sign(gib_hours)
+    side = sign(gib_hours) if len(both) >= VERDICT_ROUNDS else int(np.sign(typical(gib_hours)))
     met = crossing([side * each for each in rest], [side * each for each in gib_hours])
+    if len(both) < VERDICT_ROUNDS:
+        met = Crossing(met.at, met.at, met.at)
     return met if side and NOISE * price < met.at < float("inf") else None

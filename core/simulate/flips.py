@@ -25,7 +25,8 @@ def flips(ranked: Sequence[Row], price: float | None) -> list[dict[str, Any]]:
 
 
 def _bill(row: Row, price: float) -> Bill:
-    return Bill(row["label"], row["gib_hours"], row["cost"]["total"] - row["gib_hours"] * price)
+    gib_hours = row["gib_hours"]
+    return Bill(row["label"], {0: gib_hours}, {0: row["cost"]["total"] - gib_hours * price})
 
 
 def _latency(best: Row, others: Sequence[Row]) -> Iterator[dict[str, Any]]:
