@@ -10,7 +10,9 @@ import pytest
 
 import runner
 from tests.priced import costing, loading
+from tests.support import run_python
 from tests.test_card import SLOW, TWO
+from tests.test_docs import block
 
 
 @pytest.fixture
@@ -40,6 +42,16 @@ def test_a_run_is_exported(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     svg = (out / "cost.svg").read_text()
     assert "on-demand" in svg  # the legend
     assert "var(--" not in svg
+
+
+def test_the_documented_lines_read_it(folder: Path, tmp_path: Path) -> None:
+    assert runner.main(["export", str(folder), "--output", str(tmp_path / "results/default/latest/export")]) == 0
+    done = run_python("-c", block("python", "import pandas"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()[1:3]} == {
+        "on-demand": 48.0,
+        "persistent": 10.0,
+    }
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

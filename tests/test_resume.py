@@ -120,7 +120,7 @@ def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbrok
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "cannot be written: File too large." in said
-    assert f"--resume {folder}" in said
+    assert f"python runner.py resume {folder}" in said
     assert "Traceback" not in said
     kept = (folder / SAMPLES).read_bytes()
     assert len(read_records(folder)) == kept.count(b"\n")

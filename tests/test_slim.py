@@ -86,7 +86,7 @@ def test_serves_what_needs_no_torch_and_says_how_to_convert_the_rest(slim: dict[
             assert ask(client, route, "converted").startswith("LABEL_")
             refused = client.post(route, json=TEXT | {"model": "other"})
             assert refused.status_code == 503
-            assert "python runner.py --convert" in refused.json()["detail"]
+            assert "python runner.py convert" in refused.json()["detail"]
         wait_for(lambda: bool(client.get("/readyz").json()["checked"]))
         assert {each["model"] for each in client.get("/readyz").json()["unavailable"]} == {"other"}
         loaders = {used["loader"] for each in client.get("/strategies").json()["strategies"] for used in each["used"]}
