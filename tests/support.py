@@ -184,7 +184,7 @@ def start(*command: str, ignored: Collection[int] = (), **options: Any) -> subpr
 
 
 def run_python(
-    *arguments: str, cwd: Path = ROOT, variables: Mapping[str, str] | None = None
+    *arguments: str, cwd: Path = ROOT, variables: Mapping[str, str] | None = None, seconds: float = 4 * SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run Python as a user would, to its end."""
     return subprocess.run(
@@ -193,7 +193,7 @@ def run_python(
         env=os.environ | dict(variables or {}),
         capture_output=True,
         text=True,
-        timeout=4 * SECONDS,
+        timeout=seconds,
         check=False,
     )
 

@@ -14,7 +14,7 @@ from tests.support import ROOT, read_json, run_python
 
 RATE = 3 * 3600.0  # requests per hour, at which prices are chosen so that it is the break-even rate
 CPU_HOUR = 3600.0
-SECONDS = 60  # of traffic in each trial, at the default experiment's own rates
+LONG = 1800  # seconds, for a run at rates at which a request comes every half minute
 
 
 def run(folder: Path, name: str, **changes: Any) -> Path:
@@ -27,7 +27,7 @@ def run(folder: Path, name: str, **changes: Any) -> Path:
     } | changes
     path = folder / f"{name}.yaml"
     path.write_text(f"# Does it?\n{yaml.safe_dump(values)}")
-    done = run_python(str(ROOT / "runner.py"), str(path), "--output", str(folder / "out"))
+    done = run_python(str(ROOT / "runner.py"), str(path), "--output", str(folder / "out"), seconds=LONG)
     # 1 where a send was late, on a machine that had something else to do: the trial is then left out.
     assert done.returncode in (0, 1), done.stdout + done.stderr
     [results] = (folder / "out" / name).glob("2*")
@@ -66,7 +66,7 @@ def test_the_cheaper_one_changes_at_the_break_even_rate(charge: str, tmp_path: P
 
 @pytest.mark.slow
 def test_the_flip_of_the_default_experiment_at_its_own_prices(tmp_path: Path) -> None:
-    """Of its first two trials; 25 minutes, for at such a rate few requests come.
+    """Of its first two trials; 25 minutes, because few requests come at such a rate.
 
     Under `charge: private` it flips at a rate that is lower still: at one request a minute a trial would take an hour.
     """
@@ -80,7 +80,7 @@ def test_the_flip_of_the_default_experiment_at_its_own_prices(tmp_path: Path) ->
     print(f"break-even at {rate:.0f}/h, {even['ci95']}: {found['card']['sentences'][:2]}", flush=True)
     cheaper = {}
     for name, factor in (("half", 0.5), ("twice", 2.0)):
-        workload = {"open": {"rate": rate * factor / 3600, "duration": SECONDS}}
+        workload = {"open": {"rate": rate * factor / 3600, "arrivals": "constant", "requests": 5}}
         there = read_json(run(tmp_path, name, cost=cost, workload=workload, repeats=5, **values) / "summary.json")
         costs = {trial["label"]: trial["measured_per_hour"] for trial in there["economics"]["trials"]}
         print(f"{name}: {costs}, {there['card']['sentences'][:2]}", flush=True)

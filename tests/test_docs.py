@@ -268,3 +268,20 @@ def test_the_workflow_runs_what_the_readme_and_contributing_say() -> None:
     assert runs["docs"][1:] == ["mkdocs build --strict"]
     actions = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]
     assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in actions)
+
+
+def test_probes_and_scrapes_ask_for_what_is_there() -> None:
+    probes = yaml.safe_load(block("yaml", "# probes of the container"))
+    [job] = yaml.safe_load(block("yaml", "# prometheus.yml"))["scrape_configs"]
+    with running({}) as (_, client):
+        for path in (*(probe["httpGet"]["path"] for probe in probes.values()), job["metrics_path"]):
+            assert client.get(path).status_code == 200
+
+
+def test_the_unit_stops_later_than_the_server() -> None:
+    unit = block("ini", "[Unit]")
+    [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert int(seconds) > Settings().shutdown_timeout
+    [variables] = re.findall(r"^Environment=(.*)$", unit, re.MULTILINE)
+    for variable in variables.split():
+        assert variable.partition("=")[0] in TEXT.replace(unit, "")
