@@ -110,5 +110,6 @@ def test_empty_variables_of_others_are_as_good_as_none(tmp_path: Path) -> None:
     """Also to what reads them when it is imported: no file of metrics appears in the current folder."""
     empty = ("PROMETHEUS_MULTIPROC_DIR", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MALLOC_ARENA_MAX", "RESIDENCY_MODELS")
     script = "import os, core.app; core.app.create_app(); print(os.environ['GOMP_SPINCOUNT'], os.listdir())"
-    done = run_python("-c", script, cwd=tmp_path, variables=dict.fromkeys(empty, ""))
+    variables = dict.fromkeys(empty, "") | {"PYTHONPATH": str(ROOT)}
+    done = run_python("-c", script, cwd=tmp_path, variables=variables)
     assert (done.stdout, done.stderr) == ("3000 []\n", "")
