@@ -12,7 +12,7 @@ from core.plugins import load_plugins
 from core.serving.service import Service
 from core.settings import ELSEWHERE, Settings, settings_from_environment
 from core.variables import INJECTED, PREFIX
-from tests.support import run_python
+from tests.support import ROOT, run_python
 
 ADDRESS = "tcp://10.96.7.1:8001"
 # As Kubernetes names them for `residency`, `residency-gpu` and `residency-2`, and Docker for links of these aliases.
