@@ -157,7 +157,8 @@ repeats: 1
     assert start < 0.01
     assert probe <= 1.0  # what the start has read is there, which the first request must not find
     assert max(requests[:5]) < 0.01  # two requests, and three of the loads that are measured by themselves
-    assert requests[5:] == [1.0] * 3
+    assert len(requests) == 8
+    assert min(requests[5:]) > 0.99  # the kernel may take back a page at any time
     [run] = (folder / "out" / "cold").glob("2*")
     records = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     labels = [(s["trial"], s["cold"], s["page_cache"]) for s in records if s["kind"] == "sample"]
