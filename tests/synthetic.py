@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core.decide.rounds import Run, arrange
+from core.decide.summary import summarise
+from core.results.folder import RunRecords, parse_records
+from core.results.recorded import Recorded
 
 Record = dict[str, Any]
+"""A line of samples.jsonl, which a test may change before it is read."""
 Latencies = Sequence[Sequence[float]]  # of each round, in milliseconds
+Type = TypeVar("Type", bound=Recorded)
+
+
+def records_of(records: Sequence[Record]) -> RunRecords:
+    """These records, as they are read from the folder of a run."""
+    lines = (json.dumps(record) + "\n" for record in records)
+    return parse_records("".join(lines).encode(), Path("samples.jsonl"))
+
+
+def arranged(records: Sequence[Record]) -> Run:
+    return arrange(records_of(records))
+
+
+def summary_of(records: Sequence[Record]) -> dict[str, Any]:
+    return summarise(arranged(records))
+
+
+def typed(kind: type[Type], record: Record) -> Type:
+    """One record, as it is read."""
+    return kind.model_validate_json(json.dumps(record))
+
+
+def lines_in(folder: Path) -> list[Record]:
+    """The records of a run in that folder."""
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def run_of(*trials: Record, rounds: int = 2, **changes: Any) -> Record:

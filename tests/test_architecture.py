@@ -53,20 +53,22 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "plugins",
         "quantities",
+        "results",
         "strict_yaml",
         "threads",
         "wrong_values",
     },  # never app: it talks HTTP
-    "decide": {"names", "quantities"},
-    "report": {"decide", "options", "plugins", "quantities"},  # and records of a run as plain values; never servers
+    "results": {"errors", "names"},
+    "decide": {"names", "quantities", "results"},
+    "report": {"decide", "options", "plugins", "quantities", "results"},  # never servers
     # A plan's traffic is an experiment's, drawn by the same code, and a run's samples are its profile; never servers.
     # Strategies and the pool are those of a server.
     "simulate": BASE
-    | {"choices", "file_kinds", "files", "quantities", "strict_yaml", "bench", "decide", "plugins", "residency"},
+    | {"choices", "file_kinds", "files", "quantities", "strict_yaml"}
+    | {"bench", "decide", "plugins", "residency", "results"},
     "conformance": BASE | {"memory", "models", "plugins", "residency"},
     "core": BASE,
     "strategies": set(),
-    "results": {"errors", "bench", "decide", "report", "simulate"},
     "cli": {
         "bench",
         "choices",
@@ -78,8 +80,9 @@ ALLOWED: dict[str, set[str]] = {
         "quantities",
         "report",
         "results",
-    }
-    | {"results", "simulate", "terminal"},
+        "simulate",
+        "terminal",
+    },
     "runner": {"cli"},
 }
 

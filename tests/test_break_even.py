@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from core.bench.records import read_records
-from core.decide.summary import summarise
 from tests.support import ROOT, read_json, run_python
+from tests.synthetic import lines_in, summary_of
 
 RATE = 3 * 3600.0  # requests per hour, at which prices are chosen so that it is the break-even rate
 CPU_HOUR = 3600.0
@@ -41,13 +40,13 @@ def test_the_cheaper_one_changes_at_the_break_even_rate(charge: str, tmp_path: P
     and loads come from the page cache.
     """
     cost = {"memory_gib_hour": 1024.0, "cpu_hour": CPU_HOUR, "charge": charge, "trifle": 0.0}
-    header, *records = read_records(run(tmp_path, "plain", cost=cost, repetitions=50, repeats=5))
-    [even] = summarise([header, *records])["economics"]["break_even"]
+    header, *records = lines_in(run(tmp_path, "plain", cost=cost, repetitions=50, repeats=5))
+    [even] = summary_of([header, *records])["economics"]["break_even"]
     assert even["rate_per_hour"] is not None, even["reason"]
     # The rate is nearly in proportion to the price of memory: what requests alone hold is paid for, too.
     for _ in range(20):
         header["cost"]["memory_gib_hour"] *= RATE / even["rate_per_hour"]
-        [even] = summarise([header, *records])["economics"]["break_even"]
+        [even] = summary_of([header, *records])["economics"]["break_even"]
     assert even["rate_per_hour"] == pytest.approx(RATE, rel=0.05)
     price = header["cost"]["memory_gib_hour"]
     print(f"{charge}: break-even at {even['rate_per_hour']:.0f}/h, {even['ci95']}, at {price:.0f}")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from core.bench.records import read_records
-from core.decide.rounds import arrange
+from core.cli.results_folder import ReportOptions, write_run
+from core.decide.rounds import Run, arrange
 from core.decide.summary import summarise
-from core.results import ReportOptions, write_run
+from core.results.folder import read_records
 from core.simulate.bursts import bursts
 from tests.priced import UNITS, costing
 from tests.support import read_json
+from tests.synthetic import arranged, lines_in
 from tests.test_plan import planned_from, run_folder
 
 # One a MiB-hour and one a core second: 40 MiB against 25 core milliseconds make 1600 requests an hour.
@@ -32,8 +33,11 @@ def folder_of(place: Path, latency_hour: float = 0.0, **changes: Any) -> Path:
 
 
 def found_in(folder: Path) -> Any:
-    records = read_records(folder)
-    return bursts(arrange(records), summarise(records))
+    return found_of(arrange(read_records(folder)))
+
+
+def found_of(run: Run) -> Any:
+    return bursts(run, summarise(run))
 
 
 def planned(place: Path, per_hour: float, latency_hour: float) -> dict[str, Any]:
@@ -88,10 +92,10 @@ def test_it_is_told_below_the_flip(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_nothing_is_told_where_the_run_does_not_tell_it(tmp_path: Path) -> None:
     workload = {"open": {"rate": 1.0, "arrivals": "poisson", "popularity": "uniform", "requests": 20}}
     assert found_in(folder_of(tmp_path / "stated", workload=workload)) is None
-    trials = read_records(folder_of(tmp_path / "run"))[0]["trials"]
+    trials = lines_in(folder_of(tmp_path / "run"))[0]["trials"]
     unknown = [trial | {"strategy": "of-a-plugin"} for trial in trials]
     assert found_in(folder_of(tmp_path / "unknown", trials=unknown)) is None
     never_cold = costing({"persistent": [(500.0, 0.01)] * 5, "on-demand": [(400.0, 0.06)] * 5})
-    assert bursts(arrange(never_cold), summarise(never_cold)) is None
+    assert found_of(arranged(never_cold)) is None
     alone = costing({"persistent": [(500.0, 0.01)] * 5})
-    assert bursts(arrange(alone), summarise(alone)) is None
+    assert found_of(arranged(alone)) is None

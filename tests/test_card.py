@@ -13,12 +13,11 @@ import yaml
 
 from core.choices import Cost
 from core.decide.amounts import listed, number, rate
-from core.decide.summary import summarise
 from core.report.card import card
 from core.report.table import footnotes
 from tests.priced import costing, ended_with, loading
 from tests.support import uvicorn
-from tests.synthetic import Record, sample_of
+from tests.synthetic import Record, sample_of, summary_of
 
 KEPT, LOADED = [(500.0, 0.01)] * 5, [(400.0, 0.06)] * 5
 TWO = {"persistent": KEPT, "on-demand": LOADED}
@@ -29,7 +28,7 @@ WOBBLE = (0.004, -0.004, 0.003, -0.003, 0.001)
 
 
 def card_of(records: Sequence[Record]) -> Any:
-    return summarise(records)["card"]
+    return summary_of(records)["card"]
 
 
 def test_without_traffic_it_says_below_and_above_which_rate() -> None:
@@ -104,7 +103,7 @@ def test_at_twice_the_price_of_memory_it_is_as_it_says(trials: dict[str, list[tu
 
 def test_memory_that_still_grows_makes_no_request_cheaper() -> None:
     for records in (costing(TWO), ended_with(costing(TWO), "persistent", mean_rss=450.0)):
-        kept = next(t for t in summarise(records)["economics"]["trials"] if t["label"] == "persistent")
+        kept = next(t for t in summary_of(records)["economics"]["trials"] if t["label"] == "persistent")
         assert kept["per_request"] == pytest.approx(0.01)
 
 
@@ -204,7 +203,7 @@ def test_what_never_answered_so_many_is_left_out_at_a_stated_rate() -> None:
 
 
 def test_the_table_has_the_costs_of_a_stated_rate() -> None:
-    summary = summarise(costing(TWO, SLOW, rate=1000 / 3600))
+    summary = summary_of(costing(TWO, SLOW, rate=1000 / 3600))
     shown = card(summary, "pipe")
     [kept] = [row for row in shown.splitlines() if row.startswith("| persistent")]
     assert kept.split("|")[4].strip() == "510,000"
@@ -361,7 +360,7 @@ def test_without_proc_or_prices_it_says_why() -> None:
     assert sentence.startswith(
         "There is no recommendation, because nothing can be priced: memory is not known, because"
     )
-    assert card(summarise(records), "simple").startswith("What to use\n\nThere is no recommendation")
+    assert card(summary_of(records), "simple").startswith("What to use\n\nThere is no recommendation")
     unpriced = [record | {"cost": None} if record["kind"] == "run" else record for record in costing(TWO)]
     assert "this run states no prices" in card_of(unpriced)["sentences"][0]
 
@@ -462,7 +461,7 @@ def test_what_fits_the_same_size_costs_the_same() -> None:
 def test_what_goes_over_the_limit_is_left_out_with_the_floor_beside_it() -> None:
     limit = {"memory_mib": 450.0}
     records = ended_with(costing(TWO, limit=limit), "on-demand", resident=[])
-    summary = summarise(records)
+    summary = summary_of(records)
     floor = (
         "A server without a model takes 400 MiB of resident memory (400 MiB PSS, measured under on-demand). No setting"
         " takes less."
@@ -473,12 +472,12 @@ def test_what_goes_over_the_limit_is_left_out_with_the_floor_beside_it() -> None
     assert "persistent is left out: it held up to 500 MiB, start-up included, over the limit of 450 MiB." in told
     assert f"The limit is 450 MiB of resident memory. {floor}" in told
     assert floor in footnotes(summary)
-    start = summarise(ended_with(records, "on-demand", memory_mib={"start_peak_rss": 451.0}))["card"]
+    start = summary_of(ended_with(records, "on-demand", memory_mib={"start_peak_rss": 451.0}))["card"]
     assert (start["recommended"], start["sentences"][0]) == (None, "There is nothing to recommend.")
-    unknown = summarise(costing(TWO, limit=limit))
+    unknown = summary_of(costing(TWO, limit=limit))
     assert any("The memory of a server without a model is unknown" in each for each in footnotes(unknown))
-    assert not any("server without a model" in each for each in footnotes(summarise(costing(TWO))))
-    assert summarise(ended_with(costing(TWO), "on-demand", resident=[]))["card"]["recommended"] == "persistent"
+    assert not any("server without a model" in each for each in footnotes(summary_of(costing(TWO))))
+    assert summary_of(ended_with(costing(TWO), "on-demand", resident=[]))["card"]["recommended"] == "persistent"
 
 
 def test_models_that_expire_are_compared_only_under_a_workload() -> None:
@@ -509,7 +508,7 @@ def test_prices_and_their_source_are_printed() -> None:
 
 
 def test_it_is_printed_with_what_each_costs() -> None:
-    summary = summarise(costing(TWO, SLOW, workload=OPEN))
+    summary = summary_of(costing(TWO, SLOW, workload=OPEN))
     plain, markdown = card(summary, "simple"), card(summary, "pipe")
     assert plain.startswith("What to use\n\nRecommended: persistent; the runner-up is on-demand.\nAt 36,000")
     start = "RESIDENCY_CONFIG=app.yaml uvicorn core.app:app; requests go to POST /predict-persistent"

@@ -23,13 +23,14 @@ from core.decide.comparison import compare
 from core.decide.economics import Costs, RoundCost, TrialCost
 from core.decide.intervals import CONFIDENCE, interval
 from core.decide.prices import Prices
-from core.decide.rounds import Round, Run, arrange
+from core.decide.rounds import Round, Run
 from core.decide.slo import goodput
-from core.decide.summary import summarise
 from core.decide.warnings import CHECKS, warnings
+from core.results.header import CostSpec, RunHeader
+from core.results.records import Sample, TrialEnd
 from tests.machines import MACHINES, many, quiet, truth
 from tests.priced import UNITS, costing
-from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
+from tests.synthetic import arranged, ended, run_of, run_with, sample_of, summary_of, trial_of, typed
 
 WRONG = 0.06
 ROUNDS = (5, 10, 20)
@@ -46,9 +47,16 @@ def run_of_processes(ms: np.ndarray, pss: np.ndarray, cold: np.ndarray | None = 
     for number in range(ms.shape[0]):
         for index, label in enumerate(labels):
             first_warm = round(40 * cold[number, index]) if cold is not None else 0
-            samples = [sample_of(label, float(ms[number, index]), number, cold=i < first_warm) for i in range(40)]
-            rounds[label][number] = Round(number, ended(label, number, float(pss[number, index])), samples)
-    return Run(run_of(*map(trial_of, labels), rounds=ms.shape[0]), rounds, [], None)
+            kinds = [answered(label, float(ms[number, index]), number, cold=is_cold) for is_cold in (True, False)]
+            samples = [kinds[0]] * first_warm + [kinds[1]] * (40 - first_warm)
+            end = typed(TrialEnd, ended(label, number, float(pss[number, index])))
+            rounds[label][number] = Round(number, end, samples)
+    header = typed(RunHeader, run_of(*map(trial_of, labels), rounds=ms.shape[0]))
+    return Run(header, rounds, [], None)
+
+
+def answered(label: str, ms: float, number: int, *, cold: bool = False) -> Sample:
+    return typed(Sample, sample_of(label, ms, number, cold=cold))
 
 
 def memory(machine: str, rng: np.random.Generator, rounds: int, trials: int) -> np.ndarray:
@@ -102,7 +110,7 @@ def costs(machine: str, rounds: int, rng: np.random.Generator, more_mib: float) 
         )
         for index in (0, 1)
     ]
-    return break_even(Costs(Prices.of(UNITS), trials, {}))[0], true_rate(machine, more_mib)
+    return break_even(Costs(Prices.of(CostSpec.model_validate(UNITS)), trials, {}))[0], true_rate(machine, more_mib)
 
 
 def a_break_even_rate(machine: str, rounds: int, rng: np.random.Generator) -> bool:
@@ -125,7 +133,7 @@ def a_cheapest_that_is_none(machine: str, rounds: int, rng: np.random.Generator)
     effects[:, -1] -= truth_of(machine)
     spent = 0.01 * np.exp(effects)
     trials = {label: [(0.0, float(each)) for each in spent[:, i]] for i, label in enumerate(("a", "b"))}
-    found = summarise(costing(trials, workload={"open": {"rate": 10.0, "requests": 20}}))["card"]
+    found = summary_of(costing(trials, workload={"open": {"rate": 10.0, "requests": 20}}))["card"]
     return found["recommended"] is not None and not any("no alternative saves" in each for each in found["sentences"])
 
 
@@ -147,12 +155,12 @@ def shares(machine: str, rng: np.random.Generator, rounds: int) -> np.ndarray:
     return np.clip(0.9 - 0.3 * (effects[:, 1] - effects[:, 0] - truth_of(machine)), 0, 1)
 
 
-def target(share: np.ndarray) -> Record:
+def target(share: np.ndarray) -> dict[str, Any]:
     rounds = []
     for number, each in enumerate(share):
         within = round(float(each) * 400)
-        samples = [sample_of("a", 10.0 if i < within else 300.0, number) for i in range(400)]
-        rounds.append(Round(number, ended("a", number), samples))
+        samples = [answered("a", 10.0, number)] * within + [answered("a", 300.0, number)] * (400 - within)
+        rounds.append(Round(number, typed(TrialEnd, ended("a", number)), samples))
     return goodput(rounds, {"p90": 0.2})[0]
 
 
@@ -168,9 +176,10 @@ def a_change(machine: str, rounds: int, rng: np.random.Generator) -> bool:
 
 
 def compared_to_itself(machine: str, rounds: int, rng: np.random.Generator) -> Any:
-    def run() -> list[Record]:
+    def run() -> Run:
         ms = 10 * np.exp(MACHINES[machine](rng, rounds, 2) + rng.uniform(0, 0.3))
-        return run_with({label: [[each] * 20 for each in ms[:, i]] for i, label in enumerate(("reference", "trial"))})
+        labels = enumerate(("reference", "trial"))
+        return arranged(run_with({label: [[each] * 20 for each in ms[:, i]] for i, label in labels}))
 
     return changes(run(), run(), 0.05)
 
@@ -244,7 +253,7 @@ def warned(rounds: int, rng: np.random.Generator) -> set[str]:
             record["text"] = int(record["ms"] * 1e6) % 1000
         elif record["kind"] == "trial":
             record["memory_mib"] = dict.fromkeys(record["memory_mib"], float(memory[record["round"]]))
-    return {each["kind"] for each in warnings(arrange(records))}
+    return {each["kind"] for each in warnings(arranged(records))}
 
 
 def false_alarms(rounds: int, runs: int) -> Counter[str]:

@@ -9,11 +9,11 @@ from scipy import stats
 from core.decide.agreement import Agreement
 from core.decide.memory_return import memory_return
 from core.decide.statistics import mean_interval, percentile, samples_for
-from core.decide.summary import summarise
 from core.decide.words import answer_in_words
 from core.report.table import footnotes, table
 from core.report.waterfall import waterfall
-from tests.synthetic import Record, ended, run_of, run_with, sample_of, trial_of
+from core.results.records import Sample
+from tests.synthetic import Record, ended, run_of, run_with, sample_of, summary_of, trial_of, typed
 
 
 def test_a_percentile_wants_ten_values_beyond_it() -> None:
@@ -43,7 +43,7 @@ def two_strategies() -> list[Record]:
 
 
 def test_a_summary_keeps_the_first_request_apart() -> None:
-    kept, loaded = summarise(two_strategies())["trials"]
+    kept, loaded = summary_of(two_strategies())["trials"]
     assert (kept["requests"], kept["rounds"], kept["loads"], kept["errors"]) == (40, 2, 2, 0)
     assert kept["first_request_ms"] == 1000
     assert kept["latency_ms"]["mean"] == pytest.approx(10.5)
@@ -59,7 +59,7 @@ def test_a_summary_keeps_the_first_request_apart() -> None:
 
 
 def test_the_answer_in_words() -> None:
-    latency, memory, lacking, phases = answer_in_words(summarise(two_strategies()))
+    latency, memory, lacking, phases = answer_in_words(summary_of(two_strategies()))
     assert latency == "on-demand against persistent: p50 50 ms against 10.5 ms, a ratio of 4.81 in 2 rounds."
     assert memory == (
         "on-demand against persistent: PSS between requests 400 against 500 MiB, a ratio of 0.80 in 2 rounds."
@@ -84,7 +84,7 @@ def test_what_loading_adds_is_told_of_each_loader() -> None:
         records.append(ended(label, pss=310.0 if strategy == "persistent" else 300.0))
     loaded = "if it is loaded for every request"
     private = " Keeping the model takes 10 MiB of private memory, 5% of the weights."
-    assert answer_in_words(summarise(records))[:2] == [
+    assert answer_in_words(summary_of(records))[:2] == [
         f"transformers (float32): p50 is 20 ms with the model kept in memory and 70 ms {loaded} (50 ms more).{private}",
         f"mapped (float32): p50 is 12.0 ms with the model kept in memory and 17.0 ms {loaded} (5.0 ms more).{private}",
     ]
@@ -92,7 +92,7 @@ def test_what_loading_adds_is_told_of_each_loader() -> None:
 
 def test_a_round_that_did_not_end_is_told_and_not_averaged() -> None:
     records = two_strategies()[:-1]
-    summary = summarise(records)
+    summary = summary_of(records)
     assert [trial["rounds"] for trial in summary["trials"]] == [2, 1]
     assert summary["trials"][1]["latency_ms"]["null_because"]["mean_ci95"] == "needs 2 rounds and has 1"
     assert answer_in_words(summary)[0] == "Warning: 1 of 2 rounds of on-demand did not run to the end."
@@ -103,13 +103,13 @@ def test_failures_and_errors_are_told_before_anything_else() -> None:
         run_of(trial_of("persistent"), rounds=1),
         {"kind": "failure", "trial": "persistent", "round": 0, "reason": "R."},
     ]
-    assert answer_in_words(summarise(records)) == ["Warning: persistent failed in round 1: R."]
+    assert answer_in_words(summary_of(records)) == ["Warning: persistent failed in round 1: R."]
     records = [run_of(trial_of("persistent"), rounds=1), sample_of("persistent", 1, status=503), ended("persistent")]
-    summary = summarise(records)
+    summary = summary_of(records)
     assert summary["trials"][0]["errors"] == 1
     assert "answered 1 requests with an error" in answer_in_words(summary)[0]
     records = [*two_strategies(), sample_of("on-demand", 1, 1, status=503, cold=True)]
-    failed, latency, *_ = answer_in_words(summarise(records))
+    failed, latency, *_ = answer_in_words(summary_of(records))
     assert failed.startswith("Warning: on-demand answered 1 requests with an error")
     assert latency.startswith("on-demand against persistent: p50")
 
@@ -118,7 +118,7 @@ def test_without_proc_memory_is_not_known() -> None:
     records = [
         {**r, "memory_mib": dict.fromkeys(r["memory_mib"])} if r["kind"] == "trial" else r for r in two_strategies()
     ]
-    summary = summarise(records)
+    summary = summary_of(records)
     assert summary["trials"][0]["memory_mib"]["idle_pss"] is None
     assert any("no /proc" in sentence for sentence in answer_in_words(summary))
     assert "n/a" in table(summary, "pipe")
@@ -127,7 +127,7 @@ def test_without_proc_memory_is_not_known() -> None:
 def agree(*answers: tuple[str, str, float]) -> dict[str, str]:
     """`(trial, label, score)` to one text; the trial named `half` computes in bfloat16."""
     agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16", "half2": "bfloat16"})
-    agreement.check(sample_of(trial, 1.0, label=label, score=score) for trial, label, score in answers)
+    agreement.check(typed(Sample, sample_of(trial, 1.0, label=label, score=score)) for trial, label, score in answers)
     return agreement.disagreements
 
 
@@ -149,7 +149,7 @@ def in_dtypes(dtypes: dict[str, tuple[str, str]], answers: dict[str, list[list[t
         for text, top in enumerate(tops):
             records.append(sample_of(label, 1.0, text=text, label=top[0][0], score=top[0][1], top=top))
         records.append(ended(label))
-    return summarise(records)
+    return summary_of(records)
 
 
 def told(summary: Record) -> list[str]:
@@ -198,8 +198,9 @@ def test_rows_name_the_dtype_that_their_label_does_not() -> None:
 
 
 def test_memory_return_is_a_slope_over_rounds() -> None:
-    def round_of(*pss: float) -> list[Record]:
-        return [sample_of("t", 1.0, memory_mib={"pss": value, "private": value}) for value in pss]
+    def round_of(*pss: float) -> list[Sample]:
+        records = (sample_of("t", 1.0, memory_mib={"pss": value, "private": value}) for value in pss)
+        return [typed(Sample, record) for record in records]
 
     kept = memory_return([round_of(500, 501, 502, 503), round_of(500, 501, 502, 503.0)], 100)
     assert kept is not None
@@ -209,11 +210,11 @@ def test_memory_return_is_a_slope_over_rounds() -> None:
     unsure = memory_return([round_of(500, 500, 500), round_of(500, 501, 502)], 100)
     assert unsure is not None
     assert not unsure["leaks"]  # two rounds that differ so much show nothing
-    assert memory_return([[sample_of("t", 1.0)] * 5], 100) is None
+    assert memory_return([[typed(Sample, sample_of("t", 1.0))] * 5], 100) is None
 
 
 def test_the_waterfall_draws_the_phases_one_after_the_other() -> None:
-    lines = waterfall(summarise(two_strategies())).splitlines()
+    lines = waterfall(summary_of(two_strategies())).splitlines()
     assert lines[0] == "on-demand: median of the requests that waited for a load, 50.5 ms"
     assert [line.split()[0] for line in lines[1:]] == ["queue", "weights", "rest", "first", "HTTP"]
     bars = [(line.index("█"), line.count("█")) for line in lines[1:]]
@@ -222,11 +223,11 @@ def test_the_waterfall_draws_the_phases_one_after_the_other() -> None:
     assert starts == [0, 0, 29, 38, 47]
     kept_only = [r for r in two_strategies() if r["kind"] == "run" or r["trial"] == "persistent"]
     kept_only[0] = run_of(trial_of("persistent"))
-    assert "No request" in waterfall(summarise(kept_only))
+    assert "No request" in waterfall(summary_of(kept_only))
 
 
 def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
-    summary = summarise(two_strategies())
+    summary = summary_of(two_strategies())
     lines = table(summary, "pipe").splitlines()
     assert len(lines) == 4
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
@@ -246,7 +247,7 @@ def test_the_table_has_a_row_for_each_trial_and_says_what_is_missing() -> None:
 def test_the_table_has_seven_columns_whatever_was_measured() -> None:
     """Targets have columns in the wide one."""
     labels = [f"{name}, transformers" for name in ("persistent", "on-demand", "lru-cached (2)")]
-    summary = summarise(run_with({label: [[10.0] * 1000] * 2 for label in labels}, slo={"p50": 0.2, "p99": 0.2}))
+    summary = summary_of(run_with({label: [[10.0] * 1000] * 2 for label in labels}, slo={"p50": 0.2, "p99": 0.2}))
     narrow = table(summary, "pipe").splitlines()
     assert len(narrow[0].strip("|").split("|")) == 7
     assert [line.split("|")[1].strip() for line in narrow[2:]] == labels
@@ -260,13 +261,13 @@ def test_what_the_load_generator_was_at_worst_is_told() -> None:
     one = {"seconds": 10.0, "processor_s": 1.0, "late_share": 0.001, "lag_p99_ms": 0.5, "sends": 20}
     measured = iter([one, one | {"processor_s": 2.0, "lag_p99_ms": 1.25}])
     records = [r | {"generator": next(measured)} if r["kind"] == "trial" else r for r in rest]
-    summary = summarise([header, *records])
+    summary = summary_of([header, *records])
     assert summary["trials"][0]["generator"] == {"cores": 0.2, "lag_p99_ms": 1.25, "late_share": 0.001}
     sentence = (
         "The load generator took up to 0.20 cores; the p99 of its lag was 1.2 ms, and 0.10% of the sends were late."
     )
     assert sentence in footnotes(summary)
-    assert summarise([header, *rest])["trials"][0]["generator"] is None
+    assert summary_of([header, *rest])["trials"][0]["generator"] is None
 
 
 Top = list[tuple[str, float]]
@@ -274,8 +275,8 @@ Top = list[tuple[str, float]]
 
 def agree_by_all(*answers: tuple[str, Top]) -> dict[str, str]:
     agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16"}, most_labels=20)
-    listed = ((trial, [[label, score] for label, score in top]) for trial, top in answers)
-    agreement.check(sample_of(trial, 1.0, label=top[0][0], score=top[0][1], top=top) for trial, top in listed)
+    records = (sample_of(trial, 1.0, label=top[0][0], score=top[0][1], top=top) for trial, top in answers)
+    agreement.check(typed(Sample, record) for record in records)
     return agreement.disagreements
 
 
@@ -316,7 +317,7 @@ def test_what_the_servers_used_is_what_is_said() -> None:
     asked["model_mib"] = {"embedded": 20.0}
     samples = [sample_of("half", 10.0, first=False) for _ in range(20)]
     records = [run_of(asked, rounds=1), *samples, ended("half", used=used("transformers", "float32"))]
-    summary = summarise(records)
+    summary = summary_of(records)
     [trial] = summary["trials"]
     assert (trial["dtype"], trial["used_loaders"], trial["weights_mib"]) == ("float32", ["transformers"], 40.0)
     sentences = [warning["sentence"] for warning in summary["warnings"] if warning["kind"] == "fallback"]
@@ -332,15 +333,15 @@ def test_weights_are_as_large_as_the_servers_say() -> None:
         "model_mib": {"embedded": 160.0},
     }
     records = [run_of(asked, rounds=1), sample_of("small", 10.0), ended("small", used=used("onnxruntime", "int8"))]
-    [trial] = summarise(records)["trials"]
+    [trial] = summary_of(records)["trials"]
     assert (trial["dtype"], trial["weights_mib"]) == ("int8", 40.0)
 
 
 def test_an_older_run_tells_nothing_of_what_was_used() -> None:
     records = [run_of(trial_of("a"), rounds=1), sample_of("a", 10.0), ended("a")]
-    summary = summarise(records)
+    summary = summary_of(records)
     assert summary["trials"][0]["used_loaders"] == [summary["trials"][0]["loader"]]
     assert not [warning for warning in summary["warnings"] if warning["kind"] == "fallback"]
     bare = {key: value for key, value in trial_of("a").items() if not key.startswith("loader")}
-    [trial] = summarise([run_of(bare, rounds=1), *records[1:]])["trials"]
+    [trial] = summary_of([run_of(bare, rounds=1), *records[1:]])["trials"]
     assert (trial["loader"], trial["used_loaders"]) == ("transformers", ["transformers"])

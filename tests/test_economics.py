@@ -19,9 +19,8 @@ from core.decide.choice import cheapest_by_rate
 from core.decide.economics import RoundCost, TrialCost
 from core.decide.intervals import sign
 from core.decide.prices import FARGATE
-from core.decide.summary import summarise
 from tests.priced import UNITS, costing, ended_with, loading
-from tests.synthetic import Record, run_with
+from tests.synthetic import Record, run_with, summary_of
 
 KEPT, LOADED = [(500.0, 0.01)] * 5, [(400.0, 0.06)] * 5
 TWO = {"persistent": KEPT, "on-demand": LOADED}
@@ -29,7 +28,7 @@ OPEN = {"open": {"rate": 10.0, "arrivals": "poisson", "popularity": "uniform", "
 
 
 def economics(records: Sequence[Record]) -> Any:
-    return summarise(records)["economics"]
+    return summary_of(records)["economics"]
 
 
 def pair(records: Sequence[Record]) -> Any:

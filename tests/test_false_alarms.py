@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from core.bench.records import read_records
 from core.decide.changes import changes
+from core.decide.rounds import Run, arrange
+from core.results.folder import read_records
 from tests.support import ROOT, read_json, run_python
 
 RUNS = int(os.environ.get("FALSE_ALARM_RUNS", "20"))
@@ -42,7 +43,7 @@ def measured(folder: Path, strategies: list[Any]) -> Path:
     return summary.parent
 
 
-def regressed(older: list[Any], newer: list[Any]) -> bool:
+def regressed(older: Run, newer: Run) -> bool:
     """Whether the second trial, the same in both runs, is said to have become worse by more than 5 %."""
     said = [sentence for sentence in changes(older, newer, 0.05).sentences if sentence.startswith("again, ")]
     return any("a regression" in sentence for sentence in said)
@@ -75,9 +76,9 @@ def test_few_false_alarms_and_a_delay_of_15_percent_is_found(tmp_path: Path) -> 
             p50 = pair["statistics"]["p50"]
             (low, high), of = p50["ci95"], f"{p50['rounds']} rounds"
             print(f"{number}: {name} {p50['ratio']:.3f} ({low:.3f} to {high:.3f}, {of}) {p50['verdict']}", flush=True)
-        records = read_records(folder)
-        regressions += older is not None and regressed(older, records)
-        older = records
+        run = arrange(read_records(folder))
+        regressions += older is not None and regressed(older, run)
+        older = run
     print(f"{alarms} false verdicts, {regressions} false regressions, {found} delays found in {RUNS} runs")
     assert alarms <= 0.1 * RUNS
     assert regressions <= 0.05 * RUNS

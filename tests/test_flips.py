@@ -11,10 +11,9 @@ import pytest
 
 from core.decide.break_even import crossing
 from core.decide.intervals import typical
-from core.decide.summary import summarise
 from core.decide.verdicts import compared
 from tests.priced import costing
-from tests.synthetic import Record, run_of, trial_of, trial_with
+from tests.synthetic import Record, run_of, summary_of, trial_of, trial_with
 from tests.test_card import BY_SIZE, KEPT, LOADED, OPEN, SLOW, TWO, WOBBLE, card_of
 
 CLOSED = {"closed": {"clients": 16, "duration": 2.0}}
@@ -85,7 +84,7 @@ def memory_run(ours: Sequence[float], theirs: Sequence[float]) -> Any:
     records: list[Record] = [run_of(trial_of("a"), trial_of("b"), rounds=len(ours))]
     for number, (one, other) in enumerate(zip(theirs, ours, strict=True)):
         records += [*trial_with("a", [10.0] * 20, number, pss=one), *trial_with("b", [10.0] * 20, number, pss=other)]
-    return summarise(records)
+    return summary_of(records)
 
 
 def test_one_odd_process_does_not_turn_a_verdict_round() -> None:
@@ -99,7 +98,7 @@ def test_a_mean_lies_within_its_interval() -> None:
     records: list[Record] = [run_of(trial_of("a"), rounds=10)]
     for number in range(10):
         records += trial_with("a", [100.0 if number == 9 else 10.0] * 20, number)
-    latency = summarise(records)["trials"][0]["latency_ms"]
+    latency = summary_of(records)["trials"][0]["latency_ms"]
     low, high = latency["mean_ci95"]
     assert low <= latency["mean"] <= high
     assert latency["p50"] == 10
@@ -116,7 +115,7 @@ def test_it_is_not_said_that_a_target_is_met_by_all_processes() -> None:
 def targets_of(records: Sequence[Record]) -> Sequence[str]:
     from core.decide.verdicts import targets
 
-    return list(targets(summarise(records)))
+    return list(targets(summary_of(records)))
 
 
 def test_waiting_is_that_of_the_clients_that_asked() -> None:
@@ -171,9 +170,9 @@ def test_a_size_answers_no_more_than_its_cores_have_time_for() -> None:
     assert "the 0.25 cores of its size have time for 15,000 requests an hour" in told
     assert found["settings"][0]["where"] == "up to 15,000 requests an hour (4.17 a second)"
     busy = costing({"persistent": KEPT, "on-demand": [(400.0, 0.04)] * 5}, workload=OPEN, cost=BY_SIZE)
-    needs = {trial["label"]: trial["holding_per_hour"] for trial in summarise(busy)["economics"]["trials"]}
+    needs = {trial["label"]: trial["holding_per_hour"] for trial in summary_of(busy)["economics"]["trials"]}
     assert needs == {"persistent": 3.0, "on-demand": 7.0}  # 0.4 cores at ten requests a second
-    too_busy = summarise(costing({"persistent": KEPT, "on-demand": LOADED}, workload=OPEN, cost=BY_SIZE))
+    too_busy = summary_of(costing({"persistent": KEPT, "on-demand": LOADED}, workload=OPEN, cost=BY_SIZE))
     assert too_busy["economics"]["unpriced"] == {
         "on-demand": "it took 0.6 cores on average, and the largest of 'sizes' has 0.5"
     }

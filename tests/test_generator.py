@@ -23,7 +23,6 @@ import yaml
 from core.bench import generator as load_generator
 from core.bench.experiment import load_experiment
 from core.bench.generator import Target, check_kept_up, drive
-from core.bench.records import Records, read_records
 from core.bench.run import begin, prepare, run_trials
 from core.bench.server import ServerProcess, launch
 from core.bench.server_log import reason_in
@@ -31,6 +30,9 @@ from core.bench.traffic import Traffic
 from core.bench.workload import Workload
 from core.errors import TrialFailed
 from core.report.progress import RunProgress
+from core.results.folder import Records, read_records
+from core.results.header import OpenSpec
+from core.results.records import Failure, LoadGenerator, Sample, TrialEnd
 from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
 
 
@@ -49,10 +51,10 @@ def _listens(server: ServerProcess) -> bool:
         return probe.connect_ex((address.hostname, address.port)) == 0
 
 
-def driven(server: ServerProcess, timeout: float = SECONDS, **workload: Any) -> tuple[list[Any], dict[str, Any]]:
-    samples: list[dict[str, Any]] = []
+def driven(server: ServerProcess, timeout: float = SECONDS, **workload: Any) -> tuple[list[Any], LoadGenerator]:
+    samples: list[Sample] = []
     one = Traffic(Workload.model_validate(workload), ("a",), 1, seed=0)
-    generator = drive(one, 0, Target(server.url, ["good"], timeout, server.check), samples.append)
+    _, generator = drive(one, 0, Target(server.url, ["good"], timeout, server.check, "trial"), samples.append)
     return samples, generator
 
 
@@ -60,23 +62,22 @@ def test_a_stall_is_seen_by_all_who_would_have_asked_meanwhile() -> None:
     stall = 0.4
     with trivial("--stall-at", "60", "--stall", str(stall)) as server:
         samples, generator = driven(server, open={"rate": 100, "arrivals": "constant", "requests": 150})
-    latencies = np.array([sample["ms"] for sample in samples]) / 1e3
-    assert generator["sends"] == len(samples) == 150
-    assert {sample["status"] for sample in samples} == {200}
+    latencies = np.array([sample.ms for sample in samples]) / 1e3
+    assert generator.sends == len(samples) == 150
+    assert {sample.status for sample in samples} == {200}
     assert max(latencies) > 0.95 * stall
     assert np.quantile(latencies, 0.99) > 0.9 * stall
     assert np.sum(latencies > stall / 2) >= 15  # of the 40 that arrived in it, where a closed loop would see one
-    first = min(samples, key=lambda sample: sample["at"])
-    assert {"model": "a", "text": 0, "first": False, "label": "POSITIVE", "timing": {"inference": 0.5}}.items() <= (
-        first.items()
-    )
-    assert generator["seconds"] >= 1.49
+    first = min(samples, key=lambda sample: sample.at)
+    assert (first.model, first.text, first.first) == ("a", 0, False)
+    assert (first.label, first.timing) == ("POSITIVE", {"inference": 0.5})
+    assert generator.seconds >= 1.49
 
 
 def test_what_is_not_answered_is_a_sample_and_the_run_goes_on() -> None:
     with trivial("--cut-at", "2", "--hang-at", "4") as server:
         samples, _ = driven(server, timeout=0.5, open={"rate": 100, "arrivals": "constant", "requests": 8})
-    failed = {round(sample["at"] * 100): sample["error"] for sample in samples if sample["status"] == 0}
+    failed = {round(sample.at * 100): sample.error for sample in samples if sample.status == 0}
     assert len(samples) == 8
     assert sorted(failed) == [1, 3]
     assert "the connection broke" in failed[1]
@@ -91,14 +92,14 @@ def test_a_dead_server_ends_it() -> None:
 def test_a_closed_loop_asks_as_often_as_it_is_answered() -> None:
     with trivial("--delay", "0.02") as server:
         samples, generator = driven(server, closed={"clients": 3, "requests": 31})
-        assert generator["sends"] == len(samples) == 31
-        assert generator["seconds"] >= 0.2  # eleven answers, one after the other
-        assert {sample["lag_ms"] for sample in samples} == {0}
-        ends = sorted((sample["at"] + sample["ms"] / 1e3, sample["at"]) for sample in samples)
+        assert generator.sends == len(samples) == 31
+        assert generator.seconds >= 0.2  # eleven answers, one after the other
+        assert {sample.lag_ms for sample in samples} == {0}
+        ends = sorted((sample.at + sample.ms / 1e3, sample.at) for sample in samples)
         for end, began in ends:
             assert sum(at <= began < end for end, at in ends) <= 3
         samples, generator = driven(server, closed={"clients": 2, "duration": 0.3})
-        assert max(sample["at"] for sample in samples) < 0.3 <= generator["seconds"]
+        assert max(sample.at for sample in samples) < 0.3 <= generator.seconds
 
 
 @pytest.mark.parametrize(("kind", "remedy"), [("open", "a lower rate"), ("closed", "fewer clients")])
@@ -107,16 +108,16 @@ def test_a_generator_that_cannot_keep_up_says_so(kind: str, remedy: str) -> None
     choice: dict[str, Any] = {"rate": 100} if kind == "open" else {"clients": 2}
     one = Traffic(Workload.model_validate({kind: choice | {"requests": 10}}), ("a",), 1, seed=0)
 
-    def busy(sample: dict[str, Any]) -> None:
+    def busy(sample: Sample) -> None:
         end = time.process_time() + 0.03
         while time.process_time() < end:
             pass
 
     with trivial() as server:
-        generator = drive(one, 0, Target(server.url, ["good"], SECONDS, server.check), busy)
-    assert generator["late_share"] > 0.2
-    assert generator["lag_p99_ms"] > 20
-    assert generator["processor_s"] > 10 * 0.03
+        _, generator = drive(one, 0, Target(server.url, ["good"], SECONDS, server.check, "trial"), busy)
+    assert generator.late_share > 0.2
+    assert generator.lag_p99_ms > 20
+    assert generator.processor_s > 10 * 0.03
     with pytest.raises(TrialFailed, match=f"late .* Use {remedy}"):
         check_kept_up(one, generator)
 
@@ -146,23 +147,26 @@ def test_a_trial_under_a_workload_leaves_its_records(tmp_path: Path, monkeypatch
     checkpoints, digests = prepare(plan)
     begin(plan, checkpoints, digests, tmp_path)
     with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
-        run_trials(plan, checkpoints, records, progress, [], lambda _: None)
-    run, _, first, *others, trial = read_records(tmp_path)
-    samples = [record for record in others if record["kind"] == "sample"]
-    assert {record["kind"] for record in others} <= {"sample", "load"}
-    assert run["workload"]["open"] == {
-        "rate": 100.0, "requests": 40, "arrivals": "poisson", "popularity": "uniform"
-    }  # fmt: skip
-    assert first["first"]
-    assert trial["kind"] == "trial"
-    assert trial["generator"]["sends"] == len(samples) == 40
-    assert trial["steady_s"] == trial["generator"]["seconds"] >= max(sample["at"] for sample in samples)
+        run_trials(plan, checkpoints, records, progress, read_records(tmp_path), lambda _: None)
+    written = read_records(tmp_path)
+    _, first, *others, trial = written.measured
+    samples: list[Any] = [record for record in others if isinstance(record, Sample)]
+    assert {record.kind for record in others} <= {"sample", "load"}
+    assert written.header.workload is not None
+    traffic = OpenSpec(rate=100.0, requests=40, arrivals="poisson", popularity="uniform")
+    assert written.header.workload.open == traffic
+    assert isinstance(first, Sample)
+    assert first.first
+    assert isinstance(trial, TrialEnd)
+    assert trial.generator is not None
+    assert trial.generator.sends == len(samples) == 40
+    assert trial.steady_s == trial.generator.seconds >= max(sample.at for sample in samples)
     assert plan.traffic is not None
     expected = [(at, *request) for at, request in plan.traffic.arrivals(0)]
-    asked = sorted((sample["at"], sample["model"], sample["text"]) for sample in samples)
+    asked = sorted((sample.at, sample.model, sample.text) for sample in samples)
     assert [tuple(each[1:]) for each in asked] == [each[1:] for each in expected]
     assert [each[0] for each in asked] == pytest.approx([each[0] for each in expected])
-    assert all(sample["lag_ms"] >= 0 and sample["ms"] >= sample["lag_ms"] for sample in samples)
+    assert all(sample.lag_ms >= 0 and sample.ms >= sample.lag_ms for sample in samples)
 
 
 @pytest.mark.parametrize("failing", [True, False])
@@ -177,8 +181,10 @@ def test_requests_that_failed_are_told_before_a_late_generator(
     plan = load_experiment(quick(tmp_path, {"open": {"rate": "100/s", "requests": 20}}))
     begin(plan, *prepare(plan), tmp_path)
     with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
-        run_trials(plan, prepare(plan)[0], records, progress, [], lambda _: None)
-    reason = read_records(tmp_path)[-1]["reason"]
+        run_trials(plan, prepare(plan)[0], records, progress, read_records(tmp_path), lambda _: None)
+    failure = read_records(tmp_path).measured[-1]
+    assert isinstance(failure, Failure)
+    reason = failure.reason
     if failing:
         assert re.match(r"21 of 21 requests failed.*: Loading model '.' failed: .*: OSError: .*disk error", reason), (
             reason
@@ -264,7 +270,7 @@ def test_interrupted_under_a_workload_it_keeps_what_was_measured(
     assert process.returncode == 130, output
     assert "Traceback" not in output
     [folder] = (tmp_path / "out" / "quick").glob("2*")
-    assert len(read_records(folder)) > 50
+    assert len(read_records(folder).measured) > 50
     assert (folder / "summary.json").exists()
 
 
@@ -275,9 +281,9 @@ def test_interrupted_under_a_workload_it_keeps_what_was_measured(
 def test_at_200_requests_a_second_the_generator_is_on_time() -> None:
     with trivial() as server:
         samples, generator = driven(server, open={"rate": 200, "duration": 30.0})
-    assert {sample["status"] for sample in samples} == {200}
-    assert generator["lag_p99_ms"] < 2, generator
-    assert generator["processor_s"] / generator["seconds"] < 0.5, generator
+    assert {sample.status for sample in samples} == {200}
+    assert generator.lag_p99_ms < 2, generator
+    assert generator.processor_s / generator.seconds < 0.5, generator
 
 
 @pytest.mark.slow
@@ -288,7 +294,7 @@ def test_latency_is_what_wrk_sees(connections: int) -> None:
     with trivial("--delay", "0.025") as server:
         for _ in range(3):
             samples, _ = driven(server, closed={"clients": connections, "duration": 5.0})
-            ours.append(float(np.median([sample["ms"] for sample in samples])))
+            ours.append(float(np.median([sample.ms for sample in samples])))
             wrks.append(wrk_p50(server.url, connections))
     assert statistics.median(ours) == pytest.approx(statistics.median(wrks), rel=0.05), (ours, wrks)
 
@@ -305,7 +311,7 @@ def wrk_p50(url: str, connections: int) -> float:
 def test_a_stall_of_a_second_is_in_p99_and_max() -> None:
     with trivial("--stall-at", "500", "--stall", "1") as server:
         samples, _ = driven(server, open={"rate": 100, "duration": 20.0})
-    latencies = [sample["ms"] for sample in samples]
+    latencies = [sample.ms for sample in samples]
     assert max(latencies) > 950
     assert np.quantile(latencies, 0.99) > 500  # a twentieth of the requests arrived in it
     assert np.median(latencies) < 50

@@ -14,6 +14,7 @@ from core.contracts import Resident
 from core.decide.prices import Prices as StatedPrices
 from core.plugins import load_plugins
 from core.residency.keeper import Keeper
+from core.results.header import CostSpec
 from strategies.keep_alive import KeepAlive
 from strategies.on_demand import OnDemand
 from tests.fakes import SIZE, FakeLoader
@@ -163,7 +164,7 @@ def test_auto_keeps_a_model_for_as_long_as_a_cold_start_costs(waiters: int) -> N
     )
     model = loaded(2.0, 0.5, waiters)
     strategy.loaded(model, "request", 0.0)
-    stated = StatedPrices.of(cost.model_dump())
+    stated = StatedPrices.of(CostSpec.model_validate(cost.model_dump(mode="json")))
     k = stated.cold_start(processor=0.5, waiting=max(1, waiters) * 2.0, load=2.0, mib=512)
     assert strategy.keep(model, 0.0) == pytest.approx(k / stated.holding(512))
 
@@ -218,7 +219,8 @@ def test_auto_keeps_what_is_paid_for_anyway() -> None:
     sizes = [{"memory": "512MiB", "cpu": 0.25, "hour": 0.0123}]
     by_size = Cost.model_validate({"billing": "size", "sizes": sizes, "latency_hour": 1.0})
     registered = load_plugins().strategy("keep-alive")
-    for prices in (by_size.model_dump(), vars(StatedPrices.of(by_size.model_dump()))):
+    stated = StatedPrices.of(CostSpec.model_validate(by_size.model_dump(mode="json")))
+    for prices in (by_size.model_dump(), vars(stated)):
         strategy = KeepAlive(**registered.validate(registered.at_prices({"ttl": "auto"}, prices)))
         strategy.loaded(loaded(2.0, 0.5), "request", 0.0)
         assert strategy.keep(loaded(2.0, 0.5), 0.0) == math.inf

@@ -13,11 +13,12 @@ import yaml
 
 import runner
 from core.bench.experiment import load_experiment
-from core.bench.records import SCHEMA, read_records
 from core.decide.prices import Prices
 from core.decide.rounds import arrange
 from core.errors import ResidencyError
 from core.report.plan import plan_text
+from core.results.folder import read_records
+from core.results.header import SCHEMA, CostSpec
 from core.simulate.arrivals import arrivals_of
 from core.simulate.candidates import Candidate, candidates, simulate
 from core.simulate.choosing import choose
@@ -27,9 +28,10 @@ from core.simulate.planning import plan_of_settings
 from core.simulate.profile import profiles
 from tests.priced import UNITS
 from tests.support import ROOT, read_json, running
+from tests.synthetic import arranged, ended, run_of, sample_of, trial_of
 
 STRATEGIES = ("persistent", "on-demand")
-PSS = Prices.of(UNITS)
+PSS = Prices.of(CostSpec.model_validate(UNITS))
 
 
 def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
@@ -60,14 +62,14 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
             lines.append({"kind": "sample", **place, **asked, **answer})
         loads = 21 if cold else models
         idle = 300.0 if cold else 300.0 + 40.0 * models
-        ended: dict[str, Any] = {
+        end: dict[str, Any] = {
             "ready_s": 1,
             "first_answer_s": 1,
             "steady_s": 0.2,
             "loads": loads,
             "unloads": 21 if cold else 0,
         }
-        ended |= {"unload_s": 21 * 0.003 if cold else 0.0, "least_keep": None}
+        end |= {"unload_s": 21 * 0.003 if cold else 0.0, "least_keep": None}
         most = 320.0 + 40.0 * (1 if cold else models)
         memory = {
             "idle_pss": idle,
@@ -77,7 +79,7 @@ def run_folder(folder: Path, models: int = 1, **trial: Any) -> Path:
             "start_peak_rss": idle,
         }
         processor = {"processor_s": 20 * 0.008 + (20 * 0.025 if cold else 0)}
-        lines.append({"kind": "trial", **place, **ended, "memory_mib": memory, **processor, **trial})
+        lines.append({"kind": "trial", **place, **end, "memory_mib": memory, **processor, **trial})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -230,7 +232,7 @@ def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Pat
     run_folder(tmp_path / "run")
     measured, _ = found()
     samples = tmp_path / "run" / "samples.jsonl"
-    place = {"kind": "load", "round": 0, "trial": "on-demand"}
+    place = {"kind": "load", "round": 0, "trial": "on-demand", "model": "m0"}
     kinds = (("cold", 60.0, 0.045), ("warm", 30.0, 0.033))
     loads = [place | {"page_cache": kind, "ms": ms, "processor_s": seconds} for kind, ms, seconds in kinds]
     samples.write_text(samples.read_text() + "".join(json.dumps(load) + "\n" for load in loads))
@@ -486,11 +488,9 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
 
     def confirmed(ms: dict[str, float]) -> dict[str, Any]:
         """As if each had answered one request, after a load, in so many milliseconds."""
-        place = {"kind": "sample", "round": 0, "first": False, "status": 200, "cold": True}
-        samples = [{**place, "trial": label, "ms": each} for label, each in ms.items()]
-        ended = [{"kind": "trial", "round": 0, "trial": label} for label in ms]
-        live: list[dict[str, Any]] = [{"kind": "run", "trials": [{"label": label} for label in ms]}, *samples, *ended]
-        return errors(planned, found, planned.traffic, live)
+        samples = [sample_of(label, each, cold=True) for label, each in ms.items()]
+        live = [run_of(*map(trial_of, ms)), *samples, *map(ended, ms)]
+        return errors(planned, found, planned.traffic, arranged(live))
 
     assert set(labels) == {"on-demand (share true)", "keep-alive (ttl 0.2)"}
     simulated = {trial["label"]: trial["simulated"] for trial in confirmed(dict.fromkeys(labels, 1.0))["trials"]}

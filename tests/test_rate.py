@@ -59,7 +59,8 @@ def test_a_workload_with_a_rate_of_its_own_takes_no_other(tmp_path: Path, capsys
     said = "--rate: the workload of this experiment has a rate of its own, for which the card answers; leave it out."
     assert runner.main([str(experiment(tmp_path, workload=OPEN)), "--dry-run", "--rate", "200/h"]) == 2
     assert said in capsys.readouterr().err
-    assert runner.main(["report", str(run_folder(tmp_path, workload=OPEN)), "--rate", "200/h"]) == 2
+    folder = run_folder(tmp_path, workload={"open": {"rate": 10.0, "requests": 20}})
+    assert runner.main(["report", str(folder), "--rate", "200/h"]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from core.bench.records import read_records
-from core.decide.rounds import arrange
 from core.decide.summary import summarise
 from core.decide.words import answer_in_words
 from core.report.html import report
 from core.report.table import footnotes
 from tests.browsing import CONTRASTS
 from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python
+from tests.synthetic import arranged, lines_in
 
 WIDTHS = (390, 768, 1280)
 MARKUP = "<img src=x onerror=alert(1)> & $\\frac{ 模"
@@ -72,8 +71,9 @@ def with_a_second(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def page_of(records: list[dict[str, Any]], environment: Any = None, **more: Any) -> str:
-    summary = summarise(records) | more
-    return report(summary, arrange(records), answer_in_words(summary), footnotes(summary, wide=True), environment)
+    run = arranged(records)
+    summary = summarise(run) | more
+    return report(summary, run, answer_in_words(summary), footnotes(summary, wide=True), environment)
 
 
 def economics() -> dict[str, Any]:
@@ -129,7 +129,7 @@ def priced(folder: Path) -> Path:
         "settings": [{"label": KEPT, "where": "up to 3,333 an hour", "yaml": "strategies: [persistent]\n"}],
         "settles": None,
     }
-    records = with_a_second(read_records(folder))
+    records = with_a_second(lines_in(folder))
     page = page_of(records, read_json(folder / "environment.json"), economics=economics(), card=card)
     (folder / "priced.html").write_text(page)
     return folder / "priced.html"
@@ -137,10 +137,10 @@ def priced(folder: Path) -> Path:
 
 def test_it_is_rebuilt_from_the_samples_alone(folder: Path) -> None:
     """To the byte: nothing of it depends on the time or on chance."""
-    assert "timeline" in {key for record in read_records(folder) for key in record}
-    again = page_of(read_records(folder), read_json(folder / "environment.json"), **read_json(folder / "summary.json"))
+    assert "timeline" in {key for record in lines_in(folder) for key in record}
+    again = page_of(lines_in(folder), read_json(folder / "environment.json"), **read_json(folder / "summary.json"))
     assert again == (folder / "report.html").read_text()
-    assert "environment.json is not there" in page_of(read_records(folder))
+    assert "environment.json is not there" in page_of(lines_in(folder))
 
 
 def test_every_figure_is_drawn_and_fits(browser: Any, priced: Path) -> None:
@@ -198,7 +198,7 @@ def test_it_can_be_read_in_light_in_dark_and_on_paper(browser: Any, priced: Path
 
 
 def test_what_is_downloaded_is_what_was_measured(browser: Any, priced: Path) -> None:
-    records = read_records(priced.parent)
+    records = lines_in(priced.parent)
     with opened(browser, priced, viewport={"width": 1280, "height": 900}) as page:
         found = {}
         for link in page.locator("a.download").all():
@@ -220,7 +220,7 @@ def test_what_is_downloaded_is_what_was_measured(browser: Any, priced: Path) -> 
 
 
 def test_a_trials_record_has_its_memory_over_time_and_its_loads(folder: Path) -> None:
-    [trial] = [record for record in read_records(folder) if record["kind"] == "trial"]
+    [trial] = [record for record in lines_in(folder) if record["kind"] == "trial"]
     at, mib = trial["timeline"]["at"], trial["timeline"]["rss_mib"]
     assert at == sorted(at)
     assert -1 < at[0] < at[-1] < trial["steady_s"] + 1
@@ -245,7 +245,7 @@ def test_nothing_of_the_run_becomes_markup(priced: Path) -> None:
 
 def test_a_run_with_little_data_has_a_page(folder: Path) -> None:
     """Results of an older version; requests that failed; no trial that ended."""
-    whole = read_records(folder)
+    whole = lines_in(folder)
 
     def changed(kind: str, **fields: Any) -> list[dict[str, Any]]:
         records = deepcopy(whole)

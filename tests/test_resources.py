@@ -7,20 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from core.decide.rounds import Record, Round
+from core.decide.rounds import Round
+from core.results.records import TrialEnd
 from core.simulate.resources import Memory, memory_of
-from tests.synthetic import ended
+from tests.synthetic import ended, typed
 
 WEIGHTS = 40.0
 
 
 def measured(kept: Sequence[float], freed: Sequence[float]) -> Memory:
     """Of servers that hold the one model, or nothing, with so much private memory in each round."""
-    rounds: list[tuple[Record, Round]] = []
+    rounds = []
     for label, values, unloads in (("kept", kept, 0), ("freed", freed, 1)):
         for number, mib in enumerate(values):
             memory = {"idle_private": mib, "idle_pss": mib}
-            rounds.append(({}, Round(number, ended(label, number, memory_mib=memory, unloads=unloads), [])))
+            end = ended(label, number, memory_mib=memory, unloads=unloads)
+            rounds.append(Round(number, typed(TrialEnd, end), []))
     return memory_of(rounds, 1, WEIGHTS, "private")
 
 
@@ -51,10 +53,9 @@ def test_a_wide_interval_is_told() -> None:
 
 
 def test_rounds_without_a_pair_are_compared_over_all() -> None:
-    rounds: list[tuple[Record, Round]] = [
-        ({}, Round(0, ended("kept", 0, memory_mib={"idle_private": 320.0}), [])),
-        ({}, Round(1, ended("freed", 1, memory_mib={"idle_private": 300.0}, unloads=1), [])),
-    ]
+    kept = ended("kept", 0, memory_mib={"idle_private": 320.0})
+    freed = ended("freed", 1, memory_mib={"idle_private": 300.0}, unloads=1)
+    rounds = [Round(number, typed(TrialEnd, end), []) for number, end in enumerate((kept, freed))]
     assert memory_of(rounds, 1, WEIGHTS, "private").per_weight == pytest.approx(0.5)
     [note] = memory_of(rounds[:1], 1, WEIGHTS, "private").notes
     assert note.startswith("only servers that hold the same number of models were measured;")

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from core.bench.experiment import Overrides, load_experiment
-from core.bench.records import SAMPLES, Records, new_folder, read_records
 from core.bench.resume import plan_of
 from core.bench.run import begin, prepare, run_trials
 from core.decide.rounds import arrange
 from core.report.progress import RunProgress
+from core.results.folder import SAMPLES, Records, new_folder, read_records
+from core.results.records import Begin, Sample, Stop, TrialEnd
 from tests.support import FAKES, SECONDS, checkpoint_in, read_json, wait_for
 from tests.test_runner import experiment, only_folder, runner, start_runner
 
@@ -78,9 +79,9 @@ def test_a_killed_run_goes_on_where_it_was(quick: str, unbroken: Path, tmp_path:
     after = (folder / SAMPLES).read_bytes()
     whole = kept[: kept.rfind(b"\n") + 1]
     assert after.startswith(whole)
-    records = read_records(folder)
-    begun = [(r["round"], r["trial"]) for r in records if r["kind"] == "begin"]
-    ended = [(r["round"], r["trial"]) for r in records if r["kind"] == "trial"]
+    records = read_records(folder).measured
+    begun = [(record.round, record.trial) for record in records if isinstance(record, Begin)]
+    ended = [(record.round, record.trial) for record in records if isinstance(record, TrialEnd)]
     assert len(begun) == 5  # the one that was killed twice
     assert sorted(ended) == sorted(set(begun))
     assert without_timings(read_json(folder / "summary.json")) == without_timings(read_json(unbroken / "summary.json"))
@@ -105,9 +106,9 @@ def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
     samples = (finished / SAMPLES).read_bytes()
     (finished / SAMPLES).write_bytes(samples + b'{"kind": "sample", "tri')
     with Records(finished) as records:
-        records.append("stop", round=1, reason="enough")
+        records.append(Stop(round=1, reason="enough"))
     assert (finished / SAMPLES).read_bytes().startswith(samples)
-    assert read_records(finished)[-1] == {"kind": "stop", "round": 1, "reason": "enough"}
+    assert read_records(finished).measured[-1] == Stop(round=1, reason="enough")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is set from outside the process")
@@ -123,7 +124,7 @@ def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbrok
     assert f"python runner.py resume {folder}" in said
     assert "Traceback" not in said
     kept = (folder / SAMPLES).read_bytes()
-    assert len(read_records(folder)) == kept.count(b"\n")
+    assert 1 + len(read_records(folder).measured) == kept.count(b"\n")
     done = runner("resume", str(folder))
     assert done.returncode == 0, done.stderr
     assert (folder / SAMPLES).read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
@@ -145,7 +146,7 @@ def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: P
     assert "experiment.yaml cannot be read" in runner("resume", str(finished)).stderr
     (finished / "experiment.yaml").write_text(original)
     samples = (finished / SAMPLES).read_text()
-    sha = read_records(finished)[0]["models"]["a"]["sha256"]
+    sha = read_records(finished).header.models["a"].sha256
     (finished / SAMPLES).write_text(samples.replace(sha, "0" * 64))
     done = runner("resume", str(finished))
     assert (done.returncode, "checkpoint of model 'a'" in done.stderr) == (2, True), done.stderr
@@ -180,7 +181,8 @@ def register_strategies():
 
 
 def kinds(folder: Path, label: str) -> list[str]:
-    return [r["kind"] for r in read_records(folder)[1:] if r["trial"] == label and r["kind"] not in ("sample", "load")]
+    records = [record for record in read_records(folder).measured if not isinstance(record, Stop)]
+    return [each.kind for each in records if each.trial == label and each.kind not in ("sample", "load")]
 
 
 def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_a_trial_keeps_its_label_when_those_with_other_loaders_were_left_out(tmp
     path = Path(experiment(tmp_path, strategies=["persistent", {"strategy": "on-demand", "loader": "mapped"}]))
     plan = load_experiment(path, Overrides(strategies=["persistent"]))
     begin(plan, *prepare(plan), tmp_path)
-    resumed = plan_of(tmp_path, read_records(tmp_path))
+    resumed = plan_of(tmp_path, read_records(tmp_path).header)
     assert resumed.trials == plan.trials
     assert [trial.label for trial in resumed.trials] == ["persistent, onnxruntime"]
 
@@ -251,9 +253,9 @@ def test_a_trial_keeps_its_loader_when_another_one_has_become_the_default(tmp_pa
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(Path(experiment(tmp_path, strategies=["persistent"])))
     begin(plan, *prepare(plan), tmp_path)
-    [header] = read_records(tmp_path)
-    before = header | {"trials": [trial | {"loader": "transformers"} for trial in header["trials"]]}
-    [trial] = plan_of(tmp_path, [before]).trials
+    header = read_records(tmp_path).header
+    specs = [spec.model_copy(update={"loader": "transformers"}) for spec in header.trials]
+    [trial] = plan_of(tmp_path, header.model_copy(update={"trials": specs})).trials
     assert (trial.label, trial.choice.loader.name) == ("persistent", "transformers")
     assert load_experiment(tmp_path / "experiment.yaml").trials[0].choice.loader.name == "onnxruntime"
 
@@ -281,14 +283,13 @@ def attempts(folder: Path, *, ended: bool) -> dict[tuple[int, str], list[list[in
     """The texts of each attempt's samples by (round, trial), of those that came to their end or of all."""
     found: defaultdict[tuple[int, str], list[list[int]]] = defaultdict(list)
     finished: defaultdict[tuple[int, str], list[list[int]]] = defaultdict(list)
-    for record in read_records(folder)[1:]:
-        place = record["round"], record["trial"]
-        if record["kind"] == "begin":
-            found[place].append([])
-        elif record["kind"] == "sample":
-            found[place][-1].append(record["text"])
-        elif record["kind"] == "trial":
-            finished[place].append(found[place][-1])
+    for record in read_records(folder).measured:
+        if isinstance(record, Begin):
+            found[record.round, record.trial].append([])
+        elif isinstance(record, Sample):
+            found[record.round, record.trial][-1].append(record.text)
+        elif isinstance(record, TrialEnd):
+            finished[record.round, record.trial].append(found[record.round, record.trial][-1])
     return finished if ended else found
 
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from core.bench.records import read_records
 from core.models import checkpoint
+from core.results.folder import read_records
 from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, start, wait_for
 
 SUMMARY_KEYS = {
@@ -115,8 +115,7 @@ def test_default_writes_all_files_and_answers_in_words(
     assert environment["torch_threads"] >= 1
     assert environment["versions"]["torch"].startswith("2.13")
     assert environment["versions"]["onnxruntime"]
-    [run, *_] = read_records(folder)
-    assert run["models"]["embedded"]["sha256"] == checkpoint.sha256(embedded_directory)
+    assert read_records(folder).header.models["embedded"].sha256 == checkpoint.sha256(embedded_directory)
 
 
 def test_report_rebuilds_table_and_summary_from_the_samples_alone(
@@ -323,7 +322,7 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_no_server(tmp_path: P
     assert "1 of 1 rounds of on-demand, fake did not run to the end" in output
     folder = only_folder(tmp_path, "quick")
     assert (folder / "summary.json").exists()
-    assert len(read_records(folder)) > 50
+    assert len(read_records(folder).measured) > 50
     assert len(servers) == 1
     assert not servers[0].is_running()
     assert runner("report", str(folder)).returncode == 1  # it is still not finished
@@ -375,7 +374,7 @@ def test_killed_it_takes_its_server_along(tmp_path: Path) -> None:
     process.communicate(timeout=SECONDS)
     wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
     folder = only_folder(tmp_path / "out", "quick")
-    assert len(read_records(folder)) > 10
+    assert len(read_records(folder).measured) > 10
     assert runner("report", str(folder)).returncode == 1
 
 
@@ -446,7 +445,7 @@ def test_a_full_disk_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "samples.jsonl cannot be written: File too large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert len(read_records(only_folder(tmp_path, "quick"))) > 10
+    assert len(read_records(only_folder(tmp_path, "quick")).measured) > 10
 
 
 def test_hostile_yaml_is_refused_as_soon_as_good_yaml_is_read(tmp_path: Path) -> None:

@@ -10,17 +10,16 @@ import pytest
 import yaml
 
 import runner
-from core.bench.records import LATEST, new_folder
 from core.decide.slo import unmet
-from core.decide.summary import summarise
+from core.results.folder import LATEST, new_folder
 from tests.support import FAKES, checkpoint_in
-from tests.synthetic import run_with
+from tests.synthetic import run_with, summary_of
 
 QUICK, SLOW = [10.0] * 30, [10.0] * 25 + [500.0] * 5
 
 
 def summary(slo: dict[str, float], **trials: Any) -> Any:
-    return summarise(run_with(trials, slo=slo))
+    return summary_of(run_with(trials, slo=slo))
 
 
 def test_a_target_is_met_or_missed_by_name() -> None:
@@ -46,7 +45,7 @@ def test_what_the_requests_leave_open_is_not_met() -> None:
 
 def test_a_trial_without_a_finished_round_is_not_met() -> None:
     records = run_with({"quick": [QUICK]}, slo={"p50": 0.2})
-    found = summarise([record for record in records if record["kind"] != "trial"])
+    found = summary_of([record for record in records if record["kind"] != "trial"])
     assert unmet(found) == ["quick has no requests in a finished round, so p50 ≤ 200 ms cannot be judged."]
 
 

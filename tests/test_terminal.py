@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from wcwidth import wcswidth
 
+from core.decide.rounds import arrange
 from core.decide.summary import summarise
 from core.report.card import card
 from core.report.table import table
+from core.results.folder import read_records
 from tests.priced import costing
 from tests.support import ROOT, SECONDS, checkpoint_in
 from tests.test_runner import experiment
@@ -99,7 +101,7 @@ def test_a_run_whose_streams_are_gone_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_wide_characters_align(folder: Path) -> None:
-    summary = summarise([json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()])
+    summary = summarise(arrange(read_records(folder)))
     for text in (table(summary, "simple"), table(summary, "pipe"), card(summary, "simple").partition("\n\n")[2]):
         rows = [
             line for line in text.splitlines() if line.startswith((WIDE, "kept", f"| {WIDE}", "| kept", "|:", "---"))

@@ -15,11 +15,11 @@ from hypothesis import strategies as some
 
 from core.bench import texts
 from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.records import read_records
 from core.bench.resume import plan_of, write_experiment
 from core.bench.run import begin, prepare
 from core.bench.texts import json_lines, read_texts
 from core.errors import ResidencyError
+from core.results.folder import read_records
 from core.settings import settings_from_environment
 from tests.support import FAKES, checkpoint_in
 
@@ -156,9 +156,9 @@ def test_what_was_kept_is_what_is_gone_on_with(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(experiment(tmp_path, texts=["a\nb", "c"], models={"a": str(tmp_path / "a")}), Overrides())
     begin(plan, *prepare(plan), tmp_path)
-    records = read_records(tmp_path)
-    assert plan_of(tmp_path, records).texts == ("a\nb", "c")
+    header = read_records(tmp_path).header
+    assert plan_of(tmp_path, header).texts == ("a\nb", "c")
     kept = (tmp_path / "texts.jsonl").read_text()
     (tmp_path / "texts.jsonl").write_text(kept.replace('"c"', '"d"'))
     with pytest.raises(ResidencyError, match=r"its experiment.yaml was changed, or the texts.jsonl beside it"):
-        plan_of(tmp_path, records)
+        plan_of(tmp_path, header)

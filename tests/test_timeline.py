@@ -75,12 +75,14 @@ def test_a_timeline_sees_a_grandchild_grow() -> None:
             for _ in range(3):
                 grow(process)
             wait_for(lambda: len(points) > before + 1)
-    told = watched.fields(watched.began)
-    at, mib = told["timeline"]["at"], told["timeline"]["rss_mib"]
+    told, mean = watched.since(watched.began)
+    assert told is not None
+    assert mean is not None
+    at, mib = told.at, told.rss_mib
     assert at == sorted(at)
     assert 0 <= at[0] < at[-1] <= watched.ended - watched.began + 1e-3
     assert mib[-1] - mib[0] == pytest.approx(96, abs=8)
-    assert mib[0] < told["mean_rss"] < mib[-1]
+    assert mib[0] < mean < mib[-1]
     assert resident(process.pid) is None  # it has ended
 
 
@@ -93,18 +95,19 @@ def test_many_points_are_thinned_and_their_average_kept(monkeypatch: pytest.Monk
     for _ in range(5 * POINTS):
         watched._read()
         clock.now += watched._interval
-    told = watched.fields(0.0)
-    at, mib = told["timeline"]["at"], told["timeline"]["rss_mib"]
+    told, mean = watched.since(0.0)
+    assert told is not None
+    at, mib = told.at, told.rss_mib
     gaps = [later - earlier for earlier, later in pairwise(at)]
     assert POINTS / 2 <= len(at) <= POINTS
     assert at[0] == 0
     assert max(gaps) <= 2 * min(gaps) + 1e-6
     assert mib == pytest.approx([100 + second for second in at], abs=0.01)
-    assert told["mean_rss"] == pytest.approx(100 + at[-1] / 2)
+    assert mean == pytest.approx(100 + at[-1] / 2)
 
 
 def test_without_proc_there_is_no_timeline(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(memory, "PROC", tmp_path)
     with Timeline(1) as watched:
         pass
-    assert watched.fields(watched.began) == {"timeline": None, "mean_rss": None}
+    assert watched.since(watched.began) == (None, None)

@@ -11,13 +11,11 @@ import pytest
 from scipy import stats
 
 from core.decide.intervals import chance, further_rounds, interval, sign
-from core.decide.precision import precise_enough
-from core.decide.rounds import arrange
+from core.decide.precision import precise_enough as is_enough
 from core.decide.slo import quantile, share_interval
-from core.decide.summary import summarise
 from core.decide.verdicts import compared, ending, targets
 from core.report.table import table
-from tests.synthetic import Record, run_with, sample_of, trial_with
+from tests.synthetic import Record, arranged, run_with, sample_of, summary_of, trial_with
 
 
 def around(ms: float, ratios: Sequence[float], requests: int = 20) -> list[list[float]]:
@@ -29,13 +27,17 @@ DRIFT = [1.0, 1.4, 0.9, 1.2, 1.1, 0.8, 1.3, 1.0, 0.7, 1.5]  # of the machine, wh
 SMALL = [1.01, 0.99, 1.02, 0.98, 1.01, 0.99, 1.02, 0.98, 1.01, 1.0]
 
 
+def precise_enough(records: Sequence[Record], precision: float) -> str | None:
+    return is_enough(arranged(records), precision)
+
+
 def against(ratio: float, rounds: int, **changes: Any) -> list[Record]:
     slower = [drift * ratio * small for drift, small in zip(DRIFT, SMALL, strict=True)]
     return run_with({"a": around(10, DRIFT[:rounds]), "b": around(10, slower[:rounds])}, **changes)
 
 
 def statistics_of(records: Sequence[Record]) -> Any:
-    [pair] = summarise(records)["comparisons"]
+    [pair] = summary_of(records)["comparisons"]
     assert (pair["trial"], pair["against"]) == ("b", "a")
     return pair["statistics"]
 
@@ -64,7 +66,7 @@ def test_below_five_rounds_there_are_figures_and_no_verdict() -> None:
     p50 = statistics_of(records)["p50"]
     assert p50["ratio"] == pytest.approx(1.5, rel=0.01)
     assert (p50["ci95"], p50["verdict"], p50["further_rounds"]) == (None, None, 1)
-    latency, memory, lacking = compared(summarise(records))
+    latency, memory, lacking = compared(summary_of(records))
     assert latency == "b against a: p50 16.4 ms against 11.0 ms, a ratio of 1.50 in 4 rounds."
     assert memory == "b against a: PSS between requests 500 against 500 MiB, a ratio of 1.000 in 4 rounds."
     assert lacking == (
@@ -74,17 +76,17 @@ def test_below_five_rounds_there_are_figures_and_no_verdict() -> None:
 
 
 def test_each_verdict_in_words() -> None:
-    slower, *_, together = compared(summarise(against(1.5, 5)))
+    slower, *_, together = compared(summary_of(against(1.5, 5)))
     assert together.startswith("In 95 of 100 runs all 2 verdicts are true at once. They describe a typical server")
     assert slower.startswith("b takes 1.51 times as long as a: p50 16.7 ms against 11.0 ms (95 % interval 1.")
     assert slower.endswith(", 5 rounds).")
-    faster, *_ = compared(summarise(against(0.5, 5)))
+    faster, *_ = compared(summary_of(against(0.5, 5)))
     assert faster.startswith("b takes 0.51 times as long as a: ")
-    same, *_ = compared(summarise(against(1.002, 5)))
+    same, *_ = compared(summary_of(against(1.002, 5)))
     assert same.startswith("b and a are not separable: p50 ")
     assert same.endswith(" more rounds would decide it, if the true difference is as large as measured.")
     records = run_with({"a": around(10, [1] * 6), "b": around(10, [1.1, 1 / 1.1] * 3)})
-    equal, *_ = compared(summarise(records))
+    equal, *_ = compared(summary_of(records))
     assert equal.endswith(
         "The number of further rounds needed is unknown: the difference is too small relative to its noise (it is"
         " between -9.1% and +10.0%)."
@@ -103,12 +105,12 @@ def test_memory_in_words() -> None:
                 ("idle_pss", "idle_private", "idle_rss", "peak_rss", "start_peak_rss"), 400 + number
             ),
         )
-    same = list(compared(summarise(against(1.5, 5))))[1]
+    same = list(compared(summary_of(against(1.5, 5))))[1]
     assert same.startswith("b holds the same memory as a, to within 1 MiB: PSS between requests 500 against 500 MiB (")
-    [_, memory, _] = compared(summarise(records))
+    [_, memory, _] = compared(summary_of(records))
     assert memory.startswith("b holds 98 MiB less than a: PSS between requests 402 against 500 MiB (ratio 0.80, 95 %")
     unknown = [r | {"memory_mib": dict.fromkeys(r["memory_mib"])} if r["kind"] == "trial" else r for r in records]
-    assert list(compared(summarise(unknown)))[1].endswith("is unknown: this system has no /proc.")
+    assert list(compared(summary_of(unknown)))[1].endswith("is unknown: this system has no /proc.")
 
 
 def cached(misses: Sequence[int], requests: int = 100) -> list[Record]:
@@ -131,7 +133,7 @@ def with_cache(misses: Sequence[int], **changes: Any) -> list[Record]:
 
 
 def test_caches_are_compared_by_what_they_miss() -> None:
-    said = list(compared(summarise(with_cache([30, 31, 29, 32, 30, 28]))))
+    said = list(compared(summary_of(with_cache([30, 31, 29, 32, 30, 28]))))
     misses = next(sentence for sentence in said if "cold requests" in sentence)
     assert misses.startswith(
         "b has more cold requests than a: 30.0% against 1.0% of the requests (difference +29.0 points"
@@ -140,14 +142,14 @@ def test_caches_are_compared_by_what_they_miss() -> None:
     assert loads.startswith(
         "b loads more often than a: 0.300 against 0.010 loads for each request (difference +0.290, 95 %"
     )
-    assert not any("cold requests" in sentence for sentence in compared(summarise(against(2, 5))))
+    assert not any("cold requests" in sentence for sentence in compared(summary_of(against(2, 5))))
 
 
 def test_where_half_of_the_requests_are_cold_the_mean_is_told() -> None:
     for misses, told in (([50, 48, 52, 49, 51], "mean"), ([3, 2, 4, 3, 2], "p50")):
-        [pair] = summarise(with_cache(misses))["comparisons"]
+        [pair] = summary_of(with_cache(misses))["comparisons"]
         assert pair["told"][0] == told
-    said = next(iter(compared(summarise(with_cache([50, 48, 52, 49, 51])))))
+    said = next(iter(compared(summary_of(with_cache([50, 48, 52, 49, 51])))))
     assert said.startswith("b takes ")
     assert " times as long on average as a: mean 2" in said
 
@@ -157,7 +159,7 @@ def test_a_verdict_is_one_of_several() -> None:
     alike = [1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99]
     trials = {f"t{n}": around(10, np.roll(alike, n).tolist()) for n in range(12)}
     trials["slower"] = around(10, [1.02, 1.10, 1.03, 1.12, 1.02, 1.16, 1.0])
-    summary = summarise(run_with(trials))
+    summary = summary_of(run_with(trials))
     [pair] = [each for each in summary["comparisons"] if (each["trial"], each["against"]) == ("slower", "t0")]
     p50 = pair["statistics"]["p50"]
     assert p50["ci95"][0] > 1
@@ -177,8 +179,8 @@ def test_only_the_latest_attempt_counts() -> None:
         {"kind": "begin", "round": 1, "trial": "a"},
         {"kind": "failure", "round": 1, "trial": "a", "reason": "R."},
     ]
-    assert summarise([records[0], *killed, *failed, *records[1:]]) == summarise(records)
-    again = summarise([*records, *failed])
+    assert summary_of([records[0], *killed, *failed, *records[1:]]) == summary_of(records)
+    again = summary_of([*records, *failed])
     assert [trial["rounds"] for trial in again["trials"]] == [4, 5]
     assert [failure["round"] for failure in again["failures"]] == [1]
 
@@ -193,7 +195,7 @@ def test_p99_and_throughput_only_where_they_mean_something() -> None:
     assert (offered["throughput"]["ratio"], offered["p50"]["verdict"]) == (None, "higher")
     closed = against(2, 5, workload={"closed": {"clients": 4}})
     assert statistics_of(closed)["throughput"]["ratio"] == pytest.approx(1)
-    assert "requests/s" in list(compared(summarise(closed)))[2]
+    assert "requests/s" in list(compared(summary_of(closed)))[2]
     short = statistics_of(run_with({"a": around(10, DRIFT[:5], 19), "b": around(20, DRIFT[:5], 19)}))
     assert (short["p50"]["ratio"], short["mean"]["verdict"]) == (None, "higher")
 
@@ -220,7 +222,7 @@ def test_equal_rounds_are_a_bound_not_an_error() -> None:
 def test_cold_and_warm_are_kept_apart() -> None:
     records = [sample_of("a", 50.0 + i, cold=True) for i in range(25)] + [sample_of("a", 5.0 + i) for i in range(75)]
     records = [*run_with({"a": [[]]})[:2], *records, trial_with("a", [])[-1]]
-    summary = summarise(records)
+    summary = summary_of(records)
     [trial] = summary["trials"]
     assert (trial["cold"]["count"], trial["cold"]["share"], trial["warm"]["count"]) == (25, 0.25, 75)
     assert (trial["cold"]["latency_ms"]["p50"], trial["warm"]["latency_ms"]["p50"]) == (62, 42)
@@ -238,7 +240,7 @@ def test_cold_and_warm_are_kept_apart() -> None:
 
 def target_of(within: Sequence[int], sent: int, **changes: Any) -> Any:
     rounds = [[10.0] * count + [300.0] * (sent - count) for count in within]
-    return summarise(run_with({"a": rounds}, slo={"p99": 0.2}, **changes))["trials"][0]["slo"][0]
+    return summary_of(run_with({"a": rounds}, slo={"p99": 0.2}, **changes))["trials"][0]["slo"][0]
 
 
 def test_goodput_and_whether_a_target_is_met() -> None:
@@ -258,13 +260,13 @@ def test_goodput_and_whether_a_target_is_met() -> None:
 def test_a_failed_request_is_not_within_the_target() -> None:
     records = run_with({"a": [[10.0] * 99] * 5}, slo={"p90": 0.2})
     records[3:3] = [sample_of("a", 1.0, 0, status=503)]
-    [target] = summarise(records)["trials"][0]["slo"]
+    [target] = summary_of(records)["trials"][0]["slo"]
     assert target["share_within"] == pytest.approx(495 / 496)
 
 
 def test_targets_in_words_and_in_the_table() -> None:
     rounds = {"a": [[10.0] * 500] * 5, "b": [[300.0] * 500] * 5, "c": [[10.0] * 50] * 5}
-    summary = summarise(run_with(rounds, slo={"p99": 0.2}))
+    summary = summary_of(run_with(rounds, slo={"p99": 0.2}))
     met, missed, open_ = targets(summary)
     assert met.startswith("a, p99 ≤ 200 ms: 100.00% of the requests are within it (95 % interval 99.85% to ")
     assert met.endswith(
@@ -279,8 +281,8 @@ def test_targets_in_words_and_in_the_table() -> None:
         " without a miss would be."
     )
     assert "within 200 ms (p99, 1/s)" in table(summary, "pipe", wide=True)
-    assert "within" not in table(summarise(run_with(rounds)), "pipe", wide=True)
-    few = summarise(run_with({"a": [[10.0] * 500]}, slo={"p99": 0.2}))
+    assert "within" not in table(summary_of(run_with(rounds)), "pipe", wide=True)
+    few = summary_of(run_with({"a": [[10.0] * 500]}, slo={"p99": 0.2}))
     assert list(targets(few))[1] == "Judging a target needs 5 rounds; 4 are missing."
 
 
@@ -319,12 +321,12 @@ def test_a_single_trial_stops_by_the_width_of_its_own_mean() -> None:
 def test_why_a_run_ended_is_told() -> None:
     records = against(2, 5, precision=0.05)
     records[0]["rounds"] = 20
-    stopped = summarise([*records, {"kind": "stop", "round": 4, "reason": "It knows enough."}])
+    stopped = summary_of([*records, {"kind": "stop", "round": 4, "reason": "It knows enough."}])
     assert list(ending(stopped)) == ["The run ended before its 20 rounds: It knows enough."]
-    assert (stopped["rounds_due"], arrange(records).rounds_due) == (5, 20)
-    assert list(ending(summarise(against(2, 5, precision=0.01)))) == [
+    assert (stopped["rounds_due"], arranged(records).rounds_due) == (5, 20)
+    assert list(ending(summary_of(against(2, 5, precision=0.01)))) == [
         "The precision of 1.0% was not reached. The widest intervals: b 4.2%. Raise 'repeats'."
     ]
-    assert list(ending(summarise(against(2, 4, precision=0.01)))) == [
+    assert list(ending(summary_of(against(2, 4, precision=0.01)))) == [
         "The precision of 1.0% was not reached. Raise 'repeats'."
     ]

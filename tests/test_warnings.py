@@ -7,15 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.decide.rounds import arrange
-from core.decide.summary import summarise
 from core.decide.warnings import warnings
 from core.decide.words import answer_in_words
-from tests.synthetic import Latencies, Record, ended, run_of, run_with, sample_of, trial_of, trial_with
+from tests.synthetic import (
+    Latencies,
+    Record,
+    arranged,
+    ended,
+    run_of,
+    run_with,
+    sample_of,
+    summary_of,
+    trial_of,
+    trial_with,
+)
 
 
 def kinds(records: list[Record]) -> set[str]:
-    return {warning["kind"] for warning in warnings(arrange(records))}
+    return {warning["kind"] for warning in warnings(arranged(records))}
 
 
 def rounds_of(*means: float) -> Latencies:
@@ -65,7 +74,7 @@ def test_a_round_with_another_memory_is_told(mib: tuple[float, ...], expected: s
         for number, each in enumerate(mib):
             records += trial_with("a", [10.0] * 20, number, memory_mib=held(**{name: each}))
         assert kinds(records) == expected
-        for warning in warnings(arrange(records)):
+        for warning in warnings(arranged(records)):
             assert (
                 f"a: round 1 is far from the others in memory between requests (369 MiB of {words}"
                 in warning["sentence"]
@@ -86,7 +95,7 @@ def test_a_generator_at_its_limit(busy: float, late: float, fires: bool) -> None
 def test_too_few_samples() -> None:
     assert kinds(run_with({"a": [[10.0] * 20, [10.0] * 19]})) == {"too few samples"}
     assert kinds(run_with({"a": [[10.0] * 500] * 2}, slo={"p99": 1.0})) == set()
-    [warning] = warnings(arrange(run_with({"a": [[10.0] * 499] * 2}, slo={"p99": 1.0})))
+    [warning] = warnings(arranged(run_with({"a": [[10.0] * 499] * 2}, slo={"p99": 1.0})))
     assert warning["sentence"].startswith("a: p99 needs 1000 requests and has 998. Raise 'repetitions'")
 
 
@@ -110,7 +119,7 @@ def test_a_trend_within_the_trials() -> None:
     assert kinds(drifting(0.3, 5, requests=18)) == {"too few samples"}
     header, *replayed = drifting(0.3, 5)
     assert kinds([header | {"workload": {"trace": {"file": "t.csv"}}}, *replayed]) == set()  # its rate may rise
-    [rising], [falling] = (warnings(arrange(drifting(change, 5))) for change in (0.3, -0.3))
+    [rising], [falling] = (warnings(arranged(drifting(change, 5))) for change in (0.3, -0.3))
     assert "lower the rate" in rising["sentence"]
     assert "make the trials longer" in falling["sentence"]
 
@@ -126,7 +135,7 @@ def test_a_cache_that_fills_is_no_trend() -> None:
 
 
 def test_warnings_are_in_the_summary_and_in_words() -> None:
-    summary = summarise(run_with({"a": rounds_of(10, 12, 8)}))
+    summary = summary_of(run_with({"a": rounds_of(10, 12, 8)}))
     assert [warning["kind"] for warning in summary["warnings"]] == ["noisy machine"]
     assert answer_in_words(summary)[-1].startswith("Warning: a: the machine is noisy: the mean latency varies by 20%")
 

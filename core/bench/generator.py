@@ -13,7 +13,7 @@ import gc
 import json
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from threading import Event
@@ -25,7 +25,8 @@ import uvloop
 
 from ..errors import TrialFailed
 from ..quantities import duration
-from .client import body_of, read_answer
+from ..results.records import OK, LoadGenerator, Sample
+from .client import Reply, body_of, read_reply
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
 
@@ -36,7 +37,7 @@ BEAT_SECONDS = 0.01
 LATE_SECONDS = 0.005
 LATE_OF_MEDIAN = 0.05
 LATE_SHARE = 0.01
-Record = Callable[[dict[str, Any]], None]
+Append = Callable[[Sample], None]
 
 
 class Target(NamedTuple):
@@ -46,22 +47,28 @@ class Target(NamedTuple):
     texts: Sequence[str]
     timeout: float
     check: Callable[[], None]
+    trial: str
+    """The label of the trial whose samples these are."""
 
 
-def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict[str, Any]:
-    """Send the requests of the round `number`, and hand each sample to `record` as it is answered.
+class Driven(NamedTuple):
+    """What the load generator measured of itself, and when it started (`perf_counter`)."""
 
-    Returns what the generator measured of itself: when it `started` (`perf_counter`), `seconds` until the last answer,
-    `processor_s` of this process in that time, `sends`, the 99th percentile of the lag as `lag_p99_ms`, and
-    `late_share`, of the sends (in a closed loop, of the beats) that were late by more than 5 ms or 5 % of the median
-    latency, whichever is larger. Raises TrialFailed when the server dies, and
-    KeyboardInterrupt at a signal that ends the run.
+    started: float
+    measured: LoadGenerator
+
+
+def drive(traffic: Traffic, number: int, target: Target, append: Append) -> Driven:
+    """Send the requests of the round `number`, and hand each sample to `append` as it is answered.
+
+    A send, or in a closed loop a beat, is late by more than 5 ms or 5 % of the median latency, whichever is larger.
+    Raises TrialFailed when the server dies, and KeyboardInterrupt at a signal that ends the run.
     """
     closed = traffic.workload.closed
     arrivals = [] if closed else traffic.arrivals(number)
     if not closed and not arrivals:
         raise TrialFailed("no request arrived in this round; give the workload a longer 'duration', or 'requests'.")
-    generator = _Generator(target, record)
+    generator = _Generator(number, target, append)
     work = generator.closed(closed, traffic.asked(number)) if closed else generator.open(arrivals)
     with _frozen(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -71,13 +78,13 @@ def drive(traffic: Traffic, number: int, target: Target, record: Record) -> dict
     return generator.result()
 
 
-def check_kept_up(traffic: Traffic, generator: Mapping[str, Any]) -> None:
+def check_kept_up(traffic: Traffic, generator: LoadGenerator) -> None:
     """Raises TrialFailed when more than 1 % were late: what was measured then is not the server alone."""
-    if generator["late_share"] > LATE_SHARE:
-        late = f"{generator['late_share']:.1%} of its {'beats' if traffic.workload.closed else 'sends'} were late"
+    if generator.late_share > LATE_SHARE:
+        late = f"{generator.late_share:.1%} of its {'beats' if traffic.workload.closed else 'sends'} were late"
         remedy = "fewer clients" if traffic.workload.closed else "a lower rate"
         raise TrialFailed(
-            f"the load generator could not keep up: {late} (p99 {generator['lag_p99_ms']:.3g} ms). Use {remedy}, or a"
+            f"the load generator could not keep up: {late} (p99 {generator.lag_p99_ms:.3g} ms). Use {remedy}, or a"
             " quieter machine."
         )
 
@@ -122,9 +129,10 @@ def _interruptible() -> Iterator[None]:
 
 
 class _Generator:
-    def __init__(self, target: Target, record: Record) -> None:
+    def __init__(self, number: int, target: Target, append: Append) -> None:
+        self._number = number
         self._target = target
-        self._record = record
+        self._append = append
         self._lags: list[float] = []  # seconds, of the sends or the beats
         self._latencies: list[float] = []  # milliseconds, of what was answered
         self._sends = 0
@@ -198,34 +206,45 @@ class _Generator:
             self._lags.append(sent - due)
         self._sends += 1
         body = json.dumps(body_of(self._target.texts[request.text], request.model)).encode()
+        reply: Reply
         try:
             async with self._session.post(self._target.url, data=body) as response:
                 content = await response.read()
             ended = time.perf_counter()
-            answer = read_answer(response.status, content, response.headers.get("Server-Timing", ""))
+            reply = read_reply(response.status, content, response.headers.get("Server-Timing", ""))
         except TimeoutError:
             ended = time.perf_counter()
-            answer = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
+            reply = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
         except aiohttp.ClientError as error:
             ended = time.perf_counter()
             self._target.check()
-            answer = {"status": 0, "error": f"the connection broke ({str(error) or type(error).__name__})"}
+            reply = {"status": 0, "error": f"the connection broke ({str(error) or type(error).__name__})"}
         self._ended = max(self._ended, ended)
         ms = (ended - due) * 1e3
-        if answer["status"] == 200:
+        if reply["status"] == OK:
             self._latencies.append(ms)
-        place = {"model": request.model, "text": request.text, "first": False}
-        self._record({**place, "at": due - self._started, "lag_ms": (sent - due) * 1e3, "ms": ms, **answer})
+        self._append(
+            Sample(
+                round=self._number,
+                trial=self._target.trial,
+                model=request.model,
+                text=request.text,
+                first=False,
+                at=due - self._started,
+                lag_ms=(sent - due) * 1e3,
+                ms=ms,
+                **reply,
+            )
+        )
 
-    def result(self) -> dict[str, Any]:
-        """See `drive`."""
+    def result(self) -> Driven:
         median = float(np.median(self._latencies)) / 1e3 if self._latencies else 0.0
         lags = np.array(self._lags or [0.0])
-        return {
-            "started": self._started,
-            "processor_s": self._processor,
-            "seconds": self._ended - self._started,
-            "sends": self._sends,
-            "late_share": float(np.mean(lags > max(LATE_SECONDS, LATE_OF_MEDIAN * median))),
-            "lag_p99_ms": float(np.quantile(lags, 0.99)) * 1e3,
-        }
+        measured = LoadGenerator(
+            processor_s=self._processor,
+            seconds=self._ended - self._started,
+            sends=self._sends,
+            late_share=float(np.mean(lags > max(LATE_SECONDS, LATE_OF_MEDIAN * median))),
+            lag_p99_ms=float(np.quantile(lags, 0.99)) * 1e3,
+        )
+        return Driven(self._started, measured)

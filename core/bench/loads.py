@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from .. import memory
 from ..errors import TrialFailed
 from ..models.page_cache import read_anew
+from ..results.recorded import PageCache
+from ..results.records import Load
 from .client import ask, strategy_of
 from .page_cache import evict
 
@@ -25,6 +26,10 @@ PATIENCE = 1.0  # seconds, for one that is kept for a while
 class Loads:
     """Of one of a trial's models, which is asked for while it is not in memory."""
 
+    round: int
+    """From 0."""
+    trial: str
+    """The trial's label."""
     client: httpx.Client
     route: str
     pid: int
@@ -32,9 +37,11 @@ class Loads:
     text: str
     files: Callable[[str], Iterable[Path]]
     """All that loading a model may read."""
+    append: Callable[[Load], None]
+    """Takes the record of each load."""
 
-    def measure(self, append: Callable[[dict[str, Any]], None]) -> str | None:
-        """Hand a record of each load to `append`; why there could not be all of them, or None.
+    def measure(self) -> str | None:
+        """Measure a few loads; why there could not be all of them, or None.
 
         There are none of a strategy that keeps its models: it pays for no load that a request waits for.
         """
@@ -42,46 +49,52 @@ class Loads:
         if model is None:
             return None
         try:
-            return self._of(model, append)
+            return self._of(model)
         except TrialFailed as error:
             return str(error)
         except httpx.HTTPError as error:
             return f"a load was not answered ({error})"
 
-    def _of(self, model: str, append: Callable[[dict[str, Any]], None]) -> str | None:
+    def _of(self, model: str) -> str | None:
         """Leaves the files as they were found before the trial: read in a row, in the page cache."""
         files = list(self.files(model))
         try:
             for _ in range(LOADS):
-                if lacking := self._load(model, "cold", files, append):
+                if lacking := self._load(model, "cold", files):
                     return lacking
         finally:
             for file in files:
                 read_anew(file)
         for _ in range(LOADS):
-            if lacking := self._load(model, "warm", files, append):
+            if lacking := self._load(model, "warm", files):
                 return lacking
         return None
 
-    def _load(
-        self, model: str, page_cache: str, files: Sequence[Path], append: Callable[[dict[str, Any]], None]
-    ) -> str | None:
+    def _load(self, model: str, page_cache: PageCache, files: Sequence[Path]) -> str | None:
         """One load; why it could not be, or None."""
         if not self._leaves(model):
             return f"'{model}' stays in memory once it is loaded"
         if page_cache == "cold":
             evict(files)
         before = memory.processor_seconds(self.pid)
-        sample = ask(self.client, self.route, model, self.text)
+        ms, reply = ask(self.client, self.route, model, self.text)
         time.sleep(SETTLE_SECONDS)
         after = memory.processor_seconds(self.pid)
-        if sample["status"] != httpx.codes.OK:
-            return f"a load was answered with an error: {sample['error']}"
-        if not sample["cold"]:
+        if reply["status"] != httpx.codes.OK:
+            return f"a load was answered with an error: {reply['error']}"
+        if not reply["cold"]:
             return f"'{model}' was in memory when it was asked for"
-        taken = None if before is None or after is None else after - before
-        timing = sample["timing"]
-        append({"model": model, "page_cache": page_cache, "ms": sample["ms"], "processor_s": taken, "timing": timing})
+        self.append(
+            Load(
+                round=self.round,
+                trial=self.trial,
+                model=model,
+                page_cache=page_cache,
+                ms=ms,
+                processor_s=None if before is None or after is None else after - before,
+                timing=reply["timing"],
+            )
+        )
         return None
 
     def _leaves(self, model: str) -> bool:

@@ -12,6 +12,7 @@ import yaml
 
 from ..choices import LoaderChoice, StrategyChoice
 from ..errors import ResultsError
+from ..results.header import RunHeader, TrialSpec
 from ..strict_yaml import read
 from .experiment import Plan, TrialPlan, load_experiment
 from .texts import json_lines
@@ -58,8 +59,8 @@ def _sha256(path: Path) -> str:
     return sha256(path.read_bytes() + (texts.read_bytes() if texts.exists() else b"")).hexdigest()
 
 
-def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
-    """The plan of the run that wrote `records`. Raises ResultsError where the folder no longer holds it.
+def plan_of(folder: Path, header: RunHeader) -> Plan:
+    """The plan of the run with that header. Raises ResultsError where the folder no longer holds it.
 
     Raises ResidencyError, as for any experiment, where a model, a plugin or a file of it has gone.
     """
@@ -68,30 +69,30 @@ def plan_of(folder: Path, records: Sequence[Mapping[str, Any]]) -> Plan:
     except OSError as error:
         name = Path(error.filename or EXPERIMENT).name
         raise ResultsError(f"{folder} cannot be resumed: {name} cannot be read ({error.strerror}).") from error
-    if digest != records[0].get("experiment_sha256"):
+    if digest != header.experiment_sha256:
         raise ResultsError(
             f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it;"
             " run the experiment anew."
         )
     plan = load_experiment(folder / EXPERIMENT)
-    trials = (_as_begun(trial, record) for trial, record in zip(plan.trials, records[0]["trials"], strict=True))
+    trials = (_as_begun(trial, spec) for trial, spec in zip(plan.trials, header.trials, strict=True))
     return replace(plan, trials=tuple(trials))
 
 
-def _as_begun(trial: TrialPlan, record: Mapping[str, Any]) -> TrialPlan:
+def _as_begun(trial: TrialPlan, spec: TrialSpec) -> TrialPlan:
     """With the run's label, since the experiment may have lost some of its loaders to --strategies, and with the run's
     loader, since where none is named another version may have had another default.
     """
-    loader = LoaderChoice(name=record.get("loader", "transformers"), options=record.get("loader_options", {}))
+    loader = LoaderChoice(name=spec.loader, options=spec.loader_options)
     choice = trial.choice.model_copy(update={"loader": loader})
-    return TrialPlan(record["label"], choice, record["dtype"])
+    return TrialPlan(spec.label, choice, spec.dtype)
 
 
-def check_checkpoints(folder: Path, records: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> None:
+def check_checkpoints(folder: Path, header: RunHeader, digests: Mapping[str, str]) -> None:
     """Raises ResultsError where a model is another one than in the rounds that there are; `digests` by model id."""
-    for model_id, model in records[0]["models"].items():
-        if digests[model_id] != model["sha256"]:
+    for model_id, model in header.models.items():
+        if digests[model_id] != model.sha256:
             raise ResultsError(
-                f"{folder} cannot be resumed: the checkpoint of model '{model_id}' ({model['reference']}) has changed;"
+                f"{folder} cannot be resumed: the checkpoint of model '{model_id}' ({model.reference}) has changed;"
                 " run the experiment anew."
             )

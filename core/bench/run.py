@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import ModelReferenceError, TrialFailed
 from ..models import checkpoint
 from ..models.page_cache import read_anew
 from ..models.precision import BYTES, converted
 from ..models.references import resolve, where
+from ..results.folder import Records, RunRecords
+from ..results.header import SCHEMA, BatchingSpec, CostSpec, LimitSpec, ModelSpec, RunHeader, TrialSpec, WorkloadSpec
+from ..results.records import Begin, Failure, Stop
 from .client import MOST_LABELS
 from .convert import convert_for
-from .experiment import Plan, batching_of
-from .records import SCHEMA, Record, Records, rounds_due, settled
+from .experiment import Plan, TrialPlan
 from .resume import write_experiment
 from .trial import Trial, run_trial
 
@@ -89,9 +91,9 @@ def resolve_apart(reference: str) -> Path:
 
 def begin(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], folder: Path) -> None:
     """Say in the folder what is run, before anything is."""
-    written = write_experiment(folder, plan)
+    header = _header(plan, checkpoints, digests, write_experiment(folder, plan))
     with Records(folder) as records:
-        records.append("run", experiment_sha256=written, **_describe(plan, checkpoints, digests))
+        records.append(header)
 
 
 def run_trials(
@@ -99,7 +101,7 @@ def run_trials(
     checkpoints: Mapping[str, Path],
     records: Records,
     progress: Progress,
-    past: Sequence[Record],
+    past: RunRecords,
     enough: Callable[[int], str | None],
 ) -> None:
     """Run every trial in every round and append what it measures; a failed trial is a record, too.
@@ -107,29 +109,28 @@ def run_trials(
     What `past` has measured is not run again; what failed in it is. After each round `enough` is asked with its
     number, and says why no other is needed, or None: but not of rounds that others followed already.
     """
-    done = settled(past)
-    latest = max((record["round"] for record in past if record["kind"] != "run"), default=0)
-    stopped = any(record["kind"] == "stop" for record in past)
-    for number in range(rounds_due(past, plan.experiment.repeats)):
+    done = past.settled
+    latest = max((record.round for record in past.measured), default=0)
+    for number in range(past.rounds_due):
         order = list(plan.trials)
         random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
         for spec in order:
             if (number, spec.label) not in done:
                 _run_one(Trial(plan, spec, checkpoints, number), records, progress)
-        if not stopped and number >= latest and (reason := enough(number)):
-            records.append("stop", round=number, reason=reason)
+        if past.stop is None and number >= latest and (reason := enough(number)):
+            records.append(Stop(round=number, reason=reason))
             return
 
 
 def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
     number, label, failure = trial.number, trial.spec.label, None
     progress.trial_started(number, label)
-    records.append("begin", round=number, trial=label)
+    records.append(Begin(round=number, trial=label))
     try:
         run_trial(trial, records, progress.requests_done)
     except TrialFailed as error:
         failure = str(error)
-        records.append("failure", round=number, trial=label, reason=failure)
+        records.append(Failure(round=number, trial=label, reason=failure))
     progress.trial_ended(failure)
 
 
@@ -139,42 +140,46 @@ def _model_mib(checkpoints: Mapping[str, Path], dtype: str) -> dict[str, float]:
     return {model_id: checkpoint.size(path, width) / MIB for model_id, path in checkpoints.items()}
 
 
-def _describe(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str]) -> dict[str, Any]:
+def _header(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], written: str) -> RunHeader:
     """All that a report needs to know of the run, so that the samples speak for themselves."""
     experiment = plan.experiment
-    return {
-        "schema": SCHEMA,
-        "experiment": experiment.name,
-        "question": plan.question,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": experiment.repeats,
-        "page_cache": experiment.page_cache,
-        "batching": batching_of(plan),
-        "workload": experiment.workload.model_dump(mode="json", exclude_none=True) if experiment.workload else None,
-        "most_labels": MOST_LABELS,
-        "texts": sha256("\n".join(plan.texts).encode()).hexdigest(),
-        "slo": experiment.slo,
-        "precision": experiment.precision,
-        "cost": experiment.cost.model_dump(),
-        "rate": experiment.rate,
-        "limit": {"memory_mib": experiment.limit.memory / MIB} if experiment.limit else None,
-        "plugins": experiment.plugins,
-        "models": {
-            model_id: {"reference": reference, "sha256": digests[model_id]}
+    workload = experiment.workload.model_dump(mode="json", exclude_none=True) if experiment.workload else None
+    return RunHeader(
+        experiment_sha256=written,
+        schema=SCHEMA,
+        experiment=experiment.name,
+        question=plan.question,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        rounds=experiment.repeats,
+        page_cache=experiment.page_cache,
+        batching=BatchingSpec.model_validate(experiment.batching.model_dump()) if experiment.batching else "off",
+        workload=None if workload is None else WorkloadSpec.model_validate(workload),
+        most_labels=MOST_LABELS,
+        texts=sha256("\n".join(plan.texts).encode()).hexdigest(),
+        slo=experiment.slo,
+        precision=experiment.precision,
+        cost=CostSpec.model_validate(experiment.cost.model_dump(mode="json")),
+        rate=experiment.rate,
+        limit=LimitSpec(memory_mib=experiment.limit.memory / MIB) if experiment.limit else None,
+        plugins=experiment.plugins,
+        models={
+            model_id: ModelSpec(reference=reference, sha256=digests[model_id])
             for model_id, reference in experiment.models.items()
         },
-        "trials": [
-            {
-                "label": trial.label,
-                "strategy": trial.choice.strategy,
-                "route": plan.plugins.strategy(trial.choice.strategy).route,
-                "options": trial.choice.options,
-                "loader": trial.choice.loader.name,
-                "loader_options": trial.choice.loader.options,
-                "dtype": trial.dtype,
-                "weights_mib": sum(_model_mib(checkpoints, trial.dtype).values()),
-                "model_mib": _model_mib(checkpoints, trial.dtype),
-            }
-            for trial in plan.trials
-        ],
-    }
+        trials=[_trial(plan, trial, checkpoints) for trial in plan.trials],
+    )
+
+
+def _trial(plan: Plan, trial: TrialPlan, checkpoints: Mapping[str, Path]) -> TrialSpec:
+    mib = _model_mib(checkpoints, trial.dtype)
+    return TrialSpec(
+        label=trial.label,
+        strategy=trial.choice.strategy,
+        route=plan.plugins.strategy(trial.choice.strategy).route,
+        options=trial.choice.options,
+        loader=trial.choice.loader.name,
+        loader_options=trial.choice.loader.options,
+        dtype=trial.dtype,
+        weights_mib=sum(mib.values()),
+        model_mib=mib,
+    )

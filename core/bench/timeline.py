@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import time
 from threading import Event, Thread
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import httpx
 
 from .. import memory
+from ..results.records import MemoryOverTime, ModelEvent
 
 INTERVAL = 0.1  # seconds between two points, at first
 SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes
 POINTS = 600
 EVENTS = 400  # and no more, which is what a server remembers of each model
+
+
+class OverTime(NamedTuple):
+    """Resident memory at each point, and on average over time, in MiB; None if the system does not report it."""
+
+    timeline: MemoryOverTime | None
+    mean_rss: float | None
 
 
 class Timeline:
@@ -45,16 +53,13 @@ class Timeline:
             self._read()
         self.ended = time.perf_counter()
 
-    def fields(self, origin: float) -> dict[str, Any]:
-        """`timeline`, in seconds since `origin` (`perf_counter`) and MiB, and the average over time, `mean_rss`.
-
-        Both are null where the system does not tell.
-        """
+    def since(self, origin: float) -> OverTime:
+        """What was read, with times since `origin` (`perf_counter`)."""
         if len(self._points) < 2:
-            return {"timeline": None, "mean_rss": None}
+            return OverTime(None, None)
         at, mib = zip(*self._points, strict=True)
-        timeline = {"at": [round(t - origin, 3) for t in at], "rss_mib": [round(value, 2) for value in mib]}
-        return {"timeline": timeline, "mean_rss": self._area / (self._latest[0] - at[0])}
+        timeline = MemoryOverTime(at=[round(t - origin, 3) for t in at], rss_mib=[round(value, 2) for value in mib])
+        return OverTime(timeline, self._area / (self._latest[0] - at[0]))
 
     def _sample(self) -> None:
         cost = 0.0
@@ -79,20 +84,25 @@ class Timeline:
         return True
 
 
-def events(client: httpx.Client, began: float, ended: float) -> list[dict[str, Any]]:
-    """Loads and unloads between two times (`perf_counter`), `at` in seconds since the first: the latest of each model,
-    which is what the server remembers, and of those the latest 400. `seconds` are of the load, or in memory.
+def events(client: httpx.Client, began: float, ended: float) -> list[ModelEvent]:
+    """Loads and unloads between two times (`perf_counter`): the latest of each model, which is what the server
+    remembers, and of those the latest 400.
 
     Takes the server milliseconds: not while something is timed. Raises httpx.HTTPError.
     """
     told = client.get("/residency", params={"history": EVENTS}).raise_for_status().json()["strategies"]
     since_epoch = time.time() - (time.perf_counter() - began)
     found = [
-        {"at": round(event["at"] - since_epoch, 3), "model": model["model"]}
-        | {key: event[key] for key in ("event", "reason", "seconds")}
+        ModelEvent(
+            at=round(event["at"] - since_epoch, 3),
+            model=model["model"],
+            event=event["event"],
+            reason=event["reason"],
+            seconds=event["seconds"],
+        )
         for strategy in told
         for model in strategy["models"]
         for event in model["history"]
     ]
-    within = [event for event in found if 0 <= event["at"] <= ended - began]
-    return sorted(within, key=lambda event: event["at"])[-EVENTS:]
+    within = [event for event in found if 0 <= event.at <= ended - began]
+    return sorted(within, key=lambda event: event.at)[-EVENTS:]

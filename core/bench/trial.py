@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
@@ -21,14 +21,18 @@ from ..models.onnx.packed import kept_weights
 from ..models.openvino.compiled import compiled_files
 from ..models.precision import converted
 from ..quantities import duration
+from ..results.folder import Records
+from ..results.records import OK, Load, LoadGenerator, Memory, MemoryAfter, Sample, TrialEnd, UsedModel
 from .client import ask, connect, strategy_of
 from .experiment import Plan, TrialPlan, batching_of
 from .loads import SETTLE_SECONDS, Loads
 from .page_cache import evict
-from .records import Records
 from .server import ServerProcess, serve
 from .texts import MAX_TEXT
 from .timeline import Timeline, events
+
+if TYPE_CHECKING:
+    from .generator import Driven
 
 IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
 Tick = Callable[[int], None]  # told how many requests are done
@@ -89,7 +93,7 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
     """
     if trial.is_cold:
         evict(trial.files(*trial.checkpoints))
-    samples = _Samples(trial, records)
+    samples = _Samples(records)
     keep_log = partial(records.keep_log, trial.number, trial.spec.label)
     with serve(trial.settings, keep_log=keep_log) as server:
         try:
@@ -101,38 +105,18 @@ def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
             said = server.last_words()
             its_log = "" if said in str(error) else f" (the server's log: {said})"
             raise TrialFailed(f"{samples.failures()}{its_log}. Besides, {error}") from error
-        log = server.last_words() if samples.failed else None
-    records.append("trial", round=trial.number, trial=trial.spec.label, log=log, **ended)
+    records.append(ended)
 
 
-def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick) -> dict[str, Any]:
-    """The fields of a trial's record. Raises TrialFailed."""
+def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick) -> TrialEnd:
+    """The trial's last record. Raises TrialFailed."""
     timeout = trial.plan.experiment.timeout
     with connect(server.url, timeout) as client:
         try:
             ready = server.wait_until_ready(client, timeout)
-            strategy = strategy_of(client)
-            send = _Sender(trial, strategy["route"], client, server.pid, samples, tick)
-            with send.set_aside():  # a server that meets a checkpoint for the first time probes it, this once
-                server.wait_until_checked(client, timeout)
-            answered = send(next(iter(trial.checkpoints)), 0, first=True)
-            first_answer = time.perf_counter() - server.started - send.aside if answered else None
-            start_peak = memory.peak(server.pid)
-            memory.reset_peak(server.pid)
-            loaded_before = strategy_of(client)["loads"]
-            with Timeline(server.pid) as timeline:
-                before = memory.processor_seconds(server.pid)
-                generator = _drive(trial, f"{server.url}{strategy['route']}", server, samples, tick)
-                steady = generator["seconds"] if generator else _repeat(trial, send)
-                after = memory.processor_seconds(server.pid)
-            began = generator.pop("started") if generator else timeline.began
-            ended = _ended(server, client, timeline, began)
-            ended["memory_mib"]["start_peak_rss"] = start_peak
-            ended["steady_loads"] = ended["loads"] - loaded_before
-            loads = Loads(
-                client, strategy["route"], server.pid, list(trial.checkpoints), trial.plan.texts[0], trial.files
-            )
-            ended["loads_lacking"] = loads.measure(samples.append_load)
+            send = _Sender(trial, strategy_of(client)["route"], client, server.pid, samples, tick)
+            start = _measure_start(send, server, ready)
+            return _measure_end(send, server, start, _measure_steady(send, server))
         except httpx.TimeoutException as error:
             raise TrialFailed(
                 f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
@@ -140,34 +124,100 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
         except httpx.HTTPError as error:
             server.check(SETTLE_SECONDS)  # its connections break a moment before it is seen to have ended
             raise TrialFailed(f"the connection broke ({error}); the server's log: {server.last_words()}") from error
-    return {
-        "ready_s": ready,
-        "first_answer_s": first_answer,
-        "steady_s": steady,
-        "processor_s": None if before is None or after is None else after - before,
-        "generator": generator,
-        **ended,
-    }
+
+
+class _Start(NamedTuple):
+    """What was measured until the first answer."""
+
+    ready_s: float
+    first_answer_s: float | None
+    peak_rss: float | None
+    """MiB."""
+    loads: int
+
+
+def _measure_start(send: _Sender, server: ServerProcess, ready: float) -> _Start:
+    """The first answer of a server that was ready after so many seconds."""
+    with send.set_aside():  # a server that meets a checkpoint for the first time probes it, this once
+        server.wait_until_checked(send.client, send.trial.plan.experiment.timeout)
+    answered = send(next(iter(send.trial.checkpoints)), 0, first=True)
+    first_answer = time.perf_counter() - server.started - send.aside if answered else None
+    peak = memory.peak(server.pid)
+    memory.reset_peak(server.pid)
+    return _Start(ready, first_answer, peak, strategy_of(send.client)["loads"])
+
+
+class _Steady(NamedTuple):
+    """What was measured in the steady state."""
+
+    began: float
+    """By `perf_counter`."""
+    seconds: float
+    processor_s: float | None
+    generator: LoadGenerator | None
+    timeline: Timeline
+
+
+def _measure_steady(send: _Sender, server: ServerProcess) -> _Steady:
+    with Timeline(server.pid) as timeline:
+        before = memory.processor_seconds(server.pid)
+        driven = _drive(send, server)
+        seconds = driven.measured.seconds if driven else _repeat(send)
+        after = memory.processor_seconds(server.pid)
+    taken = None if before is None or after is None else after - before
+    began, measured = driven or (timeline.began, None)
+    return _Steady(began, seconds, taken, measured, timeline)
+
+
+def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _Steady) -> TrialEnd:
+    """Memory and loads after the steady state, then a few loads by themselves."""
+    trial, strategy = send.trial, strategy_of(send.client)
+    measured = _measure_memory(server, start.peak_rss)
+    happened = events(send.client, steady.began, steady.timeline.ended)
+    resident = [each["model"] for each in strategy_of(send.client)["resident"]]
+    over_time = steady.timeline.since(steady.began)
+    lacking = send.loads().measure()
+    return TrialEnd(
+        round=trial.number,
+        trial=trial.spec.label,
+        log=server.last_words() if send.samples.failed else None,
+        ready_s=start.ready_s,
+        first_answer_s=start.first_answer_s,
+        steady_s=steady.seconds,
+        processor_s=steady.processor_s,
+        generator=steady.generator,
+        memory_mib=measured,
+        resident=resident,
+        loads=strategy["loads"],
+        unloads=strategy["unloads"],
+        unload_s=strategy["unload_s"],
+        used=[UsedModel.model_validate(each) for each in strategy["used"]],
+        least_keep=strategy["least_keep"],
+        timeline=over_time.timeline,
+        mean_rss=over_time.mean_rss,
+        events=happened,
+        steady_loads=strategy["loads"] - start.loads,
+        loads_lacking=lacking,
+    )
 
 
 class _Samples:
     """Appends a trial's samples, and counts those of requests that failed."""
 
-    def __init__(self, trial: Trial, records: Records) -> None:
-        self._place = {"round": trial.number, "trial": trial.spec.label}
+    def __init__(self, records: Records) -> None:
         self._records = records
         self.requests = 0
         self.failed: Counter[str] = Counter()
 
-    def append(self, sample: Mapping[str, Any]) -> None:
+    def append(self, sample: Sample) -> None:
         self.requests += 1
-        if sample["status"] != httpx.codes.OK:
-            self.failed[sample["error"]] += 1
-        self._records.append("sample", **self._place, **sample)
+        if sample.error is not None:
+            self.failed[sample.error] += 1
+        self._records.append(sample)
 
-    def append_load(self, load: Mapping[str, Any]) -> None:
+    def append_load(self, load: Load) -> None:
         """Of those that were measured by themselves; it counts as none of the requests."""
-        self._records.append("load", **self._place, **load)
+        self._records.append(load)
 
     def failures(self) -> str:
         """How many requests failed, and with what."""
@@ -176,72 +226,62 @@ class _Samples:
         return f"{self.failed.total()} of {self.requests} requests failed{which}: {error.rstrip('.')}"
 
 
-def _ended(server: ServerProcess, client: httpx.Client, timeline: Timeline, began: float) -> dict[str, Any]:
-    """What the steady state, which began then (`perf_counter`), has left: memory, loads, and when they were."""
-    strategy = strategy_of(client)
-    measured = _measure_memory(server)
-    happened = events(client, began, timeline.ended)
-    counts = {key: strategy[key] for key in ("loads", "unloads", "unload_s", "used", "least_keep")}
-    resident = [each["model"] for each in strategy_of(client)["resident"]]
-    return {"memory_mib": measured, "resident": resident, **counts, **timeline.fields(began), "events": happened}
-
-
-def _repeat(trial: Trial, send: _Sender) -> float:
+def _repeat(send: _Sender) -> float:
     """The plain form, one request after the other: its wall time, in seconds."""
     before, began = send.aside, time.perf_counter()
     send.began = began
-    for model_id, text in trial.schedule():
+    for model_id, text in send.trial.schedule():
         send(model_id, text)
     return time.perf_counter() - began - (send.aside - before)
 
 
-def _drive(trial: Trial, url: str, server: ServerProcess, samples: _Samples, tick: Tick) -> dict[str, Any] | None:
+def _drive(send: _Sender, server: ServerProcess) -> Driven | None:
     """Under a workload, send its requests: what the load generator measured of itself."""
-    plan = trial.plan
+    plan = send.trial.plan
     if plan.traffic is None:
         return None
     # In the plain form this process must not map libraries whose pages it would share with the server.
     from .generator import Target, check_kept_up, drive
 
-    target = Target(url, plan.texts, plan.experiment.timeout, server.check)
-    generator = drive(plan.traffic, trial.number, target, samples.append)
-    tick(generator["sends"])  # not before: to draw the bar would hold up sends
-    check_kept_up(plan.traffic, generator)
-    return generator
+    url, label = f"{server.url}{send.route}", send.trial.spec.label
+    target = Target(url, plan.texts, plan.experiment.timeout, server.check, label)
+    driven = drive(plan.traffic, send.trial.number, target, send.samples.append)
+    send.tick(driven.measured.sends)  # not before: to draw the bar would hold up sends
+    check_kept_up(plan.traffic, driven.measured)
+    return driven
 
 
-def _measure_memory(server: ServerProcess) -> dict[str, float | None]:
+def _measure_memory(server: ServerProcess, start_peak: float | None) -> Memory:
     peak = memory.peak(server.pid)
     time.sleep(IDLE_SECONDS)
     pss, private = memory.at_rest(server.pid)
-    idle = {"idle_pss": pss, "idle_private": private, "idle_rss": memory.resident(server.pid)}
-    return idle | {"peak_rss": peak}
+    rss = memory.resident(server.pid)
+    return Memory(idle_pss=pss, idle_private=private, idle_rss=rss, peak_rss=peak, start_peak_rss=start_peak)
 
 
 class _Sender:
     """Sends a request and appends its sample; `aside` are the seconds that it spent on anything else."""
 
     def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, samples: _Samples, tick: Tick) -> None:
-        self._trial = trial
-        self._route = route
-        self._client = client
+        self.trial = trial
+        self.route = route
+        self.client = client
+        self.samples = samples
+        self.tick = tick
         self._pid = pid
-        self._samples = samples
-        self._tick = tick
         self.aside = 0.0
         self.began = 0.0  # the steady state, by `perf_counter`
 
     def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
         """Whether it was answered without an error."""
-        trial = self._trial
+        trial = self.trial
         evicted = trial.is_cold and self._make_cold(model_id)
         at = time.perf_counter() - self.began
-        sample = ask(self._client, self._route, model_id, trial.plan.texts[text])
-        place = {"model": model_id, "text": text, "first": first}
-        place |= {} if first else {"at": at}
+        ms, reply = ask(self.client, self.route, model_id, trial.plan.texts[text])
+        besides: dict[str, Any] = {} if first else {"at": at}
         if trial.is_cold:
-            sample["page_cache"] = "cold" if evicted else "warm"
-            if sample.get("cold") and not evicted:
+            besides["page_cache"] = "cold" if evicted else "warm"
+            if reply.get("cold") and not evicted:
                 raise TrialFailed(
                     f"'{model_id}' left memory between the question whether it was there and the request, so it was"
                     f" loaded from warm pages. Give it a 'ttl' that is not close to {SETTLE_SECONDS} s."
@@ -250,19 +290,45 @@ class _Sender:
             with self.set_aside():
                 time.sleep(SETTLE_SECONDS)
                 pss, private = memory.at_rest(self._pid)
-            sample["memory_mib"] = {"pss": pss, "private": private}
-        self._samples.append(place | sample)
-        self._tick(1)
-        return bool(sample["status"] == httpx.codes.OK)
+            besides["memory_mib"] = MemoryAfter(pss=pss, private=private)
+        self.samples.append(
+            Sample(
+                round=trial.number,
+                trial=trial.spec.label,
+                model=model_id,
+                text=text,
+                first=first,
+                ms=ms,
+                **besides,
+                **reply,
+            )
+        )
+        self.tick(1)
+        return reply["status"] == OK
 
     def _make_cold(self, model_id: str) -> bool:
         """Drop the model's checkpoint from the page cache, unless the model is in memory and is not loaded next."""
         with self.set_aside():
             time.sleep(SETTLE_SECONDS)
-            if model_id in [model["model"] for model in strategy_of(self._client)["resident"]]:
+            if model_id in [model["model"] for model in strategy_of(self.client)["resident"]]:
                 return False
-            evict(self._trial.files(model_id))
+            evict(self.trial.files(model_id))
             return True
+
+    def loads(self) -> Loads:
+        """What measures loads by themselves."""
+        trial = self.trial
+        return Loads(
+            round=trial.number,
+            trial=trial.spec.label,
+            client=self.client,
+            route=self.route,
+            pid=self._pid,
+            models=list(trial.checkpoints),
+            text=trial.plan.texts[0],
+            files=trial.files,
+            append=self.samples.append_load,
+        )
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -10,30 +10,30 @@ from pathlib import Path
 from ..bench.convert import converted
 from ..bench.describe import describe, long_run
 from ..bench.experiment import HAS_A_RATE, Plan, load_experiment
-from ..bench.records import Record, Records, new_folder, read_records, rounds_due, settled
 from ..bench.resume import check_checkpoints, plan_of
 from ..bench.run import begin, look_up, prepare, run_trials
-from ..decide.economics import states_a_rate
 from ..decide.precision import precise_enough
 from ..decide.rounds import arrange
+from ..decide.summary import summarise
 from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
 from ..names import COMMAND
 from ..report.export import export as export_run
 from ..report.progress import RunProgress
-from ..results import (
+from ..results.folder import Records, new_folder, read_records
+from ..results.header import RunHeader
+from ..simulate.candidates import candidates
+from ..simulate.confirm import check, errors, write_experiment
+from ..simulate.plan_file import load_plan
+from ..simulate.planning import plan_of_settings
+from .results_folder import (
     OlderRun,
     ReportOptions,
     compare_runs,
-    summary_of,
     warn_of_differences,
     write_environment,
     write_plan,
     write_run,
 )
-from ..simulate.candidates import candidates
-from ..simulate.confirm import check, errors, write_experiment
-from ..simulate.plan_file import load_plan
-from ..simulate.planning import plan_of_settings
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -65,11 +65,13 @@ def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, options: 
 
     def enough(number: int) -> str | None:
         """Why no round is needed after that one."""
-        return precise_enough(read_records(folder, rounds=number + 1), precision) if precision else None
+        if precision is None:
+            return None
+        return precise_enough(arrange(read_records(folder, rounds=number + 1)), precision)
 
     with Records(folder) as records:
         past = read_records(folder)
-        left = rounds_due(past, plan.experiment.repeats) * len(plan.trials) - len(settled(past))
+        left = past.rounds_due * len(plan.trials) - len(past.settled)
         if warning := long_run(plan, left):
             print(warning, file=sys.stderr)
         try:
@@ -85,11 +87,11 @@ def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, options: 
 def resume(folder: Path, options: ReportOptions) -> int:
     """Measure what an earlier run did not come to, then report."""
     with _named_by_the_user():
-        past = read_records(folder)
-        _check_header(options, past[0])
-        plan = plan_of(folder, past)
+        header = read_records(folder).header
+        _check_header(options, header)
+        plan = plan_of(folder, header)
         checkpoints, digests = prepare(plan)
-        check_checkpoints(folder, past, digests)
+        check_checkpoints(folder, header, digests)
         warn_of_differences(folder)
         return measure(plan, checkpoints, folder, options)
 
@@ -97,24 +99,23 @@ def resume(folder: Path, options: ReportOptions) -> int:
 def report(folder: Path, options: ReportOptions) -> int:
     """Report a run anew."""
     with _named_by_the_user():
-        _check_header(options, read_records(folder)[0])
+        _check_header(options, read_records(folder).header)
         return OK if write_run(folder, options) else FAILED
 
 
 def export(folder: Path, output: Path) -> int:
     """Write a run's requests, figures and table into `output`, for other tools."""
     with _named_by_the_user():
-        records = read_records(folder)
-        summary = summary_of(folder, records)
+        run = arrange(read_records(folder))
     output.mkdir(parents=True, exist_ok=True)
-    print(*export_run(arrange(records), summary, output), sep="\n")
+    print(*export_run(run, summarise(run), output), sep="\n")
     return OK
 
 
 def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
     """Print what changed between two runs."""
     with _named_by_the_user():
-        changed = compare_runs(older, newer, read_records(newer), tolerance)
+        changed = compare_runs(older, newer, arrange(read_records(newer)), tolerance)
     print(*changed.sentences, sep="\n")
     return FAILED if changed.regressed else OK
 
@@ -128,9 +129,9 @@ def _named_by_the_user() -> Iterator[None]:
         raise FileError(str(error)) from error
 
 
-def _check_header(options: ReportOptions, header: Record) -> None:
-    check_targets(options, header["slo"])
-    if options.rate and states_a_rate(header.get("workload")):
+def _check_header(options: ReportOptions, header: RunHeader) -> None:
+    check_targets(options, header.slo)
+    if options.rate and header.states_a_rate:
         raise YamlError(HAS_A_RATE)
 
 
@@ -155,7 +156,7 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
     status = measure(experiment, checkpoints, measured, ReportOptions())
     if status == INTERRUPTED or experiment.traffic is None:
         return status
-    confirmed = errors(planned, found, experiment.traffic, read_records(measured))
+    confirmed = errors(planned, found, experiment.traffic, arrange(read_records(measured)))
     write_plan(folder, plan_of_settings(planned, found, too_large, confirmed))
     return status
 

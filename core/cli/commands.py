@@ -15,9 +15,9 @@ from ..bench.server import ROOT
 from ..names import APP
 from ..plugins import load_plugins
 from ..report.plugin_list import plugin_list
-from ..results import OlderRun, ReportOptions
 from . import actions
 from .flags import OUTPUT, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+from .results_folder import OlderRun, ReportOptions
 
 FILE = click.Path(path_type=Path)
 # Flags that became commands. They still work.

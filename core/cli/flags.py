@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from ..bench.records import behind_link
 from ..choices import fraction
 from ..quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
-from ..results import OlderRun, read_older_run
+from ..results.folder import behind_link
+from .results_folder import OlderRun, read_older_run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from .economics import Costs, TrialCost
 from .intervals import VERDICT_ROUNDS
 from .prices import HOUR
 from .verdicts import milliseconds
-from .worth import MATTERS, TRIFLE
+from .worth import MATTERS
 
 PERCENTILES = ("p99", "p50")  # of which the rounds give verdicts
 
@@ -71,7 +71,7 @@ class Evidence:
     @property
     def trifle(self) -> float:
         """Money a month; a smaller saving decides nothing."""
-        return float(self.summary["cost"].get("trifle", TRIFLE))
+        return float(self.summary["cost"]["trifle"])
 
     def is_quicker(self, one: str, other: str, names: Sequence[str] = ("p50", "mean")) -> bool:
         """Whether the rounds show that `one` has the lower latency, by the first of these statistics with a verdict."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+
+from ..results.records import OK, Sample
 
 WITHIN_DTYPE = 1e-4  # of scores
 ACROSS_DTYPES = 0.97  # the share of answers whose label is the same
@@ -36,14 +37,14 @@ class Agreement:
         self.disagreements: dict[str, str] = {}
         """The first disagreement of each trial in scores, as a sentence."""
 
-    def check(self, samples: Iterable[Mapping[str, Any]]) -> None:
+    def check(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
-            if sample["status"] == 200 and sample["trial"] not in self.disagreements:
+            if sample.status == OK and sample.trial not in self.disagreements:
                 self._check(sample)
 
-    def _check(self, sample: Mapping[str, Any]) -> None:
-        trial, question = sample["trial"], (sample["model"], sample["text"])
-        computed_in, answer = self._computed_in[trial], answer_of(sample)
+    def _check(self, sample: Sample) -> None:
+        trial, question = sample.trial, (sample.model, sample.text)
+        computed_in, answer = self._computed_in[trial], sample.answer
         other, first = self._first.setdefault(question, (trial, answer))
         if self._computed_in[other] != computed_in:
             self._same_label[trial].setdefault(question, _is_same_label(first, answer))
@@ -51,7 +52,7 @@ class Agreement:
         if apart(first, answer, self._most_labels) > WITHIN_DTYPE:
             label, score, of_first = _furthest(first, answer)
             self.disagreements[trial] = (
-                f"{trial} answers text {sample['text'] + 1} with {label} {score:.6f}, but {other} answers {of_first}."
+                f"{trial} answers text {sample.text + 1} with {label} {score:.6f}, but {other} answers {of_first}."
             )
 
     def warnings(self) -> Iterator[dict[str, str]]:
@@ -66,11 +67,6 @@ class Agreement:
                     f" {self._computed_in[other]}: measure on texts of your own how often each is right."
                 )
                 yield {"kind": "labels", "trial": trial, "sentence": sentence}
-
-
-def answer_of(sample: Mapping[str, Any]) -> Answer:
-    """The labels and scores of an answered request; older runs have the best label only."""
-    return [(label, score) for label, score in sample.get("top") or [(sample["label"], sample["score"])]]
 
 
 def apart(one: Answer, other: Answer, most_labels: int) -> float:

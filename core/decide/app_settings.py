@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from ..names import APP
+from ..results.header import RunHeader
 
 
-def app_settings(header: Mapping[str, Any], chosen: Mapping[str, Any], title: str) -> str:
-    """YAML for RESIDENCY_CONFIG, with the models of the run whose `header` it is; `chosen` has the keys strategy,
-    options, loader, loader_options and route.
-    """
-    strategy: dict[str, Any] = {"strategy": chosen["strategy"]}
-    if chosen["options"]:
-        strategy["options"] = chosen["options"]
-    loader, options = chosen["loader"], chosen["loader_options"]
-    strategy["loader"] = {"name": loader, **options} if options else loader
+class Chosen(NamedTuple):
+    """A strategy and a loader, with their options."""
+
+    strategy: str
+    route: str
+    options: Mapping[str, Any]
+    loader: str
+    loader_options: Mapping[str, Any]
+
+
+def app_settings(header: RunHeader, chosen: Chosen, title: str) -> str:
+    """YAML for RESIDENCY_CONFIG, with the models, batching and plugins of the run whose `header` it is."""
+    strategy: dict[str, Any] = {"strategy": chosen.strategy}
+    if chosen.options:
+        strategy["options"] = dict(chosen.options)
+    options = dict(chosen.loader_options)
+    strategy["loader"] = {"name": chosen.loader, **options} if options else chosen.loader
     settings: dict[str, Any] = {
-        "models": {model_id: model["reference"] for model_id, model in header["models"].items()},
+        "models": {model_id: model.reference for model_id, model in header.models.items()},
         "strategies": [strategy],
-        "batching": header.get("batching", "off"),
+        "batching": header.batching_key,
     }
-    if plugins := header.get("plugins"):
-        settings["plugins"] = plugins
-    start = f"RESIDENCY_CONFIG=app.yaml uvicorn {APP}; requests go to POST {chosen['route']}"
+    if header.plugins:
+        settings["plugins"] = header.plugins
+    start = f"RESIDENCY_CONFIG=app.yaml uvicorn {APP}; requests go to POST {chosen.route}"
     head = f"# app.yaml: {title}\n# {start}\n"
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

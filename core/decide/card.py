@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..results.header import Charge, RunHeader
 from .advice import Advice, Evidence
 from .amounts import listed, number
-from .app_settings import app_settings
+from .app_settings import Chosen, app_settings
 from .break_even import break_even
 from .card_at_rate import advise_at_rate
 from .card_by_rate import advise_by_rate
-from .economics import header_costs, states_a_rate
+from .economics import header_costs
 from .memory_words import FROM, memory_in_words
 from .prices import FARGATE, Prices
-from .rounds import Record, Run
+from .rounds import Run
 
 MEMORY = {"pss": "PSS", "private": "private memory"}
 MOVED = 0.1  # of a rate: what moves it by less leaves the answer as it is
@@ -33,7 +34,7 @@ def card(run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
     if len(costs.trials) < 2:
         advice.recommended, advice.settles = None, _alone(summary)
     advice.answer[:0] = _recommendation(advice)
-    advice.notes += [*memory_in_words(run, summary, costs), *_other_charge(run, summary, advice)]
+    advice.notes += [*memory_in_words(run, summary, costs), *_other_charge(run, summary, costs.prices, advice)]
     advice.notes.append(_prices(costs.prices))
     return _as_json(run.header, advice)
 
@@ -51,11 +52,11 @@ def _recommendation(advice: Advice) -> list[str]:
 
 
 def _advise(evidence: Evidence) -> Advice:
-    known = evidence.rate is not None or states_a_rate(evidence.summary["workload"])
-    return advise_at_rate(evidence) if known else advise_by_rate(evidence)
+    is_known = evidence.rate is not None or not evidence.clients
+    return advise_at_rate(evidence) if is_known else advise_by_rate(evidence)
 
 
-def _as_json(header: Record, advice: Advice) -> dict[str, Any]:
+def _as_json(header: RunHeader, advice: Advice) -> dict[str, Any]:
     return {
         "recommended": advice.recommended,
         "runner_up": advice.runner_up,
@@ -66,18 +67,17 @@ def _as_json(header: Record, advice: Advice) -> dict[str, Any]:
     }
 
 
-def _other_charge(run: Run, summary: Mapping[str, Any], advice: Advice) -> list[str]:
+def _other_charge(run: Run, summary: Mapping[str, Any], prices: Prices, advice: Advice) -> list[str]:
     """The answer under the other `charge`, if it differs; loads may then be priced from the other page cache, too."""
-    cost = run.header["cost"]
-    other = "private" if cost["charge"] == "pss" else "pss"
+    other: Charge = "private" if prices.charge == "pss" else "pss"
     costs = header_costs(run, other)
-    if cost["billing"] == "size" or costs is None or not costs.trials:
+    if prices.billing == "size" or costs is None or not costs.trials:
         return []
     theirs = _advise(Evidence(summary, costs, break_even(costs)))
     if theirs.order == advice.order and not _moved(advice, theirs):
         return []
     priced = any(trial.load is not None and not trial.load.lacking for trial in costs.trials)
-    elsewhere = priced and costs.prices.loads_from != Prices.of(cost).loads_from
+    elsewhere = priced and costs.prices.loads_from != prices.loads_from
     loads = f"; loads are then priced from {FROM[costs.prices.loads_from]}" if elsewhere else ""
     what = f"With 'charge: {other}' ({MEMORY[other]} is charged{loads})"
     return [f"{what}, the answer is: {' '.join(theirs.answer)}"]
@@ -105,16 +105,14 @@ def _prices(prices: Prices) -> str:
     )
 
 
-def _settings(header: Record, advice: Advice) -> list[dict[str, str]]:
+def _settings(header: RunHeader, advice: Advice) -> list[dict[str, str]]:
     """The settings of each side of the rates at which the answer changes."""
     if advice.recommended is None:
         return []
-    specs = {trial["label"]: trial for trial in header["trials"]}
-    return [
-        {
-            "label": label,
-            "where": where,
-            "yaml": app_settings(header, specs[label], f"{label}, {where}" if where else label),
-        }
-        for label, where in advice.sides
-    ]
+    specs = {spec.label: spec for spec in header.trials}
+    found = []
+    for label, where in advice.sides:
+        spec, title = specs[label], f"{label}, {where}" if where else label
+        chosen = Chosen(spec.strategy, spec.route, spec.options, spec.loader, spec.loader_options)
+        found.append({"label": label, "where": where, "yaml": app_settings(header, chosen, title)})
+    return found

@@ -11,9 +11,10 @@ from pathlib import PurePath
 
 import numpy as np
 
-from .comparison import is_closed, log_ratios
+from ..results.header import WorkloadSpec
+from .comparison import log_ratios
 from .intervals import CONFIDENCE, VERDICT_ROUNDS, typical
-from .rounds import Record, Round, Run, arrange
+from .rounds import Round, Run
 
 UNITS = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_private": "MiB"}
 SHOWN = {"idle_private": "private memory"}
@@ -43,7 +44,7 @@ class _Change:
     more_is_better: bool
 
 
-def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> Changes:
+def changes(before: Run, after: Run, tolerance: float) -> Changes:
     """Compares each trial label of both runs, statistic by statistic; `tolerance` is 0.05 for 5 %.
 
     The machine may have been faster or slower during a whole run, so that figures of two runs differ by more than the
@@ -51,7 +52,6 @@ def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> C
     first trial that is the same in both runs. Private memory alone is compared as it is. The rounds of two runs cannot
     be paired: see `shift`.
     """
-    before, after = arrange(old), arrange(new)
     reference = _reference(before, after)
     sentences, regressed, judged = [], False, 0
     for label in before.labels:
@@ -92,33 +92,32 @@ def _reference(before: Run, after: Run) -> str:
 
 def _unlike(before: Run, after: Run, label: str) -> str:
     """Why the label's figures are of different things; empty when they are not."""
-    dtypes = [next(t["dtype"] for t in run.header["trials"] if t["label"] == label) for run in (before, after)]
+    dtypes = [run.used[label].dtype for run in (before, after)]
     if dtypes[0] != dtypes[1]:
         return f"the old run computed in {dtypes[0]}, the new one in {dtypes[1]}"
-    digests = [{m: model["sha256"] for m, model in run.header["models"].items()} for run in (before, after)]
+    digests = [{m: model.sha256 for m, model in run.header.models.items()} for run in (before, after)]
     if digests[0] != digests[1]:
         return "the checkpoints are not the same"
     if _traffic(before) != _traffic(after):
         return "the workload is not the same"
-    for key, what in (("texts", "the texts are"), ("page_cache", "'page_cache' is")):
-        if before.header.get(key) != after.header.get(key):
-            return f"{what} not the same"
-    return ""
+    if before.header.texts != after.header.texts:
+        return "the texts are not the same"
+    return "" if before.header.page_cache == after.header.page_cache else "'page_cache' is not the same"
 
 
 def _loaded_by(run: Run, label: str) -> str:
     """The loaders that the trial's servers used, and the options that were asked for: `mapped (linear stock)`."""
-    trial = next(trial for trial in run.header["trials"] if trial["label"] == label)
-    options = ", ".join(f"{key} {value}" for key, value in trial["loader_options"].items())
-    return " and ".join(trial["used_loaders"]) + (f" ({options})" if options else "")
+    options = ", ".join(f"{key} {value}" for key, value in run.spec(label).loader_options.items())
+    return " and ".join(run.used[label].loaders) + (f" ({options})" if options else "")
 
 
-def _traffic(run: Run) -> Record | None:
+def _traffic(run: Run) -> WorkloadSpec | None:
     """The workload, with only the name of a trace's file, because a checkout may have moved."""
-    workload = run.header.get("workload")
-    if workload and (trace := workload.get("trace")):
-        return {"trace": trace | {"file": PurePath(trace["file"]).name}}
-    return workload
+    workload = run.header.workload
+    if workload is None or workload.trace is None:
+        return workload
+    trace = workload.trace.model_copy(update={"file": PurePath(workload.trace.file).name})
+    return WorkloadSpec(trace=trace)
 
 
 def _of_trial(before: Run, after: Run, label: str, reference: str) -> Iterator[_Change]:
@@ -143,8 +142,7 @@ def _of_trial(before: Run, after: Run, label: str, reference: str) -> Iterator[_
 
 def _is_of_its_own(run: Run) -> bool:
     """Whether throughput adds to latency: with one client it repeats it."""
-    workload = run.header.get("workload")
-    return is_closed(workload) and ((workload or {}).get("closed") or {}).get("clients", 1) > 1
+    return run.header.clients > 1
 
 
 def _relative(run: Run, label: str, reference: str, name: str) -> list[float]:

@@ -60,7 +60,7 @@ def _values(name: str, pairs: Pairs) -> Values:
 
 def _statistic(run: Run, name: str, values: Values, *, is_told: bool) -> Comparison:
     key, unscaled = ("ratio", math.exp) if name in RATIOS else ("difference", float)
-    if name == "throughput" and not is_closed(run.header.get("workload")):
+    if name == "throughput" and run.header.states_a_rate:
         return {key: None, "null_because": OFFERED}
     if not values:
         return {key: None, "null_because": LACKING[name] if values is None else "no round was finished by both"}
@@ -81,8 +81,7 @@ def _told(run: Run, pairs: Pairs, values: Mapping[str, Values]) -> list[str]:
     found = [name for name in ("p50", "p99") if values[name] and not _is_mixed(name, pairs)]
     if "p50" not in found and values["mean"]:
         found.append("mean")
-    clients = ((run.header.get("workload") or {}).get("closed") or {}).get("clients", 1)
-    found += [name for name in ("idle_pss", *(["throughput"] if clients > 1 else [])) if values[name]]
+    found += [name for name in ("idle_pss", *(["throughput"] if run.header.clients > 1 else [])) if values[name]]
     return found + [name for name in DIFFERENCES if values[name] and _is_partial(name, pairs)]
 
 
@@ -130,8 +129,3 @@ def _differences(name: str, pairs: Pairs) -> Values:
             return None
         differences.append(ours - theirs)
     return differences
-
-
-def is_closed(workload: Mapping[str, Any] | None) -> bool:
-    """Whether clients wait for their answers before they send again, as in the plain `repetitions` form, too."""
-    return workload is None or bool(workload.get("closed"))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .comparison import is_closed
+from ..results.header import Charge
 from .intervals import VERDICT_ROUNDS, interval, typical
 from .limit import most_rss
 from .loads import Further, LoadPrice, cold_requests, load_price
 from .prices import HOUR, MIB_PER_GIB, Prices, Size
-from .rounds import Record, Round, Run
+from .rounds import Round, Run
 
 MILLION = 1e6
 IDLE_SECONDS = 1.0  # after the last request, when idle memory is read
@@ -97,19 +97,19 @@ class Costs:
 def price(run: Run, prices: Prices) -> Costs:
     """Prices every trial of the run."""
     trials, unpriced = [], {}
-    for spec in run.header["trials"]:
-        label = spec["label"]
+    for spec in run.header.trials:
+        label = spec.label
         rounds = run.finished(label)
-        least_keep = min((s for each in rounds if (s := each.ended["least_keep"]) is not None), default=None)
+        least_keep = min((s for each in rounds if (s := each.ended.least_keep) is not None), default=None)
         flat = prices.billing == "size" and not prices.latency_hour  # whatever is loaded, and however often
         is_line = least_keep is None or flat or _is_line(least_keep, rounds)
-        closed, size = is_closed(run.header.get("workload")), None
+        closed, size = not run.header.states_a_rate, None
         if why := _unpriced(rounds, prices, is_line):
             unpriced[label] = why
             continue
         load = load_price(run, spec, prices.loads_from)
         if prices.sizes:
-            cores = 0.0 if closed else typical([_core_seconds(each, load) / each.ended["steady_s"] for each in rounds])
+            cores = 0.0 if closed else typical([_core_seconds(each, load) / each.ended.steady_s for each in rounds])
             size = prices.size_for(most_rss(rounds) or 0.0, cores)
             if size is None:
                 unpriced[label] = _does_not_fit(rounds, prices.sizes[-1], cores)
@@ -125,25 +125,17 @@ def price(run: Run, prices: Prices) -> Costs:
     return Costs(prices, trials, unpriced)
 
 
-def economics(
-    costs: Costs | None, pairs: list[dict[str, Any]], workload: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
+def economics(costs: Costs | None, pairs: list[dict[str, Any]], *, states_a_rate: bool) -> dict[str, Any] | None:
     """The costs as in summary.json, with the break-even rates of `pairs`; None if nothing can be priced."""
     if costs is None or not costs.trials:
         return None
     prices = asdict(costs.prices)
-    stated = states_a_rate(workload)
-    trials = [_described(trial, stated) for trial in costs.trials]
+    trials = [_described(trial, states_a_rate=states_a_rate) for trial in costs.trials]
     return {"prices": prices, "trials": trials, "break_even": pairs, "unpriced": costs.unpriced}
 
 
-def states_a_rate(workload: Mapping[str, Any] | None) -> bool:
-    """Whether the traffic has a rate of its own; in a closed loop the answers make it."""
-    return not is_closed(workload)
-
-
-def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
-    measured = trial.typical("measured") if stated else None
+def _described(trial: TrialCost, *, states_a_rate: bool) -> dict[str, Any]:
+    measured = trial.typical("measured") if states_a_rate else None
     return {
         "label": trial.label,
         "is_line": trial.is_line,
@@ -155,7 +147,7 @@ def _described(trial: TrialCost, stated: bool) -> dict[str, Any]:
         "capacity_rps": None if trial.capacity is None else trial.capacity / HOUR,
         "load": _load(trial.load),
         "measured_per_hour": measured,
-        "per_million": trial.typical("per_answer") * MILLION if stated else None,
+        "per_million": trial.typical("per_answer") * MILLION if states_a_rate else None,
     }
 
 
@@ -178,18 +170,22 @@ def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
     """Why the trial cannot be priced; empty when it can."""
     if not rounds:
         return "no round of it was finished"
-    if not all(each.answered and each.ended["steady_s"] > 0 for each in rounds):
+    if not all(each.answered and each.ended.steady_s > 0 for each in rounds):
         return "in some round no request was answered"
-    memory = [each.ended["memory_mib"] for each in rounds]
-    whole = ("idle_rss", "peak_rss", "start_peak_rss") if prices.billing in ("peak", "size") else ()
-    wanted = [f"idle_{prices.charge}", *whole]
-    if any(measured.get(name) is None for measured in memory for name in wanted):
+    if any(_lacks_memory(each, prices) for each in rounds):
         return "memory is not known, because this system has no /proc"
-    if prices.billing == "average" and not is_line and any(each.ended.get("mean_rss") is None for each in rounds):
+    if prices.billing == "average" and not is_line and any(each.ended.mean_rss is None for each in rounds):
         return "models expire, and memory over time is not known"
-    if any(each.ended.get("processor_s") is None for each in rounds):
+    if any(each.ended.processor_s is None for each in rounds):
         return "CPU time could not be read"
     return ""
+
+
+def _lacks_memory(each: Round, prices: Prices) -> bool:
+    """Whether memory that is paid for is not known."""
+    memory = each.ended.memory_mib
+    whole = (memory.idle_rss, each.most_rss) if prices.billing in ("peak", "size") else ()
+    return None in (memory.idle(prices.charge), *whole)
 
 
 def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> str:
@@ -201,16 +197,16 @@ def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> str:
 
 def _core_seconds(each: Round, load: LoadPrice | None) -> float:
     """CPU time of its requests, with loads as they are priced."""
-    loads = min(cold_requests(each), each.ended["loads"])  # requests that came at the same time may have shared one
+    loads = min(cold_requests(each), each.ended.loads)  # requests that came at the same time may have shared one
     further = load.in_round(each.number) if load else Further()
-    return float(each.ended["processor_s"] + loads * further.processor_s)
+    return (each.ended.processor_s or 0.0) + loads * further.processor_s
 
 
 def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
-    seconds, answered = each.ended["steady_s"], len(each.answered)
+    seconds, answered = each.ended.steady_s, len(each.answered)
     charged, above = _memory(each, prices, is_line, size)
     further = load.in_round(each.number) if load else Further()
-    waited = (sum(sample["ms"] for sample in each.answered) + cold_requests(each) * further.ms) / 1e3
+    waited = (sum(sample.ms for sample in each.answered) + cold_requests(each) * further.ms) / 1e3
     processor = prices.processor(_core_seconds(each, load))
     spent = processor + prices.waiting(waited) + prices.holding(above) * seconds
     return RoundCost(
@@ -231,11 +227,11 @@ def _memory(each: Round, prices: Prices, is_line: bool, size: Size | None) -> tu
     """
     if size is not None:
         return size.memory_mib, 0.0
-    memory, mean = each.ended["memory_mib"], each.ended.get("mean_rss")
-    idle = float(memory[f"idle_{prices.charge}"])
+    memory, mean = each.ended.memory_mib, each.ended.mean_rss
+    idle, resident = memory.idle(prices.charge) or 0.0, memory.idle_rss
     if prices.billing == "peak":
-        return idle + max(0.0, (each.most_rss or 0.0) - memory["idle_rss"]), 0.0
-    above = mean - memory["idle_rss"] if mean is not None and memory.get("idle_rss") is not None else 0.0
+        return idle + max(0.0, (each.most_rss or 0.0) - (resident or 0.0)), 0.0
+    above = mean - resident if mean is not None and resident is not None else 0.0
     return idle, max(0.0, above) if is_line else above
 
 
@@ -246,10 +242,12 @@ def _is_line(least_keep: float, rounds: Sequence[Round]) -> bool:
     """
     if least_keep <= IDLE_SECONDS:
         return False
-    return not any(sample.get("cold") for each in rounds for sample in each.answered)
+    return not any(sample.cold for each in rounds for sample in each.answered)
 
 
-def header_costs(run: Run, charge: str | None = None) -> Costs | None:
+def header_costs(run: Run, charge: Charge | None = None) -> Costs | None:
     """The run at the prices that it states, perhaps with another `charge`; None if it states none."""
-    stated: Record | None = run.header.get("cost")
-    return price(run, Prices.of(stated | ({"charge": charge} if charge else {}))) if stated else None
+    if run.header.cost is None:
+        return None
+    prices = Prices.of(run.header.cost)
+    return price(run, replace(prices, charge=charge or prices.charge))

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..results.records import Sample
 from .intervals import interval, typical
-from .rounds import Record, Round
+from .rounds import Round
 from .statistics import median, percentile, samples_for
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -21,8 +22,8 @@ def latencies(rounds: Sequence[Round]) -> dict[str, Any]:
     A share is of the answered requests; None if there is none.
     """
     answered = [each.answered for each in rounds]
-    warm = [[sample for sample in each if not sample["cold"]] for each in answered]
-    cold = [[sample for sample in each if sample["cold"]] for each in answered]
+    warm = [[sample for sample in each if not sample.cold] for each in answered]
+    cold = [[sample for sample in each if sample.cold] for each in answered]
     total = sum(map(len, answered))
     parts = {}
     for name, samples in (("warm", warm), ("cold", cold)):
@@ -36,12 +37,12 @@ def latencies(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def distribution(rounds: Sequence[Sequence[Record]]) -> dict[str, Any]:
+def distribution(rounds: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     """Mean and percentiles of a typical process, the median over rounds; the mean has its interval. A percentile for
     which some process has too few requests is that of all requests together; nulls have reasons.
     """
-    pooled = [sample["ms"] for each in rounds for sample in each]
-    means = [float(np.mean([sample["ms"] for sample in each])) for each in rounds if each]
+    pooled = [sample.ms for each in rounds for sample in each]
+    means = [float(np.mean([sample.ms for sample in each])) for each in rounds if each]
     bounds = interval(means)[:2] if len(means) > 1 else None
     result: dict[str, Any] = {"mean": typical(means) if means else None}
     result["mean_ci95"] = list(bounds) if bounds else None
@@ -53,16 +54,16 @@ def distribution(rounds: Sequence[Sequence[Record]]) -> dict[str, Any]:
     return result | {"null_because": why}
 
 
-def _percentile(rounds: Sequence[Sequence[Record]], pooled: Sequence[float], q: float) -> float | None:
-    own = [percentile([sample["ms"] for sample in each], q) for each in rounds if each]
+def _percentile(rounds: Sequence[Sequence[Sample]], pooled: Sequence[float], q: float) -> float | None:
+    own = [percentile([sample.ms for sample in each], q) for each in rounds if each]
     return typical([value for value in own if value is not None]) if own and None not in own else percentile(pooled, q)
 
 
-def _phases(cold: Sequence[Record]) -> dict[str, float | None]:
+def _phases(cold: Sequence[Sample]) -> dict[str, float | None]:
     """The median, in ms, of each part of the Server-Timing of cold requests: where their time goes."""
     parts: defaultdict[str, list[float]] = defaultdict(list)
     for sample in cold:
-        parts["answer"].append(sample["ms"])
-        for name, value in sample["timing"].items():
+        parts["answer"].append(sample.ms)
+        for name, value in sample.timing.items():
             parts[name].append(value)
     return {name: median(values) for name, values in parts.items()}

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..results.header import LimitSpec
 from .rounds import Round, Run
-
-LEAST = ("idle_rss", "idle_pss")
 
 
 def most_rss(rounds: Sequence[Round]) -> float | None:
@@ -19,11 +18,11 @@ def most_rss(rounds: Sequence[Round]) -> float | None:
     return max(known) if known and len(known) == len(most) else None
 
 
-def over_limit(most: float | None, limit: Mapping[str, float] | None) -> str | None:
+def over_limit(most: float | None, limit: LimitSpec | None) -> str | None:
     """That the trial held too much, as the end of a sentence; None if it did not, or if that is unknown."""
-    if limit is None or most is None or most <= limit["memory_mib"]:
+    if limit is None or most is None or most <= limit.memory_mib:
         return None
-    return f"held up to {most:.0f} MiB, start-up included, over the limit of {limit['memory_mib']:.0f} MiB"
+    return f"held up to {most:.0f} MiB, start-up included, over the limit of {limit.memory_mib:.0f} MiB"
 
 
 def floor(run: Run) -> dict[str, Any] | None:
@@ -31,13 +30,10 @@ def floor(run: Run) -> dict[str, Any] | None:
     found: list[tuple[float, float, str]] = []
     for label in run.labels:
         rounds = run.finished(label)
-        memory = [[each.ended["memory_mib"].get(name) for name in LEAST] for each in rounds]
-        if (
-            rounds
-            and all(each.ended.get("resident") == [] for each in rounds)
-            and not any(None in row for row in memory)
-        ):
-            rss, pss = map(float, np.median(memory, axis=0))
+        memory = [(each.ended.memory_mib.idle_rss, each.ended.memory_mib.idle_pss) for each in rounds]
+        is_empty = all(each.ended.resident == [] for each in rounds)
+        if rounds and is_empty and not any(None in row for row in memory):
+            rss, pss = map(float, np.median(np.array(memory, dtype=float), axis=0))
             found.append((rss, pss, label))
     if not found:
         return None

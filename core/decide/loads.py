@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..results.header import TrialSpec
+from ..results.recorded import PageCache
 from .intervals import typical
-from .rounds import Record, Round, Run
+from .rounds import Round, Run
 
 NOT_MEASURED = "loads from disk and from the page cache were not measured separately"
 
@@ -26,7 +28,7 @@ class Further:
 class LoadPrice:
     """How the loads that a trial's requests waited for are priced."""
 
-    page_cache: str
+    page_cache: PageCache
     """`cold` or `warm`: where the checkpoint is assumed to be found."""
     rounds: Mapping[int, Further]
     lacking: str = ""
@@ -43,45 +45,48 @@ class LoadPrice:
         return self.rounds.get(number) or self.further
 
 
-def load_price(run: Run, spec: Record, wanted: str) -> LoadPrice | None:
+def load_price(run: Run, spec: TrialSpec, wanted: PageCache) -> LoadPrice | None:
     """The price of the loads of the trial that `spec` describes; `wanted` is the page cache from which loads are to be
     priced.
 
     If the trial's own loads were not measured separately, those of another one with the same loader stand for them.
     None if no request waited for a load.
     """
-    rounds = run.finished(spec["label"])
+    rounds = run.finished(spec.label)
     if not any(cold_requests(each) for each in rounds):
         return None
-    measured = str(run.header["page_cache"])
+    measured = run.header.page_cache
     if wanted == measured:
         return LoadPrice(measured, {each.number: Further() for each in rounds})
-    alike = [other["label"] for other in run.header["trials"] if _loader(other) == _loader(spec)]
-    for label in (spec["label"], *alike):
+    alike = [other.label for other in run.header.trials if _loader(other) == _loader(spec)]
+    for label in (spec.label, *alike):
         if found := _further(run.finished(label), wanted, measured):
             return LoadPrice(wanted, found)
-    reasons = (reason for each in rounds if (reason := each.ended.get("loads_lacking")))
+    reasons = (reason for each in rounds if (reason := each.ended.loads_lacking))
     return LoadPrice(measured, {each.number: Further() for each in rounds}, next(reasons, NOT_MEASURED))
 
 
 def cold_requests(each: Round) -> int:
     """How many of its answered requests waited for a load."""
-    return sum(bool(sample.get("cold")) for sample in each.answered)
+    return sum(bool(sample.cold) for sample in each.answered)
 
 
-def _loader(spec: Record) -> tuple[object, ...]:
-    return spec["loader"], spec["loader_options"]
+def _loader(spec: TrialSpec) -> tuple[object, ...]:
+    return spec.loader, spec.loader_options
 
 
-def _further(rounds: Sequence[Round], wanted: str, measured: str) -> dict[int, Further]:
+def _further(rounds: Sequence[Round], wanted: PageCache, measured: PageCache) -> dict[int, Further]:
     """By round, by how much the median of one kind of loads exceeds that of the other."""
     found = {}
     for each in rounds:
-        kinds = [[load for load in each.loads if load["page_cache"] == kind] for kind in (wanted, measured)]
-        if all(kinds) and all(load["processor_s"] is not None for kind in kinds for load in kind):
-            ms, seconds = (
-                float(np.subtract(*(np.median([load[key] for load in kind]) for kind in kinds)))
-                for key in ("ms", "processor_s")
-            )
+        kinds = [[load for load in each.loads if load.page_cache == kind] for kind in (wanted, measured)]
+        if all(kinds) and all(load.processor_s is not None for kind in kinds for load in kind):
+            ms = _exceeds(*([load.ms for load in kind] for kind in kinds))
+            seconds = _exceeds(*([load.processor_s or 0.0 for load in kind] for kind in kinds))
             found[each.number] = Further(ms, seconds)
     return found
+
+
+def _exceeds(values: Sequence[float], others: Sequence[float]) -> float:
+    """By how much the median exceeds that of the others."""
+    return float(np.median(values) - np.median(others))

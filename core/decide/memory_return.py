@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..results.records import Sample
 from .intervals import interval, typical
 
 LEAK_MIB = 0.2  # growth for each cycle above which memory is said not to come back
 
 
-def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: float) -> dict[str, Any] | None:
+def memory_return(rounds: Sequence[Sequence[Sample]], weights_mib: float) -> dict[str, Any] | None:
     """Share of the weights returned, and growth for each cycle; None if it was not measured.
 
     The first request is the start, because what libraries allocate once is not the model's. The slope is that of
@@ -36,7 +37,7 @@ def memory_return(rounds: Sequence[Sequence[Mapping[str, Any]]], weights_mib: fl
     }
 
 
-def _curve(samples: Sequence[Mapping[str, Any]]) -> list[float]:
+def _curve(samples: Sequence[Sample]) -> list[float]:
     """PSS in MiB after each answered request, the first one too."""
-    measured = (sample["memory_mib"]["pss"] for sample in samples if "memory_mib" in sample)
+    measured = (sample.memory_mib.pss for sample in samples if sample.memory_mib is not None)
     return [pss for pss in measured if pss is not None]

@@ -26,7 +26,7 @@ def memory_in_words(run: Run, summary: Mapping[str, Any], costs: Costs) -> list[
 
 def _loads(run: Run, costs: Costs) -> Iterator[str]:
     """From where loads are priced, and whether the price is too low or too high if that could not be measured."""
-    prices, measured = costs.prices, str(run.header["page_cache"])
+    prices, measured = costs.prices, run.header.page_cache
     if prices.billing == "size" and not prices.latency_hour:
         return  # a load costs nothing that is not paid for already
     loading = [(trial.label, trial.load) for trial in costs.trials if trial.load is not None]

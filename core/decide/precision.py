@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from .comparison import log_ratios
 from .intervals import VERDICT_ROUNDS, interval, typical
-from .rounds import Record, Run, arrange
+from .rounds import Run
 
 IN_A_ROW = 6  # rounds after which the intervals must have been narrow; see `precise_enough`
 
 
-def precise_enough(records: Sequence[Record], precision: float) -> str | None:
+def precise_enough(run: Run, precision: float) -> str | None:
     """A reason to stop, as a sentence with its figures, or None; to be called after each complete round.
 
     Every ratio of p50 to the first trial's must have a 95 % interval no wider than `precision` of itself
@@ -22,7 +22,6 @@ def precise_enough(records: Sequence[Record], precision: float) -> str | None:
     row it is 94 % (tests/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
     it finds a difference in every noise sooner or later; the width does not favour either answer.
     """
-    run = arrange(records)
     logs = _logs(run)
     rounds = len(run.complete())
     latest = range(rounds, rounds - IN_A_ROW, -1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from ..results.header import Billing, Charge, CostSpec
+from ..results.recorded import PageCache
 
 MIB_PER_GIB = 1024
 BYTES_PER_MIB = 1 << 20
@@ -30,9 +31,9 @@ class Prices:
     memory_gib_hour: float
     cpu_hour: float
     latency_hour: float
-    charge: str
+    charge: Charge
     """Which memory is paid for: `pss` or `private`."""
-    billing: str
+    billing: Billing
     """`average`: memory is paid for while it is held; `peak`: the most that was held is paid for all the time; `size`:
     the smallest of `sizes` that holds it is paid for, whatever is used of it. Memory and CPU time then have no price of
     their own: both prices are 0.
@@ -41,14 +42,19 @@ class Prices:
     """The smallest first."""
 
     @classmethod
-    def of(cls, cost: Mapping[str, Any]) -> Prices:
-        """From the `cost` of a run's record."""
-        sizes = (Size(each["memory"] / BYTES_PER_MIB, each["cpu"], each["hour"]) for each in cost.get("sizes", ()))
-        stated = {key: value for key, value in cost.items() if key != "trifle"}  # which is no price
-        return cls(**{**stated, "sizes": tuple(sizes)})
+    def of(cls, cost: CostSpec) -> Prices:
+        """As a run states them."""
+        return cls(
+            memory_gib_hour=cost.memory_gib_hour,
+            cpu_hour=cost.cpu_hour,
+            latency_hour=cost.latency_hour,
+            charge=cost.charge,
+            billing=cost.billing,
+            sizes=tuple(Size(each.memory / BYTES_PER_MIB, each.cpu, each.hour) for each in cost.sizes),
+        )
 
     @property
-    def loads_from(self) -> str:
+    def loads_from(self) -> PageCache:
         """Whether loads are priced from disk (`cold`) or page cache (`warm`).
 
         If freed mapped pages stop being paid for, others are assumed to reuse them; otherwise they stay cached.

@@ -28,8 +28,8 @@ def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str,
 
 def _target(rounds: Sequence[Round], name: str, seconds: float) -> dict[str, Any]:
     sent = [len(each.steady) for each in rounds]
-    within = [sum(sample["ms"] <= seconds * 1e3 for sample in each.answered) for each in rounds]
-    duration, wanted = sum(each.ended["steady_s"] for each in rounds), quantile(name)
+    within = [sum(sample.ms <= seconds * 1e3 for sample in each.answered) for each in rounds]
+    duration, wanted = sum(each.ended.steady_s for each in rounds), quantile(name)
     met = sum(count > 0 and hits / count >= wanted for hits, count in zip(within, sent, strict=True))
     result: dict[str, Any] = {"percentile": name, "target_ms": seconds * 1e3}
     result["goodput_rps"] = sum(within) / duration if duration > 0 else None

@@ -10,10 +10,11 @@ from .amounts import missing
 from .break_even import SAME_MIB
 from .intervals import VERDICT_ROUNDS
 
-Record = Mapping[str, Any]
+Part = Mapping[str, Any]
+"""A part of a summary."""
 
 
-def compared(summary: Record) -> Iterator[str]:
+def compared(summary: Part) -> Iterator[str]:
     """A sentence for each comparison of a trial with the first of the file."""
     trials = {trial["label"]: trial for trial in summary["trials"]}
     lacking = judged = 0
@@ -39,7 +40,7 @@ def compared(summary: Record) -> Iterator[str]:
         )
 
 
-def targets(summary: Record) -> Iterator[str]:
+def targets(summary: Part) -> Iterator[str]:
     """Whether each trial meets the targets of `slo`."""
     lacking = 0
     for trial in summary["trials"]:
@@ -59,7 +60,7 @@ def targets(summary: Record) -> Iterator[str]:
         yield f"Judging a target needs {VERDICT_ROUNDS} rounds; {missing(lacking)}."
 
 
-def _processes(target: Record) -> str:
+def _processes(target: Part) -> str:
     """What is known of the processes, which may differ: how many met the target, and what that says of others."""
     met, rounds, least = target["processes_met"], target["rounds"], target["processes_least"]
     if target["verdict"] == "met":
@@ -73,7 +74,7 @@ def _processes(target: Record) -> str:
     return f". {met} of {rounds} server processes met it, so this is not settled; find out why the others did not"
 
 
-def ending(summary: Record) -> Iterator[str]:
+def ending(summary: Part) -> Iterator[str]:
     """Why the run ended before its cap, or what `precision` still lacks."""
     if summary["stopped"]:
         yield f"The run ended before its {summary['rounds_planned']} rounds: {summary['stopped']['reason']}"
@@ -84,7 +85,7 @@ def ending(summary: Record) -> Iterator[str]:
         yield f"The precision of {summary['precision']:.1%} was not reached.{found} Raise 'repeats'."
 
 
-def _sentence(name: str, found: Record, one: Record, other: Record) -> str:
+def _sentence(name: str, found: Part, one: Part, other: Part) -> str:
     """The verdict on one statistic, with the figures of both and what bounds their ratio or difference."""
     ours, theirs, figures = one["label"], other["label"], _figures(name, one, other)
     amount, low, high = _amounts(name, found)
@@ -112,19 +113,19 @@ VERBS = {  # of a statistic that is higher, and of one that is lower; {} is the 
 }
 
 
-def _verb(name: str, verdict: str, one: Record, other: Record) -> str:
+def _verb(name: str, verdict: str, one: Part, other: Part) -> str:
     if name != "idle_pss":
         return VERBS[name][verdict == "lower"]
     ours, theirs = (each["memory_mib"]["idle_pss"] for each in (one, other))
     return f"holds {abs(ours - theirs):.0f} MiB {'more' if verdict == 'higher' else 'less'} than"
 
 
-def _is_same_memory(found: Record, other: Record) -> bool:
+def _is_same_memory(found: Part, other: Part) -> bool:
     """Whether the whole interval lies within a MiB."""
     return all(abs(bound - 1) * other["memory_mib"]["idle_pss"] < SAME_MIB for bound in found["ci95"])
 
 
-def _figures(name: str, one: Record, other: Record) -> str:
+def _figures(name: str, one: Part, other: Part) -> str:
     if name in ("p50", "mean", "p99"):
         return f"{name} {_latency(one, name)} against {_latency(other, name)}"
     if name == "throughput":
@@ -137,7 +138,7 @@ def _figures(name: str, one: Record, other: Record) -> str:
     return f"{one['loads_per_request']:.3f} against {other['loads_per_request']:.3f} loads for each request"
 
 
-def _amounts(name: str, found: Record) -> tuple[str, str, str]:
+def _amounts(name: str, found: Part) -> tuple[str, str, str]:
     """The ratio or the difference, and its bounds."""
     values = [found["ratio" if "ratio" in found else "difference"], *(found["ci95"] or (0.0, 0.0))]
     if "ratio" in found:
@@ -149,7 +150,7 @@ def _amounts(name: str, found: Record) -> tuple[str, str, str]:
     return first, low, high
 
 
-def _remedy(found: Record) -> str:
+def _remedy(found: Part) -> str:
     """What would decide it, if the rounds do not."""
     low, high = found["ci95"]
     middle = 1 if "ratio" in found else 0
@@ -162,7 +163,7 @@ def _remedy(found: Record) -> str:
     return f"{unknown}: the difference is too small relative to its noise{bounds}."
 
 
-def _latency(trial: Record, name: str) -> str:
+def _latency(trial: Part, name: str) -> str:
     """The latency of all steady requests, with the share of cold ones if both kinds occurred."""
     value, share = trial["latency_ms"][name], trial["cold"]["share"]
     return milliseconds(value) + (f" ({share:.0%} cold)" if share and 0 < share < 1 else "")

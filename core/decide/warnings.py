@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .agreement import Answer, answer_of, apart
+from ..results.header import TrialSpec
+from ..results.records import OK
+from .agreement import Answer, apart
 from .intervals import VERDICT_ROUNDS, interval, typical
-from .rounds import OK, Record, Round, Run, generator
+from .rounds import AsUsed, Round, Run, generator
 from .slo import quantile
 from .statistics import percentile, samples_for
 
@@ -34,9 +36,9 @@ def warnings(run: Run) -> list[dict[str, str]]:
         rounds = run.finished(label)
         for kind, check in checks.items():
             found += [{"kind": kind, "trial": label, "sentence": f"{label}: {text}"} for text in check(rounds)]
-        spec = next(trial for trial in run.header["trials"] if trial["label"] == label)
-        found += [{"kind": "fallback", "trial": label, "sentence": f"{label}: {text}"} for text in fallback(spec)]
-        slo = run.header.get("slo") or {}
+        others = fallback(run.spec(label), run.used[label])
+        found += [{"kind": "fallback", "trial": label, "sentence": f"{label}: {text}"} for text in others]
+        slo = run.header.slo or {}
         found += [
             {"kind": "too few samples", "trial": label, "sentence": f"{label}: {text}"}
             for text in _too_few_for_target(rounds, slo)
@@ -69,9 +71,9 @@ def outliers(rounds: Sequence[Round]) -> Iterator[str]:
 
 def memory_outliers(rounds: Sequence[Round]) -> Iterator[str]:
     """A round's idle memory, private or PSS, is an outlier among the rounds', in either direction, by over 10 %."""
-    for name, words in (("idle_private", "private memory"), ("idle_pss", "PSS")):
-        known = [(each, mib) for each in rounds if (mib := each.ended["memory_mib"].get(name)) is not None]
-        values = [float(mib) for _, mib in known]
+    for kind, words in (("private", "private memory"), ("pss", "PSS")):
+        known = [(each, mib) for each in rounds if (mib := each.ended.memory_mib.idle(kind)) is not None]
+        values = [mib for _, mib in known]
         if odd := _outliers(values, NOISY):
             numbers = ", ".join(str(known[index][0].number + 1) for index in odd)
             yield (
@@ -145,8 +147,8 @@ def constant_answers(rounds: Sequence[Round]) -> Iterator[str]:
     answers: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
     for each in rounds:
         for sample in each.samples:
-            if sample["status"] == OK:
-                answers[sample["model"]].setdefault(sample["text"], answer_of(sample))
+            if sample.status == OK:
+                answers[sample.model].setdefault(sample.text, sample.answer)
     for model, by_text in answers.items():
         first, *others = by_text.values()
         if others and all(apart(first, other, len(first)) <= ALIKE for other in others):
@@ -156,17 +158,17 @@ def constant_answers(rounds: Sequence[Round]) -> Iterator[str]:
             )
 
 
-def fallback(trial: Record) -> Iterator[str]:
+def fallback(spec: TrialSpec, used: AsUsed) -> Iterator[str]:
     """A trial's servers computed in another dtype than the experiment asks for, or loaded in another loader's way."""
-    if trial["dtype"] != trial["asked_dtype"]:
-        yield f"it computed in {trial['dtype']}, not in {trial['asked_dtype']}; the server's log says why."
-    others = [name for name in trial["used_loaders"] if name != trial["loader"]]
+    if used.dtype != spec.dtype:
+        yield f"it computed in {used.dtype}, not in {spec.dtype}; the server's log says why."
+    others = [name for name in used.loaders if name != spec.loader]
     if others:
         yield f"its models were loaded as '{', '.join(others)}' does; the server's log says why."
 
 
 def _halves(each: Round) -> float | None:
-    groups = [[s["ms"] for s in each.answered if bool(s["cold"]) is cold] for cold in (False, True)]
+    groups = [[sample.ms for sample in each.answered if bool(sample.cold) is cold] for cold in (False, True)]
     like = max(groups, key=len)
     if len(like) < 2 * FEWEST_IN_HALF:
         return None
@@ -174,9 +176,9 @@ def _halves(each: Round) -> float | None:
     return float(np.log(np.median(like[middle:]) / np.median(like[:middle])))
 
 
-def _too_few_for_target(rounds: Sequence[Round], slo: dict[str, float]) -> Iterator[str]:
+def _too_few_for_target(rounds: Sequence[Round], slo: Mapping[str, float]) -> Iterator[str]:
     """A percentile that `slo` names has fewer than 10/(1 − q) answered requests in all rounds."""
-    values = [sample["ms"] for each in rounds for sample in each.answered]
+    values = [sample.ms for each in rounds for sample in each.answered]
     for name in slo:
         if rounds and percentile(values, quantile(name)) is None:
             yield (
@@ -186,7 +188,7 @@ def _too_few_for_target(rounds: Sequence[Round], slo: dict[str, float]) -> Itera
 
 
 def _replays(run: Run) -> bool:
-    return bool((run.header.get("workload") or {}).get("trace"))
+    return run.header.workload is not None and run.header.workload.trace is not None
 
 
 def _means(rounds: Sequence[Round]) -> list[float]:

@@ -13,7 +13,6 @@ from .intervals import VERDICT_ROUNDS, further_rounds, interval
 
 MONTH = 730.0  # hours
 MATTERS = 0.05  # of the cost: costs that certainly differ by less are the same for a choice
-TRIFLE = 1.0  # money a month, if a run states none
 LEAST, HALVINGS = 1e-6, 20  # of a search over rates, from that share of the highest one on
 Hourly = Callable[[RoundCost], float]
 """The cost of one server for an hour under some traffic."""

@@ -14,6 +14,7 @@ from .table import table
 if TYPE_CHECKING:
     from ..decide.rounds import Run
 
+OF_A_SAMPLE = {"model", "text", "first", "cold", "status", "ms"}
 COLUMNS = ("round", "trial", "strategy", "loader", "model", "text", "first", "cold", "status", "ms")
 PHASES = ("queue", "load", "inference")  # ms, of the answer's Server-Timing
 FORMATS = ("svg", "pdf")
@@ -32,14 +33,17 @@ def export(run: Run, summary: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def _requests(run: Run) -> Iterator[dict[str, Any]]:
     """One row for each request of the rounds that were finished; rounds are counted from 1."""
-    specs = {trial["label"]: trial for trial in run.header["trials"]}
     for label in run.labels:
-        known = {"trial": label, "strategy": specs[label]["strategy"], "loader": specs[label]["loader"]}
+        spec = run.spec(label)
+        known = {"trial": label, "strategy": spec.strategy, "loader": spec.loader}
         for each in run.finished(label):
             for sample in each.samples:
-                told = {name: sample.get(name) for name in ("model", "text", "first", "cold", "status", "ms")}
-                phases = {f"{phase}_ms": sample.get("timing", {}).get(phase) for phase in PHASES}
-                yield {"round": each.number + 1, **known, **told, **phases}
+                yield {
+                    "round": each.number + 1,
+                    **known,
+                    **sample.model_dump(include=OF_A_SAMPLE),
+                    **{f"{phase}_ms": sample.timing.get(phase) for phase in PHASES},
+                }
 
 
 def _figures(run: Run, summary: Mapping[str, Any], folder: Path) -> Iterator[Path]:

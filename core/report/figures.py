@@ -31,7 +31,7 @@ def latencies(run: Run) -> Latencies:
     """Milliseconds of the answered steady requests, of all rounds: by trial, `warm` and `cold`."""
     return {
         label: {
-            kind: [sample["ms"] for each in run.finished(label) for sample in each.answered if sample["cold"] is cold]
+            kind: [sample.ms for each in run.finished(label) for sample in each.answered if sample.cold is cold]
             for kind, cold in (("warm", False), ("cold", True))
         }
         for label in run.labels

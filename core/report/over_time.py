@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..decide.amounts import number
+from ..results.records import OK, MemoryOverTime, ModelEvent, Sample
 from .canvas import COLOURS, Drawing, axes, log_ticks
 
 if TYPE_CHECKING:
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
     from ..decide.rounds import Round, Run
 
 MOST = 300  # requests of a kind that are drawn; more would be one blot
-OK = 200
-EMPTY: Mapping[str, Any] = {"at": [], "rss_mib": []}
+EMPTY = MemoryOverTime(at=[], rss_mib=[])
 MARKS = {"load": ("^", "cold", 0.17), "unload": ("v", "warm", 0.06)}  # shape, colour, height above the axis
+
+
+class Dot(NamedTuple):
+    """A request: when it was due, in seconds since the steady state began, and its latency."""
+
+    at: float
+    ms: float
 
 
 class Part(NamedTuple):
@@ -27,21 +34,21 @@ class Part(NamedTuple):
 
     label: str
     round: Round
-    requests: dict[str, list[Mapping[str, Any]]]
-    """Samples by kind: warm, cold, failed."""
+    requests: dict[str, list[Dot]]
+    """By kind: warm, cold, failed."""
 
     @property
-    def memory(self) -> Mapping[str, Any]:
-        return self.round.ended.get("timeline") or EMPTY
+    def memory(self) -> MemoryOverTime:
+        return self.round.ended.timeline or EMPTY
 
     @property
-    def events(self) -> Sequence[Mapping[str, Any]]:
-        return self.round.ended.get("events") or ()
+    def events(self) -> Sequence[ModelEvent]:
+        return self.round.ended.events or ()
 
     @property
     def drawable(self) -> bool:
         """Results of an older version have no times."""
-        return any(self.requests.values()) or bool(self.memory["at"])
+        return any(self.requests.values()) or bool(self.memory.at)
 
 
 def parts_over_time(run: Run) -> list[Part]:
@@ -50,22 +57,22 @@ def parts_over_time(run: Run) -> list[Part]:
     found = []
     for label in run.labels:
         for each in [each for each in run.finished(label) if [each.number] == together or not together][:1]:
-            requests: dict[str, list[Mapping[str, Any]]] = {"warm": [], "cold": [], "failed": []}
+            requests: dict[str, list[Dot]] = {"warm": [], "cold": [], "failed": []}
             for sample in each.steady:
-                if "at" in sample:
-                    requests[_kind(sample)].append(sample)
+                if sample.at is not None:
+                    requests[_kind(sample)].append(Dot(sample.at, sample.ms))
             found.append(Part(label, each, requests))
     return [part for part in found if part.drawable]
 
 
-def _kind(sample: Mapping[str, Any]) -> str:
-    return "failed" if sample["status"] != OK else "cold" if sample["cold"] else "warm"
+def _kind(sample: Sample) -> str:
+    return "failed" if sample.status != OK else "cold" if sample.cold else "warm"
 
 
 def over_time(parts: Sequence[Part]) -> list[Drawing]:
     """One drawing for each trial, their scales alike but for the time."""
-    mib = [value for part in parts for value in part.memory["rss_mib"]]
-    ms = [sample["ms"] for part in parts for kind in part.requests.values() for sample in kind if sample["ms"] > 0]
+    mib = [value for part in parts for value in part.memory.rss_mib]
+    ms = [dot.ms for part in parts for kind in part.requests.values() for dot in kind if dot.ms > 0]
     memory, latency = _range(mib, 0.15), (min(ms) / 1.3, max(ms) * 1.3) if ms else None
     return [_drawing(number, part, memory, latency) for number, part in enumerate(parts)]
 
@@ -82,7 +89,7 @@ def _range(values: Sequence[float], margin: float) -> tuple[float, float] | None
 def _drawing(
     number: int, part: Part, memory: tuple[float, float] | None, latency: tuple[float, float] | None
 ) -> Drawing:
-    times = [sample["at"] for kind in part.requests.values() for sample in kind] + list(part.memory["at"])
+    times = [dot.at for kind in part.requests.values() for dot in kind] + part.memory.at
     end = max([*times, 0.0]) or 1.0
     span = (-0.02 * end, 1.02 * end)
 
@@ -91,11 +98,11 @@ def _drawing(
         top.set(title="memory (MiB)", xlim=span, xticklabels=[])
         if memory:
             top.set_ylim(memory)
-        top.plot(part.memory["at"], part.memory["rss_mib"], color=COLOURS["memory"], linewidth=1.3)
-        if not part.memory["at"]:
+        top.plot(part.memory.at, part.memory.rss_mib, color=COLOURS["memory"], linewidth=1.3)
+        if not part.memory.at:
             _say(top, "not known")
         for event, (shape, colour, height) in MARKS.items():
-            at = [each["at"] for each in part.events if each["event"] == event]
+            at = [each.at for each in part.events if each.event == event]
             place: dict[str, Any] = {"transform": top.get_xaxis_transform(), "linestyle": "none", "clip_on": False}
             top.plot(at, [height] * len(at), marker=shape, color=COLOURS[colour], markersize=4, **place)
         below = axes(figure, 1.45, 0.95, left=0.5)
@@ -103,8 +110,8 @@ def _drawing(
         if latency:
             below.set_ylim(latency)
             log_ticks(below.yaxis, *latency, crowded=50)
-        for kind, samples in part.requests.items():
-            _dots(below, samples, COLOURS["error" if kind == "failed" else kind])
+        for kind, dots in part.requests.items():
+            _dots(below, dots, COLOURS["error" if kind == "failed" else kind])
         if not any(part.requests.values()):
             _say(below, "no times in these results")
 
@@ -115,12 +122,12 @@ def _say(ax: Axes, what: str) -> None:
     ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", color=COLOURS["muted"])
 
 
-def _dots(ax: Axes, samples: Sequence[Mapping[str, Any]], colour: str) -> None:
+def _dots(ax: Axes, dots: Sequence[Dot], colour: str) -> None:
     """As one path of short strokes with round ends, which a page holds more easily than a mark for each."""
-    shown = thinned(samples)
+    shown = thinned(dots)
     if not shown:
         return
-    at, ms = (np.array([sample[key] for sample in shown], float) for key in ("at", "ms"))
+    at, ms = np.array(shown, float).T
     stroke = ax.get_xlim()[1] * 1e-4
     x = np.column_stack([at - stroke, at + stroke, np.full(len(at), np.nan)]).ravel()
     y = np.column_stack([ms, ms, np.full(len(ms), np.nan)]).ravel()
@@ -134,21 +141,20 @@ def thinned(samples: Sequence[Any]) -> Sequence[Any]:
 
 def _in_words(part: Part) -> Iterator[str]:
     ended = part.round.ended
-    yield f"{part.label}, round {part.round.number + 1}, {number(ended['steady_s'])} s."
-    for kind, samples in part.requests.items():
-        if samples:
-            ms = [sample["ms"] for sample in samples]
-            yield f"{len(samples)} {kind} request{'s' * (len(samples) > 1)}, {number(min(ms))} to {number(max(ms))} ms."
-            if len(samples) > MOST:
-                yield f"{len(thinned(samples))} of them are drawn."
-    if rss := part.memory["rss_mib"]:
-        mean = ended.get("mean_rss")
-        average = f", {number(mean)} on average" if mean is not None else ""
+    yield f"{part.label}, round {part.round.number + 1}, {number(ended.steady_s)} s."
+    for kind, dots in part.requests.items():
+        if dots:
+            ms = [dot.ms for dot in dots]
+            yield f"{len(dots)} {kind} request{'s' * (len(dots) > 1)}, {number(min(ms))} to {number(max(ms))} ms."
+            if len(dots) > MOST:
+                yield f"{len(thinned(dots))} of them are drawn."
+    if rss := part.memory.rss_mib:
+        average = f", {number(ended.mean_rss)} on average" if ended.mean_rss is not None else ""
         yield f"Memory {number(min(rss))} to {number(max(rss))} MiB{average}."
-    counts = {event: sum(each["event"] == event for each in part.events) for event in MARKS}
+    counts = {event: sum(each.event == event for each in part.events) for event in MARKS}
     if any(counts.values()):
         loads, unloads = counts.values()
         yield f"The latest {loads} loads and {unloads} unloads, all that the server keeps, are marked;"
-        yield f"since its start there were {ended['loads']} and {ended.get('unloads', 0)}."
-    elif "events" in ended:
+        yield f"since its start there were {ended.loads} and {ended.unloads}."
+    elif ended.events is not None:
         yield "Nothing was loaded or unloaded meanwhile."

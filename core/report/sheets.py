@@ -127,10 +127,11 @@ def time_data(parts: Sequence[Part]) -> str:
     def rows() -> Iterator[dict[str, Any]]:
         for part in parts:
             place = {"trial": part.label, "round": part.round.number + 1}
-            for at, mib in zip(part.memory["at"], part.memory["rss_mib"], strict=True):
+            for at, mib in zip(part.memory.at, part.memory.rss_mib, strict=True):
                 yield place | {"seconds": at, "rss_mib": mib}
             for event in part.events:
-                yield place | {"seconds": event["at"]} | {key: event[key] for key in ("event", "model", "reason")}
+                told = {"event": event.event, "model": event.model, "reason": event.reason}
+                yield place | {"seconds": event.at} | told
 
     return csv_of(rows())
 

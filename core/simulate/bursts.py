@@ -130,17 +130,15 @@ def _simulated(run: Run, label: str) -> Simulated:
 
     A strategy from a file does not count as installed: whoever reads a report has not allowed that code to run.
     """
-    [spec] = [trial for trial in run.header["trials"] if trial["label"] == label]
-    alike = [
-        trial for trial in run.header["trials"] if all(trial[key] == spec[key] for key in ("loader", "loader_options"))
-    ]
+    spec = run.spec(label)
+    loader = spec.loader, spec.loader_options
+    alike = [trial for trial in run.header.trials if (trial.loader, trial.loader_options) == loader]
     costs = header_costs(run)
     assert costs is not None  # or the run would have no break-even rate
     prices, [size] = costs.prices, [trial.size for trial in costs.trials if trial.label == label]
-    [profile] = profiles(replace(run, header=run.header | {"trials": alike}), prices)
-    setting = Setting(load_plugins().strategy(spec["strategy"]), spec["options"])
-    batching = run.header.get("batching", "off")
-    return Simulated(setting, profile, prices, size, 1 if batching == "off" else int(batching["max_batch_size"]))
+    [profile] = profiles(replace(run, header=run.header.model_copy(update={"trials": alike})), prices)
+    setting = Setting(load_plugins().strategy(spec.strategy), spec.options)
+    return Simulated(setting, profile, prices, size, run.header.max_batch)
 
 
 def _described(pair: Pair, even: Mapping[str, Any], at: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..bench.experiment import load_experiment
 from ..bench.resume import EXPERIMENT, write_resolved
 from ..bench.traffic import Traffic
-from ..decide.rounds import Record, Run, arrange
+from ..decide.rounds import Run
 from ..errors import YamlError
 from ..quantities import duration
 from .arrivals import Arrivals, arrivals_of
@@ -131,12 +131,11 @@ def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, re
     )
 
 
-def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, records: Sequence[Record]) -> dict[str, Any]:
+def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, run: Run) -> dict[str, Any]:
     """For each setting, over all rounds, what was measured, what the simulator finds for the same arrivals, and its
     error relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`, and
     sentences.
     """
-    run = arrange(records)
     trials = []
     for candidate, label in zip(_best(planned, found), run.labels, strict=True):
         rounds = run.finished(label)
@@ -149,8 +148,8 @@ def _compared(planned: Planned, candidate: Candidate, traffic: Traffic, run: Run
     rounds = run.finished(label)
     answered = [sample for each in rounds for sample in each.answered]
     measured = {
-        "cold_share": sum(bool(sample["cold"]) for sample in answered) / len(answered),
-        "mean_ms": float(np.mean([sample["ms"] for sample in answered])),
+        "cold_share": sum(bool(sample.cold) for sample in answered) / len(answered),
+        "mean_ms": float(np.mean([sample.ms for sample in answered])),
     }
     outcomes = [_simulated(planned, candidate, arrivals_of(traffic, each.number), resident=True) for each in rounds]
     latencies = np.concatenate([outcome.latencies for outcome in outcomes])

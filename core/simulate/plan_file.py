@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..bench.experiment import Limit, Percentile
-from ..bench.records import read_records
 from ..bench.traffic import Traffic, resolved
 from ..bench.workload import Workload
 from ..choices import STRICT, Cost, Duration, ModelId
@@ -20,6 +19,8 @@ from ..errors import ResidencyError
 from ..file_kinds import check_kind
 from ..files import anchored
 from ..plugins import load_plugins
+from ..results.folder import read_records
+from ..results.header import CostSpec
 from ..strict_yaml import Document, read
 from .arrivals import Arrivals, arrivals_of
 from .grid import grid_of
@@ -98,13 +99,12 @@ class Planned:
     @property
     def max_batch(self) -> int:
         """Texts that are computed together at most."""
-        batching = self.run.header.get("batching", "off")
-        return 1 if batching == "off" else int(batching["max_batch_size"])
+        return self.run.header.max_batch
 
     @property
     def slo(self) -> dict[str, float]:
         """Seconds by percentile; those of the run if the plan has none."""
-        return self.file.slo or self.run.header.get("slo") or {}
+        return self.file.slo or self.run.header.slo or {}
 
     @property
     def limit_mib(self) -> float | None:
@@ -134,23 +134,21 @@ def load_plan(path: Path) -> Planned:
     try:
         folder = anchored(file.profile, beside)
         run = arrange(read_records(folder))
-        cost = file.cost.model_dump() if file.cost else run.header.get("cost") or Cost().model_dump()
-        prices, trifle = Prices.of(cost), float(cost.get("trifle", Cost().trifle))
+        cost = _cost(file, run)
+        prices = Prices.of(cost)
         found = profiles(run, prices)
     except ResidencyError as error:
         raise document.error(("profile",), str(error)) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise document.error(("profile",), f"{folder} holds a record of another form ({error!r}).") from error
     found = [profile.of_many(file.models) for profile in found] if file.models else found
     traffic = _traffic(document, file, list(found[0].models), beside)
     own = [str(anchored(name, beside)) if name.endswith(".py") else name for name in file.plugins]
-    files = list(dict.fromkeys([*run.header.get("plugins", []), *own]))
+    files = list(dict.fromkeys([*run.header.plugins, *own]))
     try:
         plugins = load_plugins(files)
     except ResidencyError as error:
         raise document.error(("plugins",), str(error)) from error
     grid = grid_of(document, file.grid, plugins)
-    planned = Planned(file, path, folder, run, found, traffic, prices, trifle, grid, files)
+    planned = Planned(file, path, folder, run, found, traffic, prices, cost.trifle, grid, files)
     if planned.limit_mib is not None and any(profile.resident is None for profile in found):
         where = ("limit",) if file.limit else ("cost", "billing") if file.cost else ("profile",)
         raise document.error(
@@ -159,6 +157,13 @@ def load_plan(path: Path) -> Planned:
     if len(planned.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: its halves score the choice.")
     return planned
+
+
+def _cost(file: PlanFile, run: Run) -> CostSpec:
+    """The prices of the plan, else those of the run, else the default ones."""
+    if file.cost is None and run.header.cost is not None:
+        return run.header.cost
+    return CostSpec.model_validate((file.cost or Cost()).model_dump(mode="json"))
 
 
 def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..decide.amounts import number
-from ..decide.app_settings import app_settings
+from ..decide.app_settings import Chosen, app_settings
 from .bounds import eviction, theory
 from .candidates import Candidate, TooLarge, pool_of
 from .choosing import Choice, choose, saves
@@ -90,7 +90,10 @@ def _settings(planned: Planned, chosen: Candidate) -> str | None:
     """The settings to paste; None for a plan with simulated copies of a model, which cannot be served."""
     if planned.file.models is not None:
         return None
-    return app_settings(planned.run.header | {"plugins": planned.plugins}, _described(chosen), chosen.label)
+    setting, profile = chosen.setting, chosen.profile
+    header = planned.run.header.model_copy(update={"plugins": planned.plugins})
+    served = Chosen(setting.strategy, setting.route, setting.options, profile.loader, profile.options)
+    return app_settings(header, served, chosen.label)
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..decide.loads import Further, LoadPrice, load_price
 from ..decide.prices import Prices
-from ..decide.rounds import Record, Round, Run
+from ..decide.rounds import Round, Run
 from ..errors import ResultsError
+from ..results.header import TrialSpec
 from .resources import Memory, Processor, Resident, memory_of, processor_of, resident_of
 from .times import Times, unloading_of
 
@@ -101,40 +102,40 @@ def profiles(run: Run, prices: Prices) -> list[Profile]:
 
     Raises ResultsError if nothing was measured that a plan could be based on.
     """
-    by_loader: defaultdict[str, list[Record]] = defaultdict(list)
-    for spec in run.header["trials"]:
-        if any(each.answered for each in run.finished(spec["label"])):
-            by_loader[json.dumps([spec["loader"], spec["loader_options"]], sort_keys=True)].append(spec)
+    by_loader: defaultdict[str, list[TrialSpec]] = defaultdict(list)
+    for spec in run.header.trials:
+        if any(each.answered for each in run.finished(spec.label)):
+            by_loader[json.dumps([spec.loader, spec.loader_options], sort_keys=True)].append(spec)
     if not by_loader:
-        raise ResultsError(f"The run '{run.header['experiment']}' has no finished trial to base a plan on.")
+        raise ResultsError(f"The run '{run.header.experiment}' has no finished trial to base a plan on.")
     return [_profile(run, specs, prices) for specs in by_loader.values()]
 
 
-def _profile(run: Run, specs: Sequence[Record], prices: Prices) -> Profile:
-    rounds = [(spec, each) for spec in specs for each in run.finished(spec["label"])]
-    loader, ids, total = str(specs[0]["loader"]), list(run.header["models"]), float(specs[0]["weights_mib"])
-    weights = specs[0].get("model_mib") or dict.fromkeys(ids, total / len(ids))
-    times = Times([each for _, each in rounds], loader)
-    unload = unloading_of([each for _, each in rounds])
+def _profile(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> Profile:
+    rounds = [each for spec in specs for each in run.finished(spec.label)]
+    loader, ids, used = specs[0].loader, list(run.header.models), run.used[specs[0].label]
+    total = used.weights_mib
+    weights = {model: used.model_mib.get(model, total / len(ids)) for model in ids}
+    times, unload = Times(rounds, loader), unloading_of(rounds)
     memory, processor = memory_of(rounds, len(ids), total, prices.charge), processor_of(rounds)
     load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     models = {name: _loaded_from(load, model) for name, model in models.items()}
-    disk = ["each load came from disk (page_cache: cold)."] if run.header.get("page_cache") == "cold" else []
+    disk = ["each load came from disk (page_cache: cold)."] if run.header.page_cache == "cold" else []
     profile = Profile(
         loader,
-        dict(specs[0]["loader_options"]),
+        dict(specs[0].loader_options),
         memory.base_mib,
         models,
         (),
         resident_of(rounds, len(ids), total),
-        None if processor.request is None else _rate([each for _, each in rounds]),
+        None if processor.request is None else _rate(rounds),
     )
     notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices))
     return replace(profile, notes=tuple(f"{profile.shown_as}: {note}" for note in notes))
 
 
-def _load_price(run: Run, specs: Sequence[Record], prices: Prices) -> LoadPrice | None:
+def _load_price(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> LoadPrice | None:
     """The price of loads of the first trial for which it is known; else of any trial that loads."""
     found = [price for spec in specs if (price := load_price(run, spec, prices.loads_from))]
     return next((price for price in found if not price.lacking), found[0] if found else None)
@@ -170,7 +171,7 @@ def _page_cache(price: LoadPrice | None, prices: Prices) -> Iterator[str]:
 
 def _rate(rounds: Sequence[Round]) -> float | None:
     """Requests a second over all of them."""
-    seconds = sum(each.ended["steady_s"] for each in rounds)
+    seconds = sum(each.ended.steady_s for each in rounds)
     return sum(len(each.steady) for each in rounds) / seconds if seconds > 0 else None
 
 

@@ -11,11 +11,10 @@ from itertools import combinations
 import numpy as np
 
 from ..decide.intervals import VERDICT_ROUNDS, interval
-from ..decide.rounds import Record, Round
+from ..decide.rounds import Round
 
 FREE = 0.02  # of the weights, below which keeping a model is almost free
 WIDE = 0.1  # half of an interval, of its middle, beyond which it is reported: the target of the simulator's error
-Measured = Sequence[tuple[Record, Round]]  # a trial's description, and a round of it
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,18 @@ class Processor:
     notes: tuple[str, ...] = ()
 
 
-def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) -> Memory:
-    """The memory of an empty server and of a MiB of weights. `weights_mib` is that of all `models`; what was loaded and
-    not unloaded is in memory at the end of a round.
+def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: str) -> Memory:
+    """The memory of an empty server and of a MiB of weights, of that kind: `pss`, `private` or `rss`. `weights_mib` is
+    that of all `models`; what was loaded and not unloaded is in memory at the end of a round.
 
     Servers with more and with fewer weights are compared within each round. One odd process decides nothing: the result
     is the median over rounds, and for the empty server over processes.
     """
     points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-    for _, each in rounds:
-        idle, unloads = each.ended["memory_mib"].get(f"idle_{charge}"), each.ended.get("unloads")
-        if idle is not None and unloads is not None:
-            points[each.number].append(((each.ended["loads"] - unloads) / models * weights_mib, float(idle)))
+    for each in rounds:
+        ended, idle = each.ended, each.ended.memory_mib.idle(kind)
+        if idle is not None:
+            points[each.number].append(((ended.loads - ended.unloads) / models * weights_mib, idle))
     every = [point for found in points.values() for point in found]
     if not every:
         note = "memory was not measured; an empty server is assumed to take none, and a model as much as its weights."
@@ -79,16 +78,15 @@ def memory_of(rounds: Measured, models: int, weights_mib: float, charge: str) ->
     return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
 
 
-def resident_of(rounds: Measured, models: int, weights_mib: float) -> Resident | None:
+def resident_of(rounds: Sequence[Round], models: int, weights_mib: float) -> Resident | None:
     """The resident memory of a server; None if it was not measured."""
     memory = memory_of(rounds, models, weights_mib, "rss")
     beyond = []
-    for _, each in rounds:
-        measured, unloads = each.ended["memory_mib"], each.ended.get("unloads")
-        most = [mib for name in ("peak_rss", "start_peak_rss") if (mib := measured.get(name)) is not None]
-        if measured.get("idle_rss") is not None and unloads is not None and most:
-            held = max(each.ended["loads"] - unloads, 1) / models * weights_mib
-            beyond.append(max(most) - memory.base_mib - memory.per_weight * held)
+    for each in rounds:
+        ended, most = each.ended, each.most_rss
+        if most is not None and ended.memory_mib.idle_rss is not None:
+            held = max(ended.loads - ended.unloads, 1) / models * weights_mib
+            beyond.append(most - memory.base_mib - memory.per_weight * held)
     return Resident(memory.base_mib, memory.per_weight, max(0.0, *beyond)) if beyond else None
 
 
@@ -113,25 +111,25 @@ def _doubts(slopes: Sequence[float]) -> Iterator[str]:
         )
 
 
-def processor_of(rounds: Measured) -> Processor:
+def processor_of(rounds: Sequence[Round]) -> Processor:
     """The CPU time of a request and of a load, by non-negative least squares over what each process took on its
     requests and loads.
 
     Loads before the steady state do not count: those of a persistent server, and otherwise that of the first request.
     """
     measured = []
-    for _, each in rounds:
-        loads = max(0, each.ended["loads"] - 1) if any(sample["cold"] for sample in each.answered) else 0
-        if (taken := each.ended.get("processor_s")) is not None and each.steady:
+    for each in rounds:
+        loads = max(0, each.ended.loads - 1) if any(sample.cold for sample in each.answered) else 0
+        if (taken := each.ended.processor_s) is not None and each.steady:
             measured.append((len(each.steady), loads, taken))
     if not measured:
         note = "CPU time was not measured; a load or a forward pass is assumed to use one core for as long as it lasts."
         return Processor(None, None, (note,))
-    counts, taken = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
+    counts, seconds = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
     if np.linalg.matrix_rank(counts) < 2:
         note = "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
         return Processor(None, None, (note,))
     from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
 
-    request, load = nnls(counts, taken)[0]
+    request, load = nnls(counts, seconds)[0]
     return Processor(float(request), float(load))

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .bench.environment import describe_environment, differences
-from .bench.records import Record, read_records
-from .decide.changes import Changes, changes
-from .decide.rounds import arrange
-from .decide.slo import unmet
-from .decide.summary import summarise
-from .decide.words import answer_in_words
-from .errors import FileError, ResultsError
-from .report.card import card
-from .report.html import report
-from .report.plan import plan_text
-from .report.table import footnotes, table
-from .report.waterfall import waterfall
-from .simulate.bursts import bursts
+from ..bench.environment import describe_environment, differences
+from ..decide.changes import Changes, changes
+from ..decide.rounds import Run, arrange
+from ..decide.slo import unmet
+from ..decide.summary import summarise
+from ..decide.words import answer_in_words
+from ..errors import FileError, ResultsError
+from ..report.card import card
+from ..report.html import report
+from ..report.plan import plan_text
+from ..report.table import footnotes, table
+from ..report.waterfall import waterfall
+from ..results.folder import read_records
+from ..simulate.bursts import bursts
 
-BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what a record of another form leads to
 ENVIRONMENT = "environment.json"
 
 
@@ -33,7 +32,7 @@ class OlderRun:
     """A run to compare with."""
 
     folder: Path
-    records: list[Record]
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,14 @@ def write_run(folder: Path, options: ReportOptions) -> bool:
 
     Raises ResultsError.
     """
-    records = _at_rate(read_records(folder), options.rate)
-    summary = _with_bursts(summary_of(folder, records), records)
+    run = _at_rate(arrange(read_records(folder)), options.rate)
+    summary = _with_bursts(summarise(run), run)
     words, notes = answer_in_words(summary), footnotes(summary, wide=True)
     _write_json(folder / "summary.json", summary)
     (folder / "table.md").write_text(_markdown(summary, words, notes), encoding="utf-8")
-    page = report(summary, arrange(records), words, notes, _read_json(folder / ENVIRONMENT))
+    page = report(summary, run, words, notes, _read_json(folder / ENVIRONMENT))
     (folder / "report.html").write_text(page, encoding="utf-8")
-    changed = compare_runs(options.older, folder, records, options.tolerance) if options.older else None
+    changed = compare_runs(options.older, folder, run, options.tolerance) if options.older else None
     print(f"\n{summary['question']}\n\n{table(summary, 'simple', wide=options.wide)}\n")
     print("\n".join(words), *footnotes(summary, wide=options.wide), f"\n{card(summary, 'simple')}", sep="\n")
     print(f"\nWritten to {folder}; report.html in it shows all of it")
@@ -112,39 +111,29 @@ def warn_of_differences(folder: Path) -> None:
 
 
 def read_older_run(folder: Path) -> OlderRun:
-    """Read a run to compare with. Raises FileError unless all of it can be analysed."""
+    """Read a run to compare with. Raises FileError."""
     try:
-        records = read_records(folder)
-        summary_of(folder, records)
+        return OlderRun(folder, arrange(read_records(folder)))
     except ResultsError as error:
         raise FileError(f"The older run: {error}") from error
-    return OlderRun(folder, records)
 
 
-def compare_runs(older: OlderRun, folder: Path, records: list[Record], tolerance: float) -> Changes:
+def compare_runs(older: OlderRun, folder: Path, run: Run, tolerance: float) -> Changes:
     """What changed since the older run, and whether any of it is a regression."""
-    changed = changes(older.records, records, tolerance)
-    before, now = (_read_json(run / ENVIRONMENT) for run in (older.folder, folder))
+    changed = changes(older.run, run, tolerance)
+    before, now = (_read_json(each / ENVIRONMENT) for each in (older.folder, folder))
     since = [f"Since that run {difference}." for difference in differences(before, now)]
     return Changes([*changed.sentences, *since], changed.regressed)
 
 
-def _at_rate(records: list[Record], rate: float | None) -> list[Record]:
-    """With that rate in place of the run's own, where one is options."""
-    return records if rate is None else [records[0] | {"rate": rate}, *records[1:]]
+def _at_rate(run: Run, rate: float | None) -> Run:
+    """The run with that rate in place of its own, if there is one."""
+    return run if rate is None else replace(run, header=run.header.model_copy(update={"rate": rate}))
 
 
-def summary_of(folder: Path, records: list[Record]) -> dict[str, Any]:
-    """Analyse a run. Raises ResultsError where a record has another form."""
-    try:
-        return summarise(records)
-    except BROKEN as error:
-        raise ResultsError(f"{folder} holds a record of another form ({error!r}); it cannot be reported.") from error
-
-
-def _with_bursts(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+def _with_bursts(summary: dict[str, Any], run: Run) -> dict[str, Any]:
     """With what the card has to say of callers in bursts, below what it says of its flip."""
-    found, card = bursts(arrange(records), summary), summary["card"]
+    found, card = bursts(run, summary), summary["card"]
     sentences = list(card["sentences"])
     if found is not None:
         flips = [flip["sentence"] for flip in card["flips"] if flip["what"] == "rate"]

@@ -1,4 +1,4 @@
-"""The folder of a run, and `samples.jsonl` in it: everything that was measured, in the order it was."""
+"""The folder of a run, and `samples.jsonl` in it: everything that was measured, in the order in which it was."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ import fcntl
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
+
+from pydantic import ValidationError
 
 from ..errors import ResultsError
 from ..names import COMMAND
+from .header import RunHeader
+from .records import RECORD, Measured, Record, Stop, TrialEnd
 
-Record = dict[str, Any]
 SAMPLES = "samples.jsonl"
 SERVER_LOG = "server.log"
 LATEST = "latest"  # a link in the folder of an experiment to its newest run
-# 5: no loads by themselves, no peak of the start; 4: not whether models expire; 3: no processor time; 2: no attempts,
-# targets or workload; 1: private memory counted mapped pages.
-SCHEMA = 6
-REQUIRED = {
-    "run": {"experiment", "question", "started", "rounds", "models", "trials", "slo", "precision"},
-    "begin": {"round", "trial"},
-    "sample": {"round", "trial", "model", "text", "first", "ms", "status"},
-    "trial": {"round", "trial", "ready_s", "first_answer_s", "steady_s", "memory_mib", "loads", "least_keep"},
-    "load": {"round", "trial", "page_cache", "ms", "processor_s"},
-    "failure": {"round", "trial", "reason"},
-    "stop": {"round", "reason"},
-}
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -87,9 +79,11 @@ class Records:
             raise ResultsError(f"Another runner is at work in {folder}; wait until it has ended.") from error
         _cut_torn_line(path)
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, record: Record) -> None:
+        """Write the fields that the record was made with. Raises ResultsError."""
+        fields = {"kind": record.kind, **record.model_dump(by_alias=True, exclude_unset=True)}
         try:
-            self._file.write(json.dumps({"kind": kind, **fields}, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(fields, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise ResultsError(
@@ -123,45 +117,94 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
-def settled(records: Iterable[Record]) -> set[tuple[int, str]]:
-    """(round, label) of each trial that was measured to its end; what failed is run again, and what is lacking."""
-    return {(record["round"], record["trial"]) for record in records if record["kind"] == "trial"}
+@dataclass(frozen=True)
+class RunRecords:
+    """The records of a run."""
+
+    header: RunHeader
+    measured: list[Measured]
+    """In the order of the file."""
+
+    @property
+    def settled(self) -> set[tuple[int, str]]:
+        """(round, label) of each trial that was measured to its end; what failed is run again, and what is lacking."""
+        return {(record.round, record.trial) for record in self.measured if isinstance(record, TrialEnd)}
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the run ended before its last planned round; None if it did not."""
+        return next((record for record in self.measured if isinstance(record, Stop)), None)
+
+    @property
+    def rounds_due(self) -> int:
+        """How many rounds there are to be: those that were planned, unless the run was found to need no more."""
+        return self.header.rounds if self.stop is None else self.stop.round + 1
 
 
-def rounds_due(records: Sequence[Record], planned: int) -> int:
-    """How many rounds there are to be: those that were planned, unless the run was found to need no more."""
-    return next((int(record["round"]) + 1 for record in records if record["kind"] == "stop"), planned)
-
-
-def read_records(folder: Path, rounds: int | None = None) -> list[Record]:
-    """Every whole record, or those of the first `rounds`. A torn last line, left by a killed run, is passed over.
+def read_records(folder: Path, rounds: int | None = None) -> RunRecords:
+    """Every whole record, or those of the first `rounds`.
 
     Raises ResultsError when the folder holds no run, or a line that is none of ours.
     """
     path = folder / SAMPLES
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        content = path.read_bytes()
     except OSError as error:
         raise ResultsError(f"{folder} holds no run: {path.name} cannot be read ({error.strerror}).") from error
-    records = list(_parse(path, lines))
-    if not records or records[0].get("kind") != "run":
+    records = parse_records(content, path)
+    if rounds is None:
+        return records
+    return RunRecords(records.header, [record for record in records.measured if record.round < rounds])
+
+
+def parse_records(content: bytes, path: Path) -> RunRecords:
+    """The records of a file's content. A torn last line, left by a killed run, is passed over.
+
+    Raises ResultsError, whose sentence names file, line and field.
+    """
+    records = _numbered(content, path)
+    _, header = next(records, (0, None))
+    if not isinstance(header, RunHeader):
         raise ResultsError(f"{path}: the first line does not describe a run.")
-    if records[0].get("schema") != SCHEMA:
-        raise ResultsError(f"{path} was written by another version (schema {records[0].get('schema')!r}).")
-    return [record for record in records if rounds is None or record.get("round", 0) < rounds]
+    labels = {trial.label for trial in header.trials}
+    measured: list[Measured] = []
+    for number, record in records:
+        if isinstance(record, RunHeader) or not (isinstance(record, Stop) or record.trial in labels):
+            raise ResultsError(f"{path}:{number}: is no record of this run.")
+        measured.append(record)
+    return RunRecords(header, measured)
 
 
-def _parse(path: Path, lines: list[str]) -> Iterator[Record]:
+def _numbered(content: bytes, path: Path) -> Iterator[tuple[int, Record]]:
+    """Each record with the number of its line."""
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            record = json.loads(line)
-            lacking = sorted(REQUIRED[record["kind"]] - set(record))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):  # what follows the last newline was not finished
+            record = RECORD.validate_json(line)
+        except ValidationError as error:
+            fault = _fault(path, number, error)
+            if fault is None and number == len(lines):  # what follows the last newline was not finished
                 return
-            raise ResultsError(f"{path}:{number}: is no record of a run.") from error
-        if lacking:
-            raise ResultsError(f"{path}:{number}: this {record['kind']} record lacks '{lacking[0]}'.")
-        yield record
+            raise fault or ResultsError(f"{path}:{number}: is no record of a run.") from error
+        yield number, record
+
+
+def _fault(path: Path, number: int, error: ValidationError) -> ResultsError | None:
+    """What is wrong with the line; None if it is not a record of any kind."""
+    details = [detail for detail in error.errors(include_url=False) if detail["loc"]]
+    if not details:
+        return None
+    kind = details[0]["loc"][0]
+    fields = [".".join(map(str, detail["loc"][1:])) for detail in details]
+    if kind == "run" and "schema" in fields:
+        detail = details[fields.index("schema")]
+        found = None if detail["type"] == "missing" else detail["input"]
+        return ResultsError(f"{path} was written by another version (schema {found!r}).")
+    lacking = [field for field, detail in zip(fields, details, strict=True) if detail["type"] == "missing"]
+    if lacking:
+        return ResultsError(f"{path}:{number}: this {kind} record lacks '{min(lacking)}'.")
+    what = f"'{fields[0]}' of this {kind} record" if fields[0] else f"this {kind} record"
+    why = details[0]["msg"]
+    return ResultsError(f"{path}:{number}: is a record of another form: {what}: {why[:1].lower()}{why[1:]}.")

@@ -1,0 +1,1 @@
+"""What a run leaves: the types of its records, and its folder. Imports `errors` and `names` only."""

@@ -1,0 +1,194 @@
+"""The first record of a run: what was asked for, before anything was measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, JsonValue
+
+from .recorded import PageCache, Recorded
+
+# 5: no loads by themselves, no peak of the start; 4: not whether models expire; 3: no processor time; 2: no attempts,
+# targets or workload; 1: private memory counted mapped pages.
+SCHEMA: Final = 6
+
+Charge = Literal["pss", "private"]
+"""Which memory is paid for."""
+Billing = Literal["average", "peak", "size"]
+"""When it is paid for: while it is held; the most that was held, all the time; or the size that holds it."""
+Popularity = Literal["uniform"] | dict[Literal["zipf"], float] | dict[Literal["shares"], dict[str, float]]
+"""How requests are distributed over the models: `zipf` has an exponent, `shares` the share of each model id."""
+
+
+class ModelSpec(Recorded):
+    """One of the models."""
+
+    reference: str
+    """Where its checkpoint is."""
+    sha256: str
+    """The digest of its checkpoint."""
+
+
+class TrialSpec(Recorded):
+    """A trial, as the experiment asks for it."""
+
+    label: str
+    strategy: str
+    route: str
+    """The path of its prediction requests."""
+    options: dict[str, JsonValue]
+    """Of the strategy; durations in seconds."""
+    loader: str = "transformers"
+    loader_options: dict[str, JsonValue] = Field(default_factory=dict)
+    dtype: str
+    weights_mib: float
+    """The weights of all models in that dtype, before any is loaded."""
+    model_mib: dict[str, float] = Field(default_factory=dict)
+    """The same by model id."""
+
+
+class ClosedSpec(Recorded):
+    """Clients that wait for their answers."""
+
+    duration: float | None = None
+    """Seconds."""
+    requests: int | None = None
+    clients: int
+
+
+class OpenSpec(Recorded):
+    """Requests that arrive at a rate, however long the answers take."""
+
+    duration: float | None = None
+    """Seconds."""
+    requests: int | None = None
+    rate: float
+    """Requests per second."""
+    arrivals: Literal["poisson", "constant"] | dict[Literal["gamma"], float] | None = None
+    """`gamma` has the squared coefficient of variation of the gaps."""
+    popularity: Popularity | None = None
+
+
+class TraceSpec(Recorded):
+    """Recorded arrivals."""
+
+    file: str
+    columns: dict[str, str] | None = None
+    """What the columns `time` and `model` are called."""
+    unit: str | None = None
+    """The unit of times that are numbers."""
+    window: list[float] | None = None
+    """The part that was replayed: from and to, in seconds since the first arrival."""
+    thin: float | None = None
+    """The probability that an arrival was kept."""
+    speed: float | None = None
+    """What times were divided by."""
+    popularity: Popularity | None = None
+
+
+class WorkloadSpec(Recorded):
+    """The traffic: exactly one of these is there."""
+
+    closed: ClosedSpec | None = None
+    open: OpenSpec | None = None
+    trace: TraceSpec | None = None
+
+
+class SizeSpec(Recorded):
+    """A size of a task or a machine, and what an hour of it costs."""
+
+    memory: int
+    """Bytes."""
+    cpu: float
+    """Cores."""
+    hour: float
+
+
+class CostSpec(Recorded):
+    """What a deployment pays, in one currency."""
+
+    memory_gib_hour: float
+    cpu_hour: float
+    """For one core."""
+    latency_hour: float
+    """For an hour of a caller's waiting."""
+    charge: Charge
+    billing: Billing
+    sizes: list[SizeSpec] = Field(default_factory=list)
+    """The smallest first."""
+    trifle: float = 1.0
+    """Money a month: less is not worth deciding."""
+
+
+class LimitSpec(Recorded):
+    """What a server may take."""
+
+    memory_mib: float
+    """Resident memory, start-up included."""
+
+
+class BatchingSpec(Recorded):
+    """How requests that wait for the same model were computed together."""
+
+    max_batch_size: int
+    """Texts."""
+    max_batch_tokens: int | None = None
+    max_wait_ms: float | None = None
+
+
+class RunHeader(Recorded):
+    """What a report has to know of a run besides what was measured."""
+
+    kind: Literal["run"] = "run"
+    experiment_sha256: str | None = None
+    """The digest of the experiment as it was resolved, and of its texts."""
+    schema_version: Literal[6] = Field(alias="schema")
+    experiment: str
+    """The experiment's name."""
+    question: str
+    started: str
+    """The time in UTC, ISO 8601."""
+    rounds: int
+    """The rounds that were planned."""
+    page_cache: PageCache
+    batching: BatchingSpec | Literal["off"] = "off"
+    workload: WorkloadSpec | None = None
+    """None: each text with each model, one request after the other."""
+    most_labels: int = 1
+    """How many labels an answer has at most."""
+    texts: str | None = None
+    """The digest of the texts."""
+    slo: dict[str, float] | None
+    """Seconds by percentile."""
+    precision: float | None
+    """The relative width of the intervals at which the run may end."""
+    cost: CostSpec | None = None
+    rate: float | None = None
+    """Requests per second for which to advise."""
+    limit: LimitSpec | None = None
+    plugins: list[str] = Field(default_factory=list)
+    models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    """By model id."""
+    trials: Annotated[list[TrialSpec], Field(min_length=1)]
+
+    @property
+    def clients(self) -> int:
+        """How many clients wait for their answers before they send again; 0 if requests come at a rate."""
+        if self.workload is None:
+            return 1
+        return self.workload.closed.clients if self.workload.closed else 0
+
+    @property
+    def states_a_rate(self) -> bool:
+        """Whether requests come at a rate of their own; in a closed loop the answers make it."""
+        return self.clients == 0
+
+    @property
+    def max_batch(self) -> int:
+        """How many texts are computed together at most."""
+        return 1 if isinstance(self.batching, str) else self.batching.max_batch_size
+
+    @property
+    def batching_key(self) -> dict[str, JsonValue] | str:
+        """Batching as a file of settings states it."""
+        return self.batching if isinstance(self.batching, str) else self.batching.model_dump(exclude_none=True)

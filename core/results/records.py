@@ -1,0 +1,224 @@
+"""The records of a run, one type for each kind of line in samples.jsonl."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from .header import RunHeader
+from .recorded import PageCache, Recorded
+
+OK = 200  # the status of a request that was answered
+
+
+class _OfTrial(Recorded):
+    """A record of one trial in one round."""
+
+    round: int
+    """From 0."""
+    trial: str
+    """The trial's label."""
+
+
+class Begin(_OfTrial):
+    """An attempt begins: what an earlier one measured no longer counts."""
+
+    kind: Literal["begin"] = "begin"
+
+
+class MemoryAfter(Recorded):
+    """Memory after one request, in MiB."""
+
+    pss: float | None
+    private: float | None
+
+
+class Sample(_OfTrial):
+    """A request, answered or not."""
+
+    kind: Literal["sample"] = "sample"
+    model: str
+    """The model id."""
+    text: int
+    """Its index in the experiment's texts."""
+    first: bool
+    """Whether it is the first request of its server process, which is no part of the steady state."""
+    at: float | None = None
+    """When it was due, in seconds since the steady state began; None for the first request."""
+    lag_ms: float | None = None
+    """How much later it was really sent; None without a workload."""
+    ms: float
+    """Until the whole answer was there, counted from when it was due."""
+    status: int
+    """The HTTP status; 0 if there was no answer."""
+    error: str | None = None
+    """Why it failed."""
+    cold: bool | None = None
+    """Whether it waited for a load; None if it failed."""
+    label: str | None = None
+    """The best label; None if it failed."""
+    score: float | None = None
+    """The score of the best label."""
+    top: list[tuple[str, float]] = Field(default_factory=list)
+    """The labels and their scores, the best first."""
+    timing: dict[str, float] = Field(default_factory=dict)
+    """Milliseconds by part, as the server reports them: `queue`, `load`, `inference`, and `load-…` for phases."""
+    page_cache: PageCache | None = None
+    """Where a load had to find the checkpoint; None unless the experiment drops it from the page cache."""
+    memory_mib: MemoryAfter | None = None
+    """None unless the experiment asks for it after each request."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.status == OK and (self.cold is None or not self.answer):
+            raise ValueError("an answered request must have 'cold', 'label' and 'score'")
+        return self
+
+    @property
+    def answer(self) -> list[tuple[str, float]]:
+        """The labels and their scores, the best first; empty if it failed."""
+        if self.top or self.label is None or self.score is None:
+            return self.top
+        return [(self.label, self.score)]
+
+
+class Load(_OfTrial):
+    """A load that was measured by itself, after the trial's requests."""
+
+    kind: Literal["load"] = "load"
+    model: str
+    """The model id."""
+    page_cache: PageCache
+    ms: float
+    """Until the answer of the request that waited for it was there."""
+    processor_s: float | None
+    """The server's CPU time of that request."""
+    timing: dict[str, float] = Field(default_factory=dict)
+    """As in a sample."""
+
+
+class LoadGenerator(Recorded):
+    """What the load generator measured of itself."""
+
+    processor_s: float
+    """Its CPU time."""
+    seconds: float
+    """From the start until the last answer."""
+    sends: int
+    late_share: float
+    """Of the sends, or in a closed loop of its beats: how many were late."""
+    lag_p99_ms: float
+    """The 99th percentile of how late they were."""
+
+
+class Memory(Recorded):
+    """Memory of the server's process tree, in MiB."""
+
+    idle_pss: float | None = None
+    """A second after the last request."""
+    idle_private: float | None = None
+    idle_rss: float | None = None
+    peak_rss: float | None = None
+    """The most in the steady state."""
+    start_peak_rss: float | None = None
+    """The most until the first answer."""
+
+    def idle(self, kind: str) -> float | None:
+        """Idle memory of that kind: `pss`, `private` or `rss`."""
+        return {"pss": self.idle_pss, "private": self.idle_private, "rss": self.idle_rss}[kind]
+
+
+class UsedModel(Recorded):
+    """What the latest load of a model used, as the server reports it."""
+
+    model: str
+    """The model id."""
+    loader: str
+    """The loader; after a fallback not the one that was asked for."""
+    dtype: str
+    """Empty if the loader does not report it."""
+    nbytes: int
+
+
+class MemoryOverTime(Recorded):
+    """Resident memory in the steady state."""
+
+    at: list[float]
+    """Seconds since the steady state began."""
+    rss_mib: list[float]
+
+
+class ModelEvent(Recorded):
+    """A model came into memory, or left it."""
+
+    at: float
+    """Seconds since the steady state began."""
+    model: str
+    """The model id."""
+    event: Literal["load", "unload"]
+    reason: str
+    seconds: float
+    """How long the load took, or how long the model was in memory."""
+
+
+class TrialEnd(_OfTrial):
+    """A trial that ran to its end."""
+
+    kind: Literal["trial"] = "trial"
+    log: str | None = None
+    """What the server's log says of requests that failed; None if none did."""
+    ready_s: float
+    """From exec to ready."""
+    first_answer_s: float | None
+    """From exec to the first answer; None if that failed."""
+    steady_s: float
+    """How long the steady state lasted."""
+    processor_s: float | None
+    """The server's CPU time in the steady state."""
+    generator: LoadGenerator | None = None
+    """None without a workload."""
+    memory_mib: Memory
+    resident: list[str] | None = None
+    """The model ids in memory at the end; None in older records."""
+    loads: int
+    """Loads of all models since the start."""
+    unloads: int
+    """Unloads of all models since the start."""
+    unload_s: float | None = None
+    """What all unloads took together."""
+    used: list[UsedModel] = Field(default_factory=list)
+    least_keep: float | None
+    """The fewest seconds after which an idle model was to be freed; None: at once, or never."""
+    timeline: MemoryOverTime | None = None
+    mean_rss: float | None = None
+    """Resident memory on average over the steady state, in MiB."""
+    events: list[ModelEvent] | None = None
+    """The latest loads and unloads of the steady state; None in older records."""
+    steady_loads: int | None = None
+    """Loads in the steady state."""
+    loads_lacking: str | None = None
+    """Why loads could not be measured by themselves; None if they were, or if the strategy keeps its models."""
+
+
+class Failure(_OfTrial):
+    """A trial that could not be measured."""
+
+    kind: Literal["failure"] = "failure"
+    reason: str
+
+
+class Stop(Recorded):
+    """The run ended before its last planned round."""
+
+    kind: Literal["stop"] = "stop"
+    round: int
+    """The last round, from 0."""
+    reason: str
+
+
+Measured = Begin | Sample | Load | TrialEnd | Failure | Stop
+"""What follows the header."""
+Record = RunHeader | Measured
+RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+"""Reads a line, and knows the JSON schema of them all."""
