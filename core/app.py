@@ -17,24 +17,24 @@ from typing import Any, cast
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from .config.settings import Settings, configured_by, settings_from_environment
 from .errors import ResidencyError
-from .heap import use_one_heap
+from .http.connections import ConnectionLimits
+from .http.edge import Edge
+from .http.metrics import add_metrics
+from .http.open_inference import add_open_inference
+from .http.openapi import list_what_there_is
+from .http.page import add_page
+from .http.predict import add_predict_routes
+from .http.problems import add_problem_handlers
+from .http.status import add_status_routes
+from .http.steering import add_steering
 from .plugins import load_plugins
-from .routes.metrics import add_metrics
-from .routes.open_inference import add_open_inference
-from .routes.openapi import list_what_there_is
-from .routes.page import add_page
-from .routes.predict import add_predict_routes
-from .routes.status import add_status_routes
-from .routes.steering import add_steering
-from .serving.connections import ConnectionLimits
-from .serving.edge import Edge
 from .serving.logs import set_up
-from .serving.problems import add_problem_handlers
 from .serving.served import announcement
 from .serving.service import Service
-from .settings import Settings, configured_by, settings_from_environment
-from .threads import limit_torch
+from .system.heap import use_one_heap
+from .system.threads import limit_torch
 
 log = logging.getLogger("residency")
 

@@ -19,25 +19,14 @@ import pluggy
 from pydantic import BaseModel
 
 from . import hookspecs
+from .config.options import options_model, validate_options
 from .errors import PluginError
-from .files import anchored
-from .names import PACKAGE, STRATEGIES
-from .options import options_model, validate_options
+from .names import STRATEGIES
+from .system.files import anchored
 
 log = logging.getLogger("residency")
 
-BUILT_IN = (
-    f"{STRATEGIES}.persistent",
-    f"{STRATEGIES}.on_demand",
-    f"{STRATEGIES}.lru_cached",
-    f"{STRATEGIES}.keep_alive",
-    f"{PACKAGE}.models.transformers_loader",
-    f"{PACKAGE}.models.onnx.loader",
-    f"{PACKAGE}.models.openvino.loader",
-    f"{PACKAGE}.models.mapped_loader",
-    f"{PACKAGE}.models.subprocess_loader",
-    f"{PACKAGE}.serving.load_log",
-)
+BUILT_IN_STRATEGIES = ("persistent", "on_demand", "lru_cached", "keep_alive")  # modules
 STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrategy` says
     "start": ("models",),
     "requested": ("model_id", "now"),
@@ -111,8 +100,8 @@ def load_plugins(requested: Sequence[str] = ()) -> Plugins:
     """
     plugins = Plugins(pluggy.PluginManager(hookspecs.PROJECT))
     plugins.manager.add_hookspecs(hookspecs)
-    for name in BUILT_IN:
-        _add(plugins, importlib.import_module(name), "built in")
+    for module in _built_in():
+        _add(plugins, module, "built in")
     for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
         _add_installed(plugins, point)
     for name in requested:
@@ -120,6 +109,20 @@ def load_plugins(requested: Sequence[str] = ()) -> Plugins:
         if not plugins.manager.is_registered(module):
             _add(plugins, module, source)
     return plugins
+
+
+def _built_in() -> list[ModuleType]:
+    """The plugins that ship here, in order. They are imported when asked for: not every command needs them."""
+    from .loaders import transformers
+    from .loaders.mapped import loader as mapped
+    from .loaders.onnxruntime import loader as onnxruntime
+    from .loaders.openvino import loader as openvino
+    from .loaders.subprocess import loader as subprocess
+    from .residency import load_log
+
+    # By name: a checkout has them beside this package, an installation in it.
+    strategies = [importlib.import_module(f"{STRATEGIES}.{name}") for name in BUILT_IN_STRATEGIES]
+    return [*strategies, transformers, onnxruntime, openvino, mapped, subprocess, load_log]
 
 
 def _add_installed(plugins: Plugins, point: EntryPoint) -> None:

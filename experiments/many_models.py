@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from core.bench.client import connect
 from core.bench.server import serve
-from core.memory import at_rest
-from core.models.embedded import copy_tokenizer
-from core.models.onnx.conversion import converted
+from core.checkpoints.embedded import copy_tokenizer
+from core.loaders.onnxruntime.conversion import converted
+from core.system.memory import at_rest
 
 TEXT = "I absolutely love this product."
 BUDGET = 8 << 20  # bytes, of some twenty models

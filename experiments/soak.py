@@ -27,9 +27,9 @@ import numpy as np
 import uvloop
 from scipy.stats import linregress
 
-from core import memory
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
+from core.system import memory
 
 STRATEGIES = ("persistent", "on-demand", "lru-cached", "keep-alive")
 SENTENCE = "the room was spotless but nobody answered and the soup was cold again I would come back"  # 20 tokens

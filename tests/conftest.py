@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.models import checkpoint, embedded
-from core.threads import limit_torch
+from core.checkpoints import checkpoint, embedded
+from core.system.threads import limit_torch
 from tests.browsing import FLAGS
 from tests.support import checkpoint_in
 

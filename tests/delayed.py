@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pluggy
 
-from core.models.classifier import Classifier
-from core.models.onnx.loader import OnnxRuntimeLoader
+from core.loaders.classifier import Classifier
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
 
 SPUN = 3e-4  # seconds at the end of a delay that are not slept, because a sleep ends late
 

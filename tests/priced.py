@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.synthetic import Record, loads_of, run_of, trial_of, trial_with
+from tests.synthetic import (
+    Record,
+    loads_of,
+    run_of,
+    trial_of,
+    trial_with,
+)
 
 # One a MiB-hour, one a core second, and nothing for waiting: a is a number of MiB, b one of core seconds.
 UNITS = {"memory_gib_hour": 1024.0, "cpu_hour": 3600.0, "latency_hour": 0.0, "charge": "pss", "billing": "average"}

@@ -21,9 +21,9 @@ import httpx
 
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
-from core.models.embedded import embedded
-from core.models.onnx.conversion import converted
-from core.models.onnx.facts import CannotConvert
+from core.checkpoints.embedded import embedded
+from core.loaders.onnxruntime.conversion import converted
+from core.loaders.onnxruntime.facts import CannotConvert
 from core.plugins import load_plugins
 from core.residency.clock import CLOCK, Clock
 from core.residency.decisions import Decisions
@@ -48,7 +48,7 @@ def checkpoint_in(folder: Path) -> Path:
 
 def convert(directory: Path) -> None:
     """Convert the checkpoint here, which spares the imports of a process that a server would start for it."""
-    from core.models.onnx.export import export
+    from core.loaders.onnxruntime.export import export
 
     with suppress(CannotConvert):  # the loader says so
         converted(directory, export)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.decide.rounds import Run, arrange
-from core.decide.summary import summarise
+from core.advice.summary import summarise
 from core.results.folder import RunRecords, parse_records
 from core.results.recorded import Recorded
+from core.stats.rounds import Run, arrange
 
 Record = dict[str, Any]
 """A line of samples.jsonl, which a test may change before it is read."""

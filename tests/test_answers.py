@@ -16,12 +16,18 @@ from tokenizers import processors
 
 from core.contracts import Loader, Model
 from core.errors import ModelReferenceError, NoTokens
-from core.models.mapped_loader import MappedLoader
-from core.models.onnx.loader import OnnxRuntimeLoader
-from core.models.probe import probe
-from core.models.subprocess_loader import SubprocessLoader
-from core.models.transformers_loader import TransformersLoader
-from tests.architectures import ARCHITECTURES, Architecture, build, make_tokenizer, wrapped
+from core.loaders.mapped.loader import MappedLoader
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.loaders.probe import probe
+from core.loaders.subprocess.loader import SubprocessLoader
+from core.loaders.transformers import TransformersLoader
+from tests.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    build,
+    make_tokenizer,
+    wrapped,
+)
 from tests.support import convert
 
 SHORT = "a good film"

@@ -17,11 +17,19 @@ from fastapi import FastAPI
 from core.app import create_app
 from core.bench.client import connect
 from core.bench.server import ServerProcess
+from core.config.settings import Settings, settings_from_environment
 from core.errors import ResidencyError
 from core.plugins import load_plugins
 from core.serving.service import Service
-from core.settings import Settings, settings_from_environment
-from tests.support import FAKES, SECONDS, checkpoint_in, gated, run_python, running, wait_for
+from tests.support import (
+    FAKES,
+    SECONDS,
+    checkpoint_in,
+    gated,
+    run_python,
+    running,
+    wait_for,
+)
 
 ROUTES = {"persistent": "/predict", "on-demand": "/predict-on-demand", "lru-cached": "/predict-lru-cached"}
 Client = httpx.Client

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from core.advice.summary import summarise
 from core.cli.results_folder import ReportOptions, write_run
-from core.decide.rounds import Run, arrange
-from core.decide.summary import summarise
+from core.planning.bursts import bursts
 from core.results.folder import read_records
-from core.simulate.bursts import bursts
+from core.stats.rounds import Run, arrange
 from tests.priced import UNITS, costing
 from tests.support import read_json
 from tests.synthetic import arranged, lines_in

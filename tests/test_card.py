@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from core.choices import Cost
-from core.decide.amounts import listed, number, rate
+from core.config.choices import Cost
+from core.costs.amounts import listed, number, rate
 from core.report.card import card
 from core.report.table import footnotes
 from tests.priced import costing, ended_with, loading

@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from core.decide.changes import Changes, shift
-from core.decide.changes import changes as changes_of
+from core.stats.changes import Changes, shift
+from core.stats.changes import changes as changes_of
 from tests.support import ROOT, run_python
-from tests.synthetic import Record, arranged, run_of, run_with, trial_of, trial_with
+from tests.synthetic import (
+    Record,
+    arranged,
+    run_of,
+    run_with,
+    trial_of,
+    trial_with,
+)
 
 OLD = [1.0, 1.02, 0.98, 1.01, 0.99]
 NEW = [1.01, 0.99, 1.0, 1.02, 0.98, 1.0]

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from core.checkpoints import checkpoint
+from core.checkpoints.dtypes import in_dtype
 from core.errors import ModelReferenceError
-from core.models import checkpoint
-from core.models.mapped_loader import MappedLoader
-from core.models.precision import in_dtype
-from core.models.transformers_loader import TransformersLoader
+from core.loaders.mapped.loader import MappedLoader
+from core.loaders.transformers import TransformersLoader
 from tests.architectures import build
 from tests.support import run_python
 
@@ -203,7 +203,7 @@ def test_of_a_repository_of_the_hub_only_what_belongs_is_fetched(directory: Path
     for name in ("bpe.codes", "pytorch_model.bin", "README.md", "onnx/model.safetensors", "1_Pooling/config.json"):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text("{}")
-    script = "import sys; from core.models.references import resolve; print(resolve(sys.argv[1]))"
+    script = "import sys; from core.checkpoints.references import resolve; print(resolve(sys.argv[1]))"
     with hub(directory) as (address, fetched):
         variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
         done = run_python("-c", script, "org/name", variables=variables | {"HF_HUB_DISABLE_XET": "1"})

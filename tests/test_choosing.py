@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.simulate.arrivals import Arrivals
-from core.simulate.candidates import candidates, simulate
-from core.simulate.choosing import choose
-from core.simulate.outcome import Outcome
-from core.simulate.plan_file import load_plan
-from core.simulate.targets import judged
+from core.planning.arrivals import Arrivals
+from core.planning.candidates import candidates, simulate
+from core.planning.choosing import choose
+from core.planning.outcome import Outcome
+from core.planning.plan_file import load_plan
+from core.planning.targets import judged
 from tests.test_plan import plan_file, planned_from, run_folder
 from tests.test_simulate import profile_of, setting
 

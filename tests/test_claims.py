@@ -17,20 +17,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.decide.break_even import break_even
-from core.decide.changes import changes
-from core.decide.comparison import compare
-from core.decide.economics import Costs, RoundCost, TrialCost
-from core.decide.intervals import CONFIDENCE, interval
-from core.decide.prices import Prices
-from core.decide.rounds import Round, Run
-from core.decide.slo import goodput
-from core.decide.warnings import CHECKS, warnings
+from core.costs.break_even import break_even
+from core.costs.economics import Costs, RoundCost, TrialCost
+from core.costs.prices import Prices
 from core.results.header import CostSpec, RunHeader
 from core.results.records import Sample, TrialEnd
-from tests.machines import MACHINES, many, quiet, truth
+from core.stats.changes import changes
+from core.stats.comparison import compare
+from core.stats.intervals import CONFIDENCE, interval
+from core.stats.rounds import Round, Run
+from core.stats.slo import goodput
+from core.stats.warnings import CHECKS, warnings
+from tests.machines import (
+    MACHINES,
+    many,
+    quiet,
+    truth,
+)
 from tests.priced import UNITS, costing
-from tests.synthetic import arranged, ended, run_of, run_with, sample_of, summary_of, trial_of, typed
+from tests.synthetic import (
+    arranged,
+    ended,
+    run_of,
+    run_with,
+    sample_of,
+    summary_of,
+    trial_of,
+    typed,
+)
 
 WRONG = 0.06
 ROUNDS = (5, 10, 20)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.choices import Batching
+from core.config.choices import Batching
 from core.errors import LoadFailed
 from core.plugins import load_plugins
 from core.residency.decisions import Decisions
@@ -19,7 +19,15 @@ from core.residency.host import Host
 from core.residency.keeper import Keeper
 from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
-from tests.support import FAKES, SECONDS, checkpoint_in, host_of, ids, in_threads, wait_for
+from tests.support import (
+    FAKES,
+    SECONDS,
+    checkpoint_in,
+    host_of,
+    ids,
+    in_threads,
+    wait_for,
+)
 
 PLUGINS = load_plugins([FAKES])
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]

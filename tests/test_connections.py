@@ -15,10 +15,29 @@ import pytest
 
 from core.app import create_app
 from core.bench.server import ServerProcess
-from core.memory import at_rest
-from core.settings import Settings
-from tests.raw import BODY, MAX_QUEUE, POST, WHOLE, admitted, answer, connected, dripped, rest, sent, status
-from tests.support import FAKES, SECONDS, checkpoint_in, gated, running, wait_for
+from core.config.settings import Settings
+from core.system.memory import at_rest
+from tests.raw import (
+    BODY,
+    MAX_QUEUE,
+    POST,
+    WHOLE,
+    admitted,
+    answer,
+    connected,
+    dripped,
+    rest,
+    sent,
+    status,
+)
+from tests.support import (
+    FAKES,
+    SECONDS,
+    checkpoint_in,
+    gated,
+    running,
+    wait_for,
+)
 
 TIMEOUT = 0.25
 HEADER = 8 << 10

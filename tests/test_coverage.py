@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.decide.intervals import interval
-from core.decide.precision import IN_A_ROW, width
+from core.stats.intervals import interval
+from core.stats.stopping import IN_A_ROW, width
 from tests.machines import MACHINES, truth
 
 SEED = 20260101

@@ -6,14 +6,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.decide.agreement import Agreement
-from core.decide.memory_return import memory_return
-from core.decide.statistics import mean_interval, percentile, samples_for
-from core.decide.words import answer_in_words
+from core.advice.words import answer_in_words
 from core.report.table import footnotes, table
 from core.report.waterfall import waterfall
 from core.results.records import Sample
-from tests.synthetic import Record, ended, run_of, run_with, sample_of, summary_of, trial_of, typed
+from core.stats.agreement import Agreement
+from core.stats.estimates import mean_interval, percentile, samples_for
+from core.stats.memory_return import memory_return
+from tests.synthetic import (
+    Record,
+    ended,
+    run_of,
+    run_with,
+    sample_of,
+    summary_of,
+    trial_of,
+    typed,
+)
 
 
 def test_a_percentile_wants_ten_values_beyond_it() -> None:

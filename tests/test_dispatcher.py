@@ -12,10 +12,10 @@ from time import perf_counter
 
 import pytest
 
-from core.choices import Batching
+from core.config.choices import Batching
 from core.contracts import Prediction
 from core.errors import DeadlinePassed, Overloaded
-from core.models.mapped_loader import MappedLoader
+from core.loaders.mapped.loader import MappedLoader
 from core.residency.keeper import Keeper
 from core.serving.answer import Answer
 from core.serving.batch import chunks, tokens
@@ -24,7 +24,12 @@ from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand
 from strategies.persistent import Persistent
 from tests.fakes import FakeLoader
-from tests.support import SECONDS, gated, keeper_of, wait_for
+from tests.support import (
+    SECONDS,
+    gated,
+    keeper_of,
+    wait_for,
+)
 
 GOOD = Prediction("POSITIVE", 0.75)
 

@@ -13,7 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import ROOT, SECONDS, read_json, wait_for
+from tests.support import (
+    ROOT,
+    SECONDS,
+    read_json,
+    wait_for,
+)
 
 
 def project() -> dict[str, dict[str, object]]:

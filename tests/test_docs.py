@@ -16,14 +16,22 @@ import yaml
 
 from core import hookspecs
 from core.bench.experiment import load_experiment
+from core.checkpoints.embedded import embedded
 from core.cli.commands import commands
-from core.models.embedded import embedded
+from core.config.settings import Settings
+from core.config.strict_yaml import read
+from core.planning.plan_file import PlanFile
 from core.plugins import load_plugins
 from core.report.table import NARROW
-from core.settings import Settings
-from core.simulate.plan_file import PlanFile
-from core.strict_yaml import read
-from tests.support import ROOT, SECONDS, read_json, run_python, running, uvicorn, wait_for
+from tests.support import (
+    ROOT,
+    SECONDS,
+    read_json,
+    run_python,
+    running,
+    uvicorn,
+    wait_for,
+)
 
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()

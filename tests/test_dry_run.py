@@ -16,7 +16,12 @@ import yaml
 import runner
 from core.bench.describe import long_run
 from core.bench.experiment import load_experiment
-from tests.support import FAKES, ROOT, checkpoint_in, run_python
+from tests.support import (
+    FAKES,
+    ROOT,
+    checkpoint_in,
+    run_python,
+)
 
 
 def experiment(folder: Path, **changes: Any) -> str:

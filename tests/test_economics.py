@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import memory
-from core.choices import Cost
-from core.decide.break_even import crossing
-from core.decide.choice import cheapest_by_rate
-from core.decide.economics import RoundCost, TrialCost
-from core.decide.intervals import sign
-from core.decide.prices import FARGATE
-from tests.priced import UNITS, costing, ended_with, loading
+from core.advice.choice import cheapest_by_rate
+from core.config.choices import Cost
+from core.costs.break_even import crossing
+from core.costs.economics import RoundCost, TrialCost
+from core.costs.prices import FARGATE
+from core.stats.intervals import sign
+from core.system import memory
+from tests.priced import (
+    UNITS,
+    costing,
+    ended_with,
+    loading,
+)
 from tests.synthetic import Record, run_with, summary_of
 
 KEPT, LOADED = [(500.0, 0.01)] * 5, [(400.0, 0.06)] * 5

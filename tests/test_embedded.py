@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from core.models.classifier import Classifier
-from core.models.embedded import SHIPPED
-from core.models.transformers_loader import TransformersLoader
+from core.checkpoints.embedded import SHIPPED
+from core.loaders.classifier import Classifier
+from core.loaders.transformers import TransformersLoader
 
 POSITIVE = """
 The headphones sound fantastic and fit perfectly.

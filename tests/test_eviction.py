@@ -7,7 +7,7 @@ from functools import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.decide.eviction import belady_loads, lru_loads
+from core.planning.eviction import belady_loads, lru_loads
 
 ASKED = st.lists(st.integers(0, 4), max_size=12)
 CAPACITY = st.integers(1, 3)

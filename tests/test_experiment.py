@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from core.bench.experiment import Overrides, Plan, batching_of, load_experiment
+from core.bench.experiment import (
+    Overrides,
+    Plan,
+    batching_of,
+    load_experiment,
+)
 from core.bench.resume import write_experiment
 from core.errors import ResidencyError
 from tests.support import ROOT

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from core.decide.changes import changes
-from core.decide.rounds import Run, arrange
 from core.results.folder import read_records
+from core.stats.changes import changes
+from core.stats.rounds import Run, arrange
 from tests.support import ROOT, read_json, run_python
 
 RUNS = int(os.environ.get("FALSE_ALARM_RUNS", "20"))

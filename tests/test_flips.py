@@ -9,12 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.decide.break_even import crossing
-from core.decide.intervals import typical
-from core.decide.verdicts import compared
+from core.advice.verdicts import compared
+from core.costs.break_even import crossing
+from core.stats.intervals import typical
 from tests.priced import costing
-from tests.synthetic import Record, run_of, summary_of, trial_of, trial_with
-from tests.test_card import BY_SIZE, KEPT, LOADED, OPEN, SLOW, TWO, WOBBLE, card_of
+from tests.synthetic import (
+    Record,
+    run_of,
+    summary_of,
+    trial_of,
+    trial_with,
+)
+from tests.test_card import (
+    BY_SIZE,
+    KEPT,
+    LOADED,
+    OPEN,
+    SLOW,
+    TWO,
+    WOBBLE,
+    card_of,
+)
 
 CLOSED = {"closed": {"clients": 16, "duration": 2.0}}
 
@@ -113,7 +128,7 @@ def test_it_is_not_said_that_a_target_is_met_by_all_processes() -> None:
 
 
 def targets_of(records: Sequence[Record]) -> Sequence[str]:
-    from core.decide.verdicts import targets
+    from core.advice.verdicts import targets
 
     return list(targets(summary_of(records)))
 

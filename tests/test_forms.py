@@ -17,12 +17,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from core.checkpoints.dtypes import computable
 from core.contracts import Loader
-from core.models.mapped_loader import MappedLoader
-from core.models.onnx.loader import OnnxRuntimeLoader
-from core.models.precision import computable
-from core.models.subprocess_loader import SubprocessLoader
-from core.models.transformers_loader import TransformersLoader
+from core.loaders.mapped.loader import MappedLoader
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.loaders.subprocess.loader import SubprocessLoader
+from core.loaders.transformers import TransformersLoader
 from tests.architectures import CORPUS, build
 from tests.test_answers import check
 

@@ -17,9 +17,9 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp
 
 from core.app import create_app
+from core.config.settings import Settings
 from core.errors import Overloaded
-from core.serving.edge import Edge
-from core.settings import Settings
+from core.http.edge import Edge
 from tests.support import FAKES, checkpoint_in, running
 
 PROBES = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v2/models/a/ready", "/v2", "/v2/models/a"]

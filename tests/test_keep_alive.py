@@ -9,16 +9,24 @@ from typing import Any
 import pytest
 from pydantic import ByteSize
 
-from core.choices import Cost
+from core.config.choices import Cost
 from core.contracts import Resident
-from core.decide.prices import Prices as StatedPrices
+from core.costs.prices import Prices as StatedPrices
 from core.plugins import load_plugins
 from core.residency.keeper import Keeper
 from core.results.header import CostSpec
 from strategies.keep_alive import KeepAlive
 from strategies.on_demand import OnDemand
 from tests.fakes import SIZE, FakeLoader
-from tests.support import SECONDS, checkpoint_in, gated, ids, in_threads, keeper_of, wait_for
+from tests.support import (
+    SECONDS,
+    checkpoint_in,
+    gated,
+    ids,
+    in_threads,
+    keeper_of,
+    wait_for,
+)
 
 
 def keeping(directories: list[Path], **options: Any) -> tuple[Keeper, FakeLoader]:

@@ -14,7 +14,15 @@ from core.errors import LoadFailed
 from core.residency.keeper import Keeper
 from strategies.lru_cached import LruCached
 from tests.fakes import SIZE, FakeLoader, FakeModel
-from tests.support import SECONDS, checkpoint_in, gated, ids, in_threads, keeper_of, wait_for
+from tests.support import (
+    SECONDS,
+    checkpoint_in,
+    gated,
+    ids,
+    in_threads,
+    keeper_of,
+    wait_for,
+)
 
 
 def cache_of(directories: list[Path], **options: Any) -> tuple[Keeper, FakeLoader]:

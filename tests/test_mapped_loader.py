@@ -13,14 +13,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from core.checkpoints import checkpoint
+from core.checkpoints.mapping import MappedTensors, Unmappable
+from core.checkpoints.references import resolve
 from core.contracts import Model
 from core.errors import ModelReferenceError
-from core.models import checkpoint, linear, stock
-from core.models.mapped_loader import MappedLoader
-from core.models.mapping import MappedTensors, Unmappable
-from core.models.references import resolve
-from core.models.template import Template
-from core.models.transformers_loader import TransformersLoader
+from core.loaders import stock
+from core.loaders.mapped import linear
+from core.loaders.mapped.loader import MappedLoader
+from core.loaders.mapped.template import Template
+from core.loaders.transformers import TransformersLoader
 from tests.support import in_threads
 from tests.test_embedded import NEGATIVE, POSITIVE
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.choices import LoaderChoice, StrategyChoice
+from core.config.choices import LoaderChoice, StrategyChoice
+from core.config.settings import Settings
 from core.plugins import load_plugins
 from core.serving.metrics import MIB
 from core.serving.service import Service
-from core.settings import Settings
 from tests.support import FAKES, checkpoint_in
 
 MODELS = 1000

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.models.embedded import embedded
-from tests.support import ROOT, checkpoint_in, run_python, uvicorn
+from core.checkpoints.embedded import embedded
+from tests.support import (
+    ROOT,
+    checkpoint_in,
+    run_python,
+    uvicorn,
+)
 
 # In every Python process. What a system without the entry answers; to become such a user takes rights that not
 # everybody who runs the tests has.
@@ -24,8 +29,8 @@ pwd.getpwuid = getpwuid
 # What a server does with its models before it starts a strategy.
 RESOLVE = """
 from core.errors import ResidencyError
-from core.models.references import resolve
-from core.settings import settings_from_environment
+from core.checkpoints.references import resolve
+from core.config.settings import settings_from_environment
 try:
     for reference in settings_from_environment().models.values():
         print(resolve(reference))

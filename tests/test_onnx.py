@@ -18,19 +18,25 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from core.checkpoints import checkpoint
+from core.checkpoints.arrays import MappedArrays
 from core.errors import ModelReferenceError
-from core.models import checkpoint
-from core.models.arrays import MappedArrays
-from core.models.kept import counts
-from core.models.onnx import conversion, facts
-from core.models.onnx.export import check_shared, compare, is_shortage
-from core.models.onnx.loader import OnnxRuntimeLoader
-from core.models.onnx.network import BoundNetwork, SwitchingNetwork
-from core.models.onnx.packed import Gain, Packed
-from core.models.onnx.session import new_session
-from core.models.transformers_loader import TransformersLoader
+from core.loaders.kept import counts
+from core.loaders.onnxruntime import conversion, facts
+from core.loaders.onnxruntime.export import check_shared, compare, is_shortage
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.loaders.onnxruntime.network import BoundNetwork, SwitchingNetwork
+from core.loaders.onnxruntime.packed import Gain, Packed
+from core.loaders.onnxruntime.session import new_session
+from core.loaders.transformers import TransformersLoader
 from tests.architectures import build
-from tests.support import ROOT, convert, in_threads, run_python, wait_for
+from tests.support import (
+    ROOT,
+    convert,
+    in_threads,
+    run_python,
+    wait_for,
+)
 
 TEXTS = ["a good film", "the worst thing I have ever seen, not worth the money", "a great cast"]
 POSITIVE = "A wonderful, moving and honest film."
@@ -105,7 +111,7 @@ def test_two_processes_that_convert_at_a_time_make_one_graph(tmp_path: Path, cac
 
 def test_a_conversion_that_is_killed_leaves_nothing_and_is_done_again(tmp_path: Path, cache: Path) -> None:
     directory = build(tmp_path / "model", "bert")
-    command = [sys.executable, "-m", "core.models.onnx.export", str(directory)]
+    command = [sys.executable, "-m", "core.loaders.onnxruntime.export", str(directory)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     wait_for(lambda: any((cache / "onnx").glob("*.partial")))
     process.kill()
@@ -263,8 +269,8 @@ def test_int8_without_packed_weights_is_refused() -> None:
 MEMORY = """
 import re, sys
 from pathlib import Path
-from core.models.references import resolve
-from core.models.onnx.loader import OnnxRuntimeLoader
+from core.checkpoints.references import resolve
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
 
 def private():
     rollup = Path("/proc/self/smaps_rollup").read_text()
@@ -318,7 +324,7 @@ def test_what_ships_is_what_the_embedded_checkpoint_is_converted_to(
     embedded_directory: Path, tmp_path: Path, cache: Path
 ) -> None:
     """Whoever changes the classifier, or what is kept of a graph, has to ship it anew."""
-    command = ("-m", "core.models.onnx.export", str(embedded_directory), str(tmp_path / "made"))
+    command = ("-m", "core.loaders.onnxruntime.export", str(embedded_directory), str(tmp_path / "made"))
     done = run_python(*command, variables={"RESIDENCY_CACHE": str(cache)})
     assert json.loads(done.stdout) == {"error": ""}, done.stderr
     for kind in ("graph", "tokenizer"):
@@ -361,10 +367,10 @@ def test_one_broken_checkpoint_keeps_no_other_of_its_kind_from_being_converted(c
 LARGE_BATCH = """
 import os, sys
 from core import memory
-from core.heap import use_one_heap
+from core.system.heap import use_one_heap
 use_one_heap()
-from core.models.onnx.loader import OnnxRuntimeLoader
-from core.models.references import resolve
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.checkpoints.references import resolve
 model = OnnxRuntimeLoader(pack=sys.argv[1] == "packed").load(resolve("embedded"))
 held = []
 for texts in (["good film"], ["a great cast " * 60] * 32):
@@ -386,7 +392,7 @@ def test_a_large_batch_leaves_no_memory_behind(weights: str) -> None:
 def test_a_full_disk_is_not_a_reason_that_lasts(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = build(tmp_path / "model", "bert")
     with monkeypatch.context() as patch:
-        patch.setattr("core.models.cache.HEADROOM", 1 << 60)
+        patch.setattr("core.checkpoints.cache.HEADROOM", 1 << 60)
         convert(directory)
         assert conversion.found(directory) is None
     convert(directory)

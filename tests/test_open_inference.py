@@ -17,8 +17,13 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from core.models.checkpoint import sha256
-from tests.support import FAKES, checkpoint_in, gated, running
+from core.checkpoints.checkpoint import sha256
+from tests.support import (
+    FAKES,
+    checkpoint_in,
+    gated,
+    running,
+)
 from tests.test_docs import block
 
 TEXTS = ["a good one", "ein schönes Stück, gut ≠ good 🎈", "", "bad"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from core.models.onnx.conversion import converted
-from core.models.openvino.compile import compile_checkpoint
-from core.models.openvino.compiled import Compiled, compiled_files
-from core.models.openvino.loader import OpenVinoLoader
-from core.models.transformers_loader import TransformersLoader
+from core.loaders.onnxruntime.conversion import converted
+from core.loaders.openvino.compile import compile_checkpoint
+from core.loaders.openvino.compiled import Compiled, compiled_files
+from core.loaders.openvino.loader import OpenVinoLoader
+from core.loaders.transformers import TransformersLoader
 from tests.architectures import build
 from tests.support import convert, in_threads, run_python
 
@@ -69,7 +69,7 @@ def test_is_compiled_once(embedded_directory: Path, cache: Path) -> None:
     before = blob.stat().st_mtime_ns
     script = f"""
 from pathlib import Path
-from core.models.openvino.loader import OpenVinoLoader
+from core.loaders.openvino.loader import OpenVinoLoader
 print(OpenVinoLoader().load(Path({str(embedded_directory)!r})).predict(["I love it."])[0].label)
 """
     done = run_python("-c", script)

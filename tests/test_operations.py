@@ -19,15 +19,24 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.app import create_app
 from core.bench.client import connect
-from core.choices import Cost, StrategyChoice
+from core.checkpoints.embedded import embedded
+from core.config.choices import Cost, StrategyChoice
+from core.config.settings import Settings
 from core.errors import ResidencyError
-from core.models.embedded import embedded
 from core.plugins import load_plugins
 from core.serving import logs
 from core.serving.served import announcement
 from core.serving.service import Service
-from core.settings import Settings
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
+from tests.support import (
+    FAKES,
+    ROOT,
+    SECONDS,
+    checkpoint_in,
+    gated,
+    running,
+    uvicorn,
+    wait_for,
+)
 from tests.test_engine import LEARNER
 
 TOKEN = "a token of the tests"

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from playwright.sync_api import expect
 
-from core.routes.page import FOLDER, HEADERS, add_page
+from core.http.page import FOLDER, HEADERS, add_page
 from tests.browsing import CONTRASTS
 from tests.support import SECONDS, running, wait_for
 

@@ -13,13 +13,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.bench import page_cache
-from core.bench.page_cache import evict, resident_share
+from core.checkpoints.cache import cached
+from core.checkpoints.header import read_header
+from core.checkpoints.read_ahead import read_ahead
 from core.errors import TrialFailed
-from core.models.cache import cached
-from core.models.header import read_header
-from core.models.read_ahead import read_ahead
-from tests.support import FAKES, ROOT, read_json, run_python, wait_for
+from core.system import page_cache
+from core.system.page_cache import evict, resident_share
+from tests.support import (
+    FAKES,
+    ROOT,
+    read_json,
+    run_python,
+    wait_for,
+)
 
 NBYTES = 64 * mmap.PAGESIZE
 
@@ -110,8 +116,8 @@ def test_a_single_large_tensor_is_read_although_its_header_was(file: Path) -> No
 
 SPY = """
 import pluggy
-from core.bench.page_cache import resident_share
-from core.models.mapped_loader import MappedLoader
+from core.system.page_cache import resident_share
+from core.loaders.mapped.loader import MappedLoader
 
 class Spy(MappedLoader):
     "Writes down how much of a checkpoint each load finds in the page cache."

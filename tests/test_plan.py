@@ -13,22 +13,28 @@ import yaml
 
 import runner
 from core.bench.experiment import load_experiment
-from core.decide.prices import Prices
-from core.decide.rounds import arrange
+from core.costs.prices import Prices
 from core.errors import ResidencyError
+from core.planning.arrivals import arrivals_of
+from core.planning.candidates import Candidate, candidates, simulate
+from core.planning.choosing import choose
+from core.planning.confirm import errors, write_experiment
+from core.planning.plan import plan_of_settings
+from core.planning.plan_file import Planned, load_plan
+from core.planning.profile import profiles
 from core.report.plan import plan_text
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec
-from core.simulate.arrivals import arrivals_of
-from core.simulate.candidates import Candidate, candidates, simulate
-from core.simulate.choosing import choose
-from core.simulate.confirm import errors, write_experiment
-from core.simulate.plan_file import Planned, load_plan
-from core.simulate.planning import plan_of_settings
-from core.simulate.profile import profiles
+from core.stats.rounds import arrange
 from tests.priced import UNITS
 from tests.support import ROOT, read_json, running
-from tests.synthetic import arranged, ended, run_of, sample_of, trial_of
+from tests.synthetic import (
+    arranged,
+    ended,
+    run_of,
+    sample_of,
+    trial_of,
+)
 
 STRATEGIES = ("persistent", "on-demand")
 PSS = Prices.of(CostSpec.model_validate(UNITS))

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.contracts import Resident
+from core.planning.profile import ModelProfile
+from core.planning.simulator import Server
 from core.residency.decisions import Decisions
 from core.residency.keeper import Keeper
-from core.simulate.profile import ModelProfile
-from core.simulate.server import Server
 from strategies.keep_alive import KeepAlive
 from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand

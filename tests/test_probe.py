@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import pytest
 
+from core.checkpoints.checkpoint import identity
 from core.contracts import Prediction
 from core.errors import ModelCrashed, ModelReferenceError, NoTokens
-from core.models.checkpoint import identity
-from core.models.probe import Probes, probe
+from core.loaders.probe import Probes, probe
 
 Answering = Callable[[Sequence[str]], list[tuple[str, float]]]
 

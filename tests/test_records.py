@@ -10,9 +10,28 @@ import pytest
 from core.errors import ResultsError
 from core.results.folder import Records, RunRecords, read_records
 from core.results.header import RunHeader
-from core.results.records import RECORD, Begin, Failure, Load, Measured, Sample, Stop, TrialEnd
+from core.results.records import (
+    RECORD,
+    Begin,
+    Failure,
+    Load,
+    Measured,
+    Sample,
+    Stop,
+    TrialEnd,
+)
 from tests.priced import UNITS
-from tests.synthetic import Record, ended, lines_in, loads_of, records_of, run_of, sample_of, trial_of, typed
+from tests.synthetic import (
+    Record,
+    ended,
+    lines_in,
+    loads_of,
+    records_of,
+    run_of,
+    sample_of,
+    trial_of,
+    typed,
+)
 
 TRAFFIC = {"rate": 5.0, "requests": 20, "arrivals": {"gamma": 8.0}, "popularity": {"shares": {"m": 1.0}}}
 GENERATOR = {"processor_s": 0.1, "seconds": 2.0, "sends": 20, "late_share": 0.0, "lag_p99_ms": 0.5}

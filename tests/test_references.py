@@ -13,12 +13,12 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from core.checkpoints import cache, checkpoint
+from core.checkpoints.dtypes import BYTES, computable
+from core.checkpoints.header import read_header
+from core.checkpoints.references import anchor, resolve
 from core.errors import ModelReferenceError, ResidencyError
-from core.models import cache, checkpoint
-from core.models.header import read_header
-from core.models.precision import BYTES, computable
-from core.models.references import anchor, resolve
-from core.models.transformers_loader import TransformersLoader
+from core.loaders.transformers import TransformersLoader
 from tests.support import run_python
 
 
@@ -162,7 +162,7 @@ def test_size_counts_floats_in_the_loaders_dtype(embedded_directory: Path) -> No
 
 def test_an_unreachable_hub_is_given_up_with_the_offline_choices(own_cache: Path, tmp_path: Path) -> None:
     """A server that takes connections and never answers is the slowest way not to be reached."""
-    script = "import sys; from core.models.references import resolve; resolve(sys.argv[1])"
+    script = "import sys; from core.checkpoints.references import resolve; resolve(sys.argv[1])"
     reference = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (silent.getsockname()[1], 9):

@@ -13,12 +13,18 @@ from typing import Any
 import pytest
 import yaml
 
-from core.decide.summary import summarise
-from core.decide.words import answer_in_words
+from core.advice.summary import summarise
+from core.advice.words import answer_in_words
 from core.report.html import report
 from core.report.table import footnotes
 from tests.browsing import CONTRASTS
-from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python
+from tests.support import (
+    FAKES,
+    ROOT,
+    checkpoint_in,
+    read_json,
+    run_python,
+)
 from tests.synthetic import arranged, lines_in
 
 WIDTHS = (390, 768, 1280)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from core.decide.rounds import Round
+from core.planning.resources import Memory, memory_of
 from core.results.records import TrialEnd
-from core.simulate.resources import Memory, memory_of
+from core.stats.rounds import Round
 from tests.synthetic import ended, typed
 
 WEIGHTS = 40.0

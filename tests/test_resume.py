@@ -20,12 +20,33 @@ import pytest
 from core.bench.experiment import Overrides, load_experiment
 from core.bench.resume import plan_of
 from core.bench.run import begin, prepare, run_trials
-from core.decide.rounds import arrange
 from core.report.progress import RunProgress
-from core.results.folder import SAMPLES, Records, new_folder, read_records
-from core.results.records import Begin, Sample, Stop, TrialEnd
-from tests.support import FAKES, SECONDS, checkpoint_in, read_json, wait_for
-from tests.test_runner import experiment, only_folder, runner, start_runner
+from core.results.folder import (
+    SAMPLES,
+    Records,
+    new_folder,
+    read_records,
+)
+from core.results.records import (
+    Begin,
+    Sample,
+    Stop,
+    TrialEnd,
+)
+from core.stats.rounds import arrange
+from tests.support import (
+    FAKES,
+    SECONDS,
+    checkpoint_in,
+    read_json,
+    wait_for,
+)
+from tests.test_runner import (
+    experiment,
+    only_folder,
+    runner,
+    start_runner,
+)
 
 STRATEGIES = [{"strategy": name, "loader": "fake", "label": name} for name in ("on-demand", "persistent")]
 

@@ -16,9 +16,19 @@ import psutil
 import pytest
 import yaml
 
-from core.models import checkpoint
+from core.checkpoints import checkpoint
 from core.results.folder import read_records
-from tests.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, read_json, run_python, start, wait_for
+from tests.support import (
+    FAKES,
+    ROOT,
+    SECONDS,
+    checkpoint_in,
+    gated,
+    read_json,
+    run_python,
+    start,
+    wait_for,
+)
 
 SUMMARY_KEYS = {
     "label", "strategy", "loader", "models", "rounds", "requests", "errors", "ready_s", "first_answer_s",

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.eviction import lru_loads
-from core.decide.prices import Prices
-from core.decide.timeouts import cost_rate, timeout_cost
+from core.costs.prices import Prices
+from core.planning.arrivals import Arrivals
+from core.planning.candidates import simulate
+from core.planning.eviction import lru_loads
+from core.planning.profile import ModelProfile, Profile
+from core.planning.setting import Setting
+from core.planning.timeouts import cost_rate, timeout_cost
 from core.plugins import load_plugins
-from core.simulate.arrivals import Arrivals
-from core.simulate.candidates import simulate
-from core.simulate.profile import ModelProfile, Profile
-from core.simulate.setting import Setting
 from tests.slow_server import SlowServer
 
 PRICES = Prices(memory_gib_hour=3.6e3 * 1024, cpu_hour=0.0, latency_hour=3.6e3, charge="pss", billing="average")

@@ -15,7 +15,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.architectures import build
-from tests.support import ROOT, convert, run_python, uvicorn, wait_for
+from tests.support import (
+    ROOT,
+    convert,
+    run_python,
+    uvicorn,
+    wait_for,
+)
 
 REQUIREMENTS = ROOT / "requirements" / "serve.txt"
 TEXT = {"text": "I absolutely love this product."}
@@ -96,7 +102,7 @@ def test_serves_what_needs_no_torch_and_says_how_to_convert_the_rest(slim: dict[
 def test_a_loader_that_needs_torch_says_so(slim: dict[str, str]) -> None:
     done = run_python("-c", "import core.app; core.app.create_app()", variables=slim)
     assert done.returncode == 0, done.stderr
-    script = "from core.models.mapped_loader import MappedLoader; MappedLoader()"
+    script = "from core.loaders.mapped.loader import MappedLoader; MappedLoader()"
     done = run_python("-c", script, variables=slim)
     assert "No module named 'torch'" in done.stderr
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support import run_python
 
 SERVE = """
-from core.models.references import resolve
+from core.checkpoints.references import resolve
 import core.app
 core.app.create_app()
 from core.plugins import load_plugins
@@ -45,8 +45,8 @@ thread.join()
 BUILD = "import core.app; core.app.create_app()"
 RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['plugins'])"
 LACKING = """
-from experiments.competitors import Competitor, why_left_out
-from core.choices import LoaderChoice
+from experiments.peers.competitors import Competitor, why_left_out
+from core.config.choices import LoaderChoice
 print(json.dumps(why_left_out(Competitor(print, loader=LoaderChoice(name='nobody')))))
 """
 RATIOS = """
@@ -97,7 +97,7 @@ def in_experiments(script: str) -> Any:
 
 @pytest.mark.slow
 def test_the_start_is_compared_with_an_app_around_pipeline() -> None:
-    done = run_python("-m", "experiments.start_up", "--rounds", "1")
+    done = run_python("-m", "experiments.peers.start_up", "--rounds", "1")
     rows = done.stdout.splitlines()[2:]
     loaders = ("onnxruntime", "transformers", "mapped", "subprocess")
     assert [row.split("  ")[0] for row in rows] == ["FastAPI and pipeline()", *loaders]

@@ -24,21 +24,29 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.bench.client import connect
+from core.checkpoints.dtypes import converted
 from core.errors import LoadFailed, ModelCrashed, ModelGone
-from core.models import children
-from core.models.children import PRELOAD, ForkServer
-from core.models.fork_server import Order
-from core.models.mapped_loader import MappedLoader
-from core.models.onnx.loader import OnnxRuntimeLoader
-from core.models.precision import converted
-from core.models.subprocess_loader import SubprocessLoader, SubprocessModel
+from core.loaders.mapped.loader import MappedLoader
+from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.loaders.subprocess import children
+from core.loaders.subprocess.children import PRELOAD, ForkServer
+from core.loaders.subprocess.fork_server import Order
+from core.loaders.subprocess.loader import SubprocessLoader, SubprocessModel
 from core.residency.keeper import Keeper
 from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.architectures import build
-from tests.support import ROOT, SECONDS, checkpoint_in, keeper_of, run_python, running, wait_for
+from tests.support import (
+    ROOT,
+    SECONDS,
+    checkpoint_in,
+    keeper_of,
+    run_python,
+    running,
+    wait_for,
+)
 from tests.test_forms import phobert
 
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -134,7 +142,7 @@ def test_packed_and_quantized_weights_are_made_before_a_child_is_asked(embedded_
 CONVERTED = """
 import sys
 from pathlib import Path
-from core.models.subprocess_loader import SubprocessLoader
+from core.loaders.subprocess.loader import SubprocessLoader
 model = SubprocessLoader(deadline=2).load(Path(sys.argv[1]))
 print(model.loaded_by, len(model.predict(["a good film"])))
 """
@@ -319,7 +327,7 @@ def test_what_fails_in_the_child_keeps_its_traceback(model: SubprocessModel) -> 
 
 def test_children_find_imported_what_they_need(model: SubprocessModel, inner: str) -> None:
     needed = {
-        "onnxruntime": {"core.models.onnx.network", "core.models.onnx.tokens"},
+        "onnxruntime": {"core.loaders.onnxruntime.network", "core.loaders.onnxruntime.tokens"},
         "mapped": {"torch", "transformers.models.bert.modeling_bert"},
     }
     assert needed[inner] <= set(model.preloaded)
@@ -476,7 +484,7 @@ HUNG = """
 import json, sys
 from pathlib import Path
 print("imported")
-from core.models.subprocess_loader import SubprocessLoader
+from core.loaders.subprocess.loader import SubprocessLoader
 loader = SubprocessLoader(**json.loads(sys.argv[3]))
 model = loader.load(Path(sys.argv[1]))
 print("hanging", flush=True)
@@ -515,7 +523,7 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(inner: str, tmp_
 
 def test_a_server_process_needs_no_engine(inner: str) -> None:
     script = (
-        "import sys; from core.models.embedded import embedded; from core.models.subprocess_loader import"
+        "import sys; from core.checkpoints.embedded import embedded; from core.loaders.subprocess.loader import"
         f" SubprocessLoader; loader = SubprocessLoader(**{OPTIONS[inner]});"
         " loader.load(embedded()).predict(['I love it.']);"
         " print({'torch', 'transformers', 'onnxruntime'} & set(sys.modules))"

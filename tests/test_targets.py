@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import runner
-from core.decide.slo import unmet
 from core.results.folder import LATEST, new_folder
+from core.stats.slo import unmet
 from tests.support import FAKES, checkpoint_in
 from tests.synthetic import run_with, summary_of
 

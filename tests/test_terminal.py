@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from wcwidth import wcswidth
 
-from core.decide.rounds import arrange
-from core.decide.summary import summarise
+from core.advice.summary import summarise
 from core.report.card import card
 from core.report.table import table
 from core.results.folder import read_records
+from core.stats.rounds import arrange
 from tests.priced import costing
 from tests.support import ROOT, SECONDS, checkpoint_in
 from tests.test_runner import experiment

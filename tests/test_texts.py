@@ -18,9 +18,9 @@ from core.bench.experiment import Overrides, Plan, load_experiment
 from core.bench.resume import plan_of, write_experiment
 from core.bench.run import begin, prepare
 from core.bench.texts import json_lines, read_texts
+from core.config.settings import settings_from_environment
 from core.errors import ResidencyError
 from core.results.folder import read_records
-from core.settings import settings_from_environment
 from tests.support import FAKES, checkpoint_in
 
 # What `str.splitlines` would split at, and a text file does not.

@@ -9,10 +9,18 @@ import pytest
 import yaml
 
 from core.errors import ResidencyError
-from core.simulate.candidates import candidates
-from core.simulate.plan_file import load_plan
-from core.simulate.planning import plan_of_settings
-from tests.support import FAKES, ROOT, checkpoint_in, read_json, run_python, running, wait_for
+from core.planning.candidates import candidates
+from core.planning.plan import plan_of_settings
+from core.planning.plan_file import load_plan
+from tests.support import (
+    FAKES,
+    ROOT,
+    checkpoint_in,
+    read_json,
+    run_python,
+    running,
+    wait_for,
+)
 from tests.test_plan import plan_file, run_folder, write_resolved
 
 CODE = '''

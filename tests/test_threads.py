@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
-from core import threads
-from core.cgroups import cpu_quota
+from core.system import threads
+from core.system.cgroups import cpu_quota
 from tests.support import run_python, running
 
 ALLOWED = len(os.sched_getaffinity(0))
@@ -98,7 +98,7 @@ def test_an_app_tells_torch(named: str, expected: int | None) -> None:
 
 MASKS = """
 import os, threading, torch
-from core.threads import limit_torch, spread_forwards
+from core.system.threads import limit_torch, spread_forwards
 def compute():
     spread_forwards()
     print(sorted(os.sched_getaffinity(0)), *(sorted(os.sched_getaffinity(int(task)))
@@ -139,7 +139,7 @@ def test_who_computes_with_fewer_cores_or_has_bound_the_threads_is_left_alone(va
 def test_torch_may_come_later() -> None:
     """A loader of graphs needs none, until it falls back to one that does."""
     everywhere = os.sched_getaffinity(0)
-    joins = "    import torch\n    from core.threads import spread_torch\n    spread_torch()\n"
+    joins = "    import torch\n    from core.system.threads import spread_torch\n    spread_torch()\n"
     late = MASKS.replace(", torch", "").replace("    spread_forwards()\n", f"    spread_forwards()\n{joins}")
     done = run_python("-c", late, variables={"OMP_NUM_THREADS": str(len(everywhere))})
     own, *others = (json.loads(mask) for mask in done.stdout.splitlines()[0].split(";"))

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from core import memory
 from core.bench import timeline
 from core.bench.timeline import POINTS, Timeline
-from core.memory import resident
+from core.system import memory
+from core.system.memory import resident
 from tests.support import wait_for
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.decide.timeouts import (
+from core.planning.timeouts import (
     POISSON_REGRET,
     best_gamma_timeout,
     best_timeout_in_hindsight,

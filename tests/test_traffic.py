@@ -22,7 +22,13 @@ from core.bench.experiment import Overrides, Plan, load_experiment
 from core.bench.traffic import Traffic, arrival_times, shares_of
 from core.bench.workload import Gamma, Open
 from core.errors import ResidencyError
-from tests.support import FAKES, SECONDS, checkpoint_in, gated, running
+from tests.support import (
+    FAKES,
+    SECONDS,
+    checkpoint_in,
+    gated,
+    running,
+)
 
 GOOD = """# What is it?
 name: good

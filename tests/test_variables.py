@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from core.checkpoints.cache import cache_directory
+from core.config.settings import ELSEWHERE, Settings, settings_from_environment
+from core.config.variables import INJECTED, PREFIX
 from core.errors import ResidencyError
-from core.models.cache import cache_directory
 from core.plugins import load_plugins
 from core.serving.service import Service
-from core.settings import ELSEWHERE, Settings, settings_from_environment
-from core.variables import INJECTED, PREFIX
 from tests.support import ROOT, run_python
 
 ADDRESS = "tcp://10.96.7.1:8001"

@@ -10,12 +10,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.decide.intervals import chance, further_rounds, interval, sign
-from core.decide.precision import precise_enough as is_enough
-from core.decide.slo import quantile, share_interval
-from core.decide.verdicts import compared, ending, targets
+from core.advice.verdicts import compared, ending, targets
 from core.report.table import table
-from tests.synthetic import Record, arranged, run_with, sample_of, summary_of, trial_with
+from core.stats.intervals import (
+    chance,
+    further_rounds,
+    interval,
+    sign,
+)
+from core.stats.slo import quantile, share_interval
+from core.stats.stopping import precise_enough as is_enough
+from tests.synthetic import (
+    Record,
+    arranged,
+    run_with,
+    sample_of,
+    summary_of,
+    trial_with,
+)
 
 
 def around(ms: float, ratios: Sequence[float], requests: int = 20) -> list[list[float]]:

@@ -17,9 +17,14 @@ import httpx
 import pytest
 
 from core.bench.client import connect
-from core.models.checkpoint import sha256
+from core.checkpoints.checkpoint import sha256
 from tests.architectures import build
-from tests.support import FAKES, SECONDS, running, wait_for
+from tests.support import (
+    FAKES,
+    SECONDS,
+    running,
+    wait_for,
+)
 
 LABELS = str(Path(__file__).with_name("label_loader.py"))
 TOKEN = "a token of the tests"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.decide.warnings import warnings
-from core.decide.words import answer_in_words
+from core.advice.words import answer_in_words
+from core.stats.warnings import warnings
 from tests.synthetic import (
     Latencies,
     Record,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.bench.client import connect
-from core.models.references import resolve
+from core.checkpoints.references import resolve
 from tests.support import SECONDS, uvicorn, wait_for
 
 

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ByteSize, Field
 
 from core.bench.experiment import Experiment, load_experiment
 from core.cli import main
+from core.config.options import in_seconds, options_model, validate_options
+from core.config.quantities import duration, seconds, size
+from core.config.settings import Settings, settings_from_environment
+from core.config.strict_yaml import parse as parse_yaml
 from core.errors import OptionError, ResidencyError
-from core.options import in_seconds, options_model, validate_options
+from core.planning.plan_file import PlanFile, load_plan
 from core.plugins import Registered, load_plugins
-from core.quantities import duration, seconds, size
-from core.settings import Settings, settings_from_environment
-from core.simulate.plan_file import PlanFile, load_plan
-from core.strict_yaml import parse as parse_yaml
 
 PHRASES = re.compile(
     "input should|should (be|have|match)|extra inputs|validation|could not parse|value error|unable to|pydantic|"

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..models.onnx.conversion import converted as conversion_of
-from ..models.references import resolve
+from ..checkpoints.references import resolve
+from ..loaders.onnxruntime.conversion import converted as conversion_of
 from ..plugins import load_plugins
 from .experiment import Plan
 

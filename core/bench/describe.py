@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..quantities import duration
+from ..config.quantities import duration
 from .experiment import Plan
 
 LONG_SECONDS = 3600.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from ..threads import cores, forward_threads
+from ..system.threads import cores, forward_threads
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 PACKAGES = (

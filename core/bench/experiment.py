@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..choices import (
+from ..checkpoints.references import anchor
+from ..config.choices import (
     STRICT,
     Batching,
     BatchingChoice,
@@ -23,14 +24,13 @@ from ..choices import (
     StrategyChoice,
     matching,
 )
+from ..config.file_kinds import check_kind
+from ..config.options import in_seconds
+from ..config.strict_yaml import MAX_BYTES, Document, read
+from ..config.wrong_values import wrong
 from ..errors import OptionError, ResidencyError, YamlError
-from ..file_kinds import check_kind
-from ..files import anchored, read_text
-from ..models.references import anchor
-from ..options import in_seconds
 from ..plugins import Plugins, load_plugins
-from ..strict_yaml import MAX_BYTES, Document, read
-from ..wrong_values import wrong
+from ..system.files import anchored, read_text
 from .texts import Texts, read_texts
 from .traffic import Traffic, resolved
 from .workload import MAX_REQUESTS, Rate, Workload

@@ -23,8 +23,8 @@ import aiohttp
 import numpy as np
 import uvloop
 
+from ..config.quantities import duration
 from ..errors import TrialFailed
-from ..quantities import duration
 from ..results.records import OK, LoadGenerator, Sample
 from .client import Reply, body_of, read_reply
 from .traffic import Request, Traffic

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import httpx
 
-from .. import memory
 from ..errors import TrialFailed
-from ..models.page_cache import read_anew
 from ..results.recorded import PageCache
 from ..results.records import Load
+from ..system import memory
+from ..system.page_cache import evict, read_anew
 from .client import ask, strategy_of
-from .page_cache import evict
 
 LOADS = 3  # from the disk, and as many from the page cache
 SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed

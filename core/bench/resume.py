@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from ..choices import LoaderChoice, StrategyChoice
+from ..config.choices import LoaderChoice, StrategyChoice
+from ..config.strict_yaml import read
 from ..errors import ResultsError
 from ..results.header import RunHeader, TrialSpec
-from ..strict_yaml import read
 from .experiment import Plan, TrialPlan, load_experiment
 from .texts import json_lines
 

@@ -11,14 +11,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
+from ..checkpoints import checkpoint
+from ..checkpoints.dtypes import BYTES, converted
+from ..checkpoints.references import resolve, where
 from ..errors import ModelReferenceError, TrialFailed
-from ..models import checkpoint
-from ..models.page_cache import read_anew
-from ..models.precision import BYTES, converted
-from ..models.references import resolve, where
 from ..results.folder import Records, RunRecords
-from ..results.header import SCHEMA, BatchingSpec, CostSpec, LimitSpec, ModelSpec, RunHeader, TrialSpec, WorkloadSpec
+from ..results.header import (
+    SCHEMA,
+    BatchingSpec,
+    CostSpec,
+    LimitSpec,
+    ModelSpec,
+    RunHeader,
+    TrialSpec,
+    WorkloadSpec,
+)
 from ..results.records import Begin, Failure, Stop
+from ..system.page_cache import read_anew
 from .client import MOST_LABELS
 from .convert import convert_for
 from .experiment import Plan, TrialPlan

@@ -18,9 +18,9 @@ from typing import IO, Any
 import httpx
 import yaml
 
+from ..config.quantities import duration
 from ..errors import TrialFailed
 from ..names import APP
-from ..quantities import duration
 from .server_log import reason_in
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None

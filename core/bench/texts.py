@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..choices import STRICT
+from ..config.choices import STRICT
 from ..errors import FileError
-from ..files import lines_of, read_text
+from ..system.files import lines_of, read_text
 
 MAX_TEXTS = 10_000
 MAX_TEXT = 1_000_000  # characters

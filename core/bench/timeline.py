@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 
 import httpx
 
-from .. import memory
 from ..results.records import MemoryOverTime, ModelEvent
+from ..system import memory
 
 INTERVAL = 0.1  # seconds between two points, at first
 SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes

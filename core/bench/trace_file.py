@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import FileError
-from ..files import lines_of, read_text
+from ..system.files import lines_of, read_text
 from .workload import TraceChoice
 
 MAX_TRACE_FILE = 64 << 20  # bytes

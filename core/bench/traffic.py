@@ -10,11 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config.strict_yaml import Document
 from ..errors import FileError
-from ..files import anchored
-from ..strict_yaml import Document
+from ..system.files import anchored
 from .trace_file import read_trace
-from .workload import MAX_REQUESTS, Gamma, Open, Shares, TraceChoice, Workload, Zipf
+from .workload import (
+    MAX_REQUESTS,
+    Gamma,
+    Open,
+    Shares,
+    TraceChoice,
+    Workload,
+    Zipf,
+)
 
 TOLD = 5  # models whose shares are told
 CHUNK = 1024  # requests of a closed loop that are drawn at a time

@@ -14,19 +14,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
-from .. import memory
+from ..checkpoints import checkpoint
+from ..checkpoints.dtypes import converted
+from ..config.quantities import duration
 from ..errors import TrialFailed
-from ..models import checkpoint
-from ..models.onnx.packed import kept_weights
-from ..models.openvino.compiled import compiled_files
-from ..models.precision import converted
-from ..quantities import duration
+from ..loaders.onnxruntime.packed import kept_weights
+from ..loaders.openvino.compiled import compiled_files
 from ..results.folder import Records
-from ..results.records import OK, Load, LoadGenerator, Memory, MemoryAfter, Sample, TrialEnd, UsedModel
+from ..results.records import (
+    OK,
+    Load,
+    LoadGenerator,
+    Memory,
+    MemoryAfter,
+    Sample,
+    TrialEnd,
+    UsedModel,
+)
+from ..system import memory
+from ..system.page_cache import evict
 from .client import ask, connect, strategy_of
 from .experiment import Plan, TrialPlan, batching_of
 from .loads import SETTLE_SECONDS, Loads
-from .page_cache import evict
 from .server import ServerProcess, serve
 from .texts import MAX_TEXT
 from .timeline import Timeline, events

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ..choices import STRICT, Duration, ModelId
-from ..quantities import MOST_PER_SECOND, per_second
+from ..config.choices import STRICT, Duration, ModelId
+from ..config.quantities import MOST_PER_SECOND, per_second
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_CLIENTS = 1000

@@ -7,24 +7,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..advice.summary import summarise
 from ..bench.convert import converted
 from ..bench.describe import describe, long_run
 from ..bench.experiment import HAS_A_RATE, Plan, load_experiment
 from ..bench.resume import check_checkpoints, plan_of
-from ..bench.run import begin, look_up, prepare, run_trials
-from ..decide.precision import precise_enough
-from ..decide.rounds import arrange
-from ..decide.summary import summarise
-from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
+from ..bench.run import (
+    begin,
+    look_up,
+    prepare,
+    run_trials,
+)
+from ..errors import (
+    FileError,
+    PluginError,
+    ResidencyError,
+    ResultsError,
+    YamlError,
+)
 from ..names import COMMAND
+from ..planning.candidates import candidates
+from ..planning.confirm import check, errors, write_experiment
+from ..planning.plan import plan_of_settings
+from ..planning.plan_file import load_plan
 from ..report.export import export as export_run
 from ..report.progress import RunProgress
 from ..results.folder import Records, new_folder, read_records
 from ..results.header import RunHeader
-from ..simulate.candidates import candidates
-from ..simulate.confirm import check, errors, write_experiment
-from ..simulate.plan_file import load_plan
-from ..simulate.planning import plan_of_settings
+from ..stats.rounds import arrange
+from ..stats.stopping import precise_enough
 from .results_folder import (
     OlderRun,
     ReportOptions,

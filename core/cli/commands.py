@@ -16,7 +16,14 @@ from ..names import APP
 from ..plugins import load_plugins
 from ..report.plugin_list import plugin_list
 from . import actions
-from .flags import OUTPUT, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+from .flags import (
+    OUTPUT,
+    TOLERANCE,
+    FinishedRun,
+    RunFolder,
+    experiment_flags,
+    report_flags,
+)
 from .results_folder import OlderRun, ReportOptions
 
 FILE = click.Path(path_type=Path)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..choices import fraction
-from ..quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
+from ..config.choices import fraction
+from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
 from ..results.folder import behind_link
 from .results_folder import OlderRun, read_older_run
 

@@ -10,8 +10,13 @@ from pathlib import Path
 import click
 
 from ..errors import ResidencyError, ResultsError
-from ..terminal import lenient_streams
-from .actions import BAD_INPUT, FAILED, INTERRUPTED, OK
+from ..system.terminal import lenient_streams
+from .actions import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    OK,
+)
 from .commands import commands
 
 EXAMPLES = {  # of values, for flags that were given none

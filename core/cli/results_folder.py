@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..advice.summary import summarise
+from ..advice.words import answer_in_words
 from ..bench.environment import describe_environment, differences
-from ..decide.changes import Changes, changes
-from ..decide.rounds import Run, arrange
-from ..decide.slo import unmet
-from ..decide.summary import summarise
-from ..decide.words import answer_in_words
 from ..errors import FileError, ResultsError
+from ..planning.bursts import bursts
 from ..report.card import card
 from ..report.html import report
 from ..report.plan import plan_text
 from ..report.table import footnotes, table
 from ..report.waterfall import waterfall
 from ..results.folder import read_records
-from ..simulate.bursts import bursts
+from ..stats.changes import Changes, changes
+from ..stats.rounds import Run, arrange
+from ..stats.slo import unmet
 
 ENVIRONMENT = "environment.json"
 

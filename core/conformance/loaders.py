@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .. import memory
+from ..checkpoints.references import resolve
 from ..contracts import Prediction
-from ..models.probe import probe
-from ..models.references import resolve
+from ..loaders.probe import probe
 from ..plugins import Registered
+from ..system import memory
 from .checks import Broken, Check, holds
 
 TEXTS = ["It was good.", "Not worth the money, and the worst of all the things that I have ever seen.", "fine"]

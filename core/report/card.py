@@ -8,8 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..decide.amounts import number, rate
-from ..decide.prices import HOUR
+from ..costs.amounts import number, rate
+from ..costs.prices import HOUR
 from .table import milliseconds, row_name
 
 MILLION = 1e6

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .figures import cost_curves, distributions, latencies, load_waterfall
+from .figures import (
+    cost_curves,
+    distributions,
+    latencies,
+    load_waterfall,
+)
 from .html import rates
 from .table import table
 
 if TYPE_CHECKING:
-    from ..decide.rounds import Run
+    from ..stats.rounds import Run
 
 OF_A_SAMPLE = {"model", "text", "first", "cold", "status", "ms"}
 COLUMNS = ("round", "trial", "strategy", "loader", "model", "text", "first", "cold", "status", "ms")

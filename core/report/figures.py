@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..decide.amounts import number
-from .canvas import COLOURS, Drawing, axes, log_ticks, shortened
+from ..costs.amounts import number
+from .canvas import (
+    COLOURS,
+    Drawing,
+    axes,
+    log_ticks,
+    shortened,
+)
 from .waterfall import parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..decide.rounds import Run
+    from ..stats.rounds import Run
 
 Summary = Mapping[str, Any]
 Latencies = dict[str, dict[str, list[float]]]

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .figures import cost_curves, distributions, latencies, lines, load_waterfall
+from .figures import (
+    cost_curves,
+    distributions,
+    latencies,
+    lines,
+    load_waterfall,
+)
 from .over_time import over_time, parts_over_time
 from .sheets import (
     break_even_sheet,
@@ -20,7 +26,7 @@ from .sheets import (
 )
 
 if TYPE_CHECKING:
-    from ..decide.rounds import Run
+    from ..stats.rounds import Run
 
 PAGE = Path(__file__).with_name("page")
 WARNING = "Warning: "

@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..decide.amounts import number
-from ..results.records import OK, MemoryOverTime, ModelEvent, Sample
-from .canvas import COLOURS, Drawing, axes, log_ticks
+from ..costs.amounts import number
+from ..results.records import (
+    OK,
+    MemoryOverTime,
+    ModelEvent,
+    Sample,
+)
+from .canvas import (
+    COLOURS,
+    Drawing,
+    axes,
+    log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..decide.rounds import Round, Run
+    from ..stats.rounds import Round, Run
 
 MOST = 300  # requests of a kind that are drawn; more would be one blot
 EMPTY = MemoryOverTime(at=[], rss_mib=[])

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..decide.amounts import number
+from ..costs.amounts import number
 from .table import MISSING, milliseconds
 
 Row = Mapping[str, Any]

@@ -6,7 +6,7 @@ import textwrap
 
 from tabulate import tabulate
 
-from ..options import describe_options
+from ..config.options import describe_options
 from ..plugins import Plugins
 
 

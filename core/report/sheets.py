@@ -9,10 +9,16 @@ from io import StringIO
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..decide.amounts import number
+from ..costs.amounts import number
 from .figures import Latencies, phases
 from .over_time import Part
-from .table import COLUMNS, MISSING, row_name, target_columns, to_the_fastest
+from .table import (
+    COLUMNS,
+    MISSING,
+    row_name,
+    target_columns,
+    to_the_fastest,
+)
 
 Summary = Mapping[str, Any]
 PRICES = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..decide.limit import floor_in_words
-from ..quantities import limit
+from ..config.quantities import limit
+from ..costs.limit import floor_in_words
 
 Trial = Mapping[str, Any]
 MISSING = "n/a"

@@ -11,10 +11,21 @@ from pathlib import Path
 from threading import Lock, Semaphore
 from typing import Any
 
-from ..contracts import Loader, LoadReason, Model, UnloadReason
-from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, PluginError, ResidencyError
-from ..models.heads import read_config
-from ..models.probe import Probes
+from ..checkpoints.heads import read_config
+from ..contracts import (
+    Loader,
+    LoadReason,
+    Model,
+    UnloadReason,
+)
+from ..errors import (
+    LoadFailed,
+    ModelCrashed,
+    ModelReferenceError,
+    PluginError,
+    ResidencyError,
+)
+from ..loaders.probe import Probes
 from .clock import CLOCK, Clock
 from .events import Change, Loaded, Unloaded
 from .loaded import LoadedModel, LoadRecord

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from ..contracts import Model, Prediction
-from ..heap import give_back
+from ..system.heap import give_back
 from .versions import Version
 
 CLOSED = "this model is closed; nobody may use it any more"

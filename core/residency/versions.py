@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
+from ..checkpoints import checkpoint
+from ..checkpoints.references import resolve
 from ..errors import InUse, ModelReferenceError
-from ..models import checkpoint
-from ..models.references import resolve
 from .redact import without_paths
 
 if TYPE_CHECKING:

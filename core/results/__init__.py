@@ -1,1 +1,4 @@
-"""What a run leaves: the types of its records, and its folder. Imports `errors` and `names` only."""
+"""What a run leaves: the types of its records, and its folder.
+
+It imports the loose modules `errors` and `names`.
+"""

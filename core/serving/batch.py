@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from ..choices import Batching
+from ..config.choices import Batching
 from ..contracts import Prediction
 from ..errors import ModelCrashed, ModelGone
 from ..residency.keeper import Lent

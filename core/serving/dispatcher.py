@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from threading import Event
 
-from ..choices import Batching
+from ..config.choices import Batching
 from ..residency.keeper import Keeper
 from ..residency.loaded import LoadedModel
 from . import events

@@ -11,7 +11,7 @@ from threading import Event as Flag
 from threading import Semaphore, Thread
 from typing import NamedTuple, TypeVar
 
-from ..choices import Batching
+from ..config.choices import Batching
 from ..contracts import Resident
 from ..errors import (
     CannotUpdate,
@@ -23,10 +23,10 @@ from ..errors import (
     UnknownModel,
     UnknownStrategy,
 )
-from ..heap import start_up
 from ..residency.clock import CLOCK, Clock
 from ..residency.versions import Versions
-from ..threads import spread_forwards
+from ..system.heap import start_up
+from ..system.threads import spread_forwards
 from .answer import Answer
 from .events import Event
 from .state_file import StateFile

@@ -13,11 +13,17 @@ from pathlib import Path
 
 import psutil
 
-from .. import memory
 from ..errors import SettingsError
 from ..residency.events import Loaded, Unloaded
 from ..residency.versions import Version
-from .events import Computed, Configured, Ended, Event, Queued
+from ..system import memory
+from .events import (
+    Computed,
+    Configured,
+    Ended,
+    Event,
+    Queued,
+)
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(MULTIPROCESS):  # empty is as good as unset, but not to prometheus-client when it is imported

@@ -10,10 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
 
-from ..choices import Batching
+from ..config.choices import Batching
 from ..errors import DeadlinePassed, Overloaded
 from .answer import Answer
-from .events import Computed, Ended, Event, Outcome, Queued
+from .events import (
+    Computed,
+    Ended,
+    Event,
+    Outcome,
+    Queued,
+)
 
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
 EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..choices import StrategyChoice
+from ..config.choices import StrategyChoice
+from ..config.settings import Settings
 from ..errors import (
     CannotUpdate,
     ModelNotNamed,
@@ -16,7 +17,6 @@ from ..errors import (
     UnknownModel,
 )
 from ..plugins import Plugins
-from ..settings import Settings
 from .answer import Answer
 from .capture import Capture
 from .engine import STARTING, Engine

@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import Any
 
-from ..choices import Batching, StrategyChoice
+from ..config.choices import Batching, StrategyChoice
 from ..contracts import Loader, Resident
-from ..errors import CannotSteer, InUse, LoadFailed, StartupFailed
-from ..models.probe import Probes
+from ..errors import (
+    CannotSteer,
+    InUse,
+    LoadFailed,
+    StartupFailed,
+)
+from ..loaders.probe import Probes
 from ..plugins import Plugins, Registered
 from ..residency.clock import Clock
 from ..residency.decisions import Decisions

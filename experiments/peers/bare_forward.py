@@ -18,7 +18,7 @@ from typing import Any
 
 from engines import open_classifier
 
-from core.threads import limit_torch
+from core.system.threads import limit_torch
 
 BATCH = 16
 
@@ -26,7 +26,7 @@ BATCH = 16
 def mapped(checkpoint: str, **options: Any) -> Callable[[list[str]], Any]:
     """The mapped loader's model."""
     limit_torch()  # before torch is imported
-    from core.models.mapped_loader import MappedLoader
+    from core.loaders.mapped.loader import MappedLoader
 
     loader = MappedLoader(**options)
     loader.prepare(Path(checkpoint))

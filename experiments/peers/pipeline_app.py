@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import pipeline
 
-from core.models.embedded import embedded
+from core.checkpoints.embedded import embedded
 
 MODEL = os.environ.get("PIPELINE_MODEL") or str(embedded())
 

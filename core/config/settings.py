@@ -1,0 +1,150 @@
+"""Configuration of a served app: `RESIDENCY_*` variables over the YAML file that `RESIDENCY_CONFIG` names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from ..checkpoints.references import anchor
+from ..errors import SettingsError, YamlError
+from ..system.files import anchored
+from .choices import (
+    Batching,
+    BatchingChoice,
+    Cost,
+    Duration,
+    ModelId,
+    Reference,
+    Size,
+    StrategyChoice,
+)
+from .file_kinds import check_kind
+from .strict_yaml import Document, parse, read
+from .variables import PREFIX, check, given
+from .wrong_values import wrong
+
+CONFIG = f"{PREFIX}CONFIG"
+ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
+
+
+class Settings(BaseSettings):
+    """What to serve, and the limits of a request."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
+    models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
+    default: Annotated[str, Field(description="the model of a request that names none")] | None = None
+    plugins: Annotated[list[str], NoDecode] = []
+    max_body: Size = ByteSize(2 << 20)
+    max_header: Annotated[Size, Field(ge=1024)] = ByteSize(32 << 10)
+    max_texts: Annotated[int, Field(ge=1)] = 256
+    max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
+    batching: Annotated[BatchingChoice, NoDecode] = Batching()
+    max_queue: Annotated[int, Field(ge=1, description="requests for one model under one strategy")] = 128
+    max_queue_bytes: Size = ByteSize(64 << 20)  # of all bodies that are read, or wait, at a time
+    allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
+    token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
+    log: Literal["text", "json"] = "text"
+    cost: Annotated[Cost | None, NoDecode, Field(description="prices, for strategies that go by them")] = None
+    state: Annotated[Path, Field(description="where what strategies have learned survives a restart")] | None = None
+    capture: Annotated[Path, Field(description="a trace of the requests is appended to it")] | None = None
+    request_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must have begun")] = 30.0
+    receive_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must be received")] = 20.0
+    shutdown_timeout: Annotated[Duration, Field(ge=0, le=3600, description="for those that run")] = 30.0
+
+    @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
+    @classmethod
+    def _from_variable(cls, value: Any, info: ValidationInfo) -> Any:
+        """In a variable these are written as YAML; a plain word, or several with commas, is a list."""
+        if not isinstance(value, str):
+            return value
+        parsed = parse(value, _variable(info)).value
+        return [word.strip() for word in parsed.split(",")] if isinstance(parsed, str) else parsed
+
+    @field_validator("default")
+    @classmethod
+    def _is_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        models = info.data.get("models")  # not there, if it is wrong itself
+        if value is not None and models is not None and value not in models:
+            raise ValueError(f"there is no model {value[:100]!r} among those of 'models'")
+        return value
+
+    @field_validator("batching", "cost", mode="before")
+    @classmethod
+    def _mapping_from_variable(cls, value: Any, info: ValidationInfo) -> Any:
+        return parse(value, _variable(info)).value if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+
+
+def _variable(info: ValidationInfo) -> Path:
+    """What errors in it name."""
+    return Path(f"{PREFIX}{(info.field_name or '').upper()}")
+
+
+def settings_from_environment() -> Settings:
+    """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
+    check({PREFIX + name.upper() for name in (*Settings.model_fields, *ELSEWHERE)})
+    try:
+        return Settings()
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        variable = PREFIX + field.upper()
+        if variable not in given() and (document := _file()):
+            raise document.invalid([detail], Settings) from error
+        raise SettingsError(f"{variable}: {wrong(detail, Settings.model_fields.get(field))}.") from error
+
+
+def configured_by() -> str:
+    """The file and the variables that `settings_from_environment` goes by."""
+    named = os.environ.get(CONFIG)
+    file = [str(anchored(named, Path.cwd()))] if named else []
+    return ", ".join([*file, *sorted(given() - {CONFIG})]) or "nothing but defaults"
+
+
+def _file() -> Document | None:
+    named = os.environ.get(CONFIG)
+    return read(anchored(named, Path.cwd())) if named else None
+
+
+def _file_values() -> dict[str, Any]:
+    """The file's values, its relative paths made absolute as seen from its folder."""
+    document = _file()
+    if document is None or document.value is None:
+        return {}
+    check_kind(document, "settings")
+    values = document.value
+    if not isinstance(values, dict):
+        raise YamlError(f"{document.path}: must be a mapping with the keys {', '.join(Settings.model_fields)}.")
+    folder = document.path.resolve().parent
+    if isinstance(models := values.get("models"), dict):
+        values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
+    for key in ("capture", "state"):
+        if isinstance(file := values.get(key), str):
+            values[key] = str(anchored(file, folder))
+    if isinstance(plugins := values.get("plugins"), list):
+        values["plugins"] = [
+            str(anchored(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins
+        ]
+    return values

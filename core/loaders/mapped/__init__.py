@@ -1,0 +1,1 @@
+"""The loader `mapped`: PyTorch computes with the pages of the mapped file."""

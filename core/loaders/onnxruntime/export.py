@@ -1,0 +1,360 @@
+"""Exports a checkpoint's graph and tokenizer into the cache; imports torch, so that a process of its own runs it.
+
+python -m core.loaders.onnxruntime.export CHECKPOINT           prints the result as a line of JSON
+python -m core.loaders.onnxruntime.export CHECKPOINT FOLDER    writes into the folder instead of the cache, to ship it
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import save_file
+
+from ...checkpoints import checkpoint
+from ...checkpoints.arrays import MappedArrays
+from ...checkpoints.cache import NoRoom, cached, remember
+from ...checkpoints.dtypes import in_dtype
+from ...checkpoints.heads import Floats
+from ...checkpoints.mapping import MappedTensors, Unmappable
+from ...errors import ModelReferenceError
+from .. import stock
+from ..classifier import Classifier, Inputs
+from ..limits import is_limit
+from ..mapped.template import distinct, match
+from ..torch_network import Tokenizer, TorchNetwork
+from . import facts
+from .facts import GraphFacts, TokenizerFacts
+from .network import BoundNetwork
+from .session import PROVIDERS, new_session
+from .tokens import OUTPUTS, FastTokens, canonical
+
+LARGEST = 1 << 24  # bytes of a graph without its weights
+DISTANCE = 1e-3  # of the spread of the stock model's logits; and of their size 1e-5, which is what float32 leaves
+ROUNDING = 1e-5
+SAMPLES = [
+    "It was good.",
+    "Not worth the money, and the worst of all the things that I have ever seen in my life.",
+    "",
+    " ",
+    "  two  spaces\tand\ttabs\r\nand lines\n\n",
+    "Don't! (really?) it's $5.00 -- e.g. 3,000.50% @home #1 a/b_c",
+    "Ünïcödé Straße İstanbul naïve café e\u0301 ﬁ ﬀ ½ ①",
+    "日本語のテキスト 中文字符 한국어 ไทย हिन्दी العربية עברית Русский",
+    "👍🏽 👨‍👩‍👧 🇩🇪 \u200b\u200d\ufeff\u00ad\x00\x07\ud7ff\U0010ffff",
+    "[CLS] [SEP] [MASK] [PAD] [UNK] <s> </s> <pad> <unk> <mask> <|endoftext|> <|im_start|>",
+    "ALL CAPS mIxEd donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+    "word " * 700,
+    "1234567890 " * 60 + "ende",
+]
+
+
+class NoGraph(ModelReferenceError):
+    """A checkpoint that has no graph, or no tokenizer, whatever its weights are: neither has any that is like it."""
+
+
+def export(directory: Path) -> str:
+    """Converts what is not converted yet, and returns what cannot be; "" where all is. That is remembered."""
+    try:
+        checkpoint.check(directory)
+        tokenizer = stock.load_tokenizer(directory)
+        if facts.find_tokenizer(directory) is None:
+            _keep("tokenizer", facts.tokenizer_key(directory), partial(write_tokenizer, directory, tokenizer))
+        if facts.find_graph(directory) is None:
+            _keep("graph", facts.graph_key(directory), partial(write_graph, directory, tokenizer))
+        graph = facts.find_graph(directory)
+        if graph is not None and graph.facts.converts_weights:
+            nbytes = checkpoint.size(directory, float_bytes=4)
+            _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
+    except (ModelReferenceError, Unmappable) as error:
+        if not is_shortage(error):
+            alike, alone = facts.unconverted(directory)
+            remember(alike if isinstance(error, NoGraph) else alone, str(error))
+        return str(error)
+    return ""
+
+
+def ship(directory: Path, folder: Path) -> str:
+    """Converts the checkpoint into `folder`, from where `facts.SHIPPED` finds it. Raises ModelReferenceError."""
+    tokenizer = stock.load_tokenizer(directory)
+    for kind, key, write in (
+        ("tokenizer", facts.tokenizer_key(directory), write_tokenizer),
+        ("graph", facts.graph_key(directory), write_graph),
+    ):
+        target = folder / kind
+        target.mkdir(parents=True, exist_ok=True)
+        write(directory, tokenizer, target)
+        (target / facts.KEY).write_text(f"{key}\n")
+    return ""
+
+
+def _keep(
+    kind: Literal["graph", "tokenizer", "weights"], key: str, write: Callable[[Path], None], nbytes: int = LARGEST
+) -> None:
+    facts.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    cached(f"onnx/{facts.name_of(kind, key)}", nbytes, write)
+
+
+def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
+    """Into `target`: what gives the same tokens as transformers' tokenizer. Raises ModelReferenceError."""
+    made = tokenizer.stock
+    backend = getattr(made, "backend_tokenizer", None)
+    if backend is None:
+        raise NoGraph(f"its tokenizer ({type(made).__name__}) is written in Python alone")
+    as_json = canonical(backend.to_str())
+    own = directory / facts.TOKENIZER
+    outputs = made(SAMPLES[0])
+    if unknown := set(outputs) - set(OUTPUTS):
+        raise NoGraph(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
+    found = TokenizerFacts(
+        limit=int(tokenizer.limit) if is_limit(tokenizer.limit) else None,
+        pads_left=tokenizer.pads_left,
+        truncates_left=made.truncation_side == "left",
+        pad_id=tokenizer.pad_id,
+        inputs=list(outputs),
+        is_own=own.is_file() and canonical(own.read_text(encoding="utf-8")) == as_json,
+        made_by=facts.installed(),
+    )
+    if not found.is_own:
+        (target / facts.TOKENIZER).write_text(as_json, encoding="utf-8")
+    facts.write(found, target)
+    for length in (128, 12):
+        tokens = FastTokens(own if found.is_own else target / facts.TOKENIZER, found, length)
+        for text in SAMPLES:
+            if tokens([text], length) != tokenizer([text], length):
+                raise NoGraph(f"the text {text[:40]!r} has other tokens without transformers")
+
+
+def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
+    """Into `target`: the graph, and what is to be known of it. Raises ModelReferenceError where it cannot be exported,
+    or answers otherwise than the module.
+    """
+    weights = in_dtype(directory, "float32")
+    module, unexpected = stock.load_module_and_report(weights, "float32")
+    model = stock.classifier(directory, tokenizer, module, {}, loaded_by="transformers")
+    network = TorchNetwork(module)
+    cases = _cases(model)
+    expected = [network.forward(case) for case in cases]
+    files = checkpoint.weights(weights)
+    in_file = _in_file(module, MappedTensors(files), unexpected)
+    if converts_weights := in_file is None:
+        in_file = {name: name for name in module.state_dict()}
+        write_weights(directory, target)
+        files = [target / checkpoint.WEIGHTS]
+    graph = _exported(module, network, max(cases, key=lambda case: case["input_ids"].shape))
+    sources = _take_weights_out(graph, in_file)
+    check_shared(graph, module)
+    data = graph.SerializeToString()
+    if len(data) > LARGEST:
+        raise NoGraph(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
+    _optimise(_with_inputs(graph, sources), target / facts.GRAPH)
+    (target / facts.CONSTANTS).write_bytes(data)
+    tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
+    found = GraphFacts(
+        inputs=[name for name in cases[0] if name in network.inputs],
+        weights=sources,
+        looked_up=sorted(in_file[name] for name in tables if name in in_file),
+        labels=expected[0].shape[1],
+        limit=network.limit,
+        pad_id=network.pad_id,
+        pads=model.pads,
+        pads_left=tokenizer.pads_left,
+        embeddings=network.embeddings,
+        converts_weights=converts_weights,
+        made_by=facts.installed(),
+    )
+    facts.write(found, target)
+    exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
+    compare(expected, [_forward(exported, case) for case in cases])
+    if converts_weights:
+        files[0].unlink()  # it is that of this checkpoint, and the graph of all that are like it
+
+
+def write_weights(directory: Path, target: Path) -> None:
+    """Into `target`: the module's tensors as they are after loading."""
+    module = stock.load_module(in_dtype(directory, "float32"), "float32")
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, target / checkpoint.WEIGHTS, metadata={"format": "pt"})
+
+
+def _cases(model: Classifier) -> list[Inputs]:
+    """Inputs of several lengths and numbers of texts, filled up where that is possible; the last one is."""
+    short, long, over = SAMPLES[0], SAMPLES[1], SAMPLES[-2]
+    together = [[short, long], [long, short, SAMPLES[6], long, SAMPLES[5]]] if model.pads else []
+    return [part for texts in ([short], [long], [over], [long, long], *together) for part in model.inputs(texts)]
+
+
+def _forward(network: BoundNetwork, case: Inputs) -> Floats:
+    try:
+        return network.forward(case)
+    except RuntimeError as error:
+        shape = " × ".join(map(str, case["input_ids"].shape))
+        raise NoGraph(f"its exported graph cannot compute {shape} tokens: {error}") from error
+
+
+def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
+    """Raise ModelReferenceError where logits are further apart than rounding explains: a thousandth of their spread."""
+    pairs = list(zip(expected, found, strict=True))
+    every = np.concatenate([wanted for wanted, _ in pairs])
+    near = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
+    for wanted, logits in pairs:
+        far = float(np.abs(wanted - logits).max()) if wanted.shape == logits.shape else np.inf
+        if not far <= near:
+            raise ModelReferenceError(
+                f"its exported graph answers otherwise than the model: logits differ by {far:.3g}"
+            )
+
+
+def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str] | None:
+    """The name in the checkpoint's file of each of the module's tensors, by every name that it has in the module.
+
+    None for a module with weights that are not in the file as they are.
+    """
+    named = distinct(module)
+    provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
+    real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
+    if leftover or any(isinstance(tensor, torch.nn.Parameter) for tensor in real):
+        return None
+    return {
+        name: provided[identity] for identity, (_, names) in named.items() if identity in provided for name in names
+    }
+
+
+class _Wrapped(torch.nn.Module):
+    """A module that takes its inputs in order, and gives logits alone."""
+
+    def __init__(self, module: Any, names: list[str], constants: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.module, self.names, self.constants = module, names, constants
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.module(**dict(zip(self.names, inputs, strict=True)), **self.constants).logits
+        return logits.to(torch.float32)
+
+
+def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.ModelProto:
+    """The module as a graph, its weights constants of it."""
+    if hasattr(module, "set_attn_implementation"):
+        module.set_attn_implementation("eager")  # which engines know best
+    names = list(example)
+    tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)  # each its own, or they become one
+    auto = torch.export.Dim.AUTO
+    shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Wrapped(module, names, network.constants).eval(),
+                tensors,
+                dynamo=True,
+                optimize=False,  # it would compute with the weights, which are inputs later
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple(shape for _ in names),),
+            )
+        assert program is not None
+        return program.model_proto
+    except Exception as error:  # whatever it is that the exporter cannot do
+        raise NoGraph(f"it cannot be exported: {_cause(error)}") from error
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a lack of memory or disk: the machine's, and only at this moment."""
+    while error is not None:
+        if isinstance(error, MemoryError | NoRoom) or "allocate memory" in str(
+            error
+        ):  # Python's and NumPy's; PyTorch's
+            return True
+        error = error.__cause__
+    return False
+
+
+def _cause(error: BaseException) -> str:
+    """What the first error says in its first line; the exporter wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+
+
+def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dict[str, str]:
+    """Leave of each weight its name, type and shape, and return which of the file's tensors each is."""
+    sources = {}
+    for initializer in graph.graph.initializer:
+        name = in_file.get(initializer.name.removeprefix("module."))
+        if name is None:
+            continue
+        sources[initializer.name] = name
+        nbytes = len(initializer.raw_data)
+        initializer.ClearField("raw_data")
+        initializer.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "weights"), ("offset", "0"), ("length", str(nbytes))):
+            initializer.external_data.add(key=key, value=value)
+    del graph.graph.value_info[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    return sources
+
+
+def check_shared(graph: onnx.ModelProto, module: Any) -> None:
+    """Raise ModelReferenceError where the graph still holds one of the module's weights, under a name that the exporter
+    gave it: other checkpoints, which share the graph, would be computed with it.
+    """
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer if not each.external_data}
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach().numpy()
+        if any(weight.size > 1 and weight.shape == array.shape and (weight == array).all() for array in held.values()):
+            raise NoGraph(f"its exported graph holds the weight {name}")
+
+
+def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:
+    """The same graph, its weights inputs of it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    del copy.graph.initializer[:]
+    for each in graph.graph.initializer:
+        if each.name in sources:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+        else:
+            copy.graph.initializer.append(each)
+    return copy
+
+
+def _optimise(graph: onnx.ModelProto, target: Path) -> None:
+    """Write what ONNX Runtime makes of it that holds on every processor."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=PROVIDERS)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print, warn and log what is of no use to whoever has a model converted."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    told = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(told), redirect_stderr(told):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+if __name__ == "__main__":
+    with _quiet():
+        reason = ship(*map(Path, sys.argv[1:])) if len(sys.argv) > 2 else export(Path(sys.argv[1]))
+    print(json.dumps({"error": reason}))

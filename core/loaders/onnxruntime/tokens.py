@@ -1,0 +1,56 @@
+"""A tokenizer from `tokenizer.json` alone, as transformers would use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from ..classifier import Encoded
+from .facts import TokenizerFacts
+
+OUTPUTS: dict[str, Callable[[Encoding], list[int]]] = {
+    "input_ids": lambda encoding: encoding.ids,
+    "attention_mask": lambda encoding: encoding.attention_mask,
+    "token_type_ids": lambda encoding: encoding.type_ids,
+    "special_tokens_mask": lambda encoding: encoding.special_tokens_mask,
+}
+
+
+class FastTokens:
+    """`core.loaders.classifier.Tokens` without transformers; threads and models may share it, and it can be pickled.
+
+    The length that texts are cut to is a state of the tokenizer below, so that it is set once: whoever needs another
+    one takes another object.
+    """
+
+    def __init__(self, file: Path, facts: TokenizerFacts, max_tokens: int) -> None:
+        self.limit = facts.limit
+        self.pads_left = facts.pads_left
+        self._pad_id = facts.pad_id
+        self._max_tokens = max_tokens
+        self._outputs = facts.inputs
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens, direction="left" if facts.truncates_left else "right")
+
+    def __call__(self, texts: Sequence[str], max_tokens: int) -> Encoded:
+        """Raises ValueError for another length than that which it was made for."""
+        if max_tokens != self._max_tokens:
+            raise ValueError(f"this tokenizer cuts texts to {self._max_tokens} tokens, not to {max_tokens}")
+        encodings = [self._tokenizer.encode(text) for text in texts]
+        return {name: [OUTPUTS[name](encoding) for encoding in encodings] for name in self._outputs}
+
+    def vocabulary(self) -> int:
+        ids = [i for i in self._tokenizer.get_vocab().values() if i != self._pad_id]
+        return max(ids, default=-1) + 1
+
+
+def canonical(tokenizer_json: str) -> str:
+    """What decides its tokens, written in one way; two that are equal make the same tokens of every text."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return json.dumps(json.loads(tokenizer.to_str()), sort_keys=True)

@@ -1,1 +1,0 @@
-"""How bytes become a model: references, checkpoints, and one file per loader."""

@@ -1,0 +1,4 @@
+"""What every setting would cost under a workload, simulated from what a run has measured.
+
+It imports `bench`, `advice`, `residency` and what these import.
+"""

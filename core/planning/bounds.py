@@ -1,0 +1,98 @@
+"""What theory says of the same arrivals: the clairvoyant minimum, the break-even rates, Belady's count of loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..bench.workload import Gamma
+from ..costs.prices import HOUR, Prices
+from .arrivals import Arrivals
+from .eviction import belady_loads, lru_loads
+from .plan_file import Planned
+from .profile import ModelProfile, Profile
+from .timeouts import (
+    best_gamma_timeout,
+    best_timeout_in_hindsight,
+    break_even_rate,
+    clairvoyant_cost,
+    ski_rental_timeout,
+)
+
+FOREVER = "forever"
+ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost the same
+
+
+def clairvoyant(profile: Profile, arrivals: Arrivals, prices: Prices) -> float | None:
+    """The least that keep-alive per model could cost; None if freed memory is paid for all the same."""
+    if prices.billing != "average":
+        return None
+    models, total = list(profile.models.values()), 0.0
+    for index, gaps in arrivals.gaps().items():
+        model = models[index]
+        total += clairvoyant_cost(gaps, prices.holding(model.mib), model.cold_start(prices))
+    return total or None
+
+
+def theory(planned: Planned, profile: Profile, arrivals: Arrivals) -> Iterator[dict[str, Any]]:
+    """m, k and what follows from them, for each model that differs from the one before it; nothing if memory is paid
+    for by its peak or by a size, so that there is no price per second.
+    """
+    if planned.prices.billing != "average":
+        return
+    gaps, before = arrivals.gaps(), None
+    for index, (name, model) in enumerate(profile.models.items()):
+        if model == before:
+            continue
+        before = model
+        m, k = planned.prices.holding(model.mib), model.cold_start(planned.prices)
+        rate = break_even_rate(m, k)
+        yield {
+            "loader": profile.shown_as,
+            "model": name,
+            "mib": model.mib,
+            "holding_per_hour": m * HOUR,
+            "cold_start": k,
+            "cold_start_ms": model.waiting_s * 1e3,
+            "break_even_per_hour": rate * HOUR if math.isfinite(rate) else None,
+            "timeout_s": _told(ski_rental_timeout(m, k)),
+            "weights_mib": model.weights_mib,
+            "served_timeout_s": _told(_as_served(model, planned.prices)),
+            "gaps": len(gaps[index]) if index in gaps else 0,
+            "best_timeout_s": _told(best_timeout_in_hindsight(gaps[index], m, k)) if index in gaps else None,
+            "expected_timeout_s": _expected(planned, m, k),
+        }
+
+
+def _as_served(model: ModelProfile, prices: Prices) -> float:
+    """k/m as a server computes it from what it knows of itself."""
+    return ski_rental_timeout(prices.holding(model.weights_mib), model.cold_start_as_served(prices))
+
+
+def _expected(planned: Planned, m: float, k: float) -> float | str | None:
+    """The best timeout for arrivals of this kind and rate; None for a trace, or if several models share them."""
+    choice = planned.traffic.workload.open
+    if choice is None or len(planned.traffic.models) > 1:
+        return None
+    regular = 0.0 if choice.arrivals == "constant" else 1.0
+    burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else regular
+    return _told(best_gamma_timeout(choice.rate, burstiness, m, k))
+
+
+def _told(timeout: float) -> float | str:
+    return timeout if math.isfinite(timeout) else FOREVER
+
+
+def eviction(capacities: Iterable[int], profile: Profile, arrivals: Arrivals, prices: Prices) -> list[dict[str, Any]]:
+    """Loads under LRU for each capacity, and the fewest possible, which cost least if all loads cost the same."""
+    costs = [model.cold_start(prices) for model in profile.models.values()]
+    return [
+        {
+            "capacity": capacity,
+            "lru_loads": lru_loads(arrivals.asked, capacity),
+            "belady_loads": belady_loads(arrivals.asked, capacity),
+            "optimum": max(costs) <= ALIKE * min(costs),
+        }
+        for capacity in sorted(set(capacities))
+    ]

@@ -1,0 +1,109 @@
+"""The result of a simulation, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..costs.prices import (
+    HOUR,
+    MIB_PER_GIB,
+    Prices,
+    Size,
+)
+from ..stats.estimates import percentile
+from .profile import ModelProfile
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one setting under one sequence of arrivals; seconds and MiB."""
+
+    latencies: NDArray[np.float64]
+    """In the order of the answers."""
+    at_first: NDArray[np.bool_]
+    """Which of these requests waited for the first load of their model."""
+    requests: Sequence[int]
+    """For each model."""
+    cold: int
+    """Requests that waited for a load."""
+    loads: Sequence[int]
+    """Of each model, those before the first request included."""
+    least_keep: float | None
+    """Seconds after which the first model was to be freed, if nobody requested it; None: at once, or never."""
+    seconds: float
+    """From the beginning of the workload to the last answer."""
+    mib_seconds: float
+    """Charged memory of the models, summed over time."""
+    peak_mib: float
+    """The most that the models held at a time."""
+    weights_mib: float
+    """The most of their weights that was in memory at a time."""
+    busy: float
+    """Share of the time that the busiest of the compute slot and the lanes was at work."""
+    exceeded: bool
+    """Whether more requests waited for a model than a served app lets wait."""
+
+    def money(
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+    ) -> dict[str, float]:
+        """The cost of the whole workload: `holding` the server and its models, `processor`, `waiting`, and the `total`.
+
+        `size` is the one that is billed, if sizes are.
+        """
+        holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
+        if size is not None:
+            holding = size.hour / HOUR * self.seconds
+        processor = prices.processor(self.core_seconds(models))
+        further = self.cold * models[0].load_further_s  # the same under all models of a loader
+        waiting = prices.waiting(float(self.latencies.sum()) + further)
+        total = holding + processor + waiting
+        return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+
+    def core_seconds(self, models: Sequence[ModelProfile]) -> float:
+        """CPU time of all loads and requests."""
+        counts = zip(self.loads, self.requests, models, strict=True)
+        return sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts)
+
+    def _charged(self, base_mib: float, prices: Prices) -> float:
+        """MiB that are paid for all the time."""
+        return base_mib + (self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds)
+
+    def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
+        """The cost by the keep-alive theory: m for each second in memory except during loads, k for each load."""
+        starts = zip(self.loads, models, strict=True)
+        unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
+        return prices.holding(self.mib_seconds) + unheld
+
+    def described(
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+    ) -> dict[str, Any]:
+        """The result as in plan.json."""
+        money = self.money(base_mib, models, prices, size)
+        count = len(self.latencies)
+        return {
+            "cold_share": self.cold / count,
+            "loads": sum(self.loads),
+            "mean_ms": float(self.latencies.mean()) * 1e3,
+            "p50_ms": _milliseconds(self.latencies, 0.5),
+            "p99_ms": _milliseconds(self.latencies, 0.99),
+            "mean_mib": base_mib + self.mib_seconds / self.seconds,
+            "peak_mib": base_mib + self.peak_mib,
+            "gib_hours": self._charged(base_mib, prices) / MIB_PER_GIB * self.seconds / HOUR,
+            "busy": self.busy,
+            "capacity_exceeded": self.exceeded,
+            "cost": money,
+            "cost_per_hour": money["total"] / self.seconds * HOUR,
+            "cost_per_million": money["total"] / count * MILLION,
+        }
+
+
+def _milliseconds(latencies: NDArray[np.float64], q: float) -> float | None:
+    value = percentile(latencies, q)
+    return None if value is None else value * 1e3

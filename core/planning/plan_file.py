@@ -1,0 +1,177 @@
+"""A plan's YAML, strict: which run it is based on, under which traffic and prices, over which settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from ..bench.experiment import Limit, Percentile
+from ..bench.traffic import Traffic, resolved
+from ..bench.workload import Workload
+from ..config.choices import (
+    STRICT,
+    Cost,
+    Duration,
+    ModelId,
+)
+from ..config.file_kinds import check_kind
+from ..config.strict_yaml import Document, read
+from ..costs.prices import Prices
+from ..errors import ResidencyError
+from ..plugins import load_plugins
+from ..results.folder import read_records
+from ..results.header import CostSpec
+from ..stats.rounds import Run, arrange
+from ..system.files import anchored
+from .arrivals import Arrivals, arrivals_of
+from .grid import grid_of
+from .profile import Profile, profiles
+from .setting import Setting
+
+MOST_MODELS = 10_000
+MINUTE = 60.0
+MIB = 1 << 20
+
+
+Values = dict[str, list[Any]]
+
+
+class ConfirmChoice(BaseModel):
+    """How `--confirm` measures."""
+
+    model_config = STRICT
+
+    window: Annotated[Duration, Field(gt=0, description="of the traffic's beginning, seconds")] = 10 * MINUTE
+    repeats: Annotated[int, Field(ge=1, le=1000, description="rounds")] = 1
+
+
+class PlanFile(BaseModel):
+    """The keys of a plan's YAML file."""
+
+    model_config = STRICT
+
+    name: ModelId
+    profile: Annotated[str, Field(min_length=1, description="the folder of a run")]
+    workload: Workload
+    models: Annotated[
+        int | None, Field(ge=1, le=MOST_MODELS, description="copies of the run's first model; else the run's own")
+    ] = None
+    cost: Annotated[Cost | None, Field(description="that of the run, if left out")] = None
+    limit: Annotated[Limit | None, Field(description="settings that exceed it are left out")] = None
+    slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
+    grid: Annotated[
+        dict[str, Values | list[Values] | None],
+        Field(description="by strategy, the values of its options; null leaves it out"),
+    ] = {}
+    plugins: list[str] = []
+    seed: Annotated[int, Field(ge=0)] = 0
+    confirm: ConfirmChoice = ConfirmChoice()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with everything read that it names."""
+
+    file: PlanFile
+    path: Path
+    """Of the plan."""
+    folder: Path
+    """Of the run."""
+    run: Run
+    profiles: list[Profile]
+    traffic: Traffic
+    prices: Prices
+    trifle: float
+    """Money a month; smaller savings are ignored."""
+    settings: list[Setting]
+    """All of the grid."""
+    plugins: list[str]
+    """The run's, and the plan's own."""
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """The arrivals of the first round."""
+        return self.arrivals_of_round(0)
+
+    def arrivals_of_round(self, number: int) -> Arrivals:
+        """The arrivals of that round, from the first request on."""
+        return arrivals_of(self.traffic, number).from_the_first()
+
+    @property
+    def max_batch(self) -> int:
+        """Texts that are computed together at most."""
+        return self.run.header.max_batch
+
+    @property
+    def slo(self) -> dict[str, float]:
+        """Seconds by percentile; those of the run if the plan has none."""
+        return self.file.slo or self.run.header.slo or {}
+
+    @property
+    def limit_mib(self) -> float | None:
+        """Of resident memory: the plan's limit, or the largest size that is billed."""
+        limits = [self.file.limit.memory / MIB] if self.file.limit else []
+        if self.prices.billing == "size":
+            limits.append(self.prices.sizes[-1].memory_mib)
+        return min(limits, default=None)
+
+    @property
+    def on_its_own_clock(self) -> bool:
+        """Whether the arrivals keep their original gaps."""
+        trace = self.traffic.workload.trace
+        return trace is None or trace.speed == 1
+
+
+def load_plan(path: Path) -> Planned:
+    """Raises ResidencyError, whose sentence names file, line, column and key."""
+    document = read(path)
+    check_kind(document, "plan")
+    file = document.validate(PlanFile)
+    if file.workload.closed:
+        raise document.error(
+            ("workload", "closed"), "has no arrivals to plan for, since clients wait; use 'open' or 'trace'."
+        )
+    beside = path.resolve().parent
+    try:
+        folder = anchored(file.profile, beside)
+        run = arrange(read_records(folder))
+        cost = _cost(file, run)
+        prices = Prices.of(cost)
+        found = profiles(run, prices)
+    except ResidencyError as error:
+        raise document.error(("profile",), str(error)) from error
+    found = [profile.of_many(file.models) for profile in found] if file.models else found
+    traffic = _traffic(document, file, list(found[0].models), beside)
+    own = [str(anchored(name, beside)) if name.endswith(".py") else name for name in file.plugins]
+    files = list(dict.fromkeys([*run.header.plugins, *own]))
+    try:
+        plugins = load_plugins(files)
+    except ResidencyError as error:
+        raise document.error(("plugins",), str(error)) from error
+    grid = grid_of(document, file.grid, plugins)
+    planned = Planned(file, path, folder, run, found, traffic, prices, cost.trifle, grid, files)
+    if planned.limit_mib is not None and any(profile.resident is None for profile in found):
+        where = ("limit",) if file.limit else ("cost", "billing") if file.cost else ("profile",)
+        raise document.error(
+            where, "needs resident memory, which this run did not measure; leave that key out, or measure on Linux."
+        )
+    if len(planned.arrivals.at) < 2:
+        raise document.error(("workload",), "must have two requests or more: its halves score the choice.")
+    return planned
+
+
+def _cost(file: PlanFile, run: Run) -> CostSpec:
+    """The prices of the plan, else those of the run, else the default ones."""
+    if file.cost is None and run.header.cost is not None:
+        return run.header.cost
+    return CostSpec.model_validate((file.cost or Cost()).model_dump(mode="json"))
+
+
+def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:
+    traffic = resolved(document, file.workload, models, 1, file.seed, beside)
+    assert traffic is not None
+    return traffic

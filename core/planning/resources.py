@@ -1,0 +1,135 @@
+"""What a server's memory and CPU time are made of, estimated from the processes of a run."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from ..stats.intervals import VERDICT_ROUNDS, interval
+from ..stats.rounds import Round
+
+FREE = 0.02  # of the weights, below which keeping a model is almost free
+WIDE = 0.1  # half of an interval, of its middle, beyond which it is reported: the target of the simulator's error
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Charged memory between requests: `base_mib`, and for each MiB of weights in memory `per_weight` MiB."""
+
+    base_mib: float
+    per_weight: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Resident memory, in MiB, to which a limit and a billed size apply."""
+
+    base_mib: float
+    """The memory of a server without a model, between requests."""
+    per_weight: float
+    working_mib: float
+    """The most that a server took, in start-up and forward passes, too, beyond the models that it held."""
+
+    def most(self, weights_mib: float) -> float:
+        """The most memory of a server that holds at most so many MiB of weights."""
+        return self.base_mib + self.working_mib + self.per_weight * weights_mib
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Core seconds of a request and of a load; None if they were not measured."""
+
+    request: float | None
+    load: float | None
+    notes: tuple[str, ...] = ()
+
+
+def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: str) -> Memory:
+    """The memory of an empty server and of a MiB of weights, of that kind: `pss`, `private` or `rss`. `weights_mib` is
+    that of all `models`; what was loaded and not unloaded is in memory at the end of a round.
+
+    Servers with more and with fewer weights are compared within each round. One odd process decides nothing: the result
+    is the median over rounds, and for the empty server over processes.
+    """
+    points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+    for each in rounds:
+        ended, idle = each.ended, each.ended.memory_mib.idle(kind)
+        if idle is not None:
+            points[each.number].append(((ended.loads - ended.unloads) / models * weights_mib, idle))
+    every = [point for found in points.values() for point in found]
+    if not every:
+        note = "memory was not measured; an empty server is assumed to take none, and a model as much as its weights."
+        return Memory(0.0, 1.0, (note,))
+    slopes = [slope for found in points.values() if (slope := _slope(found)) is not None]
+    if not slopes and (slope := _slope(every)) is not None:  # no round had both
+        slopes = [slope]
+    if not slopes:
+        note = "only servers that hold the same number of models were measured;"
+        base = float(np.median([idle - x for x, idle in every]))
+        return Memory(max(0.0, base), 1.0, (f"{note} a model is assumed to take as much as its weights.",))
+    per_weight = max(0.0, float(np.median(slopes)))
+    base = float(np.median([idle - per_weight * x for x, idle in every]))
+    return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
+
+
+def resident_of(rounds: Sequence[Round], models: int, weights_mib: float) -> Resident | None:
+    """The resident memory of a server; None if it was not measured."""
+    memory = memory_of(rounds, models, weights_mib, "rss")
+    beyond = []
+    for each in rounds:
+        ended, most = each.ended, each.most_rss
+        if most is not None and ended.memory_mib.idle_rss is not None:
+            held = max(ended.loads - ended.unloads, 1) / models * weights_mib
+            beyond.append(most - memory.base_mib - memory.per_weight * held)
+    return Resident(memory.base_mib, memory.per_weight, max(0.0, *beyond)) if beyond else None
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """The median, over pairs of servers with more and fewer weights, of what each further MiB of weights takes."""
+    pairs = [(one, other) for one, other in combinations(points, 2) if one[0] != other[0]]
+    return float(np.median([(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairs])) if pairs else None
+
+
+def _doubts(slopes: Sequence[float]) -> Iterator[str]:
+    middle, known = float(np.median(slopes)), ""
+    low, high = -math.inf, math.inf
+    if len(slopes) >= VERDICT_ROUNDS:
+        low, high, _ = interval(slopes)
+        known = f" (95 % interval {low:.2f} to {high:.2f}, {len(slopes)} rounds)"
+    if middle <= FREE:
+        yield f"keeping a model adds little or no charged memory: {middle:.2f} MiB for each MiB of its weights{known}."
+    elif known and (high - low) / 2 > WIDE * middle:
+        yield (
+            f"a MiB of weights takes {middle:.2f} MiB of memory{known}: the cost of holding a model is equally"
+            " uncertain; more rounds would narrow it."
+        )
+
+
+def processor_of(rounds: Sequence[Round]) -> Processor:
+    """The CPU time of a request and of a load, by non-negative least squares over what each process took on its
+    requests and loads.
+
+    Loads before the steady state do not count: those of a persistent server, and otherwise that of the first request.
+    """
+    measured = []
+    for each in rounds:
+        loads = max(0, each.ended.loads - 1) if any(sample.cold for sample in each.answered) else 0
+        if (taken := each.ended.processor_s) is not None and each.steady:
+            measured.append((len(each.steady), loads, taken))
+    if not measured:
+        note = "CPU time was not measured; a load or a forward pass is assumed to use one core for as long as it lasts."
+        return Processor(None, None, (note,))
+    counts, seconds = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
+    if np.linalg.matrix_rank(counts) < 2:
+        note = "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
+        return Processor(None, None, (note,))
+    from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
+
+    request, load = nnls(counts, seconds)[0]
+    return Processor(float(request), float(load))

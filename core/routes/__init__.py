@@ -1,1 +1,0 @@
-"""What the served app answers: one file for each group of routes."""

@@ -1,0 +1,4 @@
+"""What a run has measured: arranged by trial and round, compared, with intervals.
+
+It imports `results`.
+"""

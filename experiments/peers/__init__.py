@@ -1,0 +1,1 @@
+"""Other servers and bare forwards, measured against this one."""
