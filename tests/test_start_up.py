@@ -60,16 +60,17 @@ print(json.dumps(ratios({
     'litserve onnxruntime 1 worker': rounds(3, rate=3, alone=8),
 })))
 """
+ANALYSIS = [f"core.{name}" for name in ("advice", "bench", "costs", "planning", "report", "results", "stats")]
 BANNED = {
     # The whole start of a server, up to the first answer under every loader.
     SERVE: {
         "transformers.pipelines", "transformers.trainer", "transformers.models.auto.image_processing_auto",
-        "scipy", "pandas", "torchvision", "tabulate", "matplotlib", "core.bench", "core.decide", "core.report",
+        "scipy", "pandas", "torchvision", "tabulate", "matplotlib", *ANALYSIS,
     },
     # A running server that was asked for everything, with the default loader.
     RUNNING: {
         "torch", "transformers", "onnx", "scipy", "pandas", "tabulate", "matplotlib", "aiohttp", "jinja2", "rich",
-        "core.bench", "core.decide", "core.report",
+        *ANALYSIS,
     },
     # An app that is built and not started: a wrong setting is told at once.
     BUILD: {"torch", "transformers", "scipy"},
