@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from core.config.choices import Cost
-from core.costs.amounts import listed, number, rate
 from core.report.card import card
+from core.report.format import listed, number, rate
 from core.report.table import footnotes
 from tests.priced import costing, ended_with, loading
 from tests.support import uvicorn

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.quantities import duration, limit
-from ..costs.amounts import (
+from ..costs.economics import Costs, TrialCost
+from ..costs.prices import HOUR
+from ..costs.worth import MATTERS
+from ..report.format import (
     listed,
+    milliseconds,
     missing,
     number,
     rate,
 )
-from ..costs.economics import Costs, TrialCost
-from ..costs.prices import HOUR
-from ..costs.worth import MATTERS
 from ..stats.intervals import VERDICT_ROUNDS
 from .choice import left_out
-from .verdicts import milliseconds
 
 PERCENTILES = ("p99", "p50")  # of which the rounds give verdicts
 

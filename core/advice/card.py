@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..costs.amounts import listed, number
 from ..costs.break_even import break_even
 from ..costs.economics import header_costs
 from ..costs.prices import FARGATE, Prices
+from ..report.format import listed, number
 from ..results.header import Charge, RunHeader
 from ..stats.rounds import Run
 from .advice import Advice, Evidence

@@ -6,12 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..costs.amounts import (
-    between,
-    listed,
-    number,
-    rate,
-)
 from ..costs.break_even import SAME_MIB
 from ..costs.economics import MILLION, RoundCost, TrialCost
 from ..costs.memory_price import Bill, memory_price_flips
@@ -23,6 +17,12 @@ from ..costs.worth import (
     monthly,
     rounds_to_settle,
     saving,
+)
+from ..report.format import (
+    between,
+    listed,
+    number,
+    rate,
 )
 from .advice import (
     Advice,

@@ -8,12 +8,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..costs.amounts import (
-    between,
-    listed,
-    number,
-    rate,
-)
 from ..costs.break_even import break_even
 from ..costs.economics import TrialCost
 from ..costs.prices import HOUR, Prices
@@ -23,6 +17,12 @@ from ..costs.worth import (
     rounds_to_settle,
     saving,
     settled_between,
+)
+from ..report.format import (
+    between,
+    listed,
+    number,
+    rate,
 )
 from .advice import (
     Advice,

@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..costs.amounts import listed, number
 from ..costs.economics import Costs, TrialCost
 from ..costs.limit import floor_in_words
 from ..costs.loads import LoadPrice
 from ..costs.prices import Prices, Size
+from ..report.format import listed, milliseconds, number
 from ..stats.intervals import VERDICT_ROUNDS, interval
 from ..stats.rounds import Run
-from .verdicts import milliseconds
 
 FROM = {"cold": "disk", "warm": "the page cache"}
 OTHER = {"cold": "warm", "warm": "cold"}

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config.quantities import limit
-from ..costs.amounts import missing
 from ..costs.break_even import SAME_MIB
+from ..report.format import milliseconds, missing
 from ..stats.intervals import VERDICT_ROUNDS
 
 Part = Mapping[str, Any]
@@ -167,10 +167,6 @@ def _latency(trial: Part, name: str) -> str:
     """The latency of all steady requests, with the share of cold ones if both kinds occurred."""
     value, share = trial["latency_ms"][name], trial["cold"]["share"]
     return milliseconds(value) + (f" ({share:.0%} cold)" if share and 0 < share < 1 else "")
-
-
-def milliseconds(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 20 else f"{value:.1f} ms"
 
 
 def _times(ratio: float) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..report.format import milliseconds
 from .verdicts import (
     compared,
     ending,
-    milliseconds,
     targets,
 )
 

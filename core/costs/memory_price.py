@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..report.format import between, number
 from ..stats.intervals import VERDICT_ROUNDS, sign, typical
-from .amounts import between, number
 from .break_even import Crossing, crossing
 
 NOISE = 1e-6  # of the price: lower prices are rounding errors

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..advice.verdicts import milliseconds
 from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
-from ..costs.amounts import rate
 from ..costs.economics import header_costs
 from ..costs.prices import HOUR, Prices, Size
 from ..errors import ResidencyError
 from ..plugins import load_plugins
+from ..report.format import milliseconds, rate
 from ..stats.rounds import Run
 from .arrivals import arrivals_of
 from .profile import Profile, profiles

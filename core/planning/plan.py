@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..advice.app_settings import Chosen, app_settings
-from ..costs.amounts import number
+from ..report.format import number
 from .bounds import eviction, theory
 from .candidates import Candidate, TooLarge, pool_of
 from .choosing import Choice, choose, saves

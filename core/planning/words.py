@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..advice.verdicts import milliseconds
 from ..config.quantities import duration, limit
-from ..costs.amounts import listed, number
 from ..costs.worth import MONTH
+from ..report.format import listed, milliseconds, number
 from .bounds import FOREVER
 from .candidates import SAME
 from .outcome import MILLION

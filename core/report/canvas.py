@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
-from ..costs.amounts import number
+from ..report.format import number
 
 if TYPE_CHECKING:  # drawing is imported when something is drawn: whoever only measures must not pay for it
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..costs.amounts import number, rate
 from ..costs.prices import HOUR
+from ..report.format import number, rate
 from .table import milliseconds, row_name
 
 MILLION = 1e6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..costs.amounts import number
+from ..report.format import number
 from .canvas import (
     COLOURS,
     Drawing,

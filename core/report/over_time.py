@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..costs.amounts import number
+from ..report.format import number
 from ..results.records import (
     OK,
     MemoryOverTime,

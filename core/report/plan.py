@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..costs.amounts import number
+from ..report.format import number
 from .table import MISSING, milliseconds
 
 Row = Mapping[str, Any]

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ..costs.amounts import number
+from ..report.format import number
 from .figures import Latencies, phases
 from .over_time import Part
 from .table import (

@@ -1,4 +1,4 @@
-"""Rates and money in words."""
+"""Figures as text: rates, money, milliseconds, intervals, lists. Every report takes them from here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .prices import HOUR
+from ..costs.prices import HOUR
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -34,3 +34,8 @@ def missing(rounds: int) -> str:
 def between(interval: Sequence[float] | None) -> str:
     """The 95 % interval in brackets, or nothing."""
     return f" (95 % interval {number(interval[0])} to {number(interval[1])})" if interval else ""
+
+
+def milliseconds(value: float) -> str:
+    """With its unit: 8.4 ms, 27 ms."""
+    return f"{value:.0f} ms" if value >= 20 else f"{value:.1f} ms"

@@ -1,0 +1,141 @@
+"""What a summary says of each trial: figures of a typical server process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from .header import ModelSpec
+from .recorded import Recorded
+
+Interval = tuple[float, float]
+"""The 95 % interval of a median over rounds: its lower and its upper bound."""
+TargetVerdict = Literal["met", "missed", "not settled"]
+
+
+class Latency(Recorded):
+    """A distribution of latencies, in milliseconds: the median over rounds of each process's own figure."""
+
+    mean: float | None
+    mean_ci95: Interval | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    null_because: dict[str, str]
+    """Why figures are None, by their names."""
+
+
+class Part(Recorded):
+    """The warm requests, or the cold ones."""
+
+    count: int
+    share: float | None
+    """Of the answered requests; None if there is none."""
+    latency_ms: Latency
+
+
+class ColdPart(Part):
+    """The requests that waited for a load."""
+
+    phases_ms: dict[str, float | None]
+    """The median of each part of their Server-Timing, and of the whole answer (`answer`)."""
+
+
+class GeneratorFigures(Recorded):
+    """The load generator's worst figures of a round."""
+
+    cores: float
+    lag_p99_ms: float
+    """The p99 of how much later than due a request was sent."""
+    late_share: float
+    """Of the sends."""
+
+
+class Target(Recorded):
+    """A target of `slo`, and whether the trial meets it."""
+
+    percentile: str
+    """Such as `p99`."""
+    target_ms: float
+    goodput_rps: float | None
+    """Answers within the target, per second."""
+    share_within: float | None
+    """Of the steady requests; None without any."""
+    share_ci95: Interval | None
+    rounds: int
+    verdict: TargetVerdict | None
+    """None below 5 rounds, or if some process has no request."""
+    further_rounds: int | None
+    """Missing for a verdict, or for "met" if further rounds are alike."""
+    processes_met: int
+    """How many of the rounds met it."""
+    processes_least: float | None
+    """The least share of all such processes that meets it, if every round did."""
+
+
+class MemoryFigures(Recorded):
+    """Memory of the process tree in MiB; None if the system does not report it."""
+
+    idle_pss: float | None
+    idle_private: float | None
+    peak_rss: float | None
+    """The most in the steady state."""
+    start_peak_rss: float | None
+    """The most until the server was ready."""
+
+
+class MemoryReturn(Recorded):
+    """Whether memory comes back after many loads and unloads."""
+
+    cycles: int
+    weights_mib: float
+    returned_share: float
+    """Of the weights."""
+    slope_mib_per_cycle: float
+    slope_ci95: Interval | None
+    leaks: bool
+
+
+class TrialFigures(Recorded):
+    """A trial, over the rounds that it finished."""
+
+    label: str
+    strategy: str
+    options: dict[str, JsonValue]
+    loader: str
+    loader_options: dict[str, JsonValue]
+    dtype: str
+    """In which its servers computed."""
+    used_loaders: list[str]
+    rounds: int
+    """Finished."""
+    requests: int
+    """Of the steady state."""
+    errors: int
+    error: str | None
+    """The most frequent error."""
+    log: str | None
+    """The last line of the server's log, of the latest round that has one."""
+    ready_s: float | None
+    """From exec to readiness."""
+    first_answer_s: float | None
+    """From exec to the first answer."""
+    first_request_ms: float | None
+    latency_ms: Latency
+    warm: Part
+    cold: ColdPart
+    throughput_rps: float | None
+    generator: GeneratorFigures | None
+    slo: list[Target]
+    memory_mib: MemoryFigures
+    over_limit: str | None
+    """That it held more memory than the limit; else None."""
+    loads: int
+    loads_per_request: float | None
+    weights_mib: float
+    memory_return: MemoryReturn | None
+    models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    """By model id."""
+    labels_agree: bool
+    """Whether its answers agree with those of the other trials."""
