@@ -26,7 +26,12 @@ from .system.files import anchored
 
 log = logging.getLogger("residency")
 
-BUILT_IN_STRATEGIES = ("persistent", "on_demand", "lru_cached", "keep_alive")  # modules
+BUILT_IN_STRATEGIES = (
+    f"{STRATEGIES}.persistent",
+    f"{STRATEGIES}.on_demand",
+    f"{STRATEGIES}.lru_cached",
+    f"{STRATEGIES}.keep_alive",
+)
 STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrategy` says
     "start": ("models",),
     "requested": ("model_id", "now"),
@@ -121,7 +126,7 @@ def _built_in() -> list[ModuleType]:
     from .residency import load_log
 
     # By name: a checkout has them beside this package, an installation in it.
-    strategies = [importlib.import_module(f"{STRATEGIES}.{name}") for name in BUILT_IN_STRATEGIES]
+    strategies = [importlib.import_module(name) for name in BUILT_IN_STRATEGIES]
     return [*strategies, transformers, onnxruntime, openvino, mapped, subprocess, load_log]
 
 

@@ -11,12 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from ..contracts import LoadReason, UnloadReason
-from .copies import (
-    Copy,
-    Lease,
-    Outlet,
-    State,
-)
+from .copies import Copy, Lease, Outlet, State
 from .decisions import Candidates, Decisions
 from .expiries import Expiries
 from .room import Room

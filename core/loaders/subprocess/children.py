@@ -25,15 +25,17 @@ from ...errors import (
     NoTokens,
     UnknownToken,
 )
+from ...names import PACKAGE
 from .fork_server import PACKET
 
 START_SECONDS = 120.0  # for the imports, from the slowest disk
 SPAWN_SECONDS = 10.0  # for a fork
 END_SECONDS = 1.0  # between SIGKILL and the end of a process, unless the kernel itself hangs
 FAILURES = {kind.__name__: kind for kind in (ModelReferenceError, NoFiniteScore, NoTokens, UnknownToken)}
+LOADERS = f"{PACKAGE}.loaders"
 PRELOAD = {  # by the loader that children use
-    "onnxruntime": tuple(f"{__package__}.onnx.{name}" for name in ("loader", "network", "session", "tokens")),
-    "mapped": ("torch", f"{__package__}.stock", "transformers.modeling_utils", f"{__package__}.mapped_loader"),
+    "onnxruntime": tuple(f"{LOADERS}.onnxruntime.{name}" for name in ("loader", "network", "session", "tokens")),
+    "mapped": ("torch", f"{LOADERS}.stock", "transformers.modeling_utils", f"{LOADERS}.mapped.loader"),
 }
 BOOT = f"import json, sys; path, *rest = json.loads(sys.argv[1]); sys.path[:] = path; from {__package__}.fork_server \
 import main; main(*rest)"

@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 PACKET = 1 << 16  # bytes; no message of the control conversation is larger
 PR_SET_PDEATHSIG = 1
 WORDS = ["What the forward imports when it first runs is imported, too."]
-LOADERS = {"onnxruntime": (".onnx.loader", "OnnxRuntimeLoader"), "mapped": (".mapped_loader", "MappedLoader")}
 Common = tuple[dict[Any, Any], ...]
 
 
 class Order(NamedTuple):
     """What a child is to load, and how."""
 
-    loader: str  # one of `LOADERS`
+    loader: str  # a name that `_loader_class` knows
     options: str  # the loader's, as JSON
     directory: str
 
@@ -133,9 +132,7 @@ class _Server:
     def _loader(self, order: Order) -> Loader:
         key = order.loader, order.options
         if key not in self._loaders:
-            module, name = LOADERS[order.loader]
-            cls = getattr(importlib.import_module(module, __package__), name)
-            self._loaders[key] = cls(**json.loads(order.options))
+            self._loaders[key] = _loader_class(order.loader)(**json.loads(order.options))
         return self._loaders[key]
 
     def _spawn(self, fds: Sequence[int]) -> None:
@@ -189,6 +186,17 @@ class _Server:
             with os.fdopen(prepared, "wb") as stream:
                 pickle.dump((order, _made_since(before, loader.common()), new), stream)
         return model
+
+
+def _loader_class(name: str) -> type[Any]:
+    """The class that loads in a child; imported here, because its imports are what the server wants to share."""
+    if name == "onnxruntime":
+        from ..onnxruntime.loader import OnnxRuntimeLoader
+
+        return OnnxRuntimeLoader
+    from ..mapped.loader import MappedLoader
+
+    return MappedLoader
 
 
 def _made_since(before: Common, now: Common) -> Common:
