@@ -1,0 +1,1 @@
+"""The tests, in folders: `pytest tests/unit` starts nothing, the others start processes."""

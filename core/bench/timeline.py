@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import NamedTuple, Self
 
@@ -30,19 +31,27 @@ class Timeline:
     When there are 600 points, every other one is dropped, and the interval doubles.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(
+        self,
+        pid: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        resident: Callable[[int], float | None] = memory.resident,
+    ) -> None:
+        """`resident` returns the memory of a process tree in MiB."""
         self._pid = pid
+        self._clock, self._resident = clock, resident
         self._stop = Event()
         self._thread = Thread(target=self._sample, name="timeline", daemon=True)
-        self._points: list[tuple[float, float]] = []  # `perf_counter`, MiB
+        self.points: list[tuple[float, float]] = []  # the clock's time, MiB
         self._latest = (0.0, 0.0)
         self._area = 0.0  # MiB × seconds, of all points, those that were dropped later included
-        self._interval = INTERVAL
+        self.interval = INTERVAL
         self.began = self.ended = 0.0
 
     def __enter__(self) -> Self:
-        self.began = time.perf_counter()
-        if self._read():
+        self.began = self._clock()
+        if self.read():
             self._thread.start()
         return self
 
@@ -50,37 +59,38 @@ class Timeline:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-            self._read()
-        self.ended = time.perf_counter()
+            self.read()
+        self.ended = self._clock()
 
     def since(self, origin: float) -> OverTime:
         """What was read, with times since `origin` (`perf_counter`)."""
-        if len(self._points) < 2:
+        if len(self.points) < 2:
             return OverTime(None, None)
-        at, mib = zip(*self._points, strict=True)
+        at, mib = zip(*self.points, strict=True)
         timeline = MemoryOverTime(at=[round(t - origin, 3) for t in at], rss_mib=[round(value, 2) for value in mib])
         return OverTime(timeline, self._area / (self._latest[0] - at[0]))
 
     def _sample(self) -> None:
         cost = 0.0
-        while not self._stop.wait(max(self._interval, cost / SHARE)):
+        while not self._stop.wait(max(self.interval, cost / SHARE)):
             before = time.thread_time()
-            self._read()
+            self.read()
             cost = time.thread_time() - before
 
-    def _read(self) -> bool:
-        mib = memory.resident(self._pid)
+    def read(self) -> bool:
+        """Add a point. Returns whether the system reports the memory."""
+        mib = self._resident(self._pid)
         if mib is None:
             return False
-        now = time.perf_counter()
-        if self._points:
+        now = self._clock()
+        if self.points:
             at, last = self._latest
             self._area += (now - at) * (mib + last) / 2
         self._latest = now, mib
-        if len(self._points) >= POINTS:
-            del self._points[1::2]
-            self._interval *= 2
-        self._points.append(self._latest)
+        if len(self.points) >= POINTS:
+            del self.points[1::2]
+            self.interval *= 2
+        self.points.append(self._latest)
         return True
 
 

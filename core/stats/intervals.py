@@ -32,7 +32,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     side of `confidence`, Hettmansperger and Sheather interpolate ("Confidence intervals based on interpolated order
     statistics", Statistics & Probability Letters 4, 1986). `range`: so few rounds that not even the smallest and the
     largest value hold the median that often (5 rounds at 95 %: 93.75 %); then it is these, or Student's where that is
-    wider. tests/test_coverage.py counts how often the interval leaves the truth out.
+    wider. tests/proofs/test_coverage.py counts how often the interval leaves the truth out.
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)

@@ -19,7 +19,7 @@ def precise_enough(run: Run, precision: float) -> str | None:
     (with a single trial: its mean latency, of a typical round), after each of the latest six complete rounds, the
     first of them the fifth or later. Once would not do: an interval is at its narrowest where the rounds
     happen to look alike, and a run that stops there holds the truth in 92 % of cases only; with six in a
-    row it is 94 % (tests/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
+    row it is 94 % (tests/proofs/test_coverage.py). Stopping when an interval leaves 1 out would be worse, for
     it finds a difference in every noise sooner or later; the width does not favour either answer.
     """
     logs = _logs(run)

@@ -133,6 +133,10 @@ class ForkServer:
         self._made: set[object] = set()
         atexit.register(self.close)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def is_alive(self) -> bool:
         return not self._gone and self._process.poll() is None
 

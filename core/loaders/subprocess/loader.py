@@ -169,6 +169,11 @@ class SubprocessModel:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a thread waits for the child's answer."""
+        return self._turn.locked()
+
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Raises ModelCrashed when the child ends or hangs, ModelGone when it had ended before, what its model raises,
         and RuntimeError after `close`.

@@ -1,0 +1,1 @@
+"""Tests of what Chromium shows: the page of a server, and the report of a run."""

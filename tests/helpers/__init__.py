@@ -1,0 +1,1 @@
+"""What tests share: checkpoints, servers, clients, records whose figures are known. Holds no test."""
