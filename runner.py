@@ -1,4 +1,4 @@
-"""Run an experiment: `python runner.py experiments/default.yaml`. `python runner.py --help` lists all commands."""
+"""Entry point of the command line. `python runner.py --help` lists all commands."""
 
 from __future__ import annotations
 

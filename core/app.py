@@ -1,4 +1,4 @@
-"""The served app: each chosen strategy, mounted as a route.
+"""The app that a server runs: each chosen strategy, mounted as a route.
 
 uvicorn core.app:app --port 8001
 """
@@ -19,43 +19,48 @@ from starlette.types import Receive, Scope, Send
 
 from .config.settings import Settings, configured_by, settings_from_environment
 from .errors import ResidencyError
+from .http.access import AccessLog, set_up_logs
+from .http.admin import add_admin_routes
 from .http.connections import ConnectionLimits
-from .http.edge import Edge
-from .http.metrics import add_metrics
-from .http.open_inference import add_open_inference
-from .http.openapi import list_what_there_is
+from .http.limits import RequestLimits
+from .http.open_inference import add_open_inference_routes
+from .http.openapi import enumerate_parameters
 from .http.page import add_page
 from .http.predict import add_predict_routes
 from .http.problems import add_problem_handlers
 from .http.status import add_status_routes
-from .http.steering import add_steering
 from .plugins import load_plugins
-from .serving.logs import set_up
-from .serving.served import announcement
-from .serving.service import Service
+from .serving.service import Service, listed
 from .system.heap import use_one_heap
 from .system.threads import limit_torch
 
 log = logging.getLogger("residency")
+MAX_LOGGED_MODELS = 3
 
 
 class App(FastAPI):
-    """FastAPI within our own limits, which as middlewares inside it would come late, and not see the server."""
+    """FastAPI inside our own middlewares.
+
+    They must be outermost: `add_middleware` would put them where they run too late and cannot reach uvicorn's
+    configuration.
+    """
 
     def __init__(self, settings: Settings, service: Service, configured_by: str) -> None:
         summary = "One model under several loading strategies"
         super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service, configured_by))
-        self._outermost = ConnectionLimits(Edge(super().__call__, settings, service.admit), settings)
+        routes = {strategy.registered.route: strategy.name for strategy in service.strategies}
+        limited = RequestLimits(super().__call__, settings, routes, service.check_queue_slots)
+        self._outermost = ConnectionLimits(AccessLog(limited), settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the app; without `settings`, from the environment.
+    """The app; without `settings`, from the environment.
 
-    Raises ResidencyError for wrong `settings`. Wrong variables end the process with a sentence instead:
-    who starts a server from a shell has no use for a traceback.
+    Raises ResidencyError for wrong `settings`. Wrong variables of the environment end the process with one line
+    instead: an operator should not see a traceback.
     """
     if settings is not None:
         return _app(settings, "the program that made the app", None)
@@ -65,20 +70,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sys.exit(f"residency: {error}")
 
 
-def _app(settings: Settings, configured_by: str, reread: Callable[[], Settings] | None) -> FastAPI:
+def _app(settings: Settings, configured_by: str, reread_settings: Callable[[], Settings] | None) -> FastAPI:
     limit_torch()
     use_one_heap()
-    set_up(settings.log)
+    set_up_logs(settings.log)
     service = Service(settings, load_plugins(settings.plugins))
     app = App(settings, service, configured_by)
     add_problem_handlers(app)
-    add_predict_routes(app, service, steered=settings.token is not None)
-    add_open_inference(app, service)
+    add_predict_routes(app, service, has_admin_routes=settings.token is not None)
+    add_open_inference_routes(app, service)
     add_status_routes(app, service)
-    add_metrics(app, service)
     if settings.token is not None:
-        add_steering(app, service, settings.token, reread)
-    list_what_there_is(app, service)
+        add_admin_routes(app, service, settings.token, reread_settings)
+    enumerate_parameters(app, service)
     add_page(app)
     return app
 
@@ -86,7 +90,7 @@ def _app(settings: Settings, configured_by: str, reread: Callable[[], Settings] 
 def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        """Listen at once, so that health answers while the start-up loads run."""
+        """Start the engine in a thread, so that `/healthz` answers while the start-up loads run."""
 
         def start() -> None:
             began = perf_counter()
@@ -94,13 +98,13 @@ def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
                 service.engine.start()
                 log.info("%s", announcement(service, configured_by, perf_counter() - began))
             except Exception as error:
-                known = isinstance(error, ResidencyError)
-                log.critical("%s", error if known else "The server cannot start.", exc_info=not known)
+                is_known = isinstance(error, ResidencyError)
+                log.critical("%s", error if is_known else "The server cannot start.", exc_info=not is_known)
                 service.close()
-                # Nothing is served yet, and every softer end is reported as success or by a traceback.
+                # uvicorn would report any other end from this thread as a success, or with a traceback.
                 os._exit(1)
             try:
-                service.engine.check_models()
+                service.engine.probe_models()
             except Exception:
                 log.exception("Probing the models failed")
 
@@ -113,8 +117,18 @@ def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
     return lifespan
 
 
+def announcement(service: Service, configured_by: str, seconds: float) -> str:
+    """The log line of a server that is ready `seconds` after its start: what it serves, where, and why."""
+    references = [f"{model_id} ({reference})" for model_id, reference in service.engine.models.items()]
+    strategies = [f"{each.name} at {each.registered.route} ({each.loader.name})" for each in service.strategies]
+    return (
+        f"Ready after {seconds:.2f} s. Models: {listed(references, MAX_LOGGED_MODELS)}."
+        f" Strategies: {listed(strategies)}. Configured by {configured_by}."
+    )
+
+
 def __getattr__(name: str) -> FastAPI:
-    """`core.app:app` is built when a server asks for it, not when this module is imported."""
+    """`app`, which is built when a server asks for it, not when this module is imported."""
     if name == "app":
         globals()["app"] = create_app()  # a server asks more than once
         return cast("FastAPI", globals()["app"])

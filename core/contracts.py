@@ -1,7 +1,7 @@
-"""The whole contract of a plugin author.
+"""The contracts that a plugin implements.
 
-A *loader* decides how a checkpoint becomes a model; a *strategy* decides when a model is in memory.
-These are protocols: a plugin needs no import from here, it only has to have the same shape.
+A *loader* decides how a checkpoint becomes a model; a *strategy* decides when a model is in memory. These are
+protocols: a plugin imports nothing from here, it only has the same members.
 """
 
 from __future__ import annotations
@@ -11,16 +11,27 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 LoadReason = Literal["request", "preload", "manual", "crash"]
-"""Why a model was loaded: a request asked for it, its strategy had it loaded at the start, an operator said so, or the
-process of the one before had ended."""
-UnloadReason = Literal["request", "capacity", "budget", "expired", "manual", "removed", "crash", "shutdown"]
-"""Why a model left memory: its strategy did not keep it beyond its requests, room was needed (number of models or
-bytes), its time was up, an operator said so, another version took its place, its own process had ended, or the server
-did."""
+"""Why a model was loaded.
 
+- `request`: for a request.
+- `preload`: by its strategy, before the server was ready.
+- `manual`: by an operator.
+- `crash`: for a request, after the process of the model had ended.
+"""
+UnloadReason = Literal["request", "capacity", "budget", "expired", "manual", "removed", "crash", "shutdown"]
+"""Why a model was unloaded.
+
+- `request`: its last request had ended, and its strategy did not keep it.
+- `capacity`, `budget`: it was evicted, because the number of models, or of bytes, was at its limit.
+- `expired`: it was idle for longer than its strategy keeps it.
+- `manual`: by an operator.
+- `removed`: another version replaced it, or it is no longer served.
+- `crash`: its process had ended.
+- `shutdown`: the server ended.
+"""
 
 Json = Any
-"""What JSON can hold: None, bool, int, finite float, str, and lists and mappings by str of these."""
+"""A value that JSON can hold: None, bool, int, finite float, str, and lists and mappings by str of these."""
 
 
 class Resident(NamedTuple):
@@ -32,28 +43,28 @@ class Resident(NamedTuple):
     loaded_at: float
     """When its load ended."""
     load_seconds: float
-    """What that load took."""
+    """How long that load took."""
     load_cpu_seconds: float
     load_waiters: int
-    """Requests that were queued for the model when its load ended; 0 for a preload."""
+    """How many requests were queued for the model when its load ended; 0 for a preload."""
     last_used: float
     """When its latest request ended; `loaded_at` before the first."""
     uses: int
-    """Requests that were answered since it was loaded."""
+    """How many requests it has answered since it was loaded."""
 
 
 class Score(NamedTuple):
-    """A label of a text, and its score: a probability (0 to 1), or any finite number of a regression."""
+    """A label of a text, and its score: a probability (0 to 1), or any finite number for a regression."""
 
     label: str
     score: float
 
 
 class Prediction(Score):
-    """The label of a text that has the highest score, and that score.
+    """The label of a text with the highest score, and that score.
 
-    `scores` has those of every label, in the order of the model's labels. A loader may leave it out; plain
-    (label, score) tuples do as well.
+    `scores` has every label with its score, in the order of the model's labels. A loader may leave it out, or return
+    plain (label, score) tuples.
     """
 
     scores: Sequence[tuple[str, float]]
@@ -64,12 +75,12 @@ class Prediction(Score):
         return self
 
     def ranked(self) -> list[tuple[str, float]]:
-        """Every label with its score, the best first; of equal ones the model's first."""
+        """Every label with its score, the best first. Equal scores stay in the model's order."""
         return sorted(self.scores, key=lambda pair: pair[1], reverse=True)
 
     @classmethod
     def of(cls, prediction: tuple[str, float]) -> Prediction:
-        """What a loader's model gave."""
+        """The result of a loader's model as a Prediction."""
         return prediction if isinstance(prediction, Prediction) else cls(*prediction)
 
 
@@ -78,13 +89,13 @@ class Model(Protocol):
 
     It may also have
 
-    - `phases`, a mapping that says where its load's time went: seconds by phase, such as `tokenizer` and `weights`;
-      they show up in `Server-Timing`.
-    - `loaded_by`, a loader's name, and `dtype`, which say what it used, if that is not what was asked for.
-    - `check()`, which raises an error for what keeps the model from answering. It is called once, when the model is
-      probed with some texts before it first answers.
-    - `own_process = True`, if `predict` only waits for another process: while that hangs, other models are answered.
-      Where that process ends, `predict` raises `core.errors.ModelCrashed`, and the next request gets a model anew.
+    - `phases`, a mapping of the seconds of its load by phase, such as `tokenizer` and `weights`. They appear in
+      `Server-Timing`.
+    - `loaded_by`, the name of a loader, and `dtype`: what the load used, if that differs from what was configured.
+    - `check()`, which raises an error if the model cannot answer. It is called once, when the model is probed with
+      some texts before its first answer.
+    - `own_process = True`, if `predict` only waits for another process. If that process hangs, other models are still
+      answered. If it has ended, `predict` raises `core.errors.ModelCrashed`, and the model is loaded again.
     """
 
     @property
@@ -95,7 +106,7 @@ class Model(Protocol):
         """One prediction for each text, in order. Texts over the model's limit are truncated."""
 
     def close(self) -> None:
-        """Give the memory back. The model answers no more; a second call does nothing."""
+        """Free the memory. `predict` is not called afterwards. A second call does nothing."""
 
 
 class Loader(Protocol):
@@ -103,10 +114,10 @@ class Loader(Protocol):
 
     It may also have
 
-    - `prepare(checkpoint)`, called for each checkpoint before the server is ready, for what all loads of its kind have
-      in common: imports, above all.
-    - `convert(checkpoint)`, for what is written into the cache once. An experiment calls it before its first trial, in
-      a process of its own; a load that finds nothing there does it itself.
+    - `prepare(checkpoint)`, called before the server is ready, for one checkpoint of each kind. It does what all loads
+      of that kind share, such as imports.
+    - `convert(checkpoint)`, which writes a conversion to the cache. An experiment calls it before its first trial, in a
+      process of its own. A load that finds no conversion makes it itself.
     """
 
     name: ClassVar[str]
@@ -115,66 +126,69 @@ class Loader(Protocol):
         """Bytes of parameters and buffers in this loader's dtype, from the file's header alone."""
 
     def load(self, checkpoint: Path) -> Model:
-        """Called from many threads at a time; a loader that is not thread-safe serialises itself."""
+        """The model. Called from many threads at a time, so a loader that is not thread-safe needs a lock."""
 
 
 class LoadingStrategy(Protocol):
-    """When is a model in memory? Mounted as `POST /predict-<name>`.
+    """When a model is in memory. Mounted as `POST /predict-<name>`.
 
-    A class is constructed as `cls(**options)`; its options are the keyword-only parameters of `__init__`, each with a
-    type and a default. All members but `name` may be left out: what is said of each then holds.
+    A strategy is constructed as `cls(**options)`. Its options are the keyword-only parameters of `__init__`, each with
+    a type and a default. All members but `name` may be left out; each docstring begins with the default.
 
-    A strategy decides, and does nothing: it has no lock, thread, clock or file. One member is called at a time, and
-    `now` never decreases. None may block. Where one raises an error or gives what is no answer, it is as if it had been
-    left out; that is logged once, counted in `GET /strategies`, and fails no request.
+    A strategy only decides: it has no lock, thread, clock or file. One member is called at a time, and `now` never
+    decreases. A member must not block. If it raises an error or returns a wrong value, the default is used. That is
+    logged once, counted in `GET /strategies`, and fails no request.
     """
 
     name: ClassVar[str]
     route: ClassVar[str]
-    """Another path than `/predict-<name>`."""
+    """`/predict-<name>`. The path under which the strategy is mounted."""
     shared: bool
-    """True. False: each request loads a model of its own, and `keep` and `evict` are not asked."""
+    """True. If False, each request loads a model of its own, and `keep` and `evict` are not called."""
     capacity: int | None
-    """None: any number of models. At most so many are in memory."""
+    """None: no limit. How many models may be in memory."""
     memory_budget: int | None
-    """None: any number of bytes. At most so many are in memory."""
+    """None: no limit. How many bytes of models may be in memory."""
     pinned: Collection[str]
-    """(): models that never expire and are never evicted."""
+    """(). The ids of models that never expire and are never evicted."""
 
     grid: ClassVar[Mapping[str, Sequence[Any]]]
-    """{}: by option, the values that a plan compares where it names none, as they are written in YAML."""
+    """{}. The values that a plan compares by default, by option, as they are written in YAML."""
 
     def start(self, models: Mapping[str, int]) -> Iterable[str]:
-        """(): which models to load before the server is ready. `models` gives the bytes of each by its id, without
-        those whose size cannot be read. Raises ValueError for options that cannot be kept.
+        """(). Returns the ids of the models to load before the server is ready.
+
+        `models` has the bytes of each model by its id, without models whose size cannot be read. Raises ValueError for
+        options that cannot be kept.
         """
 
     def requested(self, model_id: str, now: float) -> None:
-        """Nothing. Told of every request that was accepted, whether its model is in memory or not."""
+        """Does nothing. Called for every request that has a queue slot, whether its model is in memory or not."""
 
     def loaded(self, model: Resident, reason: LoadReason, now: float) -> None:
-        """Nothing. Told of every model that has come into memory."""
+        """Does nothing. Called for every model that was loaded."""
 
     def keep(self, model: Resident, now: float) -> float:
-        """Infinite: in how many seconds the model, which nobody uses since now, is freed if that stays so; 0: at once.
-        It is not asked again until the model is used again.
+        """Infinite. Returns after how many seconds the model, which has just become idle, is freed if it stays idle; 0:
+        at once. It is called again only after the model has been used again.
         """
 
     def evict(self, candidates: Collection[Resident], now: float) -> str:
-        """The first: which of these goes, since room is needed. The one comes first whose latest use is the longest
-        ago; none is pinned. Where all models are in use, the candidates are, too; the one that goes is lent to nobody
-        else. Also asked by those who want to know what would go, so that it must change nothing: `unloaded` tells what
-        has gone.
+        """The first. Returns the id of the candidate to evict.
+
+        The least recently used candidate is the first; none is pinned. If all models are in use, so are the candidates;
+        the model that is named then gets no new lease, and is freed when its last lease ends. `evict` is also called to
+        show what would be evicted next, so it must change nothing. `unloaded` reports what was evicted.
         """
 
     def unloaded(self, model: Resident, reason: UnloadReason, now: float) -> None:
-        """Nothing. Told of every model that leaves memory."""
+        """Does nothing. Called for every model that was unloaded."""
 
     def explain(self, model: Resident, now: float) -> str:
-        """No words: why the model stays, or goes next, in words for `GET /residency`."""
+        """Empty. Returns why the model stays, or is evicted next, as a sentence for `GET /residency`."""
 
     def state(self) -> Json:
-        """None: what it has learned, which the server writes to the file that its setting `state` names."""
+        """None. Returns what the strategy has learned, which the server writes to the file of its setting `state`."""
 
     def restore(self, state: Json) -> None:
-        """Nothing. Called before `start` with what `state` gave before a restart."""
+        """Does nothing. Called before `start` with what `state` returned before a restart."""

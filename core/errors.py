@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ResidencyError(Exception):
-    """Base of everything that Residency refuses or fails at; print it, not its traceback."""
+    """The base class of all errors of Residency. Print the sentence, not the traceback."""
 
 
 class FileError(ResidencyError):
@@ -12,7 +12,7 @@ class FileError(ResidencyError):
 
 
 class YamlError(ResidencyError):
-    """A YAML file is unreadable or breaks the schema; names file, line, column and key."""
+    """A YAML file is unreadable or breaks the schema. The sentence names file, line, column and key."""
 
 
 class SettingsError(ResidencyError):
@@ -32,7 +32,7 @@ class OptionError(ResidencyError):
 
 
 class ModelReferenceError(ResidencyError):
-    """A model reference does not lead to a usable checkpoint."""
+    """A model reference leads to no usable checkpoint."""
 
 
 class UnknownModel(ResidencyError):
@@ -48,15 +48,15 @@ class UnknownStrategy(ResidencyError):
 
 
 class TooManyTexts(ResidencyError):
-    """A request holds more texts than the server takes at a time."""
+    """A request holds more texts than the server accepts."""
 
 
 class TextTooLong(ResidencyError):
-    """A request holds a text over the limit of this server."""
+    """A request holds a text over the length limit of this server."""
 
 
 class NoTokens(ResidencyError):
-    """A text gives no tokens, and its model has nothing to compute for it."""
+    """A text has no tokens, so its model cannot compute anything for it."""
 
 
 class UnknownToken(ResidencyError):
@@ -67,36 +67,36 @@ class NoFiniteScore(ResidencyError):
     """A model computed a score that is infinite or not a number."""
 
 
-class WrongTensor(ResidencyError):
-    """A tensor's shape, its data and what is said of them do not fit together."""
+class InvalidTensor(ResidencyError):
+    """The shape, the data and the parameters of a tensor do not agree."""
 
 
-class WrongTimeout(ResidencyError):
-    """A request's own deadline is no number of seconds."""
+class InvalidTimeout(ResidencyError):
+    """The timeout that a request gives is not a positive number of seconds."""
 
 
 class Overloaded(ResidencyError):
-    """There is no place for one more request; `seconds` says when there will be one."""
+    """No queue slot is free. `seconds` says when to try again."""
 
     def __init__(self, sentence: str, seconds: int = 1) -> None:
         super().__init__(sentence)
         self.seconds = seconds
 
 
-class DeadlinePassed(ResidencyError):
-    """A request waited until its time was up; nothing was computed for it."""
+class DeadlineExceeded(ResidencyError):
+    """A request had not begun at its deadline. Nothing was computed for it."""
 
 
-class CannotSteer(ResidencyError):
-    """A strategy that decides alone was told to load or free a model."""
+class CannotLoadManually(ResidencyError):
+    """A model cannot be loaded or unloaded manually, because its strategy loads one for each request."""
 
 
 class InUse(ResidencyError):
-    """A model cannot be freed while it is lent out, or because it is pinned."""
+    """A model cannot be freed, because it is in use or pinned."""
 
 
 class CannotUpdate(ResidencyError):
-    """A change of models or options that a running server cannot take over, or a strategy does not."""
+    """New settings cannot be used without a restart, or a strategy refuses them."""
 
 
 class NotReady(ResidencyError):
@@ -104,9 +104,9 @@ class NotReady(ResidencyError):
 
 
 class LoadFailed(ResidencyError):
-    """A checkpoint could not become a model. The message holds no path.
+    """A checkpoint could not be loaded. The message holds no path.
 
-    `transient` says that the checkpoint is not to blame, so that the next try may succeed at once.
+    `transient`: the checkpoint is not the cause, so another try may succeed at once.
     """
 
     def __init__(self, sentence: str, *, transient: bool = False) -> None:
@@ -115,15 +115,15 @@ class LoadFailed(ResidencyError):
 
 
 class ModelCrashed(ResidencyError):
-    """A model's process ended or hung; its requests in flight fail, and the next one gets a new process."""
+    """The process of a model has ended or hangs. Its requests in flight fail; the next one gets a new process."""
 
 
 class ModelGone(ModelCrashed):
-    """A model's process had ended before it was asked: nobody's request has failed, and another model can answer it."""
+    """The process of a model had ended before the request reached it, so the request can be computed by a new one."""
 
 
 class StartupFailed(ResidencyError):
-    """A strategy or a model reference refused while the server started."""
+    """A strategy or a model could not be started with the server."""
 
 
 class TrialFailed(ResidencyError):
@@ -131,4 +131,4 @@ class TrialFailed(ResidencyError):
 
 
 class ResultsError(ResidencyError):
-    """A folder of results is missing, incomplete or not ours."""
+    """A folder of results is missing, incomplete, or was not written by Residency."""

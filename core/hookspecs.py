@@ -1,6 +1,6 @@
-"""What a plugin may provide. A plugin is a module whose functions carry `residency`'s `hookimpl`.
+"""The hooks of plugins. A plugin is a module with functions that are marked by `residency`'s `hookimpl`.
 
-Each example below is run by the test suite.
+The tests run each example below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 @hookspec
 def register_strategies() -> Iterable[type[Any]]:
-    """Return loading strategies: classes of the shape of `core.contracts.LoadingStrategy`.
+    """Return strategies: classes with the members of `core.contracts.LoadingStrategy`.
 
     >>> import math, pluggy
     >>> class Recycled:
@@ -35,7 +35,7 @@ def register_strategies() -> Iterable[type[Any]]:
 
 @hookspec
 def register_loaders() -> Iterable[type[Any]]:
-    """Return loaders: classes of the shape of `core.contracts.Loader`.
+    """Return loaders: classes with the members of `core.contracts.Loader`.
 
     >>> import pluggy
     >>> class Optimist:
@@ -61,11 +61,10 @@ def register_loaders() -> Iterable[type[Any]]:
 def after_model_load(
     strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, phases: Mapping[str, float], reason: str
 ) -> None:
-    """Observe a load that has just succeeded; for what it was made, `core.contracts.LoadReason` says.
+    """Observe a model that was just loaded, in `seconds`; `reason` is a `core.contracts.LoadReason`.
 
-    `seconds` is the load's whole time, `phases` are the parts of it that the loader tells.
-
-    A failure in here is logged and breaks nothing.
+    `phases` has the seconds of the parts of the load that the loader reports. An error of this hook is logged, and does
+    not affect the server.
 
     >>> import pluggy
     >>> loads = []
@@ -77,7 +76,9 @@ def after_model_load(
 
 @hookspec
 def after_model_unload(strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, reason: str) -> None:
-    """Observe a model that has just been freed, `seconds` after it was loaded.
+    """Observe a model that was just unloaded, `seconds` after it was loaded; `reason` is an `UnloadReason`.
+
+    An error of this hook is logged, and does not affect the server.
 
     >>> import pluggy
     >>> evicted = []

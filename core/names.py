@@ -1,4 +1,4 @@
-"""What this package, its command and its app are called: in a checkout, and where it is installed."""
+"""The names of this package, its command and its app, which differ between a checkout and an installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds the plugin manager: the one choke point for the names, the order and the conflicts of plugins."""
+"""Loads plugins, and checks what they register: the only place for their names, order and conflicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from . import hookspecs
 from .config.options import options_model, validate_options
 from .errors import PluginError
 from .names import STRATEGIES
-from .system.files import anchored
+from .system.files import resolve_path
 
 log = logging.getLogger("residency")
 
@@ -32,7 +32,7 @@ BUILT_IN_STRATEGIES = (
     f"{STRATEGIES}.lru_cached",
     f"{STRATEGIES}.keep_alive",
 )
-STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrategy` says
+STRATEGY_MEMBERS = {  # with their parameters, as in `core.contracts.LoadingStrategy`
     "start": ("models",),
     "requested": ("model_id", "now"),
     "loaded": ("model", "reason", "now"),
@@ -43,13 +43,14 @@ STRATEGY_MEMBERS = {  # with what each is given, as `core.contracts.LoadingStrat
     "state": (),
     "restore": ("state",),
 }
-PRICES = ("memory_gib_hour", "cpu_hour", "latency_hour")  # names of options that `cost` fills
+PRICE_OPTIONS = ("memory_gib_hour", "cpu_hour", "latency_hour")  # options that are filled from `cost`
+MAIN_ROUTE = "/predict"
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A strategy or a loader, with where it came from and what it takes."""
+    """A strategy or a loader that a plugin has registered."""
 
     cls: type[Any]
     kind: str
@@ -66,23 +67,28 @@ class Registered:
         return str(getattr(self.cls, "route", f"/predict-{self.name}"))
 
     @property
+    def is_main(self) -> bool:
+        """Whether a strategy owns `POST /predict`."""
+        return self.route == MAIN_ROUTE
+
+    @property
     def summary(self) -> str:
         """The first line of the class's docstring."""
         return (self.cls.__doc__ or "").strip().partition("\n")[0]
 
-    def at_prices(self, options: Mapping[str, Any], prices: Mapping[str, Any]) -> dict[str, Any]:
-        """The options, with those prices that it takes as options and that are left out."""
-        taken = {name: prices[name] for name in PRICES if name in prices and name in self.options.model_fields}
-        return {**taken, **options}
+    def with_prices(self, options: Mapping[str, Any], prices: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, filled with the prices that the strategy has options for and that are left out."""
+        filled = {name: prices[name] for name in PRICE_OPTIONS if name in prices and name in self.options.model_fields}
+        return {**filled, **options}
 
     def validate(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Raises OptionError."""
+        """The options with their types and defaults. Raises OptionError."""
         return validate_options(self.options, options, f"{self.kind} '{self.name}'")
 
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything that plugins provide, by name, in order of registration."""
+    """The strategies and loaders of all plugins, by name, in order of registration."""
 
     manager: pluggy.PluginManager
     strategies: dict[str, Registered] = field(default_factory=dict)
@@ -98,26 +104,26 @@ class Plugins:
 
 
 def load_plugins(requested: Sequence[str] = ()) -> Plugins:
-    """Built-in plugins, then installed ones (entry points), then `requested` modules and `.py` files.
+    """Load built-in plugins, then installed ones (entry points), then the `requested` modules and `.py` files.
 
-    Raises PluginError for a name that two plugins claim, and for a requested plugin that is broken.
-    An installed plugin that is broken is left out with a warning.
+    Raises PluginError if two plugins use one name, or a requested plugin is broken. An installed plugin that is broken
+    is left out with a warning.
     """
     plugins = Plugins(pluggy.PluginManager(hookspecs.PROJECT))
     plugins.manager.add_hookspecs(hookspecs)
-    for module in _built_in():
-        _add(plugins, module, "built in")
+    for module in _built_in_plugins():
+        _register(plugins, module, "built in")
     for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
         _add_installed(plugins, point)
     for name in requested:
         module, source = _import_requested(name)
         if not plugins.manager.is_registered(module):
-            _add(plugins, module, source)
+            _register(plugins, module, source)
     return plugins
 
 
-def _built_in() -> list[ModuleType]:
-    """The plugins that ship here, in order. They are imported when asked for: not every command needs them."""
+def _built_in_plugins() -> list[ModuleType]:
+    """The plugins of this package, in order. They are imported here, because not every command needs them."""
     from .loaders import transformers
     from .loaders.mapped import loader as mapped
     from .loaders.onnxruntime import loader as onnxruntime
@@ -125,7 +131,7 @@ def _built_in() -> list[ModuleType]:
     from .loaders.subprocess import loader as subprocess
     from .residency import load_log
 
-    # By name: a checkout has them beside this package, an installation in it.
+    # By name, because they are beside this package in a checkout, and in it where it is installed.
     strategies = [importlib.import_module(name) for name in BUILT_IN_STRATEGIES]
     return [*strategies, transformers, onnxruntime, openvino, mapped, subprocess, load_log]
 
@@ -140,7 +146,7 @@ def _add_installed(plugins: Plugins, point: EntryPoint) -> None:
     if plugins.manager.is_registered(module):
         return  # two entry points for one module
     try:
-        _add(plugins, module, source)
+        _register(plugins, module, source)
     except _Conflict:
         raise
     except PluginError as error:
@@ -148,7 +154,7 @@ def _add_installed(plugins: Plugins, point: EntryPoint) -> None:
 
 
 def _import_requested(name: str) -> tuple[ModuleType, str]:
-    path = anchored(name, Path.cwd())
+    path = resolve_path(name, Path.cwd())
     try:
         if not name.endswith(".py"):
             module = importlib.import_module(name)
@@ -167,7 +173,7 @@ def _import_requested(name: str) -> tuple[ModuleType, str]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a single file once under a name of its own, which no installed module can have."""
+    """Import a file once, under a name that no installed module can have."""
     name = f"residency_plugin:{path}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -183,17 +189,17 @@ def _import_file(path: Path) -> ModuleType:
 
 
 class _Conflict(PluginError):
-    """Two plugins claim one name; never survivable, whoever asked for them."""
+    """Two plugins use one name. This is an error for installed plugins, too."""
 
 
-def _add(plugins: Plugins, module: Any, source: str) -> None:
-    """Register one plugin and what it provides, or nothing of it."""
+def _register(plugins: Plugins, module: Any, source: str) -> None:
+    """Register a plugin with its strategies and loaders, or nothing of it if a part is wrong."""
     manager = plugins.manager
     try:
         manager.register(module)
         _check_hooks(manager, module, source)
-        strategies = _provided(manager, "register_strategies", module, source, _strategy)
-        loaders = _provided(manager, "register_loaders", module, source, _loader)
+        strategies = _collect(manager, "register_strategies", module, source, _check_strategy)
+        loaders = _collect(manager, "register_loaders", module, source, _check_loader)
         for known, new in ((plugins.strategies, strategies), (plugins.loaders, loaders)):
             _check_conflicts(known, new)
     except Exception as error:  # a third party's classes can be of any kind
@@ -219,7 +225,7 @@ def _check_hooks(manager: pluggy.PluginManager, module: Any, source: str) -> Non
             raise PluginError(f"Plugin {source}: there is no hook '{caller.name}'. The hooks are {', '.join(known)}.")
 
 
-def _provided(
+def _collect(
     manager: pluggy.PluginManager, hook: str, module: Any, source: str, check: Callable[[type[Any], str], Registered]
 ) -> list[Registered]:
     found: list[Registered] = []
@@ -237,32 +243,32 @@ def _provided(
     return found
 
 
-def _strategy(cls: type[Any], source: str) -> Registered:
+def _check_strategy(cls: type[Any], source: str) -> Registered:
     if callable(getattr(cls, "acquire", None)):
         raise PluginError(
-            f"Plugin {source}: {cls.__name__} lends models itself (acquire), which a strategy does no more: it decides,"
-            " in members that may all be left out, such as def keep(self, model, now): return 0.0, and is"
-            " constructed without models, as in def __init__(self, *, option: int = 1)."
+            f"Plugin {source}: {cls.__name__} has a method acquire, which belongs to an older contract. A strategy now"
+            " only decides, in optional members such as def keep(self, model, now): return 0.0, and is constructed"
+            " without models, as in def __init__(self, *, option: int = 1)."
         )
-    entry = _registered(cls, "strategy", source, methods=())
+    entry = _check_class(cls, "strategy", source, methods=())
     for member, arguments in STRATEGY_MEMBERS.items():
         _check_member(entry, member, arguments)
     return entry
 
 
-def _loader(cls: type[Any], source: str) -> Registered:
-    return _registered(cls, "loader", source, methods=("size", "load"))
+def _check_loader(cls: type[Any], source: str) -> Registered:
+    return _check_class(cls, "loader", source, methods=("size", "load"))
 
 
-def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str]) -> Registered:
+def _check_class(cls: type[Any], kind: str, source: str, *, methods: Sequence[str]) -> Registered:
     name = getattr(cls, "name", None)
     if not isinstance(cls, type):
         raise PluginError(f"Plugin {source} must return {kind} classes, but returned {cls!r}.")
     if not isinstance(name, str) or not KEBAB.fullmatch(name):
         raise PluginError(f"Plugin {source}: {cls.__name__}.name must be in kebab-case, such as 'my-{kind}'.")
-    lacking = [method for method in methods if not callable(getattr(cls, method, None))]
-    if lacking:
-        raise PluginError(f"Plugin {source}: {kind} '{name}' has no method {' and no method '.join(lacking)}.")
+    missing = [method for method in methods if not callable(getattr(cls, method, None))]
+    if missing:
+        raise PluginError(f"Plugin {source}: {kind} '{name}' has no method {' and no method '.join(missing)}.")
     try:
         return Registered(cls, kind, source, options_model(cls))
     except PluginError as error:
@@ -270,7 +276,7 @@ def _registered(cls: type[Any], kind: str, source: str, *, methods: Sequence[str
 
 
 def _check_member(entry: Registered, member: str, arguments: Sequence[str]) -> None:
-    """Raise PluginError for a member that cannot be called as the contract says."""
+    """Raise PluginError if the member cannot be called with the parameters of the contract."""
     found = inspect.getattr_static(entry.cls, member, None)
     if found is None:
         return

@@ -1,4 +1,4 @@
-"""A loader that starts a new Python process for each load: what `subprocess` is to be compared with."""
+"""A plugin with a loader that starts a new Python process for each load, to compare `subprocess` with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for line in sys.stdin:
 
 
 class NewProcess:
-    """Starts Python anew for each load, with stock transformers in it."""
+    """Starts a Python process with transformers for each load."""
 
     name = "new-process"
 
@@ -38,7 +38,7 @@ class NewProcess:
 
 
 class NewProcessModel:
-    """Asked line by line."""
+    """A model in a process, which answers each line of its input."""
 
     def __init__(self, checkpoint: Path) -> None:
         command = [sys.executable, "-c", SCRIPT, str(checkpoint)]

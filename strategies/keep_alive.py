@@ -1,4 +1,4 @@
-"""Load on first use, and free some time after the last."""
+"""Load a model on first use, and free it when it has been idle for some time."""
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from pydantic import ByteSize, Field, NonNegativeFloat
 Ttl = NonNegativeFloat | Literal["forever", "auto"]
 Price = Annotated[
     float, Field(ge=0, allow_inf_nan=False, strict=True)
-]  # per hour: of a GiB, a core, a caller's waiting
+]  # for an hour of a GiB, of a core, or of a waiting client
 
 
 class KeepAlive:
     """Loads a model on first use and frees it `ttl` after its last: `5min`, or seconds, 0, `forever`, or `auto`.
 
-    `auto` keeps each model until holding it has cost as much as its cold start does, at the app's prices or those
-    given: at most twice what one pays who knows its next use (ski rental; Karlin et al., 1988). `ttl` may be a mapping
-    by model id; a model that is not in it has 300 seconds.
+    `auto` keeps an idle model until that has cost as much as a cold start, at the given prices or those of the app. The
+    cost is at most twice that of a policy that knows the future (ski rental; Karlin et al., 1988). `ttl` may be a
+    mapping by model id; models that are not in it have 300 seconds.
     """
 
     name = "keep-alive"
@@ -32,7 +32,7 @@ class KeepAlive:
         self.pinned, self.memory_budget, self._preload = pin, memory_budget, preload
         self._ttl, self._others = (ttl, 300.0) if isinstance(ttl, dict) else ({}, ttl)
         self._byte, self._core, self._waiting = memory_gib_hour / (1 << 30), cpu_hour, latency_hour
-        self._worths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=5))  # of the latest loads
+        self._worths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=5))  # TTLs of the last loads
 
     def start(self, models: Mapping[str, int]) -> Sequence[str]:
         if unknown := self._ttl.keys() - models.keys():

@@ -13,8 +13,7 @@ DEFAULT_CAPACITY = 2
 class LruCached:
     """Keeps the most recently used models: `capacity` of them, or what fits into `memory_budget`.
 
-    With neither option two models are kept. A model in use is never evicted; a request that finds
-    every place in use waits until one is free.
+    By default it keeps two models. A model in use is never evicted, so a request may wait until one is idle.
     """
 
     name = "lru-cached"

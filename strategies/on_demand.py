@@ -1,4 +1,4 @@
-"""Load for each request, and free after it."""
+"""Load a model for each request, and free it afterwards."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pluggy
 class OnDemand:
     """Loads the model for each request and frees it after the answer.
 
-    With `share`, requests that overlap in time use one load, and the last of them frees it.
+    With `share`, requests that overlap in time share one load, and the model is freed after the last of them.
     """
 
     name = "on-demand"
     grid: ClassVar = {"share": (False, True)}
 
     def __init__(self, *, share: bool = False) -> None:
-        self.shared = share  # off by default: the cost of each load is what one wants to see
+        self.shared = share  # off by default, so that each request shows the cost of a load
 
     def keep(self, model: object, now: float) -> float:
         return 0.0

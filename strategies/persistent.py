@@ -1,4 +1,4 @@
-"""Load everything before the first request, and keep it."""
+"""Load all models before the first request, and keep them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pluggy
 class Persistent:
     """Keeps every model in memory from before the first request until the server ends.
 
-    A model that fails to load keeps none of the others from being served; it is tried again when it is
-    asked for. When all fail, the server does not start.
+    If a model cannot be loaded, the others are served, and a request for it tries again. If none can be loaded, the
+    server does not start.
     """
 
     name = "persistent"

@@ -80,7 +80,7 @@ def misuses() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def embedded_directory() -> Path:
-    directory = embedded.embedded()
+    directory = embedded.embedded_directory()
     checkpoint.check(directory)
     return directory
 

@@ -1,4 +1,4 @@
-"""One trial, measured: a server process of its own, driven over HTTP, and its samples on disk.
+"""Running an experiment: each trial drives a separate server process over HTTP, and writes samples to disk.
 
 It imports `results`, `plugins`, `config` and what these import, and never the server.
 """

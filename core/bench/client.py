@@ -1,4 +1,4 @@
-"""One request after the other over one connection, each timed and told apart."""
+"""Sending timed prediction requests over one connection, and reading replies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import httpx
 
 from ..errors import TrialFailed
 
-MOST_LABELS = 20  # that an answer is asked to tell: more would be timed, and kept for each request
+MOST_LABELS = 20  # in an answer; more labels would add to the timing and to each sample
 TIMING = re.compile(r"([\w-]+);dur=([\d.]+)")
 
 
 class Reply(TypedDict):
-    """What a server replied, in the fields of a sample: an answer, or an error."""
+    """A server's reply, an answer or an error, in the fields of a sample."""
 
     status: int
     error: NotRequired[str]
@@ -28,22 +28,22 @@ class Reply(TypedDict):
 
 
 def connect(url: str, timeout: float) -> httpx.Client:
-    """Straight to the server: no proxy of the environment stands between."""
+    """A client with one connection to the server. It ignores proxies of the environment. `timeout` is in seconds."""
     return httpx.Client(base_url=url, timeout=timeout, trust_env=False)
 
 
-def body_of(text: str, model: str) -> dict[str, Any]:
-    """A request that asks for the scores of all labels, by which answers are compared."""
+def request_body(text: str, model: str) -> dict[str, Any]:
+    """The body of a request for the scores of all labels, which comparisons of answers use."""
     return {"text": text, "model": model, "top_k": MOST_LABELS}
 
 
 def ask(client: httpx.Client, route: str, model: str, text: str) -> tuple[float, Reply]:
-    """Send one text; the milliseconds until the whole answer was there, and the reply.
+    """Send one text. Returns the milliseconds until the whole response was received, and the reply.
 
-    What is read out of the answer comes after. An error of the transport is raised: httpx.TimeoutException,
-    httpx.TransportError; TrialFailed for an answer that is none.
+    Parsing the response is not timed. Raises httpx.TimeoutException, httpx.TransportError, and TrialFailed for a
+    malformed response.
     """
-    body = body_of(text, model)
+    body = request_body(text, model)
     started = time.perf_counter()
     response = client.post(route, json=body)
     ms = (time.perf_counter() - started) * 1e3
@@ -51,7 +51,7 @@ def ask(client: httpx.Client, route: str, model: str, text: str) -> tuple[float,
 
 
 def read_reply(status: int, body: bytes, server_timing: str) -> Reply:
-    """The reply in a response. Raises TrialFailed for one that is none."""
+    """The reply in a response. Raises TrialFailed if the response is malformed."""
     if status != httpx.codes.OK:
         return {"status": status, "error": _detail(body)}
     try:
@@ -61,7 +61,7 @@ def read_reply(status: int, body: bytes, server_timing: str) -> Reply:
         top = [(str(each["label"]), float(each["score"])) for each in prediction.get("top", [])]
         cold = bool(answer["cold"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrialFailed(f"the server's answer has another form: {_text(body)}") from error
+        raise TrialFailed(f"the server's response is malformed: {_text(body)}") from error
     timing = {name: float(ms) for name, ms in TIMING.findall(server_timing)}
     return {
         "status": status, "cold": cold, "label": label, "score": score, "top": top or [(label, score)], "timing": timing
@@ -79,7 +79,7 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace")[:200]
 
 
-def strategy_of(client: httpx.Client) -> dict[str, Any]:
-    """The state of the one strategy that the server has."""
+def read_strategy(client: httpx.Client) -> dict[str, Any]:
+    """The state of the server's only strategy, as JSON."""
     [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
     return dict(strategy)

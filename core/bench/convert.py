@@ -1,6 +1,6 @@
-"""Checkpoints that are converted before anything is served or measured.
+"""Converting checkpoints before they are served or measured.
 
-python -m core.bench.convert    converts what its standard input says, for `convert_for`
+python -m core.bench.convert converts what standard input names; `convert_checkpoints` runs it.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.references import resolve
-from ..loaders.onnxruntime.conversion import converted as conversion_of
+from ..loaders.onnxruntime.conversion import ensure_converted
 from ..plugins import load_plugins
-from .experiment import Plan
+from .experiment import ResolvedExperiment
 
-SECONDS = 3600.0  # until loaders that hang are given up
+SECONDS = 3600.0  # for all conversions
 
 
-def converted(reference: str) -> str:
-    """Where the checkpoint's graph and tokenizer are, in words; made now, unless they are there.
+def convert(reference: str) -> str:
+    """Convert the checkpoint, unless it is converted. Returns a phrase that says where its graph and tokenizer are.
 
-    Raises ModelReferenceError for what leads nowhere, or cannot be converted.
+    Raises ModelReferenceError if the reference leads nowhere, or the checkpoint cannot be converted.
     """
-    found = conversion_of(resolve(reference))
-    return f"its graph is {found.graph.directory}, its tokenizer {found.tokenizer.directory}"
+    converted = ensure_converted(resolve(reference))
+    return f"its graph is {converted.graph.directory}, its tokenizer {converted.tokenizer.directory}"
 
 
-def convert_for(plan: Plan, checkpoints: Sequence[Path]) -> None:
-    """Have the plan's loaders convert the checkpoints, so that no trial spends its start, or its first load, on that.
+def convert_checkpoints(resolved: ResolvedExperiment, checkpoints: Sequence[Path]) -> None:
+    """Convert the checkpoints for the experiment's loaders, so that conversions do not count for a trial.
 
-    It is done in a process of its own, because this one must not map the libraries whose pages it charges to a server.
-    What cannot be converted is told by the server that loads it.
+    A separate process does so, because this one must not map libraries: the pages of a library that it shared with a
+    server would reduce the server's PSS. Errors are ignored here; the server that loads the checkpoint reports them.
     """
-    chosen = [trial.choice.loader for trial in plan.trials]
-    loaders = [choice.model_dump() for choice in chosen if hasattr(plan.plugins.loader(choice.name).cls, "convert")]
+    chosen = [trial.choice.loader for trial in resolved.trials]
+    loaders = [choice.model_dump() for choice in chosen if hasattr(resolved.plugins.loader(choice.name).cls, "convert")]
     if not loaders:
         return
     order = {
-        "plugins": plan.experiment.plugins,
+        "plugins": resolved.experiment.plugins,
         "loaders": [loader for i, loader in enumerate(loaders) if loader not in loaders[:i]],
         "checkpoints": [str(directory) for directory in checkpoints],
     }
@@ -54,14 +54,14 @@ def convert_for(plan: Plan, checkpoints: Sequence[Path]) -> None:
 
 
 def _convert(plugins: Sequence[str], loaders: Sequence[dict[str, Any]], checkpoints: Sequence[str]) -> None:
-    known = load_plugins(plugins).loaders
+    registered = load_plugins(plugins).loaders
     for choice in loaders:
         with suppress(Exception):
-            loader = known[choice["name"]]
-            made = loader.cls(**loader.validate(choice["options"]))
+            entry = registered[choice["name"]]
+            loader = entry.cls(**entry.validate(choice["options"]))
             for directory in checkpoints:
                 with suppress(Exception):
-                    made.convert(Path(directory))
+                    loader.convert(Path(directory))
 
 
 if __name__ == "__main__":

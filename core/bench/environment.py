@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: machine, processor, threads, versions, commit."""
+"""The environment of a run: machine, processor, threads, versions of packages, commit."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
+    """The environment of this process, as JSON."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     flags = set(cpuinfo.split())
@@ -50,7 +51,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any) -> Iterator[str]:
-    """What is different, as parts of a sentence: "torch became 2.13.1 (was 2.13.0)"; nothing where one is not known."""
+    """The differences, each as part of a sentence: "torch became 2.13.1 (was 2.13.0)". None if one is unknown."""
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return
     for key, now in after.items():
@@ -69,7 +70,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, with `+` when it has uncommitted changes; None outside of a checkout."""
+    """The checkout's commit, with `+` if it has uncommitted changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""An experiment's YAML, strict, and the plan of trials that it stands for."""
+"""The YAML file of an experiment, and its validated form with resolved trials, texts and traffic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..checkpoints.references import anchor
+from ..checkpoints.references import resolve_reference
 from ..config.choices import (
     STRICT,
     Batching,
@@ -27,22 +27,22 @@ from ..config.choices import (
 from ..config.file_kinds import check_kind
 from ..config.options import in_seconds
 from ..config.strict_yaml import MAX_BYTES, Document, read
-from ..config.wrong_values import wrong
+from ..config.wrong_values import explain
 from ..errors import OptionError, ResidencyError, YamlError
 from ..plugins import Plugins, load_plugins
-from ..system.files import anchored, read_text
+from ..system.files import read_text, resolve_path
 from .texts import Texts, read_texts
-from .traffic import Traffic, resolved
+from .traffic import Traffic, resolve_traffic
 from .workload import MAX_REQUESTS, Rate, Workload
 
 FEWEST_ROUNDS = 5  # after which a run may stop early
-HAS_A_RATE = "--rate: the workload of this experiment has a rate of its own, for which the card answers; leave it out."
+HAS_A_RATE = "--rate: the workload of this experiment has its own rate, for which the card answers; leave the flag out."
 
 Percentile = Annotated[str, matching(r"p[1-9][0-9]?(\.[0-9]{1,4})?", "a percentile such as p50, p99 or p99.9")]
 
 
 class Limit(BaseModel):
-    """What a server may take."""
+    """Limits of a server's resources."""
 
     model_config = STRICT
 
@@ -82,7 +82,7 @@ class Experiment(BaseModel):
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says in place of the file."""
+    """Values of the command line that override the file."""
 
     repetitions: int | None = None
     repeats: int | None = None
@@ -92,8 +92,8 @@ class Overrides:
 
 
 @dataclass(frozen=True)
-class TrialPlan:
-    """One strategy with its loader and options, under one label."""
+class ResolvedTrial:
+    """A trial: one strategy with its loader and validated options, under one label."""
 
     label: str
     choice: StrategyChoice
@@ -101,84 +101,84 @@ class TrialPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An experiment with everything resolved that can be wrong in it, but no checkpoint."""
+class ResolvedExperiment:
+    """A fully validated experiment. Checkpoints are resolved later."""
 
     question: str
     experiment: Experiment
     texts: tuple[str, ...]
-    trials: tuple[TrialPlan, ...]
+    trials: tuple[ResolvedTrial, ...]
     plugins: Plugins
-    traffic: Traffic | None = None  # else each text with each model, `repetitions` times
+    traffic: Traffic | None = None  # None: each text is sent to each model `repetitions` times
 
     @property
     def requests(self) -> int | None:
-        """In one trial, without the first request; under a workload about so many, or None where answers decide."""
+        """Requests per trial, without the first one. With a workload an estimate, or None if the answers decide."""
         if self.traffic is not None:
             return self.traffic.requests
         return len(self.texts) * len(self.experiment.models) * (self.experiment.repetitions or 0)
 
 
-def batching_of(plan: Plan) -> dict[str, Any] | str:
-    """As a served app's settings, and the results, say it."""
-    batching = plan.experiment.batching
+def batching_setting(resolved: ResolvedExperiment) -> dict[str, Any] | str:
+    """The `batching` section as written to settings and results."""
+    batching = resolved.experiment.batching
     return batching.model_dump() if batching else "off"
 
 
-def load_experiment(path: Path, overrides: Overrides | None = None) -> Plan:
-    """Raises ResidencyError, whose sentence names file, line, column and key."""
+def load_experiment(path: Path, overrides: Overrides | None = None) -> ResolvedExperiment:
+    """The validated experiment of a file. Raises ResidencyError, which names file, line, column and key."""
     document = read(path)
     check_kind(document, "experiment")
-    experiment = _override(_one_form(document, document.validate(Experiment)), overrides or Overrides())
+    experiment = _override(_apply_workload(document, document.validate(Experiment)), overrides or Overrides())
     folder = path.resolve().parent
     models = {}
     for model_id, reference in experiment.models.items():
-        with _at(document, "models", model_id):
-            models[model_id] = anchor(reference, folder)
-    with _at(document, "plugins"):
-        files = [str(anchored(name, folder)) if name.endswith(".py") else name for name in experiment.plugins]
+        with _locate_errors(document, "models", model_id):
+            models[model_id] = resolve_reference(reference, folder)
+    with _locate_errors(document, "plugins"):
+        files = [str(resolve_path(name, folder)) if name.endswith(".py") else name for name in experiment.plugins]
         plugins = load_plugins(files)
     experiment = experiment.model_copy(update={"models": models, "plugins": files})
     trials = _trials(document, experiment, plugins)
     texts = _texts(document, experiment.texts, folder)
-    traffic = resolved(document, experiment.workload, list(experiment.models), len(texts), experiment.seed, folder)
+    traffic = resolve_traffic(
+        document, experiment.workload, list(experiment.models), len(texts), experiment.seed, folder
+    )
     if traffic is not None:
         experiment = experiment.model_copy(update={"workload": traffic.workload})
-    plan = Plan(_question(path), experiment, texts, trials, plugins, traffic)
-    if (plan.requests or 0) > MAX_REQUESTS:
+    resolved = ResolvedExperiment(_question(path), experiment, texts, trials, plugins, traffic)
+    if (resolved.requests or 0) > MAX_REQUESTS:
         raise document.error(
             ("repetitions",),
-            f"{len(plan.texts)} texts × {len(experiment.models)} models × {experiment.repetitions} repetitions are"
+            f"{len(resolved.texts)} texts × {len(experiment.models)} models × {experiment.repetitions} repetitions are"
             f" over the limit of {MAX_REQUESTS} requests in a trial.",
         )
     if experiment.precision is not None and experiment.repeats < FEWEST_ROUNDS:
         raise document.error(
-            ("precision",), f"needs at least {FEWEST_ROUNDS} rounds; set 'repeats' to the most that it may take."
+            ("precision",), f"needs at least {FEWEST_ROUNDS} rounds; set 'repeats' to the most that the run may take."
         )
-    return _select(plan, overrides.strategies if overrides else None)
+    return _select(resolved, overrides.strategies if overrides else None)
 
 
-def _one_form(document: Document, experiment: Experiment) -> Experiment:
-    """Either repetitions or a workload, whose requests are not held up for anything; and one rate at most."""
+def _apply_workload(document: Document, experiment: Experiment) -> Experiment:
+    """The experiment, without repetitions if it has a workload. Raises YamlError for keys that exclude each other."""
     if experiment.rate is not None and experiment.workload is not None and experiment.workload.states_a_rate:
-        raise document.error(
-            ("rate",), "does not go with a workload, which has a rate of its own; leave one of them out."
-        )
+        raise document.error(("rate",), "cannot be used with a workload that has its own rate; leave one of them out.")
     if experiment.workload is None:
         if experiment.repetitions is None:
-            raise document.error(("repetitions",), "must be a number, unless there is a workload.")
+            raise document.error(("repetitions",), "must be a number if there is no workload.")
         return experiment
     if document.value.get("repetitions") is not None:
-        raise document.error(("repetitions",), "goes without a workload only, which says how many requests there are.")
+        raise document.error(("repetitions",), "cannot be used with a workload, which sets the number of requests.")
     if experiment.memory_after_each or experiment.page_cache == "cold":
         key = "memory_after_each" if experiment.memory_after_each else "page_cache"
-        raise document.error((key,), "would hold up the requests of a workload; use 'repetitions' in its place.")
+        raise document.error((key,), "would delay the requests of a workload; use 'repetitions' instead of a workload.")
     return experiment.model_copy(update={"repetitions": None})
 
 
 @contextmanager
-def _at(document: Document, *where: str | int) -> Iterator[None]:
-    """Give a failure its place in the file."""
+def _locate_errors(document: Document, *where: str | int) -> Iterator[None]:
+    """Add the place in the file to errors."""
     try:
         yield
     except OptionError as error:
@@ -189,10 +189,10 @@ def _at(document: Document, *where: str | int) -> Iterator[None]:
 
 def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
     if experiment.workload is not None and overrides.repetitions is not None:
-        raise YamlError("--repetitions: this experiment has a workload, which says how many requests there are.")
+        raise YamlError("--repetitions: this experiment has a workload, which sets the number of requests.")
     if experiment.workload is not None and experiment.workload.states_a_rate and overrides.rate is not None:
         raise YamlError(HAS_A_RATE)
-    named = {
+    given = {
         "repetitions": overrides.repetitions,
         "repeats": overrides.repeats,
         "rate": overrides.rate,
@@ -202,58 +202,58 @@ def _override(experiment: Experiment, overrides: Overrides) -> Experiment:
         if model_id not in experiment.models:
             known = ", ".join(experiment.models)
             raise YamlError(f"--model: this experiment has no model '{model_id[:64]}'. It has: {known}.")
-    changes = {key: value for key, value in named.items() if value is not None}
+    changes = {key: value for key, value in given.items() if value is not None}
     try:
         return Experiment.model_validate({**dict(experiment), **changes})
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         flag = {"models": "model"}.get(key := str(detail["loc"][0]), key)
-        raise YamlError(f"--{flag}: {wrong(detail, Experiment.model_fields[key])}.") from error
+        raise YamlError(f"--{flag}: {explain(detail, Experiment.model_fields[key])}.") from error
 
 
-def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[TrialPlan, ...]:
-    trials: list[TrialPlan] = []
+def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tuple[ResolvedTrial, ...]:
+    trials: list[ResolvedTrial] = []
     loaders = {(choice.loader.name, str(choice.loader.options.get("dtype"))) for choice in experiment.strategies}
     for i, choice in enumerate(experiment.strategies):
         where = ("strategies", i)
-        with _at(document, *where, "strategy"):
+        with _locate_errors(document, *where, "strategy"):
             strategy = plugins.strategy(choice.strategy)
-        with _at(document, *where, "options"):
+        with _locate_errors(document, *where, "options"):
             options = in_seconds(choice.options, strategy.validate(choice.options))
-        with _at(document, *where, "loader"):
+        with _locate_errors(document, *where, "loader"):
             loader = plugins.loader(choice.loader.name)
-            read = loader.validate(choice.loader.options)
-        chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, read)})
+            loader_options = loader.validate(choice.loader.options)
+        chosen = choice.loader.model_copy(update={"options": in_seconds(choice.loader.options, loader_options)})
         choice = choice.model_copy(update={"options": options, "loader": chosen})
-        dtype = str(getattr(loader.options(**read), "dtype", "float32"))
-        label = choice.shown_as(dtype, several_loaders=len(loaders) > 1)
+        dtype = str(getattr(loader.options(**loader_options), "dtype", "float32"))
+        label = choice.trial_label(dtype, several_loaders=len(loaders) > 1)
         if label in [trial.label for trial in trials]:
-            raise document.error(where, f"'{label}' is there already; give each a 'label' of its own.")
-        trials.append(TrialPlan(label, choice, dtype))
+            raise document.error(where, f"'{label}' is used by an earlier trial; give each trial its own 'label'.")
+        trials.append(ResolvedTrial(label, choice, dtype))
     return tuple(trials)
 
 
 def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:
     if texts.inline is not None:
         return tuple(texts.inline)
-    with _at(document, "texts", "file"):
-        return read_texts(anchored(texts.file or "", folder))
+    with _locate_errors(document, "texts", "file"):
+        return read_texts(resolve_path(texts.file or "", folder))
 
 
 def _question(path: Path) -> str:
-    """The file's first line, a comment that says what the experiment answers."""
-    line = next(iter(read_text(path, MAX_BYTES).splitlines()), "").strip()  # at whatever ends a line for YAML
+    """The experiment's question, from the comment in the file's first line; "" if there is none."""
+    line = next(iter(read_text(path, MAX_BYTES).splitlines()), "").strip()  # YAML has the same line ends
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 
-def _select(plan: Plan, names: Sequence[str] | None) -> Plan:
-    """Only the trials that `names` picks, each the label of a trial or the name of its strategy."""
+def _select(resolved: ResolvedExperiment, names: Sequence[str] | None) -> ResolvedExperiment:
+    """The experiment with only the trials in `names`, each the label of a trial or the name of a strategy."""
     if names is None:
-        return plan
+        return resolved
     for name in names:
-        if not any(name in (trial.label, trial.choice.strategy) for trial in plan.trials):
-            known = ", ".join(trial.label for trial in plan.trials)
+        if not any(name in (trial.label, trial.choice.strategy) for trial in resolved.trials):
+            known = ", ".join(f"'{trial.label}'" for trial in resolved.trials)
             raise YamlError(f"--strategies: this experiment has no '{name}'. It has: {known}.")
-    chosen = tuple(t for t in plan.trials if t.label in names or t.choice.strategy in names)
-    experiment = plan.experiment.model_copy(update={"strategies": [trial.choice for trial in chosen]})
-    return replace(plan, experiment=experiment, trials=chosen)
+    chosen = tuple(t for t in resolved.trials if t.label in names or t.choice.strategy in names)
+    experiment = resolved.experiment.model_copy(update={"strategies": [trial.choice for trial in chosen]})
+    return replace(resolved, experiment=experiment, trials=chosen)

@@ -1,9 +1,8 @@
-"""The load generator: a workload's requests over connections that are reused, each at its time.
+"""The load generator, which sends the requests of a workload over reused connections.
 
-In an open loop a request is sent at its intended time, however many are still unanswered, and its latency counts
-from that time (no coordinated omission). How late it was really sent is its lag. A closed loop has no schedule by
-which a generator could be late, so a metronome stands for it: a beat each 10 ms, in the same event loop, whose
-lag is that of whatever else the loop had to do.
+In an open loop a request is sent at its intended time, however many others are unanswered, and its latency counts from
+that time (no coordinated omission). Its lag is how much later it was really sent. A closed loop has no schedule, so the
+generator measures its own delay by a beat every 10 ms in the same event loop.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ import uvloop
 from ..config.quantities import duration
 from ..errors import TrialFailed
 from ..results.records import OK, LoadGenerator, Sample
-from .client import Reply, body_of, read_reply
+from .client import Reply, read_reply, request_body
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
 
 HEADERS = {"Content-Type": "application/json"}
 KEEP_SECONDS = 4.0  # for a connection to be reused; uvicorn closes it after 5
-AHEAD_SECONDS = 0.05  # before the first arrival, for what is made once
+AHEAD_SECONDS = 0.05  # before the first arrival, for work that is done once
 BEAT_SECONDS = 0.01
-LATE_SECONDS = 0.005
-LATE_OF_MEDIAN = 0.05
-LATE_SHARE = 0.01
+LATE_SECONDS = 0.005  # a send is late if its lag exceeds this,
+LATE_OF_MEDIAN = 0.05  # and also exceeds this share of the median latency
+LATE_SHARE = 0.01  # of sends that may be late
 Append = Callable[[Sample], None]
 
 
 class Target(NamedTuple):
-    """Who is asked; `check` raises TrialFailed when the server is dead, `timeout` is in seconds."""
+    """The server to send to. `check` raises TrialFailed if it has ended; `timeout` is in seconds."""
 
     url: str
     texts: Sequence[str]
@@ -51,26 +50,26 @@ class Target(NamedTuple):
     """The label of the trial whose samples these are."""
 
 
-class Driven(NamedTuple):
-    """What the load generator measured of itself, and when it started (`perf_counter`)."""
+class DriveResult(NamedTuple):
+    """When the load generator started (`perf_counter`), and what it measured of itself."""
 
     started: float
     measured: LoadGenerator
 
 
-def drive(traffic: Traffic, number: int, target: Target, append: Append) -> Driven:
-    """Send the requests of the round `number`, and hand each sample to `append` as it is answered.
+def drive(traffic: Traffic, number: int, target: Target, append: Append) -> DriveResult:
+    """Send the requests of the round `number`, and pass each sample to `append` when its request is answered.
 
-    A send, or in a closed loop a beat, is late by more than 5 ms or 5 % of the median latency, whichever is larger.
-    Raises TrialFailed when the server dies, and KeyboardInterrupt at a signal that ends the run.
+    A send, or in a closed loop a beat, is late if its lag exceeds both 5 ms and 5 % of the median latency. Raises
+    TrialFailed if the server ends, and KeyboardInterrupt at a signal that ends the run.
     """
     closed = traffic.workload.closed
     arrivals = [] if closed else traffic.arrivals(number)
     if not closed and not arrivals:
         raise TrialFailed("no request arrived in this round; give the workload a longer 'duration', or 'requests'.")
     generator = _Generator(number, target, append)
-    work = generator.closed(closed, traffic.asked(number)) if closed else generator.open(arrivals)
-    with _frozen(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    work = generator.closed(closed, traffic.draw_requests(number)) if closed else generator.open(arrivals)
+    with _freeze_objects(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(generator.run(work))
         except asyncio.CancelledError as error:
@@ -79,7 +78,7 @@ def drive(traffic: Traffic, number: int, target: Target, append: Append) -> Driv
 
 
 def check_kept_up(traffic: Traffic, generator: LoadGenerator) -> None:
-    """Raises TrialFailed when more than 1 % were late: what was measured then is not the server alone."""
+    """Raise TrialFailed if more than 1 % were late, because the generator then distorted the latencies."""
     if generator.late_share > LATE_SHARE:
         late = f"{generator.late_share:.1%} of its {'beats' if traffic.workload.closed else 'sends'} were late"
         remedy = "fewer clients" if traffic.workload.closed else "a lower rate"
@@ -90,8 +89,8 @@ def check_kept_up(traffic: Traffic, generator: LoadGenerator) -> None:
 
 
 @contextmanager
-def _frozen() -> Iterator[None]:
-    """The garbage collector passes over what there is already, which would hold up sends for long."""
+def _freeze_objects() -> Iterator[None]:
+    """Make the garbage collector ignore existing objects, whose traversal would delay sends."""
     gc.collect()
     gc.freeze()
     try:
@@ -101,19 +100,19 @@ def _frozen() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP, where they are treated as Ctrl-C, cancel the task, as `asyncio.Runner` does for SIGINT.
+def _cancel_at_signals() -> Iterator[None]:
+    """Cancel the current task at SIGTERM and SIGHUP, if they act as Ctrl-C, as `asyncio.Runner` does at SIGINT.
 
-    An exception that a handler raises within the event loop would not reach the task. SIGINT's own handler is no model
-    for the others: in the background of a shell SIGINT is ignored, while SIGTERM still has to end the run.
+    An exception that a handler raises within the event loop would not reach the task. The handler of SIGINT cannot be
+    copied: for a background job of a shell SIGINT is ignored, but SIGTERM still has to end the run.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    told = False
+    was_signalled = False
 
     def cancel(*_: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal was_signalled
+        was_signalled = True
         loop.call_soon_threadsafe(task.cancel)  # which also wakes the loop
 
     others = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.default_int_handler]
@@ -124,7 +123,7 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number in others:
             signal.signal(number, signal.default_int_handler)
-    if told:  # when the work was as good as done
+    if was_signalled:  # also if the task ended before it was cancelled
         raise asyncio.CancelledError
 
 
@@ -139,13 +138,14 @@ class _Generator:
         self._started = self._ended = self._processor = 0.0
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, the coroutine of `open` or `closed`, with a client session."""
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS,
             timeout=aiohttp.ClientTimeout(total=self._target.timeout),
         )
-        with _interruptible():
+        with _cancel_at_signals():
             async with session as self._session:
                 before = time.process_time()
                 try:
@@ -155,7 +155,7 @@ class _Generator:
                 self._processor = time.process_time() - before
 
     async def open(self, arrivals: Sequence[tuple[float, Request]]) -> None:
-        """A thread keeps the time: timers of an event loop count whole milliseconds."""
+        """Send requests at their times. A thread waits for them, because an event loop's timers count milliseconds."""
         self._started = time.perf_counter() + AHEAD_SECONDS
         loop, stop = asyncio.get_running_loop(), Event()
         async with asyncio.TaskGroup() as tasks:
@@ -176,9 +176,10 @@ class _Generator:
             finally:
                 stop.set()
 
-    async def closed(self, choice: Closed, asked: Iterator[Request]) -> None:
+    async def closed(self, choice: Closed, drawn: Iterator[Request]) -> None:
+        """Run clients that each send a request, wait for its answer, and repeat."""
         self._started = time.perf_counter()
-        requests = islice(asked, choice.requests or MAX_REQUESTS)  # whoever is free takes the next
+        requests = islice(drawn, choice.requests or MAX_REQUESTS)  # each client takes the next one
         end = self._started + (choice.duration or float("inf"))
         beats = asyncio.create_task(self._beat())
         async with asyncio.TaskGroup() as tasks:
@@ -198,14 +199,14 @@ class _Generator:
             self._lags.append(max(0.0, time.perf_counter() - due))
 
     async def _ask(self, request: Request, due: float | None = None) -> None:
-        """Append a sample; one that was not answered has status 0 and an error."""
+        """Send a request, and append its sample. If there was no answer, it has status 0 and an error."""
         sent = time.perf_counter()
         if due is None:
             due = sent
         else:
             self._lags.append(sent - due)
         self._sends += 1
-        body = json.dumps(body_of(self._target.texts[request.text], request.model)).encode()
+        body = json.dumps(request_body(self._target.texts[request.text], request.model)).encode()
         reply: Reply
         try:
             async with self._session.post(self._target.url, data=body) as response:
@@ -237,7 +238,8 @@ class _Generator:
             )
         )
 
-    def result(self) -> Driven:
+    def result(self) -> DriveResult:
+        """The measurements of the generator itself."""
         median = float(np.median(self._latencies)) / 1e3 if self._latencies else 0.0
         lags = np.array(self._lags or [0.0])
         measured = LoadGenerator(
@@ -247,4 +249,4 @@ class _Generator:
             late_share=float(np.mean(lags > max(LATE_SECONDS, LATE_OF_MEDIAN * median))),
             lag_p99_ms=float(np.quantile(lags, 0.99)) * 1e3,
         )
-        return Driven(self._started, measured)
+        return DriveResult(self._started, measured)

@@ -1,4 +1,4 @@
-"""What a load takes from the disk, and what from the page cache: a few of each, after a trial's requests."""
+"""Measuring single loads after a trial's requests: a few from disk, and a few from the page cache."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..errors import TrialFailed
 from ..results.recorded import PageCache
 from ..results.records import Load
 from ..system import memory
-from ..system.page_cache import evict, read_anew
-from .client import ask, strategy_of
+from ..system.page_cache import drop_files, reread
+from .client import ask, read_strategy
 
-LOADS = 3  # from the disk, and as many from the page cache
-SETTLE_SECONDS = 0.1  # after an answer, for the model to be freed
-PATIENCE = 1.0  # seconds, for one that is kept for a while
+LOADS = 3  # from disk, and as many from the page cache
+SETTLE_SECONDS = 0.1  # for the server to free a model after an answer
+PATIENCE = 1.0  # seconds to wait for a model that is kept for a while
 
 
 @dataclass(frozen=True)
-class Loads:
-    """Of one of a trial's models, which is asked for while it is not in memory."""
+class LoadMeasurement:
+    """Measures loads of one of a trial's models, by requests for it while it is not in memory."""
 
     round: int
     """From 0."""
@@ -35,54 +35,54 @@ class Loads:
     models: Sequence[str]
     text: str
     files: Callable[[str], Iterable[Path]]
-    """All that loading a model may read."""
+    """The files that loading a model may read."""
     append: Callable[[Load], None]
     """Takes the record of each load."""
 
     def measure(self) -> str | None:
-        """Measure a few loads; why there could not be all of them, or None.
+        """Measure a few loads. Returns why some are missing, or None.
 
-        There are none of a strategy that keeps its models: it pays for no load that a request waits for.
+        Measures none if all models are in memory: such a strategy has no cold starts.
         """
         model = next(self._absent(), None)
         if model is None:
             return None
         try:
-            return self._of(model)
+            return self._measure_model(model)
         except TrialFailed as error:
             return str(error)
         except httpx.HTTPError as error:
             return f"a load was not answered ({error})"
 
-    def _of(self, model: str) -> str | None:
-        """Leaves the files as they were found before the trial: read in a row, in the page cache."""
+    def _measure_model(self, model: str) -> str | None:
+        """Measure loads of one model. Afterwards its files are in the page cache again, in large pages."""
         files = list(self.files(model))
         try:
             for _ in range(LOADS):
-                if lacking := self._load(model, "cold", files):
-                    return lacking
+                if problem := self._load(model, "cold", files):
+                    return problem
         finally:
             for file in files:
-                read_anew(file)
+                reread(file)
         for _ in range(LOADS):
-            if lacking := self._load(model, "warm", files):
-                return lacking
+            if problem := self._load(model, "warm", files):
+                return problem
         return None
 
     def _load(self, model: str, page_cache: PageCache, files: Sequence[Path]) -> str | None:
-        """One load; why it could not be, or None."""
-        if not self._leaves(model):
+        """Measure one load. Returns why that is impossible, or None."""
+        if not self._wait_until_absent(model):
             return f"'{model}' stays in memory once it is loaded"
         if page_cache == "cold":
-            evict(files)
-        before = memory.processor_seconds(self.pid)
+            drop_files(files)
+        before = memory.cpu_seconds(self.pid)
         ms, reply = ask(self.client, self.route, model, self.text)
         time.sleep(SETTLE_SECONDS)
-        after = memory.processor_seconds(self.pid)
+        after = memory.cpu_seconds(self.pid)
         if reply["status"] != httpx.codes.OK:
             return f"a load was answered with an error: {reply['error']}"
         if not reply["cold"]:
-            return f"'{model}' was in memory when it was asked for"
+            return f"'{model}' was already in memory when the request came"
         self.append(
             Load(
                 round=self.round,
@@ -96,8 +96,8 @@ class Loads:
         )
         return None
 
-    def _leaves(self, model: str) -> bool:
-        """Whether the model is not in memory, or soon leaves it, perhaps for one of the others."""
+    def _wait_until_absent(self, model: str) -> bool:
+        """Wait until the model is not in memory, requesting others to evict it. Returns False if it stays."""
         end = time.monotonic() + PATIENCE
         while model not in self._absent():
             if time.monotonic() > end:
@@ -110,5 +110,5 @@ class Loads:
 
     def _absent(self) -> Iterator[str]:
         """The models that are not in memory now."""
-        resident = {each["model"] for each in strategy_of(self.client)["resident"]}
+        resident = {each["model"] for each in read_strategy(self.client)["resident"]}
         return (model for model in self.models if model not in resident)

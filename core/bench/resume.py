@@ -1,4 +1,4 @@
-"""What a folder of results keeps of its experiment, so that its run can go on."""
+"""The copy of an experiment in its folder of results, from which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ..config.choices import LoaderChoice, StrategyChoice
 from ..config.strict_yaml import read
 from ..errors import ResultsError
 from ..results.header import RunHeader, TrialSpec
-from .experiment import Plan, TrialPlan, load_experiment
+from .experiment import ResolvedExperiment, ResolvedTrial, load_experiment
 from .texts import json_lines
 
 EXPERIMENT = "experiment.yaml"
 TEXTS = "texts.jsonl"
 
 
-def write_experiment(folder: Path, plan: Plan) -> str:
-    """Write the experiment as resolved, all defaults and overrides in it and its paths absolute; its SHA-256."""
-    keys = plan.experiment.model_dump(mode="json")
-    keys["strategies"] = [_short(choice) for choice in plan.experiment.strategies]
+def write_experiment(folder: Path, resolved: ResolvedExperiment) -> str:
+    """Write the validated experiment with all defaults and overrides, and absolute paths. Returns its SHA-256."""
+    keys = resolved.experiment.model_dump(mode="json")
+    keys["strategies"] = [_shortest_form(choice) for choice in resolved.experiment.strategies]
     keys["batching"] = keys["batching"] or "off"
     keys = {key: value for key, value in keys.items() if value is not None}
-    return write_resolved(folder / EXPERIMENT, plan.question, keys, plan.texts)
+    return write_resolved(folder / EXPERIMENT, resolved.question, keys, resolved.texts)
 
 
 def write_resolved(path: Path, question: str, keys: Mapping[str, Any], texts: Sequence[str]) -> str:
-    """Write an experiment that can be run, and its texts beside it, for which YAML has no room; the SHA-256 of both.
+    """Write an experiment that can be run, and its texts to a second file. Returns the SHA-256 of both.
 
-    Raises ResidencyError where the file is too large to be read again.
+    Raises ResidencyError if the file is too large to be read again.
     """
     yaml_text = yaml.safe_dump({**keys, "texts": {"file": TEXTS}}, sort_keys=False, allow_unicode=True)
     path.write_bytes(f"# {question}\n{yaml_text}".encode())
@@ -42,27 +42,28 @@ def write_resolved(path: Path, question: str, keys: Mapping[str, Any], texts: Se
     return _sha256(path)
 
 
-def _short(choice: StrategyChoice) -> str | dict[str, Any]:
-    """The shortest form, so that what could be read has as much room when it is written again."""
-    found: dict[str, Any] = choice.model_dump(exclude_defaults=True)
+def _shortest_form(choice: StrategyChoice) -> str | dict[str, Any]:
+    """The shortest YAML form, so that a file within the size limit stays within it when it is written again."""
+    keys: dict[str, Any] = choice.model_dump(exclude_defaults=True)
     if options := choice.loader.options:
         flat = {"name": choice.loader.name, **options}
-        found["loader"] = {"name": choice.loader.name, "options": options} if "options" in flat else flat
-    elif "loader" in found:
-        found["loader"] = choice.loader.name
-    return choice.strategy if len(found) == 1 else found
+        keys["loader"] = {"name": choice.loader.name, "options": options} if "options" in flat else flat
+    elif "loader" in keys:
+        keys["loader"] = choice.loader.name
+    return choice.strategy if len(keys) == 1 else keys
 
 
 def _sha256(path: Path) -> str:
-    """Of an experiment and the texts beside it; a run of an older version has its texts in the experiment."""
+    """The digest of an experiment and its texts, which older versions wrote into the experiment itself."""
     texts = path.with_name(TEXTS)
     return sha256(path.read_bytes() + (texts.read_bytes() if texts.exists() else b"")).hexdigest()
 
 
-def plan_of(folder: Path, header: RunHeader) -> Plan:
-    """The plan of the run with that header. Raises ResultsError where the folder no longer holds it.
+def read_experiment(folder: Path, header: RunHeader) -> ResolvedExperiment:
+    """The experiment of the run with that header.
 
-    Raises ResidencyError, as for any experiment, where a model, a plugin or a file of it has gone.
+    Raises ResultsError if the folder's copy is missing or was changed, and ResidencyError, as for any experiment, if a
+    model, a plugin or a file no longer exists.
     """
     try:
         digest = _sha256(folder / EXPERIMENT)
@@ -71,28 +72,29 @@ def plan_of(folder: Path, header: RunHeader) -> Plan:
         raise ResultsError(f"{folder} cannot be resumed: {name} cannot be read ({error.strerror}).") from error
     if digest != header.experiment_sha256:
         raise ResultsError(
-            f"{folder} cannot be resumed: its {EXPERIMENT} was changed, or the {TEXTS} beside it;"
-            " run the experiment anew."
+            f"{folder} cannot be resumed: its {EXPERIMENT} or {TEXTS} was changed; run the experiment again."
         )
-    plan = load_experiment(folder / EXPERIMENT)
-    trials = (_as_begun(trial, spec) for trial, spec in zip(plan.trials, header.trials, strict=True))
-    return replace(plan, trials=tuple(trials))
+    resolved = load_experiment(folder / EXPERIMENT)
+    trials = (_restore_trial(trial, spec) for trial, spec in zip(resolved.trials, header.trials, strict=True))
+    return replace(resolved, trials=tuple(trials))
 
 
-def _as_begun(trial: TrialPlan, spec: TrialSpec) -> TrialPlan:
-    """With the run's label, since the experiment may have lost some of its loaders to --strategies, and with the run's
-    loader, since where none is named another version may have had another default.
+def _restore_trial(trial: ResolvedTrial, spec: TrialSpec) -> ResolvedTrial:
+    """The trial with the label and the loader that the run began with.
+
+    The label may differ now, because it depends on the other trials, which --strategies may have left out. The loader
+    may differ, because another version may have another default.
     """
     loader = LoaderChoice(name=spec.loader, options=spec.loader_options)
     choice = trial.choice.model_copy(update={"loader": loader})
-    return TrialPlan(spec.label, choice, spec.dtype)
+    return ResolvedTrial(spec.label, choice, spec.dtype)
 
 
 def check_checkpoints(folder: Path, header: RunHeader, digests: Mapping[str, str]) -> None:
-    """Raises ResultsError where a model is another one than in the rounds that there are; `digests` by model id."""
+    """Raise ResultsError if a checkpoint is not the one of the measured rounds. `digests` are by model id."""
     for model_id, model in header.models.items():
         if digests[model_id] != model.sha256:
             raise ResultsError(
                 f"{folder} cannot be resumed: the checkpoint of model '{model_id}' ({model.reference}) has changed;"
-                " run the experiment anew."
+                " run the experiment again."
             )

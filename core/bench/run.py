@@ -1,4 +1,4 @@
-"""All trials of an experiment, in interleaved rounds."""
+"""Running all trials of an experiment in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ..checkpoints import checkpoint
-from ..checkpoints.dtypes import BYTES, converted
-from ..checkpoints.references import resolve, where
+from ..checkpoints.dtypes import BYTES, converted_directory
+from ..checkpoints.references import describe_source, resolve
 from ..errors import ModelReferenceError, TrialFailed
-from ..results.folder import Records, RunRecords
+from ..results.folder import RecordWriter, RunRecords
 from ..results.header import (
     SCHEMA,
     BatchingSpec,
@@ -27,10 +27,10 @@ from ..results.header import (
     WorkloadSpec,
 )
 from ..results.records import Begin, Failure, Stop
-from ..system.page_cache import read_anew
+from ..system.page_cache import reread
 from .client import MOST_LABELS
-from .convert import convert_for
-from .experiment import Plan, TrialPlan
+from .convert import convert_checkpoints
+from .experiment import ResolvedExperiment, ResolvedTrial
 from .resume import write_experiment
 from .trial import Trial, run_trial
 
@@ -38,100 +38,105 @@ MIB = 1 << 20
 
 
 class Progress(Protocol):
-    """Told how far a run is."""
+    """Callbacks that report the progress of a run."""
 
     def trial_started(self, number: int, label: str) -> None:
-        """`number` is that of the round, from 0."""
+        """A trial starts. `number` is that of the round, from 0."""
 
-    def requests_done(self, count: int) -> None: ...
+    def requests_done(self, count: int) -> None:
+        """`count` more requests were answered."""
 
-    def trial_ended(self, failure: str | None) -> None: ...
+    def trial_ended(self, failure: str | None) -> None:
+        """The trial ended. `failure` is the reason if it failed."""
 
 
-def prepare(plan: Plan) -> tuple[dict[str, Path], dict[str, str]]:
-    """(checkpoint directory, SHA-256) of each model by id. Raises ModelReferenceError.
+def prepare(resolved: ResolvedExperiment) -> tuple[dict[str, Path], dict[str, str]]:
+    """Resolve and convert all checkpoints. Returns their directories and SHA-256 digests by model id.
 
-    Every trial finds converted what its loader converts, and the weights in the page cache as a reader has left them,
-    not as a writer has.
+    Afterwards the weights are in the page cache in large pages, so that all trials find the same state. Raises
+    ModelReferenceError.
     """
     checkpoints = {}
-    for model_id, reference in plan.experiment.models.items():
+    for model_id, reference in resolved.experiment.models.items():
         try:
-            directory = checkpoints[model_id] = resolve_apart(reference)
+            directory = checkpoints[model_id] = resolve_in_process(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
-        if plan.experiment.page_cache == "cold" and list(checkpoints.values()).count(directory) > 1:
+        if resolved.experiment.page_cache == "cold" and list(checkpoints.values()).count(directory) > 1:
             raise ModelReferenceError(
-                f"Model '{model_id}' is the checkpoint of another one, too, which may keep it in the page cache:"
-                " with 'page_cache: cold', give each model a checkpoint of its own."
+                f"Model '{model_id}' has the same checkpoint as another model, which may keep it in the page cache:"
+                " with 'page_cache: cold', give each model its own checkpoint."
             )
-    convert_for(plan, list(checkpoints.values()))
+    convert_checkpoints(resolved, list(checkpoints.values()))
     for directory in checkpoints.values():
-        copies = {converted(directory, trial.dtype) for trial in plan.trials}
+        copies = {converted_directory(directory, trial.dtype) for trial in resolved.trials}
         for folder in (directory, *(copy for copy in copies if copy.is_dir())):
             for file in checkpoint.weights(folder):
-                read_anew(file)
-    return checkpoints, {model_id: checkpoint.known_sha256(directory) for model_id, directory in checkpoints.items()}
+                reread(file)
+    return checkpoints, {model_id: checkpoint.cached_sha256(directory) for model_id, directory in checkpoints.items()}
 
 
-def look_up(plan: Plan) -> dict[str, str]:
-    """Where the checkpoint of each model id is, or will come from; writes and downloads nothing.
+def locate_models(resolved: ResolvedExperiment) -> dict[str, str]:
+    """Phrases that say where each model's checkpoint is, or will come from. Writes and downloads nothing.
 
-    Raises ModelReferenceError for one that a run would not find.
+    Raises ModelReferenceError for a checkpoint that a run would not find.
     """
-    found = {}
-    for model_id, reference in plan.experiment.models.items():
+    sources = {}
+    for model_id, reference in resolved.experiment.models.items():
         try:
-            found[model_id] = where(reference)
+            sources[model_id] = describe_source(reference)
         except ModelReferenceError as error:
             raise ModelReferenceError(f"Model '{model_id}': {error}") from error
-    return found
+    return sources
 
 
-def resolve_apart(reference: str) -> Path:
-    """In a process of its own where that may import torch: this one must not map the libraries whose
-    pages it charges to a server.
+def resolve_in_process(reference: str) -> Path:
+    """The checkpoint directory of the reference. Uses a separate process if torch may be imported.
+
+    This process must not map libraries, because the pages that it shared with a server would reduce the server's PSS.
     """
     if not reference.startswith("synthetic:"):
         return resolve(reference)
-    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-        return apart.submit(resolve, reference).result()
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(resolve, reference).result()
 
 
-def begin(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], folder: Path) -> None:
-    """Say in the folder what is run, before anything is."""
-    header = _header(plan, checkpoints, digests, write_experiment(folder, plan))
-    with Records(folder) as records:
+def write_header(
+    resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], digests: Mapping[str, str], folder: Path
+) -> None:
+    """Write experiment.yaml and the `run` record, before the first trial."""
+    header = _header(resolved, checkpoints, digests, write_experiment(folder, resolved))
+    with RecordWriter(folder) as records:
         records.append(header)
 
 
 def run_trials(
-    plan: Plan,
+    resolved: ResolvedExperiment,
     checkpoints: Mapping[str, Path],
-    records: Records,
+    records: RecordWriter,
     progress: Progress,
     past: RunRecords,
-    enough: Callable[[int], str | None],
+    reason_to_stop: Callable[[int], str | None],
 ) -> None:
-    """Run every trial in every round and append what it measures; a failed trial is a record, too.
+    """Run all trials in all rounds, and append their records. A trial that fails leaves a record, too.
 
-    What `past` has measured is not run again; what failed in it is. After each round `enough` is asked with its
-    number, and says why no other is needed, or None: but not of rounds that others followed already.
+    Trials that finished in `past` are not run again, those that failed are. After each round, unless later ones were
+    measured in `past`, `reason_to_stop` gets the round's number. It returns why no further round is needed, or None.
     """
-    done = past.settled
+    done = past.finished_trials
     latest = max((record.round for record in past.measured), default=0)
     for number in range(past.rounds_due):
-        order = list(plan.trials)
-        random.Random(f"{plan.experiment.seed}/order/{number}").shuffle(order)
+        order = list(resolved.trials)
+        random.Random(f"{resolved.experiment.seed}/order/{number}").shuffle(order)
         for spec in order:
             if (number, spec.label) not in done:
-                _run_one(Trial(plan, spec, checkpoints, number), records, progress)
-        if past.stop is None and number >= latest and (reason := enough(number)):
+                _run_one(Trial(resolved, spec, checkpoints, number), records, progress)
+        if past.stop is None and number >= latest and (reason := reason_to_stop(number)):
             records.append(Stop(round=number, reason=reason))
             return
 
 
-def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
+def _run_one(trial: Trial, records: RecordWriter, progress: Progress) -> None:
     number, label, failure = trial.number, trial.spec.label, None
     progress.trial_started(number, label)
     records.append(Begin(round=number, trial=label))
@@ -144,27 +149,29 @@ def _run_one(trial: Trial, records: Records, progress: Progress) -> None:
 
 
 def _model_mib(checkpoints: Mapping[str, Path], dtype: str) -> dict[str, float]:
-    """MiB of each model's weights in that dtype; one that is not known counts as float32, until servers tell."""
+    """MiB of each model's weights in that dtype. An unknown dtype counts as float32 until a server reports sizes."""
     width = BYTES.get(dtype, BYTES["float32"])
     return {model_id: checkpoint.size(path, width) / MIB for model_id, path in checkpoints.items()}
 
 
-def _header(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, str], written: str) -> RunHeader:
-    """All that a report needs to know of the run, so that the samples speak for themselves."""
-    experiment = plan.experiment
+def _header(
+    resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], digests: Mapping[str, str], written: str
+) -> RunHeader:
+    """The `run` record, with all that a report needs besides the measurements."""
+    experiment = resolved.experiment
     workload = experiment.workload.model_dump(mode="json", exclude_none=True) if experiment.workload else None
     return RunHeader(
         experiment_sha256=written,
         schema=SCHEMA,
         experiment=experiment.name,
-        question=plan.question,
+        question=resolved.question,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         rounds=experiment.repeats,
         page_cache=experiment.page_cache,
         batching=BatchingSpec.model_validate(experiment.batching.model_dump()) if experiment.batching else "off",
         workload=None if workload is None else WorkloadSpec.model_validate(workload),
         most_labels=MOST_LABELS,
-        texts=sha256("\n".join(plan.texts).encode()).hexdigest(),
+        texts=sha256("\n".join(resolved.texts).encode()).hexdigest(),
         slo=experiment.slo,
         precision=experiment.precision,
         cost=CostSpec.model_validate(experiment.cost.model_dump(mode="json")),
@@ -175,16 +182,16 @@ def _header(plan: Plan, checkpoints: Mapping[str, Path], digests: Mapping[str, s
             model_id: ModelSpec(reference=reference, sha256=digests[model_id])
             for model_id, reference in experiment.models.items()
         },
-        trials=[_trial(plan, trial, checkpoints) for trial in plan.trials],
+        trials=[_trial_spec(resolved, trial, checkpoints) for trial in resolved.trials],
     )
 
 
-def _trial(plan: Plan, trial: TrialPlan, checkpoints: Mapping[str, Path]) -> TrialSpec:
+def _trial_spec(resolved: ResolvedExperiment, trial: ResolvedTrial, checkpoints: Mapping[str, Path]) -> TrialSpec:
     mib = _model_mib(checkpoints, trial.dtype)
     return TrialSpec(
         label=trial.label,
         strategy=trial.choice.strategy,
-        route=plan.plugins.strategy(trial.choice.strategy).route,
+        route=resolved.plugins.strategy(trial.choice.strategy).route,
         options=trial.choice.options,
         loader=trial.choice.loader.name,
         loader_options=trial.choice.loader.options,

@@ -1,4 +1,4 @@
-"""A server process of its own for one trial: started, awaited, and gone at the end."""
+"""Starting, watching and ending the server process of a trial."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ import yaml
 from ..config.quantities import duration
 from ..errors import TrialFailed
 from ..names import APP
-from .server_log import reason_in
+from .server_log import find_reason
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.01
 LOG_TAIL = 64 << 10  # bytes
-KeepLog = Callable[[str], None]
+AppendLog = Callable[[str], None]
 GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL
 
 
 class ServerProcess:
-    """A running server; `started` is when it was executed (`time.perf_counter`)."""
+    """A running server. `started` is the time of its exec (`time.perf_counter`)."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: IO[bytes], started: float) -> None:
         self.process = process
@@ -43,42 +43,43 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
+        """The process id of the server."""
         return self.process.pid
 
     def wait_until_ready(self, client: httpx.Client, timeout: float) -> float:
-        """Seconds from exec to the first 200 of /readyz. Raises TrialFailed."""
+        """Wait for the first 200 from /readyz, and return the seconds since exec. Raises TrialFailed."""
         while time.perf_counter() - self.started < timeout:
             self.check()
             try:
                 if client.get("/readyz").status_code == httpx.codes.OK:
                     return time.perf_counter() - self.started
             except httpx.TransportError:
-                pass  # it does not listen yet
+                pass  # the server does not listen yet
             time.sleep(POLL_SECONDS)
-        raise TrialFailed(f"the server was not ready within {duration(timeout)}: {self.last_words()}")
+        raise TrialFailed(f"the server was not ready within {duration(timeout)}: {self.failure_reason()}")
 
-    def wait_until_checked(self, client: httpx.Client, timeout: float) -> None:
-        """Return once the server has probed its models, which is done once for each and takes processor time."""
+    def wait_until_probed(self, client: httpx.Client, timeout: float) -> None:
+        """Wait until the server has probed its models, which takes CPU time once for each model."""
         end = time.perf_counter() + timeout
         while time.perf_counter() < end and not client.get("/readyz").json().get("checked", True):
             self.check()
             time.sleep(POLL_SECONDS)
 
     def check(self, seconds: float = 0.0) -> None:
-        """Raises TrialFailed when the server has ended, or does within `seconds`."""
+        """Raise TrialFailed if the server has ended, or ends within `seconds`."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         if self.process.poll() is not None:
-            raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.last_words()}")
+            raise TrialFailed(f"the server ended with status {self.process.returncode}: {self.failure_reason()}")
 
-    def last_words(self) -> str:
-        """What the server's log says of why it failed."""
-        return reason_in(self.log(LOG_TAIL)) or "it wrote nothing"
+    def failure_reason(self) -> str:
+        """Why the server failed, according to its log."""
+        return find_reason(self.log(LOG_TAIL)) or "it wrote nothing"
 
     def log(self, most: int = sys.maxsize) -> str:
-        """What the server wrote to its log, or its last `most` bytes, which begin with a whole line."""
+        """The server's log; if it is longer than `most` bytes, its last lines within that."""
         end = os.fstat(self._log.fileno()).st_size
-        # pread, because a seek would move the place where the server goes on writing.
+        # pread, because a seek would move the offset that the server writes at.
         tail = os.pread(self._log.fileno(), min(most, end), max(0, end - most))
         whole = tail if len(tail) == end else tail.partition(b"\n")[2]
         return whole.decode("utf-8", "replace")
@@ -92,11 +93,11 @@ def serve(
     *,
     workers: int = 1,
     variables: Mapping[str, str] | None = None,
-    keep_log: KeepLog | None = None,
+    append_log: AppendLog | None = None,
 ) -> Iterator[ServerProcess]:
-    """Run the ASGI `app`, found from `folder`, with `settings` on a free loopback port; on leaving it is ended.
+    """Run the ASGI `app`, imported from `folder`, with `settings` on a free loopback port. The server ends on exit.
 
-    Variables that configure a served app are kept away from it: an experiment says all there is.
+    `RESIDENCY_*` variables of this process do not reach it, because the experiment defines all settings.
     """
     keep = {"RESIDENCY_CACHE"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
@@ -106,15 +107,15 @@ def serve(
         environment |= {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
         command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--workers", str(workers)]
         command += ["--host", "127.0.0.1", "--log-level", "warning", "--no-access-log"]
-        with launch(command, environment, keep_log) as server:
+        with launch(command, environment, append_log) as server:
             yield server
 
 
 @contextmanager
 def launch(
-    command: Sequence[str], environment: Mapping[str, str], keep_log: KeepLog | None = None
+    command: Sequence[str], environment: Mapping[str, str], append_log: AppendLog | None = None
 ) -> Iterator[ServerProcess]:
-    """Run any server that takes `--port`; on leaving it is ended, and the end of its log handed to `keep_log`."""
+    """Run any server that takes `--port`. On exit the server ends, and the end of its log is passed to `append_log`."""
     with tempfile.TemporaryFile() as log:
         port = _free_port()
         started = time.perf_counter()
@@ -131,18 +132,18 @@ def launch(
         try:
             yield server
         except BaseException:
-            process.kill()  # it hangs, it failed, or its user is in a hurry
+            process.kill()  # it hangs or failed, or the user pressed Ctrl-C
             raise
         finally:
             try:
                 _end(process)
             finally:
-                if keep_log is not None:
-                    keep_log(server.log(LOG_TAIL))
+                if append_log is not None:
+                    append_log(server.log(LOG_TAIL))
 
 
 def _die_with_parent() -> None:
-    """In the child: let the kernel end it when this process dies, however that happens (prctl(2))."""
+    """Make the kernel kill this child when its parent ends, however that happens (prctl(2))."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -158,7 +159,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)
-    except BaseException as error:  # it hangs, or its user is in a hurry
+    except BaseException as error:  # it hangs, or the user pressed Ctrl-C
         process.kill()
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The texts of an experiment: a list, the lines of a file, or JSON strings, which is how a run keeps them."""
+"""The texts of an experiment: a list, the lines of a file, or the JSON strings of a .jsonl file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..config.choices import STRICT
 from ..errors import FileError
-from ..system.files import lines_of, read_text
+from ..system.files import read_text, split_lines
 
 MAX_TEXTS = 10_000
 MAX_TEXT = 1_000_000  # characters
 MAX_BYTES = 32 << 20  # of all texts, as UTF-8
-# A character may take six times its bytes in JSON (\u000b); with that, whatever is taken can be written and read again.
+# A character may take six times its bytes in JSON (\u000b). All accepted texts can be written and read again.
 MAX_JSON_BYTES = 6 * MAX_BYTES + (1 << 20)
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class Texts(BaseModel):
-    """A list of texts, or `{file: path}`: with one text in each line, or with JSON strings (.jsonl)."""
+    """A list of texts, or `{file: path}`, a file with one text per line, or with JSON strings (.jsonl)."""
 
     model_config = STRICT
 
@@ -41,9 +41,9 @@ class Texts(BaseModel):
 
 
 def read_texts(path: Path) -> tuple[str, ...]:
-    """Every text of the file, blank lines passed over. Raises FileError, which names file and line."""
+    """All texts of the file, without blank lines. Raises FileError, which names file and line."""
     is_json = path.suffix.lower() == ".jsonl"
-    lines = lines_of(read_text(path, MAX_JSON_BYTES if is_json else MAX_BYTES))
+    lines = split_lines(read_text(path, MAX_JSON_BYTES if is_json else MAX_BYTES))
     texts = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -52,9 +52,9 @@ def read_texts(path: Path) -> tuple[str, ...]:
                 raise FileError(f"{path}:{number}: is a text of {len(text)} characters; {MAX_TEXT} are allowed.")
             texts.append(text)
     if not 1 <= len(texts) <= MAX_TEXTS:
-        raise FileError(f"{path} must hold 1 to {MAX_TEXTS} lines with text, but holds {len(texts)}.")
+        raise FileError(f"{path} must contain 1 to {MAX_TEXTS} lines with text, but contains {len(texts)}.")
     if sum(len(text.encode()) for text in texts) > MAX_BYTES:
-        raise FileError(f"{path} holds more than {MAX_BYTES >> 20} MiB of text; cut it.")
+        raise FileError(f"{path} contains more than {MAX_BYTES >> 20} MiB of text; shorten it.")
     return tuple(texts)
 
 
@@ -62,7 +62,7 @@ def _from_json(path: Path, number: int, line: str) -> str:
     try:
         text = json.loads(line)
         if isinstance(text, str):
-            text.encode()  # half of a surrogate pair is no text that could be sent
+            text.encode()  # half of a surrogate pair cannot be sent
             return text
     except (ValueError, RecursionError):
         pass
@@ -70,6 +70,6 @@ def _from_json(path: Path, number: int, line: str) -> str:
 
 
 def json_lines(texts: Sequence[str]) -> Iterator[str]:
-    """Lines that `read_texts` makes the same texts of, whatever is in them."""
+    """The lines of a .jsonl file from which `read_texts` reads the same texts."""
     for text in texts:
         yield json.dumps(text, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Resident memory of a server over its steady state, and what was loaded and unloaded meanwhile."""
+"""A server's resident memory over the steady state, and its loads and unloads."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..results.records import MemoryOverTime, ModelEvent
 from ..system import memory
 
 INTERVAL = 0.1  # seconds between two points, at first
-SHARE = 0.005  # of one core: with many processes and threads the points lie as far apart as that takes
+SHARE = 0.005  # of one core: with many processes and threads, the interval grows until reading takes no more
 POINTS = 600
-EVENTS = 400  # and no more, which is what a server remembers of each model
+EVENTS = 400  # at most; a server remembers this many for each model
 
 
 class OverTime(NamedTuple):
-    """Resident memory at each point, and on average over time, in MiB; None if the system does not report it."""
+    """Resident memory at each point, and its average over time, in MiB; None if the system does not report it."""
 
     timeline: MemoryOverTime | None
     mean_rss: float | None
 
 
 class Timeline:
-    """Reads the memory of a process tree in a thread of its own, from entering to leaving this context.
+    """Reads the memory of a process tree in a thread, while this context is entered.
 
-    When there are 600 points, every other one is dropped, and the interval doubles.
+    At 600 points, every second one is dropped, and the interval doubles.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Timeline:
         pid: int,
         *,
         clock: Callable[[], float] = time.perf_counter,
-        resident: Callable[[int], float | None] = memory.resident,
+        resident: Callable[[int], float | None] = memory.rss,
     ) -> None:
         """`resident` returns the memory of a process tree in MiB."""
         self._pid = pid
@@ -45,7 +45,7 @@ class Timeline:
         self._thread = Thread(target=self._sample, name="timeline", daemon=True)
         self.points: list[tuple[float, float]] = []  # the clock's time, MiB
         self._latest = (0.0, 0.0)
-        self._area = 0.0  # MiB × seconds, of all points, those that were dropped later included
+        self._area = 0.0  # MiB × seconds, including points that were dropped later
         self.interval = INTERVAL
         self.began = self.ended = 0.0
 
@@ -63,7 +63,7 @@ class Timeline:
         self.ended = self._clock()
 
     def since(self, origin: float) -> OverTime:
-        """What was read, with times since `origin` (`perf_counter`)."""
+        """The readings, with times in seconds since `origin` (`perf_counter`)."""
         if len(self.points) < 2:
             return OverTime(None, None)
         at, mib = zip(*self.points, strict=True)
@@ -94,13 +94,12 @@ class Timeline:
         return True
 
 
-def events(client: httpx.Client, began: float, ended: float) -> list[ModelEvent]:
-    """Loads and unloads between two times (`perf_counter`): the latest of each model, which is what the server
-    remembers, and of those the latest 400.
+def read_events(client: httpx.Client, began: float, ended: float) -> list[ModelEvent]:
+    """The latest 400 loads and unloads between two times (`perf_counter`), as far as the server remembers them.
 
-    Takes the server milliseconds: not while something is timed. Raises httpx.HTTPError.
+    Takes the server milliseconds, so do not call this while something is timed. Raises httpx.HTTPError.
     """
-    told = client.get("/residency", params={"history": EVENTS}).raise_for_status().json()["strategies"]
+    strategies = client.get("/residency", params={"history": EVENTS}).raise_for_status().json()["strategies"]
     since_epoch = time.time() - (time.perf_counter() - began)
     found = [
         ModelEvent(
@@ -110,7 +109,7 @@ def events(client: httpx.Client, began: float, ended: float) -> list[ModelEvent]
             reason=event["reason"],
             seconds=event["seconds"],
         )
-        for strategy in told
+        for strategy in strategies
         for model in strategy["models"]
         for event in model["history"]
     ]

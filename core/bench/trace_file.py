@@ -1,4 +1,4 @@
-"""A trace: when requests arrived, and for which models, from a CSV or JSONL file."""
+"""Reading a trace, the times and models of recorded requests, from a CSV or JSONL file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import FileError
-from ..system.files import lines_of, read_text
+from ..system.files import read_text, split_lines
 from .workload import TraceChoice
 
 MAX_TRACE_FILE = 64 << 20  # bytes
@@ -21,7 +21,7 @@ UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": 
 
 
 class Row(NamedTuple):
-    """An arrival: seconds on the file's own clock, and the model id where the file has one."""
+    """An arrival: seconds on the file's own clock, the model id if the file has it, and the line."""
 
     time: float
     model: str | None
@@ -34,10 +34,10 @@ def read_trace(path: Path, choice: TraceChoice) -> list[Row]:
     if lines is None:
         raise FileError(f"{path}: a trace is a .csv or a .jsonl file.")
     model, unit = choice.columns.model or "model", choice.unit or "s"
-    text = read_text(path, MAX_TRACE_FILE, "cut it into parts")
+    text = read_text(path, MAX_TRACE_FILE, "split it")
     rows = [_row(path, line, fields, choice.columns.time, model, unit) for line, fields in lines(path, text)]
     if not rows:
-        raise FileError(f"{path}: holds no arrivals.")
+        raise FileError(f"{path}: contains no arrivals.")
     without = [row for row in rows if row.model is None]
     if without and (choice.columns.model or len(without) < len(rows)):
         raise FileError(f"{path}:{without[0].line}: names no model under '{model}'.")
@@ -45,20 +45,20 @@ def read_trace(path: Path, choice: TraceChoice) -> list[Row]:
 
 
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader((f"{line}\n" for line in lines_of(text)), strict=True)
+    reader = csv.reader((f"{line}\n" for line in split_lines(text)), strict=True)
     try:
-        rows = filter(None, reader)  # without blank lines
+        rows = filter(None, reader)  # drops blank lines
         header = next(rows, [])
         for values in rows:
             if len(values) != len(header):
                 kind = "short" if len(values) < len(header) else "long"
                 raise FileError(
-                    f"{path}:{reader.line_num}: is a {kind} row: it has {_fields(len(values))} where the header has"
+                    f"{path}:{reader.line_num}: is a {kind} row: it has {_fields(len(values))}, but the header has"
                     f" {len(header)}."
                 )
             yield reader.line_num, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise FileError(f"{path}:{reader.line_num}: is no valid CSV; look for a quote that is not closed.") from error
+        raise FileError(f"{path}:{reader.line_num}: is not valid CSV; look for a quote that is not closed.") from error
 
 
 def _fields(count: int) -> str:
@@ -66,12 +66,12 @@ def _fields(count: int) -> str:
 
 
 def _jsonl_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines_of(text), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if line.strip():
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise FileError(f"{path}:{number}: is no valid JSON.") from error
+                raise FileError(f"{path}:{number}: is not valid JSON.") from error
             if not isinstance(fields, dict):
                 raise FileError(f'{path}:{number}: must be an object such as {{"time": 12.5}}.')
             yield number, fields
@@ -80,12 +80,12 @@ def _jsonl_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str, unit: str) -> Row:
     value, model_id = fields.get(time), fields.get(model)
     if value is None:
-        there = ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
-        raise FileError(f"{path}:{line}: has no '{time}', but {there}; say under 'columns' what yours are called.")
+        names = ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
+        raise FileError(f"{path}:{line}: has no '{time}', but {names}; name the column under 'columns'.")
     seconds = _seconds(value, unit)
     if seconds is None:
         raise FileError(
-            f"{path}:{line}: {str(value)[:60]!r} is no time; write a number of seconds, or 2023-11-16 18:17:03.98."
+            f"{path}:{line}: {str(value)[:60]!r} is not a time; write a number of seconds, or 2023-11-16 18:17:03.98."
         )
     if abs(seconds) > LATEST:
         raise FileError(
@@ -98,7 +98,7 @@ def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str, u
 
 
 def _seconds(value: Any, unit: str) -> float | None:
-    """A number of that unit, or an ISO time as seconds since 1970; one without a zone is UTC. None for neither."""
+    """The seconds of a number in that unit, or of an ISO time since 1970, in UTC if it has no zone; else None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -115,7 +115,7 @@ def _seconds(value: Any, unit: str) -> float | None:
 
 
 def _remedy(number: float) -> str:
-    """Which unit makes a time of our days of it."""
+    """A sentence with the unit in which the number would be a plausible time."""
     for unit in ("ms", "us", "ns"):
         if abs(number) * UNITS[unit] <= LATEST:
             return f"If it is in {UNIT_NAMES[unit]}, write 'unit: {unit}' under 'trace'."

@@ -1,4 +1,4 @@
-"""A workload as requests: when each is sent, to which model, with which text; the same for every trial of a round."""
+"""The requests of a workload: their times, models and texts, which are the same for every trial of a round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..config.strict_yaml import Document
 from ..errors import FileError
-from ..system.files import anchored
+from ..system.files import resolve_path
 from .trace_file import read_trace
 from .workload import (
     MAX_REQUESTS,
@@ -24,20 +24,20 @@ from .workload import (
     Zipf,
 )
 
-TOLD = 5  # models whose shares are told
+SHOWN = 5  # shares that a description lists
 CHUNK = 1024  # requests of a closed loop that are drawn at a time
 Floats = NDArray[np.float64]
 
 
 class Request(NamedTuple):
-    """What is asked: a model id, and the index of a text."""
+    """A request to send: a model id, and the index of a text."""
 
     model: str
     text: int
 
 
 class Arrivals(NamedTuple):
-    """Seconds since the start of the workload, ascending, and the model ids where a trace names them."""
+    """Times in seconds since the start of the workload, ascending, and the model ids if a trace has them."""
 
     at: Floats
     models: tuple[str, ...] | None
@@ -55,7 +55,7 @@ class Traffic:
 
     @property
     def requests(self) -> int | None:
-        """In one trial, about; None where it depends on the answers."""
+        """The approximate number of requests in a trial; None if it depends on the answers."""
         open_ = self.workload.open
         if self.trace is not None:
             return len(self.trace.at)
@@ -66,7 +66,7 @@ class Traffic:
 
     @property
     def seconds(self) -> float | None:
-        """Of one trial, about; None where it depends on the answers."""
+        """The approximate duration of a trial in seconds; None if it depends on the answers."""
         open_, closed = self.workload.open, self.workload.closed
         if self.trace is not None:
             return float(self.trace.at[-1])
@@ -75,7 +75,7 @@ class Traffic:
         return closed.duration if closed else None
 
     def __str__(self) -> str:
-        """What it is, in words."""
+        """A phrase that describes the traffic."""
         closed, open_, trace = self.workload.closed, self.workload.open, self.workload.trace
         if closed:
             words = f"closed, {closed.clients} clients that wait for their answers"
@@ -85,37 +85,37 @@ class Traffic:
         else:
             words = f"the arrivals of {trace and trace.file}"
         named = self.trace is not None and self.trace.models is not None
-        all_shares = shares_of(self.workload.popularity, self.models)
-        shares = ", ".join(f"{share:.0%}" for share in all_shares[:TOLD]) + (", …" if len(all_shares) > TOLD else "")
+        all_shares = model_shares(self.workload.popularity, self.models)
+        shares = ", ".join(f"{share:.0%}" for share in all_shares[:SHOWN]) + (", …" if len(all_shares) > SHOWN else "")
         return words if len(self.models) == 1 or named else f"{words}, models in shares of {shares}"
 
     def arrivals(self, number: int) -> list[tuple[float, Request]]:
-        """(seconds since the start, request) of an open loop in the round of that number, from 0."""
+        """The (seconds since the start, request) pairs of an open loop or a trace in round `number`, from 0."""
         if self.trace is not None:
             at, models = self.trace
         else:
             assert self.workload.open is not None
-            at, models = arrival_times(self.workload.open, _draws(self.seed, number, "times")), None
-        requests = self.asked(number)
+            at, models = arrival_times(self.workload.open, _random(self.seed, number, "times")), None
+        requests = self.draw_requests(number)
         drawn = [next(requests) for _ in at]
         if models is not None:
             drawn = [request._replace(model=model) for request, model in zip(drawn, models, strict=True)]
         return list(zip(at.tolist(), drawn, strict=True))
 
-    def asked(self, number: int) -> Iterator[Request]:
-        """Requests without end: models by their popularity, texts uniformly, each independent of the others."""
-        models, texts = _draws(self.seed, number, "models"), _draws(self.seed, number, "texts")
-        shares = shares_of(self.workload.popularity, self.models)
+    def draw_requests(self, number: int) -> Iterator[Request]:
+        """An endless stream of independent requests: models drawn by their popularity, texts uniformly."""
+        models, texts = _random(self.seed, number, "models"), _random(self.seed, number, "texts")
+        shares = model_shares(self.workload.popularity, self.models)
         while True:
             chosen = models.choice(len(self.models), CHUNK, p=shares).tolist()
             for model, text in zip(chosen, texts.integers(self.texts, size=CHUNK).tolist(), strict=True):
                 yield Request(self.models[model], text)
 
 
-def resolved(
+def resolve_traffic(
     document: Document, workload: Workload | None, models: Sequence[str], texts: int, seed: int, folder: Path
 ) -> Traffic | None:
-    """The workload over these models, its trace read and its path absolute. Raises YamlError."""
+    """The traffic of the workload, with its trace read and its path absolute; None without one. Raises YamlError."""
     if workload is None:
         return None
     popularity, trace = workload.popularity, workload.trace
@@ -125,7 +125,7 @@ def resolved(
     arrivals = None
     if trace is not None:
         try:
-            path = anchored(trace.file, folder)
+            path = resolve_path(trace.file, folder)
             arrivals = read_arrivals(trace, path, models, seed)
         except FileError as error:
             raise document.error(("workload", "trace", "file"), str(error)) from error
@@ -133,7 +133,7 @@ def resolved(
     return Traffic(workload, tuple(models), texts, seed, arrivals)
 
 
-def shares_of(popularity: str | Zipf | Shares, models: Sequence[str]) -> Floats:
+def model_shares(popularity: str | Zipf | Shares, models: Sequence[str]) -> Floats:
     """The share of each model; their sum is 1."""
     if isinstance(popularity, Shares):
         weights = np.array([popularity.shares[model] for model in models])
@@ -144,11 +144,13 @@ def shares_of(popularity: str | Zipf | Shares, models: Sequence[str]) -> Floats:
 
 
 def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
-    """Seconds, ascending. Times between arrivals are constant, exponential (Poisson), or gamma distributed with
-    shape 1/b and scale b/rate: their mean is 1/rate and their squared coefficient of variation b, the burstiness.
+    """Times of arrivals in seconds, ascending.
 
-    With a duration, the traffic has been going on for long when it begins, so that rate × duration requests come on
-    average. A number of requests begins with a whole gap, so that N of them take N / rate on average.
+    The gaps are constant, exponential (Poisson), or gamma distributed with shape 1/b and scale b/rate, so that their
+    mean is 1/rate and their squared coefficient of variation is b, the burstiness.
+
+    With a duration, the process is stationary from the start, so that rate × duration requests arrive on average. With
+    a number N of requests, it begins with a complete gap, so that they take N / rate seconds on average.
     """
     burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else 1.0
     shape, scale = 1 / burstiness, burstiness / choice.rate
@@ -157,7 +159,8 @@ def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
         return np.arange(count) / choice.rate
     if choice.duration is None:
         return np.cumsum(draws.gamma(shape, scale, count))
-    # A moment lies in a gap in proportion to its length, which adds 1 to the shape, and anywhere within it.
+    # The start falls into a gap with a probability proportional to its length, which adds 1 to the shape, and at a
+    # uniform position within that gap.
     drawn = [np.array([draws.random() * draws.gamma(shape + 1, scale)])]
     while drawn[-1][-1] < choice.duration:
         drawn.append(drawn[-1][-1] + np.cumsum(draws.gamma(shape, scale, max(count, 16))))
@@ -166,9 +169,9 @@ def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
 
 
 def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: int) -> Arrivals:
-    """The trace's arrivals that the window and thinning leave, the same in every round.
+    """The arrivals of the trace that remain after `window` and `thin`. They are the same in every round.
 
-    Raises FileError for a file that cannot be used, a model that is not there, no arrival or too many.
+    Raises FileError for an unusable file, an unknown model, no arrivals, or too many.
     """
     rows = read_trace(path, choice)
     begin, end = choice.window or (0.0, float("inf"))
@@ -180,7 +183,7 @@ def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: 
             if row.model not in models:
                 raise FileError(f"{path}:{row.line}: there is no model '{row.model}'; models: {', '.join(models)}.")
     if choice.thin < 1:
-        kept = _draws(seed, "thin").random(len(rows)) < choice.thin
+        kept = _random(seed, "thin").random(len(rows)) < choice.thin
         rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
     if not 1 <= len(rows) <= MAX_REQUESTS:
         raise FileError(f"{path}: 'window' and 'thin' must leave 1 to {MAX_REQUESTS} arrivals, but leave {len(rows)}.")
@@ -188,5 +191,5 @@ def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: 
     return Arrivals(at, tuple(str(row.model) for row in rows) if named else None)
 
 
-def _draws(*seed: object) -> np.random.Generator:
+def _random(*seed: object) -> np.random.Generator:
     return np.random.default_rng(list("/".join(map(str, seed)).encode()))

@@ -1,4 +1,4 @@
-"""One trial in one round: start a server, time its first answer, then its steady state, its memory, a few loads."""
+"""Running one trial in one round: the server's start and first answer, its steady state, memory, and a few loads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 
 from ..checkpoints import checkpoint
-from ..checkpoints.dtypes import converted
+from ..checkpoints.dtypes import converted_directory
 from ..config.quantities import duration
 from ..errors import TrialFailed
-from ..loaders.onnxruntime.packed import kept_weights
+from ..loaders.onnxruntime.packed import weight_files
 from ..loaders.openvino.compiled import compiled_files
-from ..results.folder import Records
+from ..results.folder import RecordWriter
 from ..results.records import (
     OK,
     Load,
@@ -32,111 +32,112 @@ from ..results.records import (
     UsedModel,
 )
 from ..system import memory
-from ..system.page_cache import evict
-from .client import ask, connect, strategy_of
-from .experiment import Plan, TrialPlan, batching_of
-from .loads import SETTLE_SECONDS, Loads
+from ..system.page_cache import drop_files
+from .client import ask, connect, read_strategy
+from .experiment import ResolvedExperiment, ResolvedTrial, batching_setting
+from .loads import SETTLE_SECONDS, LoadMeasurement
 from .server import ServerProcess, serve
 from .texts import MAX_TEXT
-from .timeline import Timeline, events
+from .timeline import Timeline, read_events
 
 if TYPE_CHECKING:
-    from .generator import Driven
+    from .generator import DriveResult
 
-IDLE_SECONDS = 1.0  # by definition: memory is idle one second after the last request
-Tick = Callable[[int], None]  # told how many requests are done
+IDLE_SECONDS = 1.0  # between the last request and reading idle memory
+Tick = Callable[[int], None]  # takes the number of requests that were answered since the last call
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a round's trial needs to run."""
+    """One trial in one round."""
 
-    plan: Plan
-    spec: TrialPlan
+    resolved: ResolvedExperiment
+    spec: ResolvedTrial
     checkpoints: Mapping[str, Path]
     number: int  # of the round, from 0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the server: this one strategy, and models as directories that are there already."""
+        """The server's settings: only this strategy, and models as existing directories."""
         return {
             "strategies": [self.spec.choice.model_dump(exclude={"label"})],
             "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
-            "plugins": self.plan.experiment.plugins,
-            "cost": self.plan.experiment.cost.model_dump(mode="json"),
-            "batching": batching_of(self.plan),
+            "plugins": self.resolved.experiment.plugins,
+            "cost": self.resolved.experiment.cost.model_dump(mode="json"),
+            "batching": batching_setting(self.resolved),
             "max_text": MAX_TEXT,
-            "request_timeout": min(2 * self.plan.experiment.timeout, 3600.0),  # ours comes first
+            # Longer than the client's timeout, so that the client's comes first.
+            "request_timeout": min(2 * self.resolved.experiment.timeout, 3600.0),
         }
 
     @property
     def is_cold(self) -> bool:
-        """Whether a load is to find nothing of its checkpoint in the page cache."""
-        return self.plan.experiment.page_cache == "cold"
+        """Whether the checkpoint is dropped from the page cache before each load."""
+        return self.resolved.experiment.page_cache == "cold"
 
     def files(self, *model_ids: str) -> Iterator[Path]:
-        """All files that loading the models may read, the cache's copies in the loader's dtype included."""
+        """All files that loading the models may read, including converted copies in the cache."""
         for directory in (self.checkpoints[model_id] for model_id in model_ids):
-            for folder in (directory, converted(directory, self.spec.dtype)):
+            for folder in (directory, converted_directory(directory, self.spec.dtype)):
                 if folder.is_dir():
                     yield from checkpoint.files(folder)
-            yield from kept_weights(directory, self.spec.dtype)
+            yield from weight_files(directory, self.spec.dtype)
             yield from compiled_files(directory, self.spec.dtype)
 
     def schedule(self) -> list[tuple[str, int]]:
-        """(model id, index of a text) of each request, shuffled: the same for every trial of a round.
+        """(model id, index of a text) of each request, in an order that is the same for every trial of a round.
 
-        A fixed cycle over more models than fit would make any LRU look useless.
+        It is shuffled, because a fixed cycle over more models than fit in memory is the worst case of LRU.
         """
-        experiment = self.plan.experiment
-        once = [(model, i) for model in experiment.models for i in range(len(self.plan.texts))]
+        experiment = self.resolved.experiment
+        once = [(model, i) for model in experiment.models for i in range(len(self.resolved.texts))]
         requests = once * (experiment.repetitions or 0)
         random.Random(f"{experiment.seed}/{self.number}").shuffle(requests)
         return requests
 
 
-def run_trial(trial: Trial, records: Records, tick: Tick) -> None:
-    """Run it and append all that it measures. Raises TrialFailed.
+def run_trial(trial: Trial, records: RecordWriter, tick: Tick) -> None:
+    """Run the trial, and append its records. Raises TrialFailed.
 
-    `tick` is called after each request, and after a workload.
+    `tick` is called after each request, or once after a workload.
     """
     if trial.is_cold:
-        evict(trial.files(*trial.checkpoints))
+        drop_files(trial.files(*trial.checkpoints))
     samples = _Samples(records)
-    keep_log = partial(records.keep_log, trial.number, trial.spec.label)
-    with serve(trial.settings, keep_log=keep_log) as server:
+    append_log = partial(records.append_log, trial.number, trial.spec.label)
+    with serve(trial.settings, append_log=append_log) as server:
         try:
             ended = _measure(trial, server, samples, tick)
         except TrialFailed as error:
             if not samples.failed:
                 raise
-            # What went wrong first explains the rest, such as a load generator that was held up by it.
-            said = server.last_words()
-            its_log = "" if said in str(error) else f" (the server's log: {said})"
+            # Failed requests explain what follows, such as a load generator that could not keep up.
+            reason = server.failure_reason()
+            its_log = "" if reason in str(error) else f" (the server's log: {reason})"
             raise TrialFailed(f"{samples.failures()}{its_log}. Besides, {error}") from error
     records.append(ended)
 
 
 def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick) -> TrialEnd:
-    """The trial's last record. Raises TrialFailed."""
-    timeout = trial.plan.experiment.timeout
+    """Measure the trial, and return its last record. Raises TrialFailed."""
+    timeout = trial.resolved.experiment.timeout
     with connect(server.url, timeout) as client:
         try:
             ready = server.wait_until_ready(client, timeout)
-            send = _Sender(trial, strategy_of(client)["route"], client, server.pid, samples, tick)
+            send = _Sender(trial, read_strategy(client)["route"], client, server.pid, samples, tick)
             start = _measure_start(send, server, ready)
             return _measure_end(send, server, start, _measure_steady(send, server))
         except httpx.TimeoutException as error:
             raise TrialFailed(
-                f"no answer within {duration(timeout)}; raise 'timeout', or look into the loader."
+                f"no answer within {duration(timeout)}; increase 'timeout', or check the loader."
             ) from error
         except httpx.HTTPError as error:
-            server.check(SETTLE_SECONDS)  # its connections break a moment before it is seen to have ended
-            raise TrialFailed(f"the connection broke ({error}); the server's log: {server.last_words()}") from error
+            server.check(SETTLE_SECONDS)  # connections break a moment before the process has ended
+            raise TrialFailed(f"the connection broke ({error}); the server's log: {server.failure_reason()}") from error
 
 
 class _Start(NamedTuple):
-    """What was measured until the first answer."""
+    """Measurements until the first answer."""
 
     ready_s: float
     first_answer_s: float | None
@@ -146,18 +147,18 @@ class _Start(NamedTuple):
 
 
 def _measure_start(send: _Sender, server: ServerProcess, ready: float) -> _Start:
-    """The first answer of a server that was ready after so many seconds."""
-    with send.set_aside():  # a server that meets a checkpoint for the first time probes it, this once
-        server.wait_until_checked(send.client, send.trial.plan.experiment.timeout)
+    """Measure the first answer of a server that was ready after `ready` seconds."""
+    with send.count_overhead():  # a server probes a checkpoint that it has never loaded before
+        server.wait_until_probed(send.client, send.trial.resolved.experiment.timeout)
     answered = send(next(iter(send.trial.checkpoints)), 0, first=True)
-    first_answer = time.perf_counter() - server.started - send.aside if answered else None
-    peak = memory.peak(server.pid)
+    first_answer = time.perf_counter() - server.started - send.overhead if answered else None
+    peak = memory.peak_rss(server.pid)
     memory.reset_peak(server.pid)
-    return _Start(ready, first_answer, peak, strategy_of(send.client)["loads"])
+    return _Start(ready, first_answer, peak, read_strategy(send.client)["loads"])
 
 
 class _Steady(NamedTuple):
-    """What was measured in the steady state."""
+    """Measurements of the steady state."""
 
     began: float
     """By `perf_counter`."""
@@ -169,27 +170,27 @@ class _Steady(NamedTuple):
 
 def _measure_steady(send: _Sender, server: ServerProcess) -> _Steady:
     with Timeline(server.pid) as timeline:
-        before = memory.processor_seconds(server.pid)
+        before = memory.cpu_seconds(server.pid)
         driven = _drive(send, server)
         seconds = driven.measured.seconds if driven else _repeat(send)
-        after = memory.processor_seconds(server.pid)
-    taken = None if before is None or after is None else after - before
+        after = memory.cpu_seconds(server.pid)
+    cpu_seconds = None if before is None or after is None else after - before
     began, measured = driven or (timeline.began, None)
-    return _Steady(began, seconds, taken, measured, timeline)
+    return _Steady(began, seconds, cpu_seconds, measured, timeline)
 
 
 def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _Steady) -> TrialEnd:
-    """Memory and loads after the steady state, then a few loads by themselves."""
-    trial, strategy = send.trial, strategy_of(send.client)
+    """Read memory and loads after the steady state, then measure a few single loads."""
+    trial, strategy = send.trial, read_strategy(send.client)
     measured = _measure_memory(server, start.peak_rss)
-    happened = events(send.client, steady.began, steady.timeline.ended)
-    resident = [each["model"] for each in strategy_of(send.client)["resident"]]
+    events = read_events(send.client, steady.began, steady.timeline.ended)
+    resident = [each["model"] for each in read_strategy(send.client)["resident"]]
     over_time = steady.timeline.since(steady.began)
     lacking = send.loads().measure()
     return TrialEnd(
         round=trial.number,
         trial=trial.spec.label,
-        log=server.last_words() if send.samples.failed else None,
+        log=server.failure_reason() if send.samples.failed else None,
         ready_s=start.ready_s,
         first_answer_s=start.first_answer_s,
         steady_s=steady.seconds,
@@ -204,72 +205,73 @@ def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _S
         least_keep=strategy["least_keep"],
         timeline=over_time.timeline,
         mean_rss=over_time.mean_rss,
-        events=happened,
+        events=events,
         steady_loads=strategy["loads"] - start.loads,
         loads_lacking=lacking,
     )
 
 
 class _Samples:
-    """Appends a trial's samples, and counts those of requests that failed."""
+    """Appends a trial's samples, and counts requests that failed."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: RecordWriter) -> None:
         self._records = records
         self.requests = 0
         self.failed: Counter[str] = Counter()
 
     def append(self, sample: Sample) -> None:
+        """Append a sample."""
         self.requests += 1
         if sample.error is not None:
             self.failed[sample.error] += 1
         self._records.append(sample)
 
     def append_load(self, load: Load) -> None:
-        """Of those that were measured by themselves; it counts as none of the requests."""
+        """Append the record of a single load, which does not count as a request."""
         self._records.append(load)
 
     def failures(self) -> str:
-        """How many requests failed, and with what."""
+        """A phrase with the number of failed requests, and their most common error."""
         [(error, count)] = self.failed.most_common(1)
         which = "" if count == self.failed.total() else f", {count} of them"
         return f"{self.failed.total()} of {self.requests} requests failed{which}: {error.rstrip('.')}"
 
 
 def _repeat(send: _Sender) -> float:
-    """The plain form, one request after the other: its wall time, in seconds."""
-    before, began = send.aside, time.perf_counter()
+    """Send the requests of `repetitions` one after the other. Returns the seconds without overhead."""
+    before, began = send.overhead, time.perf_counter()
     send.began = began
     for model_id, text in send.trial.schedule():
         send(model_id, text)
-    return time.perf_counter() - began - (send.aside - before)
+    return time.perf_counter() - began - (send.overhead - before)
 
 
-def _drive(send: _Sender, server: ServerProcess) -> Driven | None:
-    """Under a workload, send its requests: what the load generator measured of itself."""
-    plan = send.trial.plan
-    if plan.traffic is None:
+def _drive(send: _Sender, server: ServerProcess) -> DriveResult | None:
+    """Send the requests of a workload, and return the load generator's result; None without a workload."""
+    resolved = send.trial.resolved
+    if resolved.traffic is None:
         return None
-    # In the plain form this process must not map libraries whose pages it would share with the server.
+    # Imported here: without a workload this process must not map libraries whose pages it would share with the server.
     from .generator import Target, check_kept_up, drive
 
     url, label = f"{server.url}{send.route}", send.trial.spec.label
-    target = Target(url, plan.texts, plan.experiment.timeout, server.check, label)
-    driven = drive(plan.traffic, send.trial.number, target, send.samples.append)
-    send.tick(driven.measured.sends)  # not before: to draw the bar would hold up sends
-    check_kept_up(plan.traffic, driven.measured)
+    target = Target(url, resolved.texts, resolved.experiment.timeout, server.check, label)
+    driven = drive(resolved.traffic, send.trial.number, target, send.samples.append)
+    send.tick(driven.measured.sends)  # not during the workload, because drawing the bar would delay sends
+    check_kept_up(resolved.traffic, driven.measured)
     return driven
 
 
 def _measure_memory(server: ServerProcess, start_peak: float | None) -> Memory:
-    peak = memory.peak(server.pid)
+    peak = memory.peak_rss(server.pid)
     time.sleep(IDLE_SECONDS)
-    pss, private = memory.at_rest(server.pid)
-    rss = memory.resident(server.pid)
+    pss, private = memory.pss_and_private(server.pid)
+    rss = memory.rss(server.pid)
     return Memory(idle_pss=pss, idle_private=private, idle_rss=rss, peak_rss=peak, start_peak_rss=start_peak)
 
 
 class _Sender:
-    """Sends a request and appends its sample; `aside` are the seconds that it spent on anything else."""
+    """Sends requests and appends their samples. `overhead` is the seconds spent on anything but waiting for answers."""
 
     def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, samples: _Samples, tick: Tick) -> None:
         self.trial = trial
@@ -278,28 +280,28 @@ class _Sender:
         self.samples = samples
         self.tick = tick
         self._pid = pid
-        self.aside = 0.0
+        self.overhead = 0.0
         self.began = 0.0  # the steady state, by `perf_counter`
 
     def __call__(self, model_id: str, text: int, *, first: bool = False) -> bool:
-        """Whether it was answered without an error."""
+        """Send a request, and append its sample. Returns whether it was answered without an error."""
         trial = self.trial
-        evicted = trial.is_cold and self._make_cold(model_id)
+        is_dropped = trial.is_cold and self._make_cold(model_id)
         at = time.perf_counter() - self.began
-        ms, reply = ask(self.client, self.route, model_id, trial.plan.texts[text])
-        besides: dict[str, Any] = {} if first else {"at": at}
+        ms, reply = ask(self.client, self.route, model_id, trial.resolved.texts[text])
+        fields: dict[str, Any] = {} if first else {"at": at}
         if trial.is_cold:
-            besides["page_cache"] = "cold" if evicted else "warm"
-            if reply.get("cold") and not evicted:
+            fields["page_cache"] = "cold" if is_dropped else "warm"
+            if reply.get("cold") and not is_dropped:
                 raise TrialFailed(
-                    f"'{model_id}' left memory between the question whether it was there and the request, so it was"
-                    f" loaded from warm pages. Give it a 'ttl' that is not close to {SETTLE_SECONDS} s."
+                    f"'{model_id}' expired between the check whether it was in memory and the request, so it was"
+                    f" loaded from the page cache. Set a 'ttl' that is not close to {SETTLE_SECONDS} s."
                 )
-        if trial.plan.experiment.memory_after_each:
-            with self.set_aside():
+        if trial.resolved.experiment.memory_after_each:
+            with self.count_overhead():
                 time.sleep(SETTLE_SECONDS)
-                pss, private = memory.at_rest(self._pid)
-            besides["memory_mib"] = MemoryAfter(pss=pss, private=private)
+                pss, private = memory.pss_and_private(self._pid)
+            fields["memory_mib"] = MemoryAfter(pss=pss, private=private)
         self.samples.append(
             Sample(
                 round=trial.number,
@@ -308,7 +310,7 @@ class _Sender:
                 text=text,
                 first=first,
                 ms=ms,
-                **besides,
+                **fields,
                 **reply,
             )
         )
@@ -316,33 +318,34 @@ class _Sender:
         return reply["status"] == OK
 
     def _make_cold(self, model_id: str) -> bool:
-        """Drop the model's checkpoint from the page cache, unless the model is in memory and is not loaded next."""
-        with self.set_aside():
+        """Drop the checkpoint from the page cache, unless the model is in memory. Returns whether it was dropped."""
+        with self.count_overhead():
             time.sleep(SETTLE_SECONDS)
-            if model_id in [model["model"] for model in strategy_of(self.client)["resident"]]:
+            if model_id in [model["model"] for model in read_strategy(self.client)["resident"]]:
                 return False
-            evict(self.trial.files(model_id))
+            drop_files(self.trial.files(model_id))
             return True
 
-    def loads(self) -> Loads:
-        """What measures loads by themselves."""
+    def loads(self) -> LoadMeasurement:
+        """The measurement of single loads."""
         trial = self.trial
-        return Loads(
+        return LoadMeasurement(
             round=trial.number,
             trial=trial.spec.label,
             client=self.client,
             route=self.route,
             pid=self._pid,
             models=list(trial.checkpoints),
-            text=trial.plan.texts[0],
+            text=trial.resolved.texts[0],
             files=trial.files,
             append=self.samples.append_load,
         )
 
     @contextmanager
-    def set_aside(self) -> Iterator[None]:
+    def count_overhead(self) -> Iterator[None]:
+        """Add the time within this context to `overhead`."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.aside += time.perf_counter() - began
+            self.overhead += time.perf_counter() - began

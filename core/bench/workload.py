@@ -1,4 +1,4 @@
-"""What a user chooses under `workload:`: who asks, when, and for which model."""
+"""The `workload:` section of an experiment: its clients or arrivals, and the popularity of models."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ..config.choices import STRICT, Duration, ModelId
-from ..config.quantities import MOST_PER_SECOND, per_second
+from ..config.quantities import MOST_PER_SECOND, parse_rate
 
 MAX_REQUESTS = 1_000_000  # in one trial
 MAX_CLIENTS = 1000
 _KINDS = ("closed", "open", "trace")
 Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
 Length = Annotated[Duration, Field(gt=0, le=7 * 24 * 3600)]
-Rate = Annotated[float, BeforeValidator(per_second), Field(gt=0, le=MOST_PER_SECOND, description="per second")]
+Rate = Annotated[float, BeforeValidator(parse_rate), Field(gt=0, le=MOST_PER_SECOND, description="per second")]
 
 
 def _one_of(words: tuple[str, ...], keys: tuple[str, ...], remedy: str) -> BeforeValidator:
-    """A word, or a mapping with one key: told in one sentence, where a union would tell of each of its parts."""
+    """A validator that accepts one of the words, or a mapping with one of the keys.
+
+    Its error is one sentence, while pydantic would report an error for each part of a union.
+    """
 
     def check(value: Any) -> Any:
         one_key = isinstance(value, dict) and len(value) == 1 and set(value) <= set(keys)
@@ -30,7 +33,7 @@ def _one_of(words: tuple[str, ...], keys: tuple[str, ...], remedy: str) -> Befor
 
 
 class Gamma(BaseModel):
-    """Gamma distributed times between arrivals, whose squared coefficient of variation is `gamma`.
+    """Gamma distributed gaps between arrivals, whose squared coefficient of variation is `gamma`.
 
     1 is a Poisson process, 0 would be a constant rate, and above 1 arrivals come in bursts.
     """
@@ -41,7 +44,7 @@ class Gamma(BaseModel):
 
 
 class Zipf(BaseModel):
-    """The k-th of the models, in the experiment's order, is asked for in proportion to k^-zipf."""
+    """A popularity proportional to k^-zipf for the k-th model in the experiment's order."""
 
     model_config = STRICT
 
@@ -56,7 +59,7 @@ class Shares(BaseModel):
     shares: Annotated[dict[ModelId, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_sum(self) -> Self:
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares must add up to 1, not to {sum(self.shares.values()):g}")
         return self
@@ -74,7 +77,7 @@ Popularity = Annotated[
 
 
 class _Bounded(BaseModel):
-    """Ends after a time, or after a number of requests."""
+    """Traffic that ends after a time, or after a number of requests."""
 
     model_config = STRICT
 
@@ -82,14 +85,14 @@ class _Bounded(BaseModel):
     requests: Requests | None = None
 
     @model_validator(mode="after")
-    def _has_one_end(self) -> Self:
+    def _check_end(self) -> Self:
         if (self.duration is None) == (self.requests is None):
             raise ValueError("must have either a 'duration' or a number of 'requests'")
         return self
 
 
 class Closed(_Bounded):
-    """So many clients, each of which waits for its answer and then asks again; models are drawn uniformly."""
+    """Clients that each wait for an answer before the next request. Models are drawn uniformly."""
 
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
 
@@ -102,14 +105,14 @@ class Open(_Bounded):
     popularity: Popularity = "uniform"
 
     @model_validator(mode="after")
-    def _has_some(self) -> Self:
+    def _check_count(self) -> Self:
         if self.duration is not None and not 1 <= self.duration * self.rate <= MAX_REQUESTS:
             raise ValueError(f"rate and duration must make 1 to {MAX_REQUESTS} requests in a trial")
         return self
 
 
 class Columns(BaseModel):
-    """What the columns of a trace, or the keys of its lines, are called."""
+    """The names of a trace's columns, or of the keys of its lines."""
 
     model_config = STRICT
 
@@ -118,7 +121,7 @@ class Columns(BaseModel):
 
 
 class TraceChoice(BaseModel):
-    """Recorded arrivals. `popularity` draws the models where the file names none, and wins where it is written."""
+    """Recorded arrivals. `popularity` draws the models if the file has none, or if it is given."""
 
     model_config = STRICT
 
@@ -133,7 +136,7 @@ class TraceChoice(BaseModel):
     popularity: Popularity | None = None
 
     @model_validator(mode="after")
-    def _window_has_a_length(self) -> Self:
+    def _check_window(self) -> Self:
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError("the window must end after it begins, such as [0s, 600s]")
         return self
@@ -150,7 +153,7 @@ class Workload(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_kind(cls, value: Any) -> Any:
+    def _check_kind(cls, value: Any) -> Any:
         chosen = {key: kind for key, kind in value.items() if kind is not None} if isinstance(value, dict) else {}
         if len(chosen) != 1 or (set(value) - set(_KINDS)):
             raise ValueError(f"must have exactly one of the keys {', '.join(_KINDS)}")
@@ -158,11 +161,11 @@ class Workload(BaseModel):
 
     @property
     def states_a_rate(self) -> bool:
-        """Whether its requests come at a rate of their own; in a closed loop the answers make it."""
+        """Whether the traffic has its own request rate; in a closed loop the answers determine it."""
         return self.closed is None
 
     @property
     def popularity(self) -> Literal["uniform"] | Zipf | Shares:
-        """Of the models, where no trace names them."""
+        """The popularity of the models, if a trace does not name them."""
         chosen = self.open or self.trace
         return (chosen.popularity if chosen else None) or "uniform"

@@ -1,4 +1,4 @@
-"""What a checkpoint is: its reference, its files, their header, dtype and labels.
+"""Checkpoints: their references, files, headers, dtypes and labels, and the cache.
 
 It imports `system` and the loose modules `contracts`, `errors` and `names`.
 """

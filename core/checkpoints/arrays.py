@@ -1,4 +1,4 @@
-"""A checkpoint's tensors as arrays over its mapped files: nothing is read until it is used. Needs no torch."""
+"""A checkpoint's tensors as NumPy arrays over its mapped files. Nothing is read until it is used. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ TYPES = {
     "I16": np.int16, "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
     "BOOL": np.bool_,
 }  # fmt: skip
-# Elsewhere this advice means something weaker.
+# On other systems MADV_DONTNEED does not free the pages at once.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class CannotMap(ModelReferenceError):
-    """A file that is whole, but whose tensors cannot be used where they lie."""
+    """A complete file whose tensors cannot be used in place."""
 
 
 class MappedArrays:
-    """Every tensor of some safetensors files by name, read-only; of bfloat16 the bits."""
+    """All tensors of some safetensors files by name, read-only. bfloat16 is given as uint16, its bits."""
 
     def __init__(self, files: list[Path]) -> None:
-        """Raises ModelReferenceError for a file that is not whole, before anything is mapped, and CannotMap."""
+        """Raises ModelReferenceError for an incomplete file, before anything is mapped, and CannotMap."""
         self._headers = {file: read_header(file) for file in files}
         self._maps: list[mmap.mmap] = []
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -60,17 +60,18 @@ class MappedArrays:
         return self._arrays[name]
 
     def read_ahead(self, names: Collection[str]) -> None:
-        """Have those tensors that are still on the disk read in the background, until `discard`."""
+        """Read the tensors that are not in the page cache in the background, until `discard`."""
         read_ahead(self._headers, names, self._discarded)
 
     def discard(self) -> None:
-        """Drop the mappings' pages; whoever still reads a tensor gets them from the file again.
+        """Drop the pages of the mappings. A tensor that is still used is read from the file again.
 
-        Unmapping does that as well, but under the interpreter's lock, for milliseconds in which no answer leaves the
-        process. ctypes lets go of the lock.
+        Unmapping would do this too, but it holds the interpreter's lock for milliseconds, in which the process sends no
+        answer. ctypes releases the lock.
         """
         self._discarded.set()
         if _libc is not None:
             for mapped in self._maps:
-                start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]  # `ctypes` would leave a cycle
+                # Not `.ctypes.data`, which would create a reference cycle.
+                start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
                 _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(len(mapped)), mmap.MADV_DONTNEED)

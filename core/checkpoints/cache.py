@@ -1,4 +1,4 @@
-"""The user's cache of checkpoints that are written once: atomically, and by one process at a time."""
+"""The user's cache: directories that are written once, atomically and by one process at a time, and short texts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from threading import get_ident
 
 from ..errors import ModelReferenceError
-from ..system.page_cache import read_anew
+from ..system.page_cache import reread
 
-HEADROOM = 64 << 20  # bytes that stay free: a full disk harms more than this program
+HEADROOM = 64 << 20  # bytes that are left free, because a full disk harms other programs, too
 
 
-class NoRoom(ModelReferenceError):
-    """The disk of the cache is full."""
+class CacheFull(ModelReferenceError):
+    """The disk that holds the cache has too little free space."""
 
 
 def cache_directory() -> Path:
-    """`RESIDENCY_CACHE`, or `residency` in the user's cache folder.
+    """The directory that `RESIDENCY_CACHE` names, or else `residency` in the user's cache folder.
 
     Raises ModelReferenceError for a user without a home directory.
     """
@@ -31,17 +31,17 @@ def cache_directory() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residency"
     except RuntimeError as error:  # a container's user may have neither HOME nor an entry in /etc/passwd
         raise ModelReferenceError(
-            "This user has no home directory, and so no cache for checkpoints."
-            " Point RESIDENCY_CACHE at a folder that can be written, by its whole path."
+            "This user has no home directory, so there is no cache for checkpoints."
+            " Set RESIDENCY_CACHE to the absolute path of a writable folder."
         ) from error
 
 
-def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
-    """The directory `name` in the cache, made by `write(directory)` if it is not there yet.
+def write_once(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
+    """The directory `name` in the cache. If it does not exist, `write(directory)` fills it first.
 
-    `nbytes` is about what `write` needs on disk; it is checked first. Readers see a whole directory
-    or none. The lock is an `flock`, which the kernel releases when its holder dies.
-    Raises ModelReferenceError when the cache cannot be written.
+    `nbytes` is roughly the space that `write` needs; free space is checked first. Readers see a complete directory or
+    none. The lock is an `flock`, which the kernel releases when its holder dies. Raises CacheFull, and
+    ModelReferenceError if the cache cannot be written.
     """
     target = cache_directory() / name
     if target.is_dir():
@@ -55,15 +55,15 @@ def cached(name: str, nbytes: int, write: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise ModelReferenceError(
             f"Cannot write '{name}' to the cache {target.parent}: {error.strerror or error}."
-            " Point RESIDENCY_CACHE at a folder that can be written."
+            " Set RESIDENCY_CACHE to a writable folder."
         ) from error
     return target
 
 
-def remembered(name: str, make: Callable[[], str]) -> str:
-    """The text that `make` returned when it was first asked for `name`, from the cache.
+def recall_or_make(name: str, make: Callable[[], str]) -> str:
+    """The text that is remembered under `name`, or else what `make` returns, which is then remembered.
 
-    Where the cache cannot be read or written, or there is none, `make` is called each time.
+    `make` is called each time if the cache cannot be read or written.
     """
     if text := recall(name):
         return text
@@ -73,16 +73,16 @@ def remembered(name: str, make: Callable[[], str]) -> str:
 
 
 def recall(name: str) -> str:
-    """The text that was remembered under that name; "" if none was."""
-    file = known(name)
+    """The text that is remembered under `name`; "" if there is none."""
+    file = remembered_file(name)
     with suppress(OSError, ValueError):
         return "" if file is None else file.read_text(encoding="utf-8")
     return ""
 
 
 def remember(name: str, text: str) -> None:
-    """Keep the text under that name, if there is a cache that can be written."""
-    if (file := known(name)) is None:
+    """Write the text to the cache under `name`. Does nothing if the cache cannot be written."""
+    if (file := remembered_file(name)) is None:
         return
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def remember(name: str, text: str) -> None:
         partial.rename(file)
 
 
-def known(name: str) -> Path | None:
-    """Where `remembered` keeps its text; None for a user who has no cache."""
+def remembered_file(name: str) -> Path | None:
+    """The file of the text that is remembered under `name`; None if the user has no cache."""
     with suppress(ModelReferenceError):
         return cache_directory() / "known" / name
     return None
@@ -100,18 +100,18 @@ def known(name: str) -> Path | None:
 
 def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
     partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left behind by a process that was killed
     free = shutil.disk_usage(target.parent).free
     if free < nbytes + HEADROOM:
-        raise NoRoom(
+        raise CacheFull(
             f"'{target.name}' needs {nbytes >> 20} MiB in the cache {target.parent}, but only {free >> 20} MiB are"
-            " free. Free some, or point RESIDENCY_CACHE at another disk."
+            " free. Free some space, or set RESIDENCY_CACHE to a folder on another disk."
         )
     partial.mkdir()
     try:
         write(partial)
         for file in partial.iterdir():
-            read_anew(file)
+            reread(file)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A checkpoint in the dtype that a loader wants: converted once, into the cache, and mapped from there."""
+"""Copies of checkpoints in other dtypes: written once to the cache, and mapped from there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelReferenceError
 from . import checkpoint
-from .cache import cache_directory, cached
+from .cache import cache_directory, write_once
 from .checkpoint import identity
 from .header import FLOATS, read_header
 from .heads import read_config
@@ -23,20 +23,20 @@ log = logging.getLogger("residency")
 Dtype = Literal["float32", "bfloat16"]
 NAMES = {"float32": "F32", "bfloat16": "BF16"}
 FORMAT = 1  # part of the name in the cache; raise it when the files change
-WIDENED = {"F64", "F32", "F16", "BF16"}  # what NumPy makes float32 of
+WIDENED = {"F64", "F32", "F16", "BF16"}  # types that NumPy alone converts to float32
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @cache
-def computable(dtype: Dtype) -> Dtype:
-    """`dtype`, or float32, with a warning, where the processor would have to emulate it."""
-    if dtype == "bfloat16" and not _computes_bfloat16():
-        log.warning("This processor has no bfloat16 instructions, which makes it slower than float32; using float32.")
+def supported_dtype(dtype: Dtype) -> Dtype:
+    """`dtype`, or float32, with a warning, if the processor would have to emulate `dtype`."""
+    if dtype == "bfloat16" and not _has_bfloat16():
+        log.warning("This processor has no bfloat16 instructions, so bfloat16 is slower than float32; using float32.")
         return "float32"
     return dtype
 
 
-def _computes_bfloat16() -> bool:
+def _has_bfloat16() -> bool:
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -44,24 +44,24 @@ def _computes_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def converted(directory: Path, dtype: str) -> Path:
-    """Where in the cache the copy of `directory` in `dtype` is, if it was needed."""
+def converted_directory(directory: Path, dtype: str) -> Path:
+    """The directory in the cache for the copy of the checkpoint in `dtype`. It exists only if a copy was needed."""
     return cache_directory() / f"{dtype}-{identity(directory)}-v{FORMAT}"
 
 
-def in_dtype(directory: Path, dtype: Dtype) -> Path:
-    """`directory`, or a copy of it in the cache whose floating-point tensors are all of `dtype`.
+def convert_dtype(directory: Path, dtype: Dtype) -> Path:
+    """A directory with the checkpoint in `dtype`: `directory` itself, or else a copy in the cache, written if needed.
 
-    Where no copy can be made, `directory`, with a warning: its tensors are then converted at each load.
+    If no copy can be written, logs a warning and returns `directory`. Its tensors are then converted at each load.
     """
     files = checkpoint.weights(directory)
     present = {entry.dtype for file in files for entry in read_header(file).values()}
     if present & FLOATS <= {NAMES[dtype]}:
         return directory
     nbytes = checkpoint.size(directory, BYTES[dtype])
-    name = converted(directory, dtype).name
+    name = converted_directory(directory, dtype).name
     try:
-        return cached(name, nbytes, lambda target: _convert(directory, files, dtype, target))
+        return write_once(name, nbytes, lambda target: _convert(directory, files, dtype, target))
     except ModelReferenceError as error:
         warn_once(f"{directory} is converted to {dtype} at each load, which takes longer: {error}")
         return directory
@@ -69,6 +69,7 @@ def in_dtype(directory: Path, dtype: Dtype) -> Path:
 
 @cache
 def warn_once(sentence: str) -> None:
+    """Log the warning, unless this process has logged it before."""
     log.warning("%s", sentence)
 
 
@@ -78,14 +79,14 @@ def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> 
             _widen(file, target / file.name)
         else:
             _cast(file, dtype, target / file.name)
-    for file in checkpoint.described(directory):
+    for file in checkpoint.files_without_weights(directory):
         shutil.copyfile(file, target / file.name)
     config = read_config(directory) | {"dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _widen(file: Path, target: Path) -> None:
-    """Floats as float32, without torch, which a server may not have."""
+    """Write the file with its floats as float32. Needs no torch, which a server may not have."""
     from safetensors.numpy import save_file
 
     from .arrays import MappedArrays
@@ -99,7 +100,10 @@ def _widen(file: Path, target: Path) -> None:
 
 
 def as_float32(array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Floats of the type `dtype` as float32, bfloat16 being given as its bits; integers as they are."""
+    """The array as float32 if `dtype`, its safetensors type, is a float; bfloat16 is given as its bits.
+
+    Other types are returned unchanged.
+    """
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32) if dtype in WIDENED else np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""The classifier that ships with Residency, materialised once in single precision."""
+"""The classifier that ships with Residency. Its float32 copy is written to the cache once."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from . import checkpoint
-from .cache import cached
+from .cache import write_once
 
 SHIPPED = Path(__file__).with_name("embedded")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def embedded() -> Path:
-    """The checkpoint directory in float32, so that a load maps it instead of converting it."""
+def embedded_directory() -> Path:
+    """The directory of the embedded checkpoint in float32, which a load can map without converting it."""
     nbytes = 2 * (SHIPPED / "model.safetensors").stat().st_size
-    return cached(f"embedded-{shipped_sha256()[:12]}", nbytes, _widen)
+    return write_once(f"embedded-{shipped_sha256()[:12]}", nbytes, _widen)
 
 
 @cache
 def shipped_sha256() -> str:
-    """The digest of what ships; a server may have a thousand models that are made of it."""
+    """The digest of the checkpoint that ships. Cached, because a server may have a thousand models made from it."""
     return checkpoint.sha256(SHIPPED)
 
 
@@ -39,5 +39,6 @@ def _widen(directory: Path) -> None:
 
 
 def copy_tokenizer(directory: Path) -> None:
+    """Copy the embedded checkpoint's tokenizer to `directory`."""
     for name in TOKENIZER_FILES:
         shutil.copyfile(SHIPPED / name, directory / name)

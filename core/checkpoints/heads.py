@@ -1,4 +1,4 @@
-"""What a classifier's logits mean: its labels, and how logits become scores. Read from config.json alone."""
+"""The labels of a classifier, and how its logits become scores. Both are read from config.json alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..errors import ModelReferenceError, NoFiniteScore
 
 Function = Literal["softmax", "sigmoid", "none"]
 Floats = NDArray[np.float32]
-DEFAULT_LABELS = 2  # of a config that names neither labels nor their number (transformers' PreTrainedConfig)
+DEFAULT_LABELS = 2  # if a config has neither labels nor their number (transformers' PreTrainedConfig)
 
 
 @dataclass(frozen=True)
 class Head:
-    """The labels of a classifier, one for each logit, and the function that makes scores of logits."""
+    """The labels of a classifier, one for each logit, and the function that turns logits into scores."""
 
     labels: tuple[str, ...]
     function: Function
@@ -29,14 +29,14 @@ class Head:
     def predictions(self, logits: Floats) -> list[Prediction]:
         """The prediction for each row of `logits`, an array of (texts, labels).
 
-        Raises ModelReferenceError for another number of logits than of labels, NoFiniteScore for a score that is
+        Raises ModelReferenceError if the numbers of logits and labels differ, and NoFiniteScore for a score that is
         infinite or not a number.
         """
         self.check(logits.shape[1:])
-        return named(self.labels, self.scores(logits))
+        return to_predictions(self.labels, self.scores(logits))
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ModelReferenceError unless `shape`, that of one text's logits, has one for each label."""
+        """Raise ModelReferenceError unless `shape`, of the logits of one text, has one logit for each label."""
         if shape != (len(self.labels),):
             raise ModelReferenceError(
                 f"the model gives {' × '.join(map(str, shape)) or 'no'} logits for a text, but config.json has"
@@ -48,13 +48,13 @@ class Head:
         if self.function == "none":
             return logits
         if self.function == "sigmoid":
-            with np.errstate(over="ignore"):  # of a logit far below 0, whose sigmoid is 0
+            with np.errstate(over="ignore"):  # for a logit far below 0, whose sigmoid is 0
                 return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def named(labels: Sequence[str], scores: NDArray[np.floating[Any]]) -> list[Prediction]:
+def to_predictions(labels: Sequence[str], scores: NDArray[np.floating[Any]]) -> list[Prediction]:
     """The prediction for each row of `scores`, an array of (texts, labels). Raises NoFiniteScore."""
     if not np.isfinite(scores).all():
         raise NoFiniteScore("The model's score for a text is not a finite number.")
@@ -71,51 +71,53 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if text.startswith("\ufeff"):
-            raise ValueError("it begins with a byte order mark, which transformers does not read; save it without one")
+            raise ValueError(
+                "it begins with a byte order mark, which transformers does not accept; save it without one"
+            )
         config = json.loads(text)
     except OSError as error:
         raise ModelReferenceError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise ModelReferenceError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(config, dict):
-        raise ModelReferenceError(f"{path} must hold a JSON object.")
+        raise ModelReferenceError(f"{path} must contain a JSON object.")
     return config
 
 
 def read_head(directory: Path) -> Head:
-    """The head that config.json describes. Raises ModelReferenceError where it describes none."""
-    return head_of(read_config(directory), directory / "config.json")
+    """The head that config.json describes. Raises ModelReferenceError if it describes none."""
+    return parse_head(read_config(directory), directory / "config.json")
 
 
-def head_of(config: Mapping[str, Any], path: Path) -> Head:
-    """The head that the contents of `path` describe; see `read_head`."""
+def parse_head(config: Mapping[str, Any], path: Path) -> Head:
+    """The head that `config`, the contents of `path`, describes. Raises ModelReferenceError."""
     labels = _labels(config, path)
     problem = config.get("problem_type")
     if problem == "regression":
         return Head(labels, "none")
     if problem == "single_label_classification" and len(labels) == 1:
-        raise ModelReferenceError(f"{path}: problem_type is {problem}, but there is one label; it needs two.")
+        raise ModelReferenceError(f"{path}: problem_type is {problem}, which needs two labels, but there is one.")
     if problem == "multi_label_classification" or len(labels) == 1:
         return Head(labels, "sigmoid")
     return Head(labels, "softmax")
 
 
 def _labels(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """One label for each logit; where config.json names none, LABEL_0, LABEL_1, …"""
-    named, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels"))
-    if named is None:
+    """One label for each logit: LABEL_0, LABEL_1, … if config.json names none."""
+    label_map, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels"))
+    if label_map is None:
         count = DEFAULT_LABELS if count is None else count
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ModelReferenceError(f"{path}: num_labels is {count!r}; it must be a whole number from 1 on.")
+            raise ModelReferenceError(f"{path}: num_labels is {count!r}; it must be a whole number of at least 1.")
         return tuple(_default_label(index) for index in range(count))
-    if not isinstance(named, dict) or not named:
+    if not isinstance(label_map, dict) or not label_map:
         raise ModelReferenceError(f'{path}: id2label must map each index to a label, such as {{"0": "NEGATIVE"}}.')
-    indices = {_index(key, path): label for key, label in named.items()}
+    indices = {_index(key, path): label for key, label in label_map.items()}
     missing = next((index for index in range(len(indices)) if index not in indices), None)
-    if missing is not None or len(indices) < len(named):
+    if missing is not None or len(indices) < len(label_map):
         raise ModelReferenceError(
-            f"{path}: id2label names {len(named)} labels, but none for the index {missing}; its keys must be"
-            f" 0 to {len(named) - 1}."
+            f"{path}: id2label names {len(label_map)} labels, but none for the index {missing}; its keys must be"
+            f" 0 to {len(label_map) - 1}."
         )
     return tuple(_label(index, indices[index], path) for index in range(len(indices)))
 
@@ -124,7 +126,7 @@ def _index(key: str, path: Path) -> int:
     try:
         return int(key)
     except ValueError:
-        raise ModelReferenceError(f"{path}: id2label has the key {key[:60]!r}; its keys are whole numbers.") from None
+        raise ModelReferenceError(f"{path}: id2label has the key {key[:60]!r}; keys must be whole numbers.") from None
 
 
 def _label(index: int, label: Any, path: Path) -> str:
@@ -133,7 +135,7 @@ def _label(index: int, label: Any, path: Path) -> str:
         return _default_label(index)
     if isinstance(label, list | dict):
         raise ModelReferenceError(f"{path}: the label of index {index} is {json.dumps(label)[:60]}; it must be text.")
-    # JSON can hold half of a surrogate pair, which no answer can.
+    # JSON can contain half of a surrogate pair, which cannot be encoded as UTF-8 in an answer.
     return str(label).encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors as views of its mapped files: nothing is read until it is used."""
+"""A checkpoint's tensors as torch views of its mapped files. Nothing is read until it is used."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ DTYPES = {
 
 
 class Unmappable(Exception):
-    """A whole checkpoint that cannot be restored tensor for tensor from its mapped files: the stock path loads it."""
+    """A complete checkpoint that cannot be restored from its mapped files, so that transformers has to load it."""
 
 
-# Elsewhere this advice means something weaker.
+# On other systems MADV_DONTNEED does not free the pages at once.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class MappedTensors:
-    """Every tensor of some safetensors files by name, private and copy-on-write.
+    """All tensors of some safetensors files by name, private and copy-on-write.
 
-    The mapping lasts as long as any tensor that was taken out of it.
+    The mapping exists as long as any of its tensors.
     """
 
     def __init__(self, files: list[Path]) -> None:
-        """Raises ModelReferenceError for a file that is not whole, before anything is mapped, and Unmappable."""
+        """Raises ModelReferenceError for an incomplete file, before anything is mapped, and Unmappable."""
         self._headers = {file: read_header(file) for file in files}
         self.entries: dict[str, Entry] = {n: entry for header in self._headers.values() for n, entry in header.items()}
-        self._base: dict[str, Any] = {}  # by name, the whole of its file in its dtype
+        self._base: dict[str, Any] = {}  # by tensor name: the whole file as one tensor of the same dtype
         self._storages: list[Any] = []
         self._discarded = Event()
         for file, header in self._headers.items():
@@ -56,7 +56,7 @@ class MappedTensors:
         nbytes = file.stat().st_size
         try:
             storage = torch.UntypedStorage.from_file(str(file), False, nbytes)
-        except RuntimeError as error:  # its file system maps no files, or the system has no more mappings
+        except RuntimeError as error:  # the file system cannot map files, or the system allows no more mappings
             raise Unmappable(f"{file.name} cannot be mapped ({str(error).partition(chr(10))[0]})") from error
         self._storages.append(storage)
         bases: dict[str, torch.Tensor] = {}
@@ -68,14 +68,14 @@ class MappedTensors:
             self._base[name] = bases[entry.dtype]
 
     def read_ahead(self, names: Collection[str]) -> None:
-        """Have those tensors that are still on the disk read in the background, until `discard`."""
+        """Read the tensors that are not in the page cache in the background, until `discard`."""
         read_ahead(self._headers, names, self._discarded)
 
     def discard(self) -> None:
-        """Drop the mappings' pages; whoever still reads a tensor gets them from the file again.
+        """Drop the pages of the mappings. A tensor that is still used is read from the file again.
 
-        Unmapping does that as well, but under the interpreter's lock, for milliseconds in which no
-        answer leaves the process. ctypes lets go of the lock.
+        Unmapping would do this too, but it holds the interpreter's lock for milliseconds, in which the process sends no
+        answer. ctypes releases the lock.
         """
         self._discarded.set()
         if _libc is not None:

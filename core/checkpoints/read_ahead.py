@@ -1,4 +1,4 @@
-"""Fetching weights from the disk before the forward asks for them, page by page."""
+"""Reading weights from the disk sequentially, before a forward would fault them in page by page."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ from .header import Entry
 
 PIECE = 1 << 20  # bytes
 PROBES = 16
-Span = tuple[int, int]  # the first byte, and the first one behind
+Span = tuple[int, int]  # the offset of the first byte, and of the first byte after the last
 
 
-def read_ahead(files: Mapping[Path, Mapping[str, Entry]], names: Collection[str], over: Event) -> None:
-    """Read the tensors `names` in the background, unless they are in the page cache, until `over` is set.
+def read_ahead(files: Mapping[Path, Mapping[str, Entry]], names: Collection[str], stop: Event) -> None:
+    """Read the tensors `names` in the background until `stop` is set, unless they are in the page cache.
 
-    One reader, in the files' order, because what is read in a row comes in large pages: a second one makes
-    this load faster by a tenth, and all later ones slower. (Advice to the kernel, `MADV_WILLNEED`, is no
-    faster than page faults.)
+    One thread reads in the order of the files, because sequential reads put data into large pages. A second thread
+    would make this load a tenth faster, and all later ones slower. `MADV_WILLNEED` is no faster than page faults.
     """
     spans = {
         file: sorted((e.start, e.start + e.nbytes) for n, e in entries.items() if e.nbytes and n in names)
         for file, entries in files.items()
     }
-    if not all(_is_cached(file, wanted) for file, wanted in spans.items()):
-        Thread(target=_read, args=(spans, over), name="read-ahead", daemon=True).start()
+    if not all(_is_cached(file, in_file) for file, in_file in spans.items()):
+        Thread(target=_read, args=(spans, stop), name="read-ahead", daemon=True).start()
 
 
 def _is_cached(file: Path, spans: list[Span]) -> bool:
-    """By the ends of some tensors that are spread over the file, none of which waits for the disk."""
+    """Whether the last bytes of some spans, spread over the file, are in the page cache; True if it is unknown."""
     if not hasattr(os, "RWF_NOWAIT"):
-        return True  # not known, and not worth reading everything twice
+        return True  # reading everything twice would cost more than it can save
     byte = bytearray(1)
     with file.open("rb", buffering=0) as stream:
-        for _, stop in spans[:: -max(1, len(spans) // PROBES)]:
+        for _, end in spans[:: -max(1, len(spans) // PROBES)]:
             try:
-                os.preadv(stream.fileno(), [byte], stop - 1, os.RWF_NOWAIT)
+                os.preadv(stream.fileno(), [byte], end - 1, os.RWF_NOWAIT)
             except BlockingIOError:
                 return False
-            except OSError:  # this file system cannot tell
+            except OSError:  # this file system does not support it
                 return True
     return True
 
 
-def _read(spans: dict[Path, list[Span]], over: Event) -> None:
+def _read(spans: dict[Path, list[Span]], stop: Event) -> None:
     buffer = memoryview(bytearray(PIECE))
-    with suppress(OSError):  # whoever uses the weights sees the failure
-        for file, wanted in spans.items():
+    with suppress(OSError):  # the forward that uses the weights reports the failure
+        for file, in_file in spans.items():
             with file.open("rb", buffering=0) as stream:
-                for start, stop in wanted:
-                    for offset in range(start, stop, PIECE):
-                        if over.is_set():
+                for start, end in in_file:
+                    for offset in range(start, end, PIECE):
+                        if stop.is_set():
                             return
-                        os.preadv(stream.fileno(), [buffer[: stop - offset]], offset)
+                        os.preadv(stream.fileno(), [buffer[: end - offset]], offset)

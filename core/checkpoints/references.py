@@ -1,7 +1,7 @@
-"""A model reference leads to a checkpoint directory.
+"""Model references, and the checkpoint directories that they lead to.
 
-References: `embedded`; `synthetic:<architecture>`, optionally with `#<copy>`; a local directory; a hub
-id such as `org/name`, optionally with `@<revision>`.
+A reference is `embedded`; `synthetic:<architecture>`, optionally with `#<copy>`; a local directory; or a hub id such as
+`org/name`, optionally with `@<revision>`.
 """
 
 from __future__ import annotations
@@ -14,66 +14,66 @@ from glob import escape
 from pathlib import Path
 
 from ..errors import ModelReferenceError
-from ..system.files import anchored
+from ..system.files import resolve_path
 from . import checkpoint
-from .embedded import embedded
+from .embedded import embedded_directory
 from .heads import read_head
 from .synthetic import (
     ARCHITECTURES,
-    in_cache,
+    cache_entry,
     parse,
-    synthetic,
+    synthetic_directory,
 )
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
-HUB_SECONDS = 4.0  # until a hub that does not answer is given up
+HUB_SECONDS = 4.0  # for the hub to answer
 OFFLINE = (
-    f"Offline there are embedded, {', '.join(f'synthetic:{name}' for name in ARCHITECTURES)} and local directories"
+    f"Available offline: embedded, {', '.join(f'synthetic:{name}' for name in ARCHITECTURES)} and local directories"
 )
 
 
-def anchor(reference: str, folder: Path) -> str:
-    """Make a relative local directory absolute, as seen from the `folder` of the file that names it.
+def resolve_reference(reference: str, folder: Path) -> str:
+    """The reference, with a local directory made absolute relative to `folder`, that of the file that names it.
 
-    Raises ModelReferenceError or FileError for what can be no reference; writes and loads nothing.
+    Raises ModelReferenceError or FileError if it cannot be a reference. Writes and loads nothing.
     """
     if reference == "embedded":
         return reference
     if reference.startswith("synthetic:"):
         parse(reference.removeprefix("synthetic:"))
         return reference
-    path = anchored(reference, folder)
+    path = resolve_path(reference, folder)
     looks_local = reference.startswith(("/", "./", "../", "~")) or reference in (".", "..")
     if looks_local or path.is_dir():
-        return str(path)  # links are followed when the model is loaded
+        return str(path)  # `resolve` follows links, when the model is loaded
     if not HUB_ID.fullmatch(reference):
         raise ModelReferenceError(
-            f"'{reference[:100]}' is no model reference: no such directory, and no hub id (org/name or"
-            f" org/name@revision). {OFFLINE}."
+            f"'{reference[:100]}' is not a model reference: there is no such directory, and it is not a hub id"
+            f" (org/name or org/name@revision). {OFFLINE}."
         )
     return reference
 
 
 def resolve(reference: str) -> Path:
-    """The checkpoint directory that `reference` leads to, links followed, written or downloaded if it has to be.
+    """The checkpoint directory that `reference` leads to, with links followed. Writes or downloads it if needed.
 
-    Raises ModelReferenceError, a sentence with what to do instead.
+    Raises ModelReferenceError, which says what to do instead.
     """
-    directory = _find(anchor(reference, Path.cwd())).resolve()
+    directory = _find(resolve_reference(reference, Path.cwd())).resolve()
     checkpoint.check(directory)
     read_head(directory)
     return directory
 
 
-def where(reference: str) -> str:
-    """Where the checkpoint is, or will come from, in words; writes and downloads nothing.
+def describe_source(reference: str) -> str:
+    """A phrase that says where the checkpoint is, or will come from. Writes and downloads nothing.
 
     Raises ModelReferenceError, as `resolve` would.
     """
-    reference = anchor(reference, Path.cwd())
+    reference = resolve_reference(reference, Path.cwd())
     if reference.startswith("synthetic:"):
-        directory, nbytes = in_cache(reference.removeprefix("synthetic:"))
-        return "in the cache" if directory.is_dir() else f"written to the cache at the first run, {nbytes >> 20} MiB"
+        directory, nbytes = cache_entry(reference.removeprefix("synthetic:"))
+        return "in the cache" if directory.is_dir() else f"written to the cache by the first run, {nbytes >> 20} MiB"
     if reference == "embedded":
         return "in this repository"
     if Path(reference).is_absolute():
@@ -86,66 +86,66 @@ def where(reference: str) -> str:
 
 def _find(reference: str) -> Path:
     if reference == "embedded":
-        return embedded()
+        return embedded_directory()
     if reference.startswith("synthetic:"):
-        return synthetic(reference.removeprefix("synthetic:"))
+        return synthetic_directory(reference.removeprefix("synthetic:"))
     if Path(reference).is_absolute():
         return Path(reference)
     repo, _, revision = reference.partition("@")
     return _download(repo, revision or None)
 
 
-def _is_wanted(name: str) -> bool:
-    return "/" not in name and checkpoint.belongs(name)
+def _is_needed(name: str) -> bool:
+    return "/" not in name and checkpoint.is_part(name)
 
 
 def _download(repo: str, revision: str | None) -> Path:
-    """From the hub, or from its cache on this machine when the hub does not answer."""
-    _use_hub_cache(repo)
+    """Download the checkpoint from the hub, or find it in the hub's local cache if the hub does not answer."""
+    _check_hub_cache(repo)
     from huggingface_hub import list_repo_files, snapshot_download
 
     with _hub_errors(repo, revision):
         if not _hub_answers():
             return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        # Which files belong to a checkpoint no pattern can say, so that they are named one by one.
-        names = [name for name in list_repo_files(repo, revision=revision) if _is_wanted(name)]
-        found = Path(snapshot_download(repo, revision=revision, allow_patterns=[escape(name) for name in names]))
+        # Files are named one by one, because no pattern matches those of a checkpoint alone.
+        names = [name for name in list_repo_files(repo, revision=revision) if _is_needed(name)]
+        directory = Path(snapshot_download(repo, revision=revision, allow_patterns=[escape(name) for name in names]))
         if checkpoint.INDEX in names and checkpoint.WEIGHTS not in names:
-            parts = [escape(name) for name in checkpoint.indexed(found)]
+            parts = [escape(name) for name in checkpoint.indexed_files(directory)]
             snapshot_download(repo, revision=revision, allow_patterns=parts)
-        return found
+        return directory
 
 
-def _use_hub_cache(repo: str) -> None:
-    """Raises ModelReferenceError for a user who has nowhere to keep it."""
-    for name in ("HF_HOME", "XDG_CACHE_HOME"):  # empty is as good as unset, but not to the hub's client
+def _check_hub_cache(repo: str) -> None:
+    """Raise ModelReferenceError if the user has no directory for the hub's cache."""
+    for name in ("HF_HOME", "XDG_CACHE_HOME"):  # the hub's client does not treat an empty variable as unset
         if not os.environ.get(name):
             os.environ.pop(name, None)
     from huggingface_hub import constants
 
-    if constants.HF_HUB_CACHE.startswith("~"):  # it would become a folder of this name in the current one
+    if constants.HF_HUB_CACHE.startswith("~"):  # the client would create a folder named `~` in the current one
         raise ModelReferenceError(
-            f"This user has no home directory, and so no cache for '{repo}'."
-            " Point HF_HOME at a folder that can be written, and RESIDENCY_CACHE at another."
+            f"This user has no home directory, so there is no cache for '{repo}'."
+            " Set HF_HOME to a writable folder, and RESIDENCY_CACHE to another."
         )
 
 
 def _look_up(repo: str, revision: str | None) -> str:
-    """What `_download` would find."""
-    _use_hub_cache(repo)
+    """A phrase that says where `_download` would get the checkpoint from."""
+    _check_hub_cache(repo)
     from huggingface_hub import HfApi, snapshot_download
 
     with _hub_errors(repo, revision):
         if _hub_answers():
             HfApi().model_info(repo, revision=revision, timeout=HUB_SECONDS)
-            return "downloaded from the hub at the first run"
-        found = snapshot_download(repo, revision=revision, local_files_only=True)
-    checkpoint.check(Path(found))
+            return "downloaded from the hub by the first run"
+        directory = snapshot_download(repo, revision=revision, local_files_only=True)
+    checkpoint.check(Path(directory))
     return "in the hub's cache on this machine"
 
 
 def _hub_answers() -> bool:
-    """Asked first, because the hub's own client retries for minutes."""
+    """Whether the hub answers within seconds. Its own client would retry for minutes."""
     import httpx
     from huggingface_hub import constants
 
@@ -160,19 +160,19 @@ def _hub_answers() -> bool:
 
 @contextmanager
 def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Whatever goes wrong with the hub becomes a ModelReferenceError."""
+    """Turn all errors of the hub's client into ModelReferenceError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    named = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
+    name = f"'{repo}'" + (f" at revision '{revision}'" if revision else "")
     try:
         yield
     except GatedRepoError as error:
         raise ModelReferenceError(
-            f"The hub gives {named} to approved users only; log in with `hf auth login`."
+            f"The hub gives access to {name} to approved users only; log in with `hf auth login`."
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelReferenceError(f"The hub has no {named}; check the spelling, or log in if it is private.") from error
-    except Exception as error:  # whatever the network layers raise; the user needs the way out
+        raise ModelReferenceError(f"The hub has no {name}; check the spelling, or log in if it is private.") from error
+    except Exception as error:  # the client raises exceptions of many kinds; the user needs an alternative
         raise ModelReferenceError(
-            f"The hub cannot be reached for {named}, and no copy of it is on this machine. {OFFLINE}."
+            f"The hub cannot be reached for {name}, and there is no copy on this machine. {OFFLINE}."
         ) from error

@@ -1,6 +1,6 @@
-"""Known architectures at their true size with seeded random weights: real loading costs, offline.
+"""Checkpoints of known architectures at their true size, with seeded random weights, for use offline.
 
-The labels such a model gives mean nothing; its bytes, its loading time and its speed are real.
+The labels that such a model returns mean nothing. Its size, load time and speed are real.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelReferenceError
-from .cache import cache_directory, cached
+from .cache import cache_directory, write_once
 from .embedded import copy_tokenizer, shipped_sha256
 
 FORMAT = 2  # part of the name in the cache; raise it when the files change
@@ -32,7 +32,10 @@ VOCABULARY = 30_522
 
 
 def parse(text: str) -> tuple[str, int]:
-    """`distilbert-base#3` as name and number of the copy. Raises ModelReferenceError for an unknown one."""
+    """The architecture and the number of the copy: ("distilbert-base", 3) for `distilbert-base#3`.
+
+    Raises ModelReferenceError if it is unknown.
+    """
     name, hash_sign, copy = text.partition("#")
     if name not in ARCHITECTURES:
         raise ModelReferenceError(f"There is no 'synthetic:{name}'. Known: {', '.join(ARCHITECTURES)}.")
@@ -41,19 +44,22 @@ def parse(text: str) -> tuple[str, int]:
     return name, int(copy or 1)
 
 
-def synthetic(text: str) -> Path:
-    """The checkpoint of `distilbert-base`, or of its copy `distilbert-base#3` with weights of its own.
+def synthetic_directory(text: str) -> Path:
+    """The directory of the checkpoint, such as `distilbert-base`, or `distilbert-base#3`, a copy with other weights.
 
-    Raises ModelReferenceError.
+    Writes it to the cache if it is not there. Raises ModelReferenceError.
     """
     name, number = parse(text)
     model_type, sizes, _ = ARCHITECTURES[name]
-    directory, nbytes = in_cache(text)
-    return cached(directory.name, nbytes, lambda to: _write(to, model_type, sizes, seed=number))
+    directory, nbytes = cache_entry(text)
+    return write_once(directory.name, nbytes, lambda to: _write(to, model_type, sizes, seed=number))
 
 
-def in_cache(text: str) -> tuple[Path, int]:
-    """Where that checkpoint is, or would be written, and about how many bytes it takes. Raises ModelReferenceError."""
+def cache_entry(text: str) -> tuple[Path, int]:
+    """The directory in the cache that the checkpoint has or would have, and its approximate size in bytes.
+
+    Raises ModelReferenceError.
+    """
     name, number = parse(text)
     _, sizes, parameters = ARCHITECTURES[name]
     made_of = [str(FORMAT), str(sizes), version("torch"), version("transformers"), shipped_sha256()]

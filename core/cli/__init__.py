@@ -1,4 +1,4 @@
-"""The command line: commands, their flags, and what each does. It may import every other part."""
+"""The command line: commands, their flags, and their actions. It may import every other part."""
 
 from __future__ import annotations
 

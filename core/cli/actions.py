@@ -1,4 +1,4 @@
-"""What the commands do."""
+"""The actions of the commands. Each returns the exit status."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..advice.summary import summarise
-from ..bench.convert import converted
-from ..bench.describe import describe, long_run
-from ..bench.experiment import HAS_A_RATE, Plan, load_experiment
-from ..bench.resume import check_checkpoints, plan_of
+from ..bench.convert import convert as convert_checkpoint
+from ..bench.describe import describe, long_run_warning
+from ..bench.experiment import HAS_A_RATE, ResolvedExperiment, load_experiment
+from ..bench.resume import check_checkpoints, read_experiment
 from ..bench.run import (
-    begin,
-    look_up,
+    locate_models,
     prepare,
     run_trials,
+    write_header,
 )
 from ..errors import (
     FileError,
@@ -32,7 +32,7 @@ from ..planning.plan import plan_of_settings
 from ..planning.plan_file import load_plan
 from ..report.export import export as export_run
 from ..report.progress import RunProgress
-from ..results.folder import Records, new_folder, read_records
+from ..results.folder import RecordWriter, new_folder, read_records
 from ..results.header import RunHeader
 from ..stats.rounds import arrange
 from ..stats.stopping import precise_enough
@@ -49,74 +49,74 @@ from .results_folder import (
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def run(plan: Plan, output: Path, options: ReportOptions) -> int:
-    """Measure in a new folder, then report."""
-    folder, checkpoints = start(plan, output)
-    return measure(plan, checkpoints, folder, options)
+def run(resolved: ResolvedExperiment, output: Path, options: ReportOptions) -> int:
+    """Measure the experiment in a new folder, then report it."""
+    folder, checkpoints = start(resolved, output)
+    return measure(resolved, checkpoints, folder, options)
 
 
-def describe_run(plan: Plan) -> int:
-    """Print what a run of the experiment would do."""
-    print(describe(plan, look_up(plan)))
+def describe_run(resolved: ResolvedExperiment) -> int:
+    """Print what a run of the experiment would do. Writes and downloads nothing."""
+    print(describe(resolved, locate_models(resolved)))
     return OK
 
 
-def start(plan: Plan, output: Path) -> tuple[Path, Mapping[str, Path]]:
-    """Make a new folder that says what is run. Returns it, and the checkpoints by model id."""
-    checkpoints, digests = prepare(plan)
-    folder = new_folder(output, plan.experiment.name)
+def start(resolved: ResolvedExperiment, output: Path) -> tuple[Path, Mapping[str, Path]]:
+    """Make a new folder with the header of the run. Returns it, and the checkpoints by model id."""
+    checkpoints, digests = prepare(resolved)
+    folder = new_folder(output, resolved.experiment.name)
     write_environment(folder)
-    begin(plan, checkpoints, digests, folder)
+    write_header(resolved, checkpoints, digests, folder)
     return folder, checkpoints
 
 
-def measure(plan: Plan, checkpoints: Mapping[str, Path], folder: Path, options: ReportOptions) -> int:
-    """Measure whatever the folder lacks, then report; an interrupted run is reported as far as it came."""
-    precision = plan.experiment.precision
+def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folder: Path, options: ReportOptions) -> int:
+    """Measure the trials that the folder lacks, then report. An interrupted run is reported, too."""
+    precision = resolved.experiment.precision
 
-    def enough(number: int) -> str | None:
-        """Why no round is needed after that one."""
+    def reason_to_stop(number: int) -> str | None:
+        """Why no round is needed after round `number`, or None."""
         if precision is None:
             return None
         return precise_enough(arrange(read_records(folder, rounds=number + 1)), precision)
 
-    with Records(folder) as records:
+    with RecordWriter(folder) as records:
         past = read_records(folder)
-        left = past.rounds_due * len(plan.trials) - len(past.settled)
-        if warning := long_run(plan, left):
+        left = past.rounds_due * len(resolved.trials) - len(past.finished_trials)
+        if warning := long_run_warning(resolved, left):
             print(warning, file=sys.stderr)
         try:
-            with RunProgress(plan.experiment.repeats, left, (plan.requests or 0) + 1) as progress:
-                run_trials(plan, checkpoints, records, progress, past, enough)
+            with RunProgress(resolved.experiment.repeats, left, (resolved.requests or 0) + 1) as progress:
+                run_trials(resolved, checkpoints, records, progress, past, reason_to_stop)
         except KeyboardInterrupt:
-            print(f"Interrupted. All finished trials are kept; to continue: {COMMAND} resume {folder}", file=sys.stderr)
+            print(f"Interrupted. Finished trials are kept; continue with: {COMMAND} resume {folder}", file=sys.stderr)
             write_run(folder, options)
             return INTERRUPTED
     return OK if write_run(folder, options) else FAILED
 
 
 def resume(folder: Path, options: ReportOptions) -> int:
-    """Measure what an earlier run did not come to, then report."""
-    with _named_by_the_user():
+    """Measure the trials that an earlier run did not finish, then report."""
+    with _as_bad_input():
         header = read_records(folder).header
         _check_header(options, header)
-        plan = plan_of(folder, header)
-        checkpoints, digests = prepare(plan)
+        resolved = read_experiment(folder, header)
+        checkpoints, digests = prepare(resolved)
         check_checkpoints(folder, header, digests)
         warn_of_differences(folder)
-        return measure(plan, checkpoints, folder, options)
+        return measure(resolved, checkpoints, folder, options)
 
 
 def report(folder: Path, options: ReportOptions) -> int:
-    """Report a run anew."""
-    with _named_by_the_user():
+    """Report a run again."""
+    with _as_bad_input():
         _check_header(options, read_records(folder).header)
         return OK if write_run(folder, options) else FAILED
 
 
 def export(folder: Path, output: Path) -> int:
-    """Write a run's requests, figures and table into `output`, for other tools."""
-    with _named_by_the_user():
+    """Write a run's requests, figures and table to `output`, for other tools."""
+    with _as_bad_input():
         run = arrange(read_records(folder))
     output.mkdir(parents=True, exist_ok=True)
     print(*export_run(run, summarise(run), output), sep="\n")
@@ -125,15 +125,15 @@ def export(folder: Path, output: Path) -> int:
 
 def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
     """Print what changed between two runs."""
-    with _named_by_the_user():
+    with _as_bad_input():
         changed = compare_runs(older, newer, arrange(read_records(newer)), tolerance)
     print(*changed.sentences, sep="\n")
     return FAILED if changed.regressed else OK
 
 
 @contextmanager
-def _named_by_the_user() -> Iterator[None]:
-    """A folder that the user named and that holds no run is bad input; one that cannot be written is not."""
+def _as_bad_input() -> Iterator[None]:
+    """Turn ResultsError into FileError, because a folder without a run that the user names is bad input."""
     try:
         yield
     except ResultsError as error:
@@ -147,13 +147,13 @@ def _check_header(options: ReportOptions, header: RunHeader) -> None:
 
 
 def check_targets(options: ReportOptions, slo: object) -> None:
-    """Raises YamlError where the exit status is to depend on targets, and there are none."""
+    """Raise YamlError if the exit status should depend on targets, but there are none."""
     if options.exit_on_slo and not slo:
         raise YamlError("--exit-on-slo: the experiment has no 'slo'; add targets to it, such as slo: {p99: 200ms}.")
 
 
-def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
-    """Simulate every setting; then, with `confirm`, measure the best two, and say how far the simulator was off."""
+def simulate_plan(path: Path, output: Path, *, confirm: bool) -> int:
+    """Simulate every setting. With `confirm`, also measure the best two, and report the simulator's errors."""
     planned = load_plan(path)
     if confirm:
         check(planned)
@@ -173,11 +173,11 @@ def plan_ahead(path: Path, output: Path, *, confirm: bool) -> int:
 
 
 def convert(references: Sequence[str]) -> int:
-    """Convert each checkpoint for servers that have no PyTorch; one that fails does not stop the others."""
+    """Convert each checkpoint for servers without PyTorch. A failure does not stop the others."""
     status = OK
     for reference in references:
         try:
-            print(f"{reference}: {converted(reference)}")
+            print(f"{reference}: {convert_checkpoint(reference)}")
         except ResidencyError as error:
             print(f"error: {reference}: {str(error).rstrip('.')}.", file=sys.stderr)
             status = FAILED
@@ -185,18 +185,18 @@ def convert(references: Sequence[str]) -> int:
 
 
 def check_plugins(names: Sequence[str]) -> int:
-    """Report for each part of the contract whether these plugins keep it."""
-    from ..conformance import Broken, checks_of  # which takes what a server takes
+    """Check each part of the contract, and print the results."""
+    from ..conformance import ContractBroken, checks_of  # imported here, because it imports the server
 
     checks = checks_of(*names)
     if not checks:
-        raise PluginError(f"{', '.join(names)} registers no strategy and no loader, so that there is nothing to check.")
+        raise PluginError(f"{', '.join(names)} registers no strategy and no loader, so there is nothing to check.")
     broken = 0
     for part in checks:
         try:
             part()
             print(f"{part}: yes", flush=True)
-        except Broken as fault:
+        except ContractBroken as fault:
             broken += 1
             print(f"{part}: NO. {str(fault)[:1].upper()}{str(fault)[1:]}.", flush=True)
     return FAILED if broken else OK

@@ -1,4 +1,4 @@
-"""The commands: what each takes, and which action it starts. Each returns the exit status."""
+"""The commands: their arguments, their help, and the action of each. Each returns the exit status."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ FORMER_FLAGS = ("--plan", "--resume", "--report", "--convert", "--check", "--plu
 
 
 class Commands(click.Group):
-    """A group in which `FILE` means `run FILE`, and a flag that became a command still works."""
+    """A group in which `FILE` means `run FILE`, and `FORMER_FLAGS` still work."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._in_present_form(args))
+        return super().parse_args(ctx, self._translate(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of their definition
+        return list(self.commands)  # in the order of definition, not of the alphabet
 
-    def _in_present_form(self, args: list[str]) -> list[str]:
+    def _translate(self, args: list[str]) -> list[str]:
+        """The arguments in the form of a command: `--plan FILE` becomes `plan FILE`, and `FILE` becomes `run FILE`."""
         for number, argument in enumerate(args):
             flag, equals, value = argument.partition("=")
             if args[0] not in self.commands and flag in FORMER_FLAGS:
@@ -53,7 +54,7 @@ class Commands(click.Group):
 
 
 def version() -> str:
-    """The version of the installed distribution, or that there is none."""
+    """The version of the installed distribution, or a phrase that it is not installed."""
     try:
         return metadata.version("residency")
     except metadata.PackageNotFoundError:
@@ -99,7 +100,7 @@ def resume(folder: Path, **flags: Any) -> int:
 def report(folder: Path, **flags: Any) -> int:
     """Report the run in DIR again, from its samples.
 
-    Writes its table, summary and page anew.
+    Overwrites its table.md, summary.json and report.html.
     """
     return actions.report(folder, _report_options(flags))
 
@@ -136,7 +137,7 @@ def plan(file: Path, output: Path, confirm: bool) -> int:
 
     FILE names a run, the traffic and the prices.
     """
-    return actions.plan_ahead(file, output, confirm=confirm)
+    return actions.simulate_plan(file, output, confirm=confirm)
 
 
 @commands.command()
@@ -144,7 +145,7 @@ def plan(file: Path, output: Path, confirm: bool) -> int:
 def plugins(file: Path | None) -> int:
     """List strategies and loaders with their options.
 
-    With FILE, an experiment, its plugins are listed, too.
+    With FILE, an experiment, lists those of its plugins, too.
     """
     print(plugin_list(load_experiment(file).plugins if file else load_plugins()))
     return actions.OK
@@ -155,7 +156,7 @@ def plugins(file: Path | None) -> int:
 def check(plugins: tuple[str, ...]) -> int:
     """Check that a plugin keeps the contract.
 
-    PLUGIN is a module or a .py file, whose code is run.
+    PLUGIN is a module or a .py file. Its code is executed.
     """
     return actions.check_plugins(plugins)
 
@@ -180,10 +181,10 @@ def serve(config: Path | None, uvicorn_flags: tuple[str, ...]) -> int:
     """
     if config is not None:
         os.environ["RESIDENCY_CONFIG"] = str(config)
-    # In place of this process, which has imported far more than a server needs.
+    # Replaces this process, because it has imported far more than a server needs.
     os.execv(sys.executable, [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), APP, *uvicorn_flags])  # noqa: S606
 
 
 def _report_options(flags: dict[str, Any]) -> ReportOptions:
-    """The report's part of a command's flags, taken out of them."""
+    """Remove the flags of a report from `flags`, and return them."""
     return ReportOptions(**{name: flags.pop(name) for name in ReportOptions.__dataclass_fields__})

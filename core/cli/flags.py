@@ -8,23 +8,23 @@ from typing import Any, TypeVar
 
 import click
 
-from ..config.choices import fraction
-from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, per_second
-from ..results.folder import behind_link
+from ..config.choices import parse_fraction
+from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, parse_rate
+from ..results.folder import resolve_link
 from .results_folder import OlderRun, read_older_run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Count(click.ParamType[int]):
-    """A whole number from 1 on."""
+    """A whole number of at least 1."""
 
     name = "N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         if not text.isdecimal() or int(text) < 1:
-            self.fail(f"must be a whole number from 1 on, such as 5, not '{text}'", param, ctx)
+            self.fail(f"must be a whole number of at least 1, such as 5, not '{text}'", param, ctx)
         return int(text)
 
 
@@ -35,7 +35,7 @@ class Rate(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            rate = float(per_second(value))
+            rate = float(parse_rate(value))
         except ValueError:
             rate = 0.0
         if not 0 < rate <= MOST_PER_SECOND:
@@ -45,14 +45,14 @@ class Rate(click.ParamType[float]):
 
 
 class Share(click.ParamType[float]):
-    """A percentage, as a fraction from 0 to below 1."""
+    """A fraction of at least 0 and less than 1, or the same as a percentage."""
 
     name = "SHARE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         text = str(value)
         try:
-            share = float(fraction(text if text.endswith("%") else float(text)))
+            share = float(parse_fraction(text if text.endswith("%") else float(text)))
         except ValueError:
             share = -1.0
         if not 0 <= share < 1:
@@ -61,7 +61,7 @@ class Share(click.ParamType[float]):
 
 
 class Model(click.ParamType[tuple[str, str]]):
-    """(model id, reference)."""
+    """A model id and a reference."""
 
     name = "ID=REFERENCE"
 
@@ -84,21 +84,21 @@ class Names(click.ParamType[list[str]]):
 
 
 class RunFolder(click.ParamType[Path]):
-    """The folder of a run; a link such as `latest` is followed at once, because it may move on."""
+    """The folder of a run. A link such as `latest` is resolved at once, because later runs change it."""
 
     name = "DIR"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return behind_link(Path(value))
+        return resolve_link(Path(value))
 
 
 class FinishedRun(click.ParamType[OlderRun]):
-    """An older run, read at once, so that an unreadable one is refused before anything is measured."""
+    """An older run. It is read at once, so that a broken one is refused before anything is measured."""
 
     name = "DIR"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> OlderRun:
-        return value if isinstance(value, OlderRun) else read_older_run(behind_link(Path(value)))
+        return value if isinstance(value, OlderRun) else read_older_run(resolve_link(Path(value)))
 
 
 OUTPUT = click.option(

@@ -1,7 +1,8 @@
-"""From a shell's arguments to an exit status; nobody sees a traceback for a mistake of their own."""
+"""The entry point: runs a command, and turns errors into one line and an exit status instead of a traceback."""
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from .actions import (
 )
 from .commands import commands
 
-EXAMPLES = {  # of values, for flags that were given none
+EXAMPLES = {  # values for errors about flags without a value
     "--output": "results",
     "--repetitions": "10",
     "--repeats": "5",
@@ -33,14 +34,15 @@ EXAMPLES = {  # of values, for flags that were given none
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0 if it succeeded, 1 if a trial failed or a check was not met, 2 for bad input, and 130 if
-    it was interrupted.
+    """Run a command. Returns its exit status.
+
+    0 is success, 1 a failed trial or a check that was not met, 2 bad input, 130 an interruption.
     """
-    _end_as_at_ctrl_c()
+    _handle_signals()
     with lenient_streams() as out:
         status = _status(arguments)
-    if out.lost is not None:
-        print(f"error: standard output: {out.lost.strerror}.", file=sys.stderr)
+    if out.error is not None:
+        print(f"error: standard output: {out.error.strerror}.", file=sys.stderr)
         return status or FAILED
     return status
 
@@ -63,13 +65,13 @@ def _status(arguments: Sequence[str] | None) -> int:
         return FAILED if isinstance(error, ResultsError) else BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except SystemExit:  # so click ends where the reader of its output has left, which is no failure
+    except SystemExit:  # click exits this way if the reader of its output closed the pipe, which is not an error
         return OK
     return OK if status is None else int(status)
 
 
 def _sentence(error: click.UsageError) -> str:
-    """What click says of a wrong command line, in plain words."""
+    """The error of a wrong command line as a sentence."""
     if isinstance(error, click.NoSuchOption):
         tip = f"; did you mean {' or '.join(error.possibilities)}?" if error.possibilities else "."
         return f"there is no flag {error.option_name}{tip}"
@@ -79,19 +81,23 @@ def _sentence(error: click.UsageError) -> str:
             return f"{flag} takes no value."
         return f"{flag} needs a value{f', such as {flag} {EXAMPLES[flag]}' if flag in EXAMPLES else ''}."
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"{error.param.make_metavar(error.ctx) if error.ctx else error.param.name} is missing."
+        return f"the argument {error.param.make_metavar(error.ctx) if error.ctx else error.param.name} is missing."
     if isinstance(error, click.BadParameter) and error.param is not None:
         return f"{max(error.param.opts, key=len)}: {error.message.rstrip('.')}."
-    said = error.format_message()
-    if said.startswith("Got unexpected extra"):
-        return f"{said[said.index('(') + 1 : said.rindex(')')]}: unexpected; see the usage below."
-    return f"{said[:1].lower()}{said[1:]}"
+    message = error.format_message()
+    if message.startswith("Got unexpected extra"):
+        return f"unexpected argument '{message[message.index('(') + 1 : message.rindex(')')]}'."
+    if message.startswith("No such command"):
+        name, *similar = re.findall(r"'([^']*)'", message)
+        tip = f"; did you mean {' or '.join(similar)}?" if similar else "."
+        return f"there is no command '{name}'{tip}"
+    return f"{message[:1].lower()}{message[1:]}"
 
 
-def _end_as_at_ctrl_c() -> None:
-    """At SIGTERM, and at SIGHUP unless `nohup` has it ignored, keep and report what was measured.
+def _handle_signals() -> None:
+    """Treat SIGTERM, and SIGHUP unless `nohup` made it ignored, as Ctrl-C, so that measurements are reported.
 
-    SIGINT stays as it was inherited: a shell ignores it for what runs in the background.
+    SIGINT is not changed, because a shell makes background jobs ignore it.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""What a user chooses in YAML, for a served app and for an experiment alike."""
+"""The sections that settings of a server and experiments have in common."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 
-from .quantities import DURATION_SUCH_AS, seconds, size
+from .quantities import DURATION_SUCH_AS, parse_seconds, parse_size
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
-    """A text of that form, which `words` describe after "must be"."""
+    """A validator of texts that match `pattern`. `words` follow "must be" in its error."""
 
     def check(value: str) -> str:
         if re.fullmatch(pattern, value) is None:
@@ -24,7 +24,7 @@ def matching(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-# A model id stands in URLs, labels and file names.
+# Model ids appear in URLs, labels and file names.
 ModelId = Annotated[
     str,
     matching(
@@ -32,30 +32,34 @@ ModelId = Annotated[
         "a name such as sst2 or my-model: letters, digits, '.', '_' and '-', at most 64, the first a letter or a digit",
     ),
 ]
-Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # checked where it is anchored
+Reference = Annotated[str, Field(min_length=1, max_length=1000)]  # `resolve_reference` checks it
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
-def duration_field(value: Any) -> Any:
-    """Seconds of a number or a duration. Raises ValueError for anything else."""
+def parse_duration(value: Any) -> Any:
+    """The seconds of a duration or a number. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be {DURATION_SUCH_AS}, not {str(value)[:40]}")
-    return seconds(value)
+    return parse_seconds(value)
 
 
 def _milliseconds(value: Any) -> Any:
-    read = seconds(value)
-    return read * 1e3 if isinstance(value, str) and isinstance(read, float) else read
+    """The milliseconds of a duration; a plain number is returned unchanged."""
+    parsed = parse_seconds(value)
+    return parsed * 1e3 if isinstance(value, str) and isinstance(parsed, float) else parsed
 
 
 # Seconds, as a float; in YAML `200ms`, `30s`, `10min`, `1h30min`, or a plain number of seconds.
-Duration = Annotated[float, BeforeValidator(duration_field), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 # Bytes; in YAML `512MiB`, `1.5GB`, or a whole number.
-Size = Annotated[ByteSize, BeforeValidator(size)]
+Size = Annotated[ByteSize, BeforeValidator(parse_size)]
 
 
-def fraction(value: Any) -> Any:
-    """0.05 of `5%`; anything else as it is. Raises ValueError for a text that is no percentage."""
+def parse_fraction(value: Any) -> Any:
+    """The fraction of a percentage: 0.05 for `5%`. A value that is not text is returned unchanged.
+
+    Raises ValueError for a text that is not a percentage.
+    """
     if not isinstance(value, str):
         return value
     if not (match := _PERCENTAGE.fullmatch(value)):
@@ -63,18 +67,18 @@ def fraction(value: Any) -> Any:
     return float(match[1]) / 100
 
 
-def _part(value: float) -> float:
+def _check_fraction(value: float) -> float:
     if not 0 < value < 1:
         raise ValueError(f"must be more than 0% and less than 100%, such as 5% (got {value:.12g})")
     return value
 
 
 # In YAML `5%`, or 0.05.
-Fraction = Annotated[float, BeforeValidator(fraction), AfterValidator(_part)]
+Fraction = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_check_fraction)]
 
 
 class LoaderChoice(BaseModel):
-    """A loader's name, or `{name: …, <option>: …}`."""
+    """A loader and its options: a name, or `{name: …, <option>: …}`."""
 
     model_config = STRICT
 
@@ -87,13 +91,13 @@ class LoaderChoice(BaseModel):
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, dict) and "options" not in value:
-            named = {key: value[key] for key in ("name",) if key in value}
-            return named | {"options": {key: option for key, option in value.items() if key != "name"}}
+            name = {key: value[key] for key in ("name",) if key in value}
+            return name | {"options": {key: option for key, option in value.items() if key != "name"}}
         return value
 
 
 class Batching(BaseModel):
-    """How requests that wait for the same model are computed together. In YAML also `on` and `off`."""
+    """How requests that wait for the same model are computed together. YAML may also say `on` or `off`."""
 
     model_config = STRICT
 
@@ -108,7 +112,7 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class BilledSize(BaseModel):
-    """A size of a task or a machine, and what an hour of it costs."""
+    """A size of a task or a machine, and the price of an hour of it."""
 
     model_config = STRICT
 
@@ -118,9 +122,11 @@ class BilledSize(BaseModel):
 
 
 class Cost(BaseModel):
-    """What a deployment pays, in one currency. The defaults are AWS Fargate's unit prices (Linux on x86, us-east-1, on
-    demand: aws.amazon.com/fargate/pricing), as if only what is used were billed; Fargate itself bills a task's
-    configured size, as `billing: size` does. What an hour of callers' waiting is worth nobody can say but their host.
+    """The prices of a deployment, in one currency.
+
+    The defaults are AWS Fargate's unit prices (Linux on x86, us-east-1, on demand: aws.amazon.com/fargate/pricing), as
+    if only what is used were billed. Fargate itself bills a task's configured size, as `billing: size` does.
+    `latency_hour`, what an hour of a caller's waiting is worth, depends on the service, so its default is 0.
     """
 
     model_config = STRICT
@@ -138,33 +144,33 @@ class Cost(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_size(cls, value: Any) -> Any:
-        """With a size its memory and processor are paid for: neither has a price of its own."""
+    def _without_unit_prices(cls, value: Any) -> Any:
+        """Set the prices of memory and CPU time to 0 if sizes are billed, because a size's price includes both."""
         if not isinstance(value, dict) or value.get("billing") != "size":
             return value
         if priced := [key for key in ("memory_gib_hour", "cpu_hour") if value.get(key)]:
-            raise ValueError(f"'{priced[0]}' does not go with 'billing: size', whose price has it in; leave it out")
+            raise ValueError(f"'{priced[0]}' is included in the price of a size; with 'billing: size' leave it out")
         return value | {"memory_gib_hour": 0.0, "cpu_hour": 0.0}
 
     @model_validator(mode="after")
-    def _sizes_go_with_it(self) -> Cost:
+    def _check_sizes(self) -> Cost:
         if self.billing == "size" and not self.sizes:
             raise ValueError("'billing: size' needs 'sizes', such as [{memory: 512MiB, cpu: 0.25, hour: 0.0123}]")
         if self.sizes and self.billing != "size":
-            raise ValueError(f"'sizes' goes with 'billing: size', not with 'billing: {self.billing}'")
+            raise ValueError(f"'sizes' needs 'billing: size', not 'billing: {self.billing}'")
         for one, other in pairwise(self.sizes):
             if one.memory >= other.memory or one.hour > other.hour:
                 raise ValueError(
-                    "'sizes' must go from the least 'memory' to the most, and none cost less than one before"
+                    "'sizes' must be in order of 'memory', the smallest first, and a larger one must not cost less"
                 )
         return self
 
 
-def _batching(value: Any) -> Any:
+def _parse_batching(value: Any) -> Any:
     return {"on": {}, "off": None}.get(value, value) if isinstance(value, str) else value
 
 
-BatchingChoice = Annotated[Batching | None, BeforeValidator(_batching)]
+BatchingChoice = Annotated[Batching | None, BeforeValidator(_parse_batching)]
 
 
 Label = Annotated[
@@ -174,7 +180,7 @@ Label = Annotated[
 
 
 class StrategyChoice(BaseModel):
-    """A strategy's name, or a mapping with its options, its loader and a label for the table."""
+    """A strategy: a name, or a mapping with its options, its loader, and a label for the results."""
 
     model_config = STRICT
 
@@ -188,10 +194,11 @@ class StrategyChoice(BaseModel):
     def _from_short_form(cls, value: Any) -> Any:
         return {"strategy": value} if isinstance(value, str) else value
 
-    def shown_as(self, dtype: str, *, several_loaders: bool) -> str:
-        """The label; without one the strategy, and its loader if that is not the default, or if there are several.
+    def trial_label(self, dtype: str, *, several_loaders: bool) -> str:
+        """The label, or the strategy's name if there is none.
 
-        A `dtype` other than float32 goes with the loader.
+        The loader follows the strategy if it is not the default, or if there are several; `dtype` follows the loader if
+        it is not float32.
         """
         plain = self.loader == LoaderChoice() and dtype == "float32" and not several_loaders
         loader = self.loader.name if dtype == "float32" else f"{self.loader.name} {dtype}"

@@ -1,4 +1,4 @@
-"""Which of our YAML files one is, so that one that was given in another's place is told what it is for."""
+"""Telling experiments, plans and settings apart, so that a file given in the place of another gets a helpful error."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REMEDIES = {
 
 
 def check_kind(document: Document, wanted: Kind) -> None:
-    """Raises YamlError where the file is one of another kind."""
-    found = _kind(document.value)
-    if found not in (None, wanted):
-        raise document.error((), f"is {NAMES[found]}, not {NAMES[wanted]}; {REMEDIES[found].format(document.path)}")
+    """Raise YamlError if the file is of another kind, with the command for that kind."""
+    kind = _kind(document.value)
+    if kind not in (None, wanted):
+        raise document.error((), f"is {NAMES[kind]}, not {NAMES[wanted]}; {REMEDIES[kind].format(document.path)}")
 
 
 def _kind(value: object) -> Kind | None:
-    """None where it cannot be told: then its keys are checked, and the first wrong one is named."""
+    """The kind of the file with that content; None if its keys do not tell."""
     if not isinstance(value, dict):
         return None
     keys = set(value)
@@ -37,7 +37,7 @@ def _kind(value: object) -> Kind | None:
         return "plan"
     if keys & KNOWN_BY["experiment"]:
         return "experiment"
-    # What both have tells nothing, but an experiment has a name.
+    # Experiments have these keys too, but they also have a name.
     if keys & (KNOWN_BY["settings"] | {"models", "strategies"}) and "name" not in keys:
         return "settings"
     return None

@@ -1,4 +1,4 @@
-"""Options of strategies and loaders: the keyword-only parameters of a class, as a strict model."""
+"""Options of strategies and loaders: the keyword-only parameters of a class, as a strict pydantic model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Strict, V
 from pydantic_core import ErrorDetails
 
 from ..errors import OptionError, PluginError
-from .quantities import seconds, size
-from .wrong_values import together, wrong
+from .quantities import parse_seconds, parse_size
+from .wrong_values import explain, join_alternatives
 
 STRICT = ConfigDict(strict=True, extra="forbid", validate_default=True, frozen=True)
 
 
 def options_model(cls: type[Any]) -> type[BaseModel]:
-    """The pydantic model of what stands behind the `*` in `cls.__init__`.
+    """The pydantic model of the keyword-only parameters of `cls.__init__`.
 
-    Raises PluginError for a signature that cannot be a contract.
+    Raises PluginError if there are other parameters, or if one has no type.
     """
     parameters = list(inspect.signature(cls).parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -40,13 +40,13 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
 
 
 def _annotation(cls: type[Any], parameter: inspect.Parameter) -> Any:
-    """Resolve one annotation by itself."""
+    """The type of a parameter, resolved. Raises PluginError."""
     if parameter.annotation is parameter.empty:
         raise PluginError(f"Option '{parameter.name}' of {cls.__name__} has no type; annotate it.")
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     names = getattr(inspect.unwrap(cls.__init__), "__globals__", {})
     try:
-        return _as_written(typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name])
+        return _accept_units(typing.get_type_hints(alone, globalns=names, include_extras=True)[parameter.name])
     except NameError as error:
         raise PluginError(
             f"The type of option '{parameter.name}' of {cls.__name__} cannot be resolved at run time ({error});"
@@ -54,26 +54,28 @@ def _annotation(cls: type[Any], parameter: inspect.Parameter) -> Any:
         ) from error
 
 
-def _as_written(annotation: Any) -> Any:
-    """The annotation, which reads what people write as well: for a `float` also a duration, in seconds (but not where
-    `Field(strict=True)` asks for a number), and a size as a whole, where pydantic reads as much of it as it knows.
+def _accept_units(annotation: Any) -> Any:
+    """The annotation, extended to accept units: a `float` accepts durations, a `ByteSize` accepts sizes.
+
+    A float with `Field(strict=True)` accepts only numbers. Sizes are parsed here, because pydantic ignores the end of a
+    size that it does not understand.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is float:
-        return typing.Annotated[float, BeforeValidator(seconds)]
+        return typing.Annotated[float, BeforeValidator(parse_seconds)]
     if annotation is ByteSize:
-        return typing.Annotated[ByteSize, BeforeValidator(size)]
+        return typing.Annotated[ByteSize, BeforeValidator(parse_size)]
     if origin is typing.Annotated:
         kept, *rules = arguments
-        return annotation if kept is float and any(map(_is_strict, rules)) else _annotated(_as_written(kept), rules)
+        return annotation if kept is float and any(map(_is_strict, rules)) else _annotate(_accept_units(kept), rules)
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(map(_as_written, arguments))]  # noqa: UP007
+        return typing.Union[tuple(map(_accept_units, arguments))]  # noqa: UP007
     if isinstance(origin, type) and issubclass(origin, Collection):
-        return origin[tuple(map(_as_written, arguments))]  # type: ignore[index]
+        return origin[tuple(map(_accept_units, arguments))]  # type: ignore[index]
     return annotation
 
 
-def _annotated(annotation: Any, rules: Sequence[Any]) -> Any:
+def _annotate(annotation: Any, rules: Sequence[Any]) -> Any:
     return typing.Annotated[(annotation, *rules)]
 
 
@@ -81,21 +83,21 @@ def _is_strict(rule: Any) -> bool:
     return any(isinstance(each, Strict) and each.strict for each in (rule, *getattr(rule, "metadata", ())))
 
 
-def in_seconds(written: Any, read: Any) -> Any:
-    """What was written, with its durations as they were read: in seconds, for whoever computes with them."""
-    if isinstance(written, str) and isinstance(read, float):
-        return read
-    if isinstance(written, dict) and isinstance(read, dict):
-        return {key: in_seconds(value, read.get(key)) for key, value in written.items()}
-    if isinstance(written, list) and isinstance(read, list | tuple) and len(written) == len(read):
-        return [in_seconds(value, each) for value, each in zip(written, read, strict=True)]
+def in_seconds(written: Any, parsed: Any) -> Any:
+    """The value as the user wrote it, with durations replaced by their seconds from `parsed`, its validated form."""
+    if isinstance(written, str) and isinstance(parsed, float):
+        return parsed
+    if isinstance(written, dict) and isinstance(parsed, dict):
+        return {key: in_seconds(value, parsed.get(key)) for key, value in written.items()}
+    if isinstance(written, list) and isinstance(parsed, list | tuple) and len(written) == len(parsed):
+        return [in_seconds(value, part) for value, part in zip(written, parsed, strict=True)]
     return written
 
 
 def validate_options(model: type[BaseModel], options: dict[str, Any], owner: str) -> dict[str, Any]:
-    """`options` as constructor arguments. Raises OptionError, whose sentence starts with `owner`."""
+    """`options` as constructor arguments. Raises OptionError, whose message starts with `owner`."""
     try:
-        # Defaults are left to the constructor, as Python would have it.
+        # Options that are left out are left to the defaults of the constructor.
         return {name: value for name, value in model(**options) if name in options}
     except ValidationError as error:
         details = error.errors(include_url=False)
@@ -110,14 +112,14 @@ def _sentence(name: str, details: Sequence[ErrorDetails], model: type[BaseModel]
     if kind == "missing":
         return f"option '{name}' is required"
     own = [detail for detail in details if detail["loc"][0] == name]
-    # Of a union each part says something: those that went the furthest into the value know best.
+    # Each type of a union reports errors. Those with the deepest location explain best what is wrong.
     deepest = max(len(detail["loc"]) for detail in own)
     field = model.model_fields[name] if deepest <= 2 else None
-    return f"option '{name}': " + together(wrong(d, field) for d in own if len(d["loc"]) == deepest)
+    return f"option '{name}': " + join_alternatives(explain(d, field) for d in own if len(d["loc"]) == deepest)
 
 
 def describe_options(model: type[BaseModel]) -> list[tuple[str, str, str]]:
-    """(name, type, default) of each option, as a person writes them."""
+    """(name, type, default) of each option, as texts for users."""
     return [
         (name, _type_name(field.annotation), "required" if field.is_required() else str(field.default))
         for name, field in model.model_fields.items()

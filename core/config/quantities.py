@@ -1,4 +1,4 @@
-"""Durations, sizes and rates as people write them, durations as they are told; the only place that does it."""
+"""Parsing durations, sizes and rates, and formatting durations. No other module does so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3}
-"""By unit, from the longest one."""
+"""The seconds of each unit, the longest unit first."""
 _PART = r"([0-9]+(?:\.[0-9]+)?) ?{unit}"
 _DURATION = re.compile(" ?".join(f"(?:{_PART.format(unit=unit)})?" for unit in SECONDS))
 _BYTES = {"": 1, "b": 1}
@@ -23,9 +23,11 @@ MOST_PER_SECOND = 100_000.0
 _RATE = re.compile(r"(\d+(?:\.\d+)?) ?/ ?(s|min|h)")
 
 
-def seconds(value: Any) -> Any:
-    """90.0 of `1min30s`: numbers with the units d, h, min, s and ms, the longer ones first. Anything but a text, and a
-    plain number, is returned as it is. Raises ValueError for a text that is no duration.
+def parse_seconds(value: Any) -> Any:
+    """The seconds of a duration: 90.0 for `1min30s`. The units are d, h, min, s and ms, longer units first.
+
+    A value that is not text, or is a plain number, is returned unchanged. Raises ValueError for a text that is not a
+    duration.
     """
     if not isinstance(value, str) or _is_number(value):
         return value
@@ -37,8 +39,11 @@ def seconds(value: Any) -> Any:
     return total
 
 
-def per_second(value: Any) -> Any:
-    """20.0 of `1200/min`. Anything but a text is returned as it is. Raises ValueError for a text that is no rate."""
+def parse_rate(value: Any) -> Any:
+    """The rate per second: 20.0 for `1200/min`. A value that is not text is returned unchanged.
+
+    Raises ValueError for a text that is not a rate.
+    """
     if not isinstance(value, str):
         return value
     if not (match := _RATE.fullmatch(value.strip())):
@@ -46,8 +51,8 @@ def per_second(value: Any) -> Any:
     return float(match[1]) / SECONDS[match[2]]
 
 
-def size(value: Any) -> int:
-    """Bytes of `512MiB`, `1.5 GB` or a whole number. Raises ValueError for anything else."""
+def parse_size(value: Any) -> int:
+    """The bytes of a size: `512MiB`, `1.5 GB` or a whole number. Raises ValueError for anything else."""
     count: float | None = None
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) and match[2].lower() in _BYTES:
         count = float(match[1]) * _BYTES[match[2].lower()]
@@ -59,22 +64,22 @@ def size(value: Any) -> int:
 
 
 def duration(length: float) -> str:
-    """`200 ms`, `12.5 s`, `1 min 30 s`, `20 h`, `2 d 3 h`: the two largest units, or digits where that is one."""
+    """The duration with its one or two largest units: `200 ms`, `12.5 s`, `1 min 30 s`, `20 h`, `2 d 3 h`."""
     if length < 0.1:
         return "0 s" if (shown := _digits(length * 1e3)) == "0" else f"{shown} ms"
     if float(shown := _digits(length)) < 60:
         return f"{shown} s"
     units = list(SECONDS.items())[:4]
     for (unit, long), (smaller, short) in pairwise(units):
-        whole = round(length / short)  # of the smaller unit, so that nothing is told as 60 of it
+        whole = round(length / short)  # rounded in the smaller unit first, so that it never shows 60 of them
         if whole * short >= long:
             rest = whole % round(long / short)
             return f"{whole * short // long:.0f} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return "1 min"  # not reached: a minute and more has units
+    return "1 min"  # unreachable: the loop returns for a minute and more
 
 
 def _is_number(text: str) -> bool:
-    """Of a variable, whose numbers are text; `nan` and `1_000` are none."""
+    """Whether the text is a number, as in an environment variable; `nan` and `1_000` are not."""
     return re.fullmatch(r"\s*-?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?\s*", text, re.IGNORECASE) is not None
 
 
@@ -83,11 +88,11 @@ def _finite(value: float) -> float:
 
 
 def limit(length: float) -> str:
-    """What a latency must be below: `200 ms`, `1500 ms`, `1 min`."""
+    """A latency target in words: `200 ms`, `1500 ms`, `1 min`."""
     return f"{length * 1e3:.4g} ms" if length < 10 else duration(length)
 
 
 def _digits(value: float) -> str:
-    """Three of them, never with an exponent."""
+    """The number with three significant digits, never with an exponent."""
     shown = f"{value:.3g}"
     return shown if "e" not in shown else f"{float(shown):f}".rstrip("0").rstrip(".")

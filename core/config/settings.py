@@ -1,4 +1,4 @@
-"""Configuration of a served app: `RESIDENCY_*` variables over the YAML file that `RESIDENCY_CONFIG` names."""
+"""The settings of a served app: `RESIDENCY_*` variables override the YAML file that `RESIDENCY_CONFIG` names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ..checkpoints.references import anchor
+from ..checkpoints.references import resolve_reference
 from ..errors import SettingsError, YamlError
-from ..system.files import anchored
+from ..system.files import resolve_path
 from .choices import (
     Batching,
     BatchingChoice,
@@ -30,8 +30,8 @@ from .choices import (
 )
 from .file_kinds import check_kind
 from .strict_yaml import Document, parse, read
-from .variables import PREFIX, check, given
-from .wrong_values import wrong
+from .variables import PREFIX, check, set_variables
+from .wrong_values import explain
 
 CONFIG = f"{PREFIX}CONFIG"
 ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
     @classmethod
     def _from_variable(cls, value: Any, info: ValidationInfo) -> Any:
-        """In a variable these are written as YAML; a plain word, or several with commas, is a list."""
+        """Parse the YAML in a variable; one or several words, separated by commas, are a list."""
         if not isinstance(value, str):
             return value
         parsed = parse(value, _variable(info)).value
@@ -75,9 +75,9 @@ class Settings(BaseSettings):
     @field_validator("default")
     @classmethod
     def _is_a_model(cls, value: str | None, info: ValidationInfo) -> str | None:
-        models = info.data.get("models")  # not there, if it is wrong itself
+        models = info.data.get("models")  # None if `models` is itself invalid
         if value is not None and models is not None and value not in models:
-            raise ValueError(f"there is no model {value[:100]!r} among those of 'models'")
+            raise ValueError(f"must be one of the ids in 'models', not {value[:100]!r}")
         return value
 
     @field_validator("batching", "cost", mode="before")
@@ -98,12 +98,15 @@ class Settings(BaseSettings):
 
 
 def _variable(info: ValidationInfo) -> Path:
-    """What errors in it name."""
+    """The variable of a field, for use as the path in errors."""
     return Path(f"{PREFIX}{(info.field_name or '').upper()}")
 
 
 def settings_from_environment() -> Settings:
-    """Raises SettingsError or YamlError, which name the variable, or the file with line and key."""
+    """The settings of this process.
+
+    Raises SettingsError or YamlError, which name the variable, or the file with line and key.
+    """
     check({PREFIX + name.upper() for name in (*Settings.model_fields, *ELSEWHERE)})
     try:
         return Settings()
@@ -111,25 +114,25 @@ def settings_from_environment() -> Settings:
         detail = error.errors(include_url=False)[0]
         field = str(detail["loc"][0]) if detail["loc"] else ""
         variable = PREFIX + field.upper()
-        if variable not in given() and (document := _file()):
+        if variable not in set_variables() and (document := _file()):
             raise document.invalid([detail], Settings) from error
-        raise SettingsError(f"{variable}: {wrong(detail, Settings.model_fields.get(field))}.") from error
+        raise SettingsError(f"{variable}: {explain(detail, Settings.model_fields.get(field))}.") from error
 
 
 def configured_by() -> str:
-    """The file and the variables that `settings_from_environment` goes by."""
-    named = os.environ.get(CONFIG)
-    file = [str(anchored(named, Path.cwd()))] if named else []
-    return ", ".join([*file, *sorted(given() - {CONFIG})]) or "nothing but defaults"
+    """The file and the variables that `settings_from_environment` reads, for the log."""
+    name = os.environ.get(CONFIG)
+    file = [str(resolve_path(name, Path.cwd()))] if name else []
+    return ", ".join([*file, *sorted(set_variables() - {CONFIG})]) or "nothing but defaults"
 
 
 def _file() -> Document | None:
-    named = os.environ.get(CONFIG)
-    return read(anchored(named, Path.cwd())) if named else None
+    name = os.environ.get(CONFIG)
+    return read(resolve_path(name, Path.cwd())) if name else None
 
 
 def _file_values() -> dict[str, Any]:
-    """The file's values, its relative paths made absolute as seen from its folder."""
+    """The values of the file, with relative paths made absolute from its folder."""
     document = _file()
     if document is None or document.value is None:
         return {}
@@ -139,12 +142,15 @@ def _file_values() -> dict[str, Any]:
         raise YamlError(f"{document.path}: must be a mapping with the keys {', '.join(Settings.model_fields)}.")
     folder = document.path.resolve().parent
     if isinstance(models := values.get("models"), dict):
-        values["models"] = {key: anchor(ref, folder) if isinstance(ref, str) else ref for key, ref in models.items()}
+        values["models"] = {
+            model_id: resolve_reference(reference, folder) if isinstance(reference, str) else reference
+            for model_id, reference in models.items()
+        }
     for key in ("capture", "state"):
         if isinstance(file := values.get(key), str):
-            values[key] = str(anchored(file, folder))
+            values[key] = str(resolve_path(file, folder))
     if isinstance(plugins := values.get("plugins"), list):
         values["plugins"] = [
-            str(anchored(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins
+            str(resolve_path(p, folder)) if isinstance(p, str) and p.endswith(".py") else p for p in plugins
         ]
     return values

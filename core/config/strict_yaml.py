@@ -1,4 +1,4 @@
-"""YAML as a configuration format: plain values only, and every error knows its place in the file."""
+"""YAML as a configuration format: plain values only, and every error gives its place in the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import YamlError
 from ..system.files import read_text
-from .wrong_values import broken_yaml, together, wrong
+from .wrong_values import explain, explain_yaml, join_alternatives
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -21,12 +21,12 @@ MAX_DEPTH = 12
 Place = tuple[int, int]  # line and column, from 1
 Path_ = tuple[str | int, ...]  # keys and indices from the root
 ModelType = TypeVar("ModelType", bound=BaseModel)
-# libyaml when PyYAML has it: the pure Python scanner takes seconds for a megabyte.
+# libyaml if PyYAML has it: the pure Python scanner takes seconds for a megabyte.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Document:
-    """A parsed file: plain `value`, and where each part of it stands."""
+    """A parsed file: its plain `value`, and the place of each part of it."""
 
     def __init__(self, path: Path, value: Any, places: dict[Path_, Place]) -> None:
         self.path = path
@@ -35,33 +35,34 @@ class Document:
 
     def error(self, where: Path_, sentence: str) -> YamlError:
         """A YamlError at the innermost part of `where` that is in the file."""
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:] or "the file"
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:]
         place: Path_ = where
         while place and place not in self._places:
             place = place[:-1]
         line, column = self._places.get(place, (1, 1))
-        return YamlError(f"{self.path}:{line}:{column}: {key}: {sentence}")
+        return YamlError(f"{self.path}:{line}:{column}: {f'{key}: ' if key else ''}{sentence}")
 
     def validate(self, model: type[ModelType]) -> ModelType:
-        """The document as a `model`. Raises YamlError for the first key that does not fit."""
+        """The document as a `model`. Raises YamlError for one key that is wrong."""
         if not isinstance(self.value, dict):
             raise self.error((), f"must be a mapping with the keys {_keys(model)}.")
         try:
             return model.model_validate(self.value)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            # A misspelt key explains the missing one, and an error deep inside explains those above it.
+            # A misspelt key explains a missing one, and a nested error explains those of its parents.
             first = max(details, key=lambda detail: (detail["type"] == "extra_forbidden", len(detail["loc"])))
             alike = [detail for detail in details if len(detail["loc"]) == len(first["loc"])]
             raise self.invalid([first, *alike], model) from error
 
     def invalid(self, details: Sequence[ErrorDetails], model: type[BaseModel]) -> YamlError:
-        """What pydantic found first, as a sentence at its place in the file, with what else it says of that place."""
+        """A YamlError for pydantic's first error, with its other errors at the same place."""
         where = self._where(details[0])
-        return self.error(where, together(_sentence(d, model) for d in details if self._where(d) == where) + ".")
+        sentences = (_sentence(detail, model) for detail in details if self._where(detail) == where)
+        return self.error(where, join_alternatives(sentences) + ".")
 
     def _where(self, detail: ErrorDetails) -> Path_:
-        """pydantic's location without what is in no file, such as the field behind a short form."""
+        """pydantic's location, without parts that are not in the file, such as the field of a short form."""
         where: Path_ = ()
         for part in detail["loc"]:
             if (*where, part) in self._places:
@@ -70,27 +71,30 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """Raises FileError for what cannot be read, YamlError for anchors, tags, duplicate keys and giants."""
-    return parse(read_text(path, MAX_BYTES, "move long texts to a file of their own"), path)
+    """The parsed file.
+
+    Raises FileError if it cannot be read, and YamlError for anchors, tags, duplicate keys, and too large a file.
+    """
+    return parse(read_text(path, MAX_BYTES, "move long texts to a separate file"), path)
 
 
 def parse(text: str, path: Path) -> Document:
-    """See `read`."""
+    """The parsed text. Raises YamlError, as `read` does; `path` is used in errors."""
     builder = _Builder(path)
     try:
         value = builder.build(yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        said = f"{error.context} {error.problem}"
-        raise YamlError(f"{path}:{line}:{column}: is no valid YAML: {broken_yaml(said)}.") from error
+        problem = f"{error.context} {error.problem}"
+        raise YamlError(f"{path}:{line}:{column}: is not valid YAML: {explain_yaml(problem)}.") from error
     except yaml.YAMLError as error:
-        raise YamlError(f"{path}: is no valid YAML: {broken_yaml(str(error))}.") from error
+        raise YamlError(f"{path}: is not valid YAML: {explain_yaml(str(error))}.") from error
     return Document(path, value, builder.places)
 
 
 class _Builder:
-    """Builds plain values from the parser's events, so that nothing large is made before it is refused."""
+    """Builds plain values from the parser's events, so that a document that is too large is refused early."""
 
     def __init__(self, path: Path) -> None:
         self.places: dict[Path_, Place] = {}
@@ -98,13 +102,14 @@ class _Builder:
         self._scalars: Any = yaml.SafeLoader("")
 
     def build(self, events: Iterator[Any]) -> Any:
+        """The value of the document. Raises YamlError."""
         value: Any = {}
         documents = 0
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise self._refusal(event, "holds more than one document; keep one")
+                    raise self._refusal(event, "contains more than one document; keep one")
             elif isinstance(event, yaml.NodeEvent):
                 value = self._node(event, events, ())
         return value
@@ -117,7 +122,7 @@ class _Builder:
         if len(where) > MAX_DEPTH:
             raise self._refusal(event, f"is nested more than {MAX_DEPTH} levels deep")
         if len(self.places) >= MAX_NODES:
-            raise self._refusal(event, f"holds more than {MAX_NODES} values; move long texts to a file of their own")
+            raise self._refusal(event, f"contains more than {MAX_NODES} values; move long texts to a separate file")
         self.places.setdefault(where, _place(event))
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(events, where)
@@ -135,8 +140,8 @@ class _Builder:
             key = event.value
             if key in result:
                 line = self.places[(*where, key)][0]
-                raise self._refusal(event, f"the key '{key}' is there already, in line {line}")
-            # An error about a key points at the key.
+                raise self._refusal(event, f"the key '{key}' was already used in line {line}")
+            # Errors about a key give the place of the key, not of its value.
             self.places[(*where, key)] = _place(event)
             result[key] = self._node(next(events), events, (*where, key))
         return result
@@ -150,7 +155,7 @@ class _Builder:
         return result
 
     def _scalar(self, event: Any) -> Any:
-        """YAML 1.2's numbers, booleans and null; `yes`, `12:30` and dates stay the text that they look like."""
+        """The value by the rules of YAML 1.2, where `yes`, `12:30` and dates are text."""
         text: str = event.value
         if not event.implicit[0]:
             return text
@@ -183,19 +188,19 @@ def _keys(model: type[BaseModel]) -> str:
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     owner, field = _owner(model, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"is no key here; allowed: {_keys(owner)}"
+        return f"is not a known key; allowed: {_keys(owner)}"
     if detail["type"] == "missing":
         return "is required"
-    return wrong(detail, field)
+    return explain(detail, field)
 
 
 def _fields(model: type[BaseModel]) -> dict[int | str, FieldInfo]:
-    """By the keys that the file has."""
+    """The fields of the model by their keys in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The model whose keys are allowed where the last part of `loc` stands, and its field there."""
+    """The model whose keys are allowed at the last part of `loc`, and its field there."""
     field = None
     for part in loc:
         model = next(_models_in(field.annotation), model) if field is not None else model

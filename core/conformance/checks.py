@@ -1,4 +1,4 @@
-"""What a check is."""
+"""The type of a check."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ..plugins import Registered
 
 
-class Broken(AssertionError):
-    """A part of the contract that is not kept, as a sentence."""
+class ContractBroken(AssertionError):
+    """A part of the contract is not kept. The message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One part of the contract, of one strategy or loader. Called, it raises Broken where that is not kept."""
+    """A check of one part of the contract, for one strategy or loader. A call raises ContractBroken if it fails."""
 
     subject: Registered
     name: str
@@ -23,16 +23,16 @@ class Check:
     def __call__(self) -> None:
         try:
             self.run(self.subject)
-        except Broken:
+        except ContractBroken:
             raise
         except Exception as error:
-            raise Broken(f"{type(error).__name__}: {error}") from error
+            raise ContractBroken(f"{type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
         return f"{self.subject.kind} {self.subject.name}: {self.name}"
 
 
-def holds(kept: object, sentence: str) -> None:
-    """Raise Broken with the sentence unless it is kept."""
-    if not kept:
-        raise Broken(sentence)
+def require(condition: object, sentence: str) -> None:
+    """Raise ContractBroken with the sentence unless the condition is true."""
+    if not condition:
+        raise ContractBroken(sentence)

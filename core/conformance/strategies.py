@@ -1,4 +1,4 @@
-"""The contract of a strategy, on models that cost nothing."""
+"""Checks of a strategy, with fake models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..residency.decisions import Decisions
 from ..residency.host import Host
 from ..residency.keeper import Keeper
 from ..residency.versions import Versions
-from .checks import Check, holds
+from .checks import Check, require
 
 MODELS = ("one", "two", "three")
 NBYTES = 1 << 20
@@ -26,13 +26,13 @@ TEXTS = ("It was good.", "It was bad.")
 
 
 class _Loader:
-    """Counts what its models hold, and how many copies of one there are."""
+    """A loader that counts how many models are in memory, now and at most."""
 
     name: ClassVar = "counting"
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self.loads = self.held = self.most = 0
+        self.loads = self.held = self.peak = 0
 
     def size(self, checkpoint: Path) -> int:
         return NBYTES
@@ -46,7 +46,7 @@ class _Loader:
     def count(self, change: int) -> None:
         with self._lock:
             self.held += change
-            self.most = max(self.most, self.held)
+            self.peak = max(self.peak, self.held)
 
 
 class _Model:
@@ -68,8 +68,8 @@ class _Model:
 
 
 @contextmanager
-def _started(registered: Registered, state: str | None = None) -> Iterator[tuple[Keeper, _Loader]]:
-    """The strategy at work, with its default options and what it had learned."""
+def _run_strategy(registered: Registered, state: str | None = None) -> Iterator[tuple[Keeper, _Loader]]:
+    """Run the strategy with its default options and, if any, the state that it saved."""
     loader = _Loader()
     versions = Versions(dict.fromkeys(MODELS, "embedded"))
     versions.find_all()
@@ -84,77 +84,82 @@ def _started(registered: Registered, state: str | None = None) -> Iterator[tuple
 
 
 def _use(keeper: Keeper, model_id: str) -> None:
-    keeper.requested(model_id)
-    with keeper.lease(model_id) as lent:
-        labels = [label for label, _ in lent.model.predict(TEXTS)]
-        lent.answered = 1
-    holds(labels == ["GOOD", "BAD"], f"model '{model_id}' was answered by {labels}")
+    keeper.record_request(model_id)
+    with keeper.lease(model_id) as leased:
+        labels = [label for label, _ in leased.model.predict(TEXTS)]
+        leased.answered = 1
+    require(labels == ["GOOD", "BAD"], f"model '{model_id}' answered with {labels}")
 
 
-def _answers(registered: Registered) -> None:
-    with _started(registered) as (keeper, _):
+def _check_answers(registered: Registered) -> None:
+    with _run_strategy(registered) as (keeper, _):
         for model_id in (*MODELS, *reversed(MODELS), *MODELS):
             _use(keeper, model_id)
 
 
-def _answers_threads(registered: Registered) -> None:
-    with _started(registered) as (keeper, loader), ThreadPoolExecutor(THREADS) as pool:
+def _check_threads(registered: Registered) -> None:
+    with _run_strategy(registered) as (keeper, loader), ThreadPoolExecutor(THREADS) as pool:
         work = [pool.submit(_use, keeper, MODELS[(i * 7 + i // 5) % len(MODELS)]) for i in range(THREADS * USES)]
         for each in work:
             each.result()
         copies = Counter(copy.model_id for copy in keeper.residents())
-        holds(all(count == 1 for count in copies.values()), f"models are in memory more than once: {dict(copies)}")
-        _within_limits(keeper, loader)
+        require(all(count == 1 for count in copies.values()), f"models are in memory more than once: {dict(copies)}")
+        _check_limits(keeper, loader)
 
 
-def _within_limits(keeper: Keeper, loader: _Loader) -> None:
+def _check_limits(keeper: Keeper, loader: _Loader) -> None:
     decisions = keeper.decisions
-    most = [each for each in (decisions.capacity, decisions.budget and decisions.budget // NBYTES) if each is not None]
-    holds(not most or loader.most <= min(most), f"{loader.most} models were in memory, where {most} are allowed")
+    limits = [
+        each for each in (decisions.capacity, decisions.budget and decisions.budget // NBYTES) if each is not None
+    ]
+    require(
+        not limits or loader.peak <= min(limits),
+        f"{loader.peak} models were in memory, where {min(limits)} are allowed",
+    )
 
 
-def _leaves_alone(registered: Registered) -> None:
-    with _started(registered) as (keeper, _), ThreadPoolExecutor(len(MODELS)) as pool:
-        with keeper.lease(MODELS[0]) as lent:
+def _check_leases(registered: Registered) -> None:
+    with _run_strategy(registered) as (keeper, _), ThreadPoolExecutor(len(MODELS)) as pool:
+        with keeper.lease(MODELS[0]) as leased:
             others = [pool.submit(_use, keeper, model_id) for model_id in MODELS[1:]]
-            wait(others, RIVALS_SECONDS)  # who finds no room waits until this lease ends
-            lent.model.predict(TEXTS)
-            lent.answered = 1
+            wait(others, RIVALS_SECONDS)  # those that do not fit wait until this lease ends
+            leased.model.predict(TEXTS)
+            leased.answered = 1
         for other in others:
             other.result()
 
 
-def _gives_back(registered: Registered) -> None:
-    with _started(registered) as (keeper, loader):
+def _check_memory(registered: Registered) -> None:
+    with _run_strategy(registered) as (keeper, loader):
         for model_id in MODELS:
             _use(keeper, model_id)
-    holds(loader.held == 0, f"{loader.held} models stayed in memory after the end")
+    require(loader.held == 0, f"{loader.held} models stayed in memory after the end")
 
 
-def _members_answer(registered: Registered) -> None:
-    with _started(registered) as (keeper, _):
+def _check_members(registered: Registered) -> None:
+    with _run_strategy(registered) as (keeper, _):
         for model_id in (*MODELS, *MODELS, MODELS[0]):
             _use(keeper, model_id)
             keeper.next_out()
             for each in MODELS:
-                keeper.look(each)
+                keeper.status(each)
         for model_id in MODELS:
             keeper.unload(model_id)
         learned = keeper.state()
-    with _started(registered, learned) as (restarted, _):
+    with _run_strategy(registered, learned) as (restarted, _):
         _use(restarted, MODELS[0])
     reasons = restarted.decisions.reasons | keeper.decisions.reasons
-    told = [f"{member} fails: {why}" for member, why in reasons.items()]
-    holds(not told, "; ".join(told))
+    faults = [f"{member} fails: {why}" for member, why in reasons.items()]
+    require(not faults, "; ".join(faults))
 
 
 def strategy_checks(registered: Registered) -> list[Check]:
-    """Of one strategy."""
+    """The checks of a strategy."""
     parts = {
-        "it answers": _answers,
-        "it answers many threads, within its limits": _answers_threads,
-        "it leaves models in use alone": _leaves_alone,
-        "it gives all memory back": _gives_back,
-        "its members answer as the contract says": _members_answer,
+        "it answers": _check_answers,
+        "it answers many threads, within its limits": _check_threads,
+        "it leaves models in use alone": _check_leases,
+        "it gives all memory back": _check_memory,
+        "its members answer as the contract says": _check_members,
     }
     return [Check(registered, name, run) for name, run in parts.items()]

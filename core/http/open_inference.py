@@ -1,9 +1,10 @@
-"""`/v2…`: the Open Inference Protocol, whose clients there are already. A version is a strategy's name."""
+"""`/v2…`: the Open Inference Protocol, for existing clients. A model's versions are the names of the strategies."""
 
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
@@ -13,36 +14,36 @@ from starlette.exceptions import HTTPException
 
 from ..errors import NotReady
 from ..serving.service import Service
-from .openapi import PREDICTING, problems
+from .openapi import PREDICTING, problem_responses
 from .predict import (
     TIMEOUT,
-    add_post,
-    headers_of,
-    predicted,
-    validated,
+    add_prediction_route,
+    answer_headers,
+    run_prediction,
+    validate_body,
 )
 from .problems import CLIENT_GONE
-from .residency import version_of
 from .schemas import ModelVersion, ProtocolProblem
+from .status import version_of
 from .tensors import (
     DATATYPES,
     InferAnswer,
     InferRequest,
-    encode,
+    encode_outputs,
     texts_of,
 )
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
 JSON = "application/json"
-_problems = partial(problems, model=ProtocolProblem)
+_responses = partial(problem_responses, model=ProtocolProblem)
 MODEL = "/v2/models/{model_id}"
 VERSION = MODEL + "/versions/{strategy}"
-INFER = f"""Texts in one tensor of BYTES, and for each its label and score; with the parameter `top_k`, a number or
-null for all, so many of them, the best first, in tensors of [texts, labels].
+INFER = f"""Takes texts in one tensor of BYTES, and returns the label and score of each. With the parameter `top_k` (a
+number, or null for all) it returns that many labels of each text, the best first, in tensors of [texts, labels].
 
-Tensors may be sent in binary after the JSON, whose length the header {HEADER_LENGTH} gives; they come back so
-where the parameters `binary_data` or `binary_data_output` ask for it."""
+Tensors may be sent in binary after the JSON; the header {HEADER_LENGTH} then gives the length of the JSON. Outputs
+are returned in binary if the parameters `binary_data` or `binary_data_output` ask for it."""
 
 
 class ServerMetadata(BaseModel):
@@ -65,7 +66,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
-    parameters: Annotated[ModelVersion | None, Field(description="which checkpoint it is")]
+    parameters: Annotated[ModelVersion | None, Field(description="its checkpoint")]
 
 
 class Live(BaseModel):
@@ -80,7 +81,7 @@ class ModelReady(Ready):
     name: str
 
 
-def add_open_inference(app: FastAPI, service: Service) -> None:
+def add_open_inference_routes(app: FastAPI, service: Service) -> None:
     _add_server(app, service)
     _add_models(app, service)
     _add_infer(app, service)
@@ -89,20 +90,20 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
 def _add_server(app: FastAPI, service: Service) -> None:
     @app.get("/v2", summary="The server and its extensions")
     async def server_metadata() -> ServerMetadata:
-        return ServerMetadata(name="residency", version=_version(), extensions=["binary_tensor_data"])
+        return ServerMetadata(name="residency", version=_package_version(), extensions=["binary_tensor_data"])
 
     @app.get("/v2/health/live", summary="Whether the process is alive")
     async def server_live() -> Live:
         return Live(live=True)
 
-    @app.get("/v2/health/ready", summary="Whether start-up loads are done", responses=_problems(503))
+    @app.get("/v2/health/ready", summary="Whether start-up loads are answered", responses=_responses(503))
     async def server_ready() -> Ready:
         service.check_ready()
         return Ready(ready=True)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    unknown, not_ready = _problems(404, 422), _problems(404, 422, 503)
+    unknown, not_ready = _responses(404, 422), _responses(404, 422, 503)
 
     @app.get(MODEL, summary="A model", responses=unknown)
     async def model_metadata(model_id: str) -> ModelMetadata:
@@ -112,11 +113,11 @@ def _add_models(app: FastAPI, service: Service) -> None:
     async def version_metadata(model_id: str, strategy: str) -> ModelMetadata:
         return _metadata(service, model_id, strategy)
 
-    @app.get(f"{MODEL}/ready", summary="Whether a model can be asked", responses=not_ready)
+    @app.get(f"{MODEL}/ready", summary="Whether a model can answer", responses=not_ready)
     async def model_ready(model_id: str) -> ModelReady:
         return _ready(service, model_id, None)
 
-    @app.get(f"{VERSION}/ready", summary="Whether a model can be asked under one strategy", responses=not_ready)
+    @app.get(f"{VERSION}/ready", summary="Whether a model can answer under one strategy", responses=not_ready)
     async def version_ready(model_id: str, strategy: str) -> ModelReady:
         return _ready(service, model_id, strategy)
 
@@ -124,27 +125,27 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_infer(app: FastAPI, service: Service) -> None:
     async def infer(request: Request) -> Response:
         model_id, strategy = request.path_params["model_id"], request.path_params.get("strategy")
-        strategy = _find(service, model_id, strategy)
-        wanted, binary = parse(await request.body(), request.headers)
-        done = await predicted(request, service, strategy, model_id, texts_of(wanted.inputs[0], binary))
-        if done is None:
+        strategy = _find_strategy(service, model_id, strategy)
+        asked, binary = parse(await request.body(), request.headers)
+        answered = await run_prediction(request, service, strategy, model_id, texts_of(asked.inputs[0], binary))
+        if answered is None:
             return Response(status_code=CLIENT_GONE)
-        _, answer = done
-        outputs, binary = encode(wanted, answer.predictions)
-        body = InferAnswer(model_name=model_id, model_version=strategy, id=wanted.id, outputs=outputs)
+        _, answer = answered
+        outputs, binary = encode_outputs(asked, answer.predictions)
+        body = InferAnswer(model_name=model_id, model_version=strategy, id=asked.id, outputs=outputs)
         content = body.model_dump_json(exclude_none=True).encode()
-        headers = headers_of(answer)
+        headers = answer_headers(answer)
         if binary:
             headers[HEADER_LENGTH] = str(len(content))
         return Response(content + binary, headers=headers, media_type=BINARY if binary else JSON)
 
-    # For the documentation only.
-    async def with_a_model(model_id: str, body: InferRequest) -> None: ...
-    async def with_a_strategy(model_id: str, strategy: str, body: InferRequest) -> None: ...
+    # The signatures for the OpenAPI document.
+    async def infer_model(model_id: str, body: InferRequest) -> None: ...
+    async def infer_version(model_id: str, strategy: str, body: InferRequest) -> None: ...
 
-    responses = {200: {"model": InferAnswer, "content": {BINARY: {}}}, **_problems(*PREDICTING)}
-    for path, documented in ((f"{MODEL}/infer", with_a_model), (f"{VERSION}/infer", with_a_strategy)):
-        add_post(
+    responses = {200: {"model": InferAnswer, "content": {BINARY: {}}}, **_responses(*PREDICTING)}
+    for path, documented in ((f"{MODEL}/infer", infer_model), (f"{VERSION}/infer", infer_version)):
+        add_prediction_route(
             app,
             path,
             infer,
@@ -157,22 +158,22 @@ def _add_infer(app: FastAPI, service: Service) -> None:
 
 
 def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
-    """The request, and the bytes that follow its JSON."""
+    """The request, and the bytes that follow its JSON. Raises RequestValidationError or HTTPException."""
     kind = headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    # Some clients name none; a browser that was sent here by another site's page would not, either.
+    # Some clients send no content type. But neither does a page of another site, whose browser names its origin.
     foreign = "content-type" not in headers and "origin" in headers
     if foreign or (kind not in (JSON, BINARY) and not kind.endswith("+json")):
         raise HTTPException(415, "Send the body as JSON, or as application/octet-stream with tensors after the JSON.")
     length = headers.get(HEADER_LENGTH)
     if length is None:
-        return validated(InferRequest, body), b""
+        return validate_body(InferRequest, body), b""
     if not (length.isascii() and length.isdecimal() and len(length) < 20 and int(length) <= len(body)):
         raise HTTPException(422, f"{HEADER_LENGTH} must be the length of the JSON, at most that of the body.")
-    return validated(InferRequest, body[: int(length)]), body[int(length) :]
+    return validate_body(InferRequest, body[: int(length)]), body[int(length) :]
 
 
 def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMetadata:
-    _find(service, model_id, strategy)
+    _find_strategy(service, model_id, strategy)
     return ModelMetadata(
         name=model_id,
         versions=[each.name for each in service.strategies],
@@ -184,25 +185,25 @@ def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMet
 
 
 def _ready(service: Service, model_id: str, strategy: str | None) -> ModelReady:
-    found = _find(service, model_id, strategy)
+    found = _find_strategy(service, model_id, strategy)
     service.check_ready()
     if failed := next((each for each in service.engine.unavailable(found) if each.model == model_id), None):
         raise NotReady(failed.reason)
     return ModelReady(name=model_id, ready=True)
 
 
-def _find(service: Service, model_id: str, strategy: str | None) -> str:
-    """Without a strategy the first one. Raises UnknownModel, or HTTPException for a version that there is not."""
+def _find_strategy(service: Service, model_id: str, strategy: str | None) -> str:
+    """The name of the strategy; by default of the first one. Raises UnknownModel, or HTTPException if there is none."""
     service.find_model(model_id)
     names = [each.name for each in service.strategies]
-    wanted = names[0] if strategy is None else strategy
-    if wanted not in names:
-        raise HTTPException(404, f"There is no version '{wanted[:100]}'. Versions are strategies: {', '.join(names)}.")
-    return wanted
+    version = names[0] if strategy is None else strategy
+    if version not in names:
+        raise HTTPException(404, f"There is no version '{version[:100]}'. Versions are strategies: {', '.join(names)}.")
+    return version
 
 
-def _version() -> str:
+def _package_version() -> str:
     try:
-        return version("residency")
-    except PackageNotFoundError:  # it runs from a folder
+        return installed_version("residency")
+    except PackageNotFoundError:  # it runs from a checkout
         return "unknown"

@@ -1,4 +1,4 @@
-"""`POST /predict…`: one route for each strategy, and what a prediction costs in time."""
+"""`POST /predict…`: one route for each strategy; and what all routes that predict have in common."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import request_response
 from starlette.types import Receive
 
 from ..contracts import Prediction
-from ..errors import WrongTimeout
-from ..serving.answer import Answer
+from ..errors import InvalidTimeout
+from ..serving.events import Answer
 from ..serving.service import Service
-from .edge import EVENT
-from .openapi import PREDICTING, problems, steering_links
+from .access import LOG_FIELDS
+from .openapi import PREDICTING, admin_links, problem_responses
 from .problems import CLIENT_GONE
 from .schemas import (
     ANSWER_EXAMPLE,
@@ -33,10 +34,10 @@ from .schemas import (
 )
 
 Result = TypeVar("Result")
-Wanted = TypeVar("Wanted", bound=BaseModel)
-Answering = Callable[[Request], Awaitable[Response]]
-NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
-MANY_ERRORS = 20
+Body = TypeVar("Body", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+NOT_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
+MAX_ERRORS = 20
 BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},
@@ -44,57 +45,68 @@ BODY = {
 TIMEOUT: dict[str, Any] = {
     "name": "X-Request-Timeout",
     "in": "header",
-    "description": "seconds, past which the request is not begun; only shorter than the server's own",
+    "description": "seconds within which the request must begin; the server's own timeout still holds",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 
 
-def add_predict_routes(app: FastAPI, service: Service, *, steered: bool) -> None:
-    """`steered`: whether there are routes that load and unload."""
+def add_predict_routes(app: FastAPI, service: Service, *, has_admin_routes: bool) -> None:
+    """Add a route for each strategy. With `has_admin_routes`, its answers link to those that load and unload."""
     for declared in service.strategies:
-        predict = _predict_route(service, declared.name)
-        links = {"links": steering_links("/model", "/strategy")} if steered and declared.decisions.shared else {}
+        predict = _answer_with(service, declared.name)
+        links = {"links": admin_links("/model", "/strategy")} if has_admin_routes and declared.decisions.shared else {}
         example = {"strategy": declared.name} | ANSWER_EXAMPLE
         answered = {"model": PredictAnswer, "content": {"application/json": {"example": example}}, **links}
-        add_post(
+        add_prediction_route(
             app,
             declared.registered.route,
             predict,
             predict,
             summary=declared.registered.summary,
             name=declared.name,
-            responses={200: answered, **problems(*PREDICTING)},
+            responses={200: answered, **problem_responses(*PREDICTING)},
             openapi_extra={"requestBody": BODY, "parameters": [TIMEOUT]},
         )
 
 
-def add_post(app: FastAPI, path: str, answer: Answering, documented: Callable[..., Any], **more: Any) -> None:
-    """FastAPI's own route is for the documentation; a plain one before it takes half the time."""
-    app.router.routes.append(Route(path, answer, methods=["POST"]))
-    app.post(path, response_class=Response, **more)(documented)
+def add_prediction_route(
+    app: FastAPI, path: str, answer: Endpoint, documented: Callable[..., Any], **description: Any
+) -> None:
+    """Let `answer` respond to `POST path`. The signature of `documented` and `description` go to the OpenAPI document.
+
+    FastAPI's own handling of a body takes longer than everything else in a request to a small model.
+    """
+
+    class PlainRoute(APIRoute):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.app = request_response(answer)
+
+    app.router.add_api_route(
+        path, documented, methods=["POST"], response_class=Response, route_class_override=PlainRoute, **description
+    )
 
 
-def _predict_route(service: Service, strategy: str) -> Answering:
+def _answer_with(service: Service, strategy: str) -> Endpoint:
     async def predict(request: Request) -> Response:
-        # Read and written by hand: what FastAPI does for every body takes longer than the rest of the way.
-        wanted = parse(await request.body(), request)
-        done = await predicted(request, service, strategy, wanted.model, wanted.all_texts())
-        if done is None:
+        asked = parse(await request.body(), request)
+        answered = await run_prediction(request, service, strategy, asked.model, asked.all_texts())
+        if answered is None:
             return Response(status_code=CLIENT_GONE)
-        model_id, answer = done
+        model_id, answer = answered
         body = PredictAnswer(
             strategy=strategy,
             model=model_id,
-            predictions=[_told(prediction, wanted.labels) for prediction in answer.predictions],
+            predictions=[_text_answer(prediction, asked.top_labels) for prediction in answer.predictions],
             cold=answer.cold,
         )
         content = body.model_dump_json(exclude_unset=True)
-        return Response(content, media_type="application/json", headers=headers_of(answer))
+        return Response(content, media_type="application/json", headers=answer_headers(answer))
 
     return predict
 
 
-def _told(prediction: Prediction, labels: int | None) -> TextAnswer:
+def _text_answer(prediction: Prediction, labels: int | None) -> TextAnswer:
     label, score = prediction
     if labels == 0:
         return TextAnswer(label=label, score=score)
@@ -102,8 +114,8 @@ def _told(prediction: Prediction, labels: int | None) -> TextAnswer:
     return TextAnswer(label=label, score=score, top=top)
 
 
-def headers_of(answer: Answer) -> dict[str, str]:
-    """What the headers tell of an answer: where its time went, and which version of the model gave it."""
+def answer_headers(answer: Answer) -> dict[str, str]:
+    """The headers of an answer: its timing, and the version of the model."""
     headers = {"Server-Timing": server_timing(answer)}
     if answer.version and answer.version.name:
         headers["X-Model-Version"] = answer.version.name
@@ -111,51 +123,54 @@ def headers_of(answer: Answer) -> dict[str, str]:
 
 
 def parse(body: bytes, request: Request) -> PredictRequest:
-    """Raises RequestValidationError, or HTTPException for what is not JSON."""
+    """The request in a JSON body. Raises RequestValidationError, or HTTPException if it is not declared to be JSON."""
     check_json(request)
-    return validated(PredictRequest, body)
+    return validate_body(PredictRequest, body)
 
 
 def check_json(request: Request) -> None:
-    """Raise HTTPException for a body that is not said to be JSON."""
+    """Raise HTTPException unless the content type is JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(415, "Send the body as JSON, with the header Content-Type: application/json.")
 
 
-def validated(model: type[Wanted], body: bytes) -> Wanted:
-    """Raises RequestValidationError, or HTTPException for what is not UTF-8. A byte order mark is passed over."""
+def validate_body(model: type[Body], body: bytes) -> Body:
+    """The body as an object of `model`. A byte order mark is ignored.
+
+    Raises RequestValidationError, or HTTPException if the body is not UTF-8.
+    """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         _check_utf8(body)
-        if error.error_count() > MANY_ERRORS:  # nobody reads them, and to write them takes seconds
+        if error.error_count() > MAX_ERRORS:  # to write thousands of errors takes seconds
             raise HTTPException(422, "The body does not fit the schema in many places; see /docs.") from None
         raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def _check_utf8(body: bytes) -> None:
-    """Raise HTTPException for a body in another encoding, which its zero bytes or its byte order mark give away."""
+    """Raise HTTPException for a body in another encoding, detected by its zero bytes or its byte order mark."""
     encoding = json.detect_encoding(body)
     if encoding != "utf-8":
         raise HTTPException(422, f"The body must be UTF-8; it looks like {encoding.upper()}.")
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise HTTPException(422, f"The body must be UTF-8, which its byte {error.start} is not.") from None
+        raise HTTPException(422, f"The body must be UTF-8; its byte {error.start} is not.") from None
 
 
-async def predicted(
+async def run_prediction(
     request: Request, service: Service, strategy: str, model: str | None, texts: Sequence[str]
 ) -> tuple[str, Answer] | None:
-    """The model's id and the answer, within the request's own deadline; None when the client goes first."""
+    """The model's id and the answer, within the deadline of the request. None if the client disconnects."""
     given = request.headers.get(TIMEOUT["name"])
     timeout = None if given is None else _seconds(given)
-    done = await while_connected(request.receive, service.predict(strategy, model, texts, timeout))
-    if done is not None:
-        request.scope[EVENT] |= event(strategy, *done)
-    return done
+    answered = await run_while_connected(request.receive, service.predict(strategy, model, texts, timeout))
+    if answered is not None:
+        request.scope[LOG_FIELDS] |= log_fields(strategy, *answered)
+    return answered
 
 
 def _seconds(timeout: str) -> float:
@@ -164,38 +179,41 @@ def _seconds(timeout: str) -> float:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise WrongTimeout(f"{TIMEOUT['name']} must be a number of seconds above 0.")
+        raise InvalidTimeout(f"{TIMEOUT['name']} must be a number of seconds above 0.")
     return seconds
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:
-    """The work's result, or None when the client goes first, which ends the work."""
+async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """The result of the work. None if the client disconnects, which cancels the work."""
     task = asyncio.current_task()
     assert task is not None
-    gone = asyncio.ensure_future(receive())
-    gone.add_done_callback(task.cancel)
+    disconnected = asyncio.ensure_future(receive())
+    disconnected.add_done_callback(task.cancel)
     try:
         return await work
     except asyncio.CancelledError:
-        if not gone.done() or gone.cancelled():
-            raise  # it is the server that ends
+        if not disconnected.done() or disconnected.cancelled():
+            raise  # the server is shutting down
         return None
     finally:
-        gone.remove_done_callback(task.cancel)
-        gone.cancel()
+        disconnected.remove_done_callback(task.cancel)
+        disconnected.cancel()
 
 
-def event(strategy: str, model_id: str, answer: Answer) -> dict[str, Any]:
-    """What the log says of a request that was answered; times in milliseconds."""
+def log_fields(strategy: str, model_id: str, answer: Answer) -> dict[str, Any]:
+    """The fields of the access log for a request that was answered; times in milliseconds."""
     parts = {"queue_ms": answer.queue, "load_ms": answer.load, "inference_ms": answer.inference}
     about = {"strategy": strategy, "model": model_id, "cold": answer.cold, "batch": answer.batch}
     return about | {name: round(seconds * 1e3, 3) for name, seconds in parts.items()}
 
 
 def server_timing(answer: Answer) -> str:
-    """https://www.w3.org/TR/server-timing/, in milliseconds; a load's phases are named `load-<phase>`."""
+    """The value of `Server-Timing` (https://www.w3.org/TR/server-timing/), in milliseconds.
+
+    The phases of a load are named `load-<phase>`.
+    """
     parts = {"queue": answer.queue, "load": answer.load}
-    # A plugin names its phases; a header takes only tokens.
-    parts |= {f"load-{NO_TOKEN.sub('-', phase)}": seconds for phase, seconds in answer.phases.items()}
+    # Plugins name phases freely, but the header allows only tokens.
+    parts |= {f"load-{NOT_TOKEN.sub('-', phase)}": seconds for phase, seconds in answer.phases.items()}
     parts["inference"] = answer.inference
     return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in parts.items())

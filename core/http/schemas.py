@@ -1,7 +1,8 @@
-"""The wire format: what a request and an answer look like in JSON."""
+"""The wire format: requests and answers in JSON."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
@@ -21,13 +22,13 @@ ANSWER_EXAMPLE: dict[str, Any] = {  # without its strategy
 State = Literal["resident", "loading", "absent"]
 
 
-def _whole(value: Any) -> Any:
-    """2 of 2.0: to JSON Schema that is an integer, too."""
+def _accept_whole_float(value: Any) -> Any:
+    """2 for 2.0, which is an integer to JSON Schema, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# How many labels of each text are told; null for all.
-TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_whole)]
+# How many labels of each text to return; null for all.
+TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_accept_whole_float)]
 
 
 class PredictRequest(BaseModel):
@@ -39,8 +40,13 @@ class PredictRequest(BaseModel):
 
     text: Annotated[str, Field(default_factory=str)]
     texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
-    model: Annotated[str, Field(description="a model id; needed unless there is one only, or a default")] | None = None
-    top_k: Annotated[TopK, Field(description="tell so many labels of each text, too; null: all")] = None
+    model: (
+        Annotated[str, Field(description="a model id; required unless the server has only one model, or a default")]
+        | None
+    ) = None
+    top_k: Annotated[
+        TopK, Field(description="how many labels of each text to return, besides the best one; null: all")
+    ] = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PredictRequest:
@@ -52,8 +58,8 @@ class PredictRequest(BaseModel):
         return self.texts or [self.text]
 
     @property
-    def labels(self) -> int | None:
-        """How many labels of each text are told besides the best one: 0 when it was not asked for, None for all."""
+    def top_labels(self) -> int | None:
+        """How many labels of each text to return in `top`: 0 if `top_k` was not given, None for all."""
         return self.top_k if "top_k" in self.model_fields_set else 0
 
 
@@ -62,7 +68,7 @@ class LabelScore(BaseModel):
 
     label: str
     score: Annotated[
-        float, Field(allow_inf_nan=False, description="a probability (0 to 1), or any finite number of a regression")
+        float, Field(allow_inf_nan=False, description="a probability (0 to 1), or any finite number for a regression")
     ]
 
 
@@ -82,11 +88,11 @@ class PredictAnswer(BaseModel):
 
 
 class UsedLoader(BaseModel):
-    """What the latest load of a model used; after a fallback that is not what was configured."""
+    """What the most recent load of a model used; after a fallback that differs from what was configured."""
 
     model: str
     loader: str
-    dtype: Annotated[str, Field(description="empty where the loader does not tell")]
+    dtype: Annotated[str, Field(description="empty if the loader does not report it")]
     nbytes: int
 
 
@@ -107,14 +113,14 @@ class StrategyStatus(BaseModel):
     options: dict[str, Any]
     loads: int
     unloads: int
-    unload_s: Annotated[float, Field(description="seconds that all unloads took together")]
-    crashes: Annotated[int, Field(description="loads that a model's crashed process made necessary")]
+    unload_s: Annotated[float, Field(description="seconds of all unloads together")]
+    crashes: Annotated[int, Field(description="loads after the process of a model had crashed")]
     used: list[UsedLoader]
     resident: list[ResidentModel]
-    batching: Annotated[dict[str, Any] | None, Field(description="how those who wait are computed together; null: not")]
+    batching: Annotated[dict[str, Any] | None, Field(description="the settings of batching; null: none")]
     least_keep: Annotated[
         float | None,
-        Field(description="the fewest seconds after which a model was to be freed; null: at once, or never"),
+        Field(description="the shortest time after which an idle model was freed, in seconds; null: at once, or never"),
     ]
     faults: Annotated[dict[str, int], Field(description="errors and wrong answers of the strategy, by its member")]
 
@@ -123,16 +129,16 @@ class StrategiesAnswer(BaseModel):
     strategies: list[StrategyStatus]
 
 
-class Steered(BaseModel):
-    """A model after it was loaded or unloaded by hand."""
+class ManualChange(BaseModel):
+    """A model after it was loaded or unloaded manually."""
 
     model: str
     strategy: str
     state: State
 
 
-class SteerRequest(BaseModel):
-    """Under which strategy to load or unload a model."""
+class ManualRequest(BaseModel):
+    """The strategy under which to load or unload a model."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -140,7 +146,7 @@ class SteerRequest(BaseModel):
 
 
 class Latencies(BaseModel):
-    """Of the latest answers, in milliseconds; null where there are none."""
+    """Latencies of recent answers in milliseconds; null if there are none."""
 
     count: int
     p50: float | None
@@ -148,7 +154,7 @@ class Latencies(BaseModel):
 
 
 class HistoryEvent(BaseModel):
-    """A load that took `seconds`, or an unload after so many in memory."""
+    """A load that took `seconds`, or an unload after `seconds` in memory."""
 
     event: Literal["load", "unload"]
     reason: str
@@ -157,14 +163,14 @@ class HistoryEvent(BaseModel):
 
 
 class ModelVersion(BaseModel):
-    """A checkpoint's digest, null until it was read, and its commit, if it comes from the hub."""
+    """The digest of a checkpoint, null until it is computed, and its commit, if it is from the hub."""
 
     sha256: str | None
     revision: str | None
 
 
 class ModelResidency(BaseModel):
-    """One model under one strategy; what the strategy does not tell is null. Times are seconds since the epoch."""
+    """One model under one strategy. Times are seconds since the epoch; what is unknown is null."""
 
     model: str
     state: State
@@ -173,9 +179,9 @@ class ModelResidency(BaseModel):
     last_use: float | None
     expires: float | None
     in_use: int | None
-    failure: Annotated[str | None, Field(description="why its latest load failed")]
+    failure: Annotated[str | None, Field(description="why its most recent load failed")]
     version: ModelVersion | None
-    waiting: Annotated[int, Field(description="requests that are not answered yet")]
+    waiting: Annotated[int, Field(description="requests that hold a queue slot")]
     next_out: Annotated[bool, Field(description="whether it would be evicted next")]
     why: str
     latency_ms: dict[Literal["warm", "cold"], Latencies]
@@ -183,7 +189,7 @@ class ModelResidency(BaseModel):
 
 
 class StrategyResidency(BaseModel):
-    """What one strategy holds, and its memory_budget."""
+    """The models of one strategy, and its memory_budget."""
 
     name: str
     route: str
@@ -195,18 +201,20 @@ class StrategyResidency(BaseModel):
 
 
 class Memory(BaseModel):
-    """Of the server's process and its children; null where the system does not tell."""
+    """Memory of the server's process and its children; null if the system does not report it."""
 
     pss_bytes: int | None
     private_bytes: int | None
 
 
 class Kept(BaseModel):
-    """What loads have in common and the process keeps, whichever models are in memory; the latest used stay."""
+    """Objects that loads share, and that the process keeps while no model uses them; the most recently used stay."""
 
     kept: int
     most: int
-    made: Annotated[int, Field(description="since the start; far above `kept`: more are in use than may be kept")]
+    made: Annotated[
+        int, Field(description="since the start; if this is far above `kept`, more are in use than can be kept")
+    ]
 
 
 class ResidencyAnswer(BaseModel):
@@ -220,7 +228,7 @@ class Health(BaseModel):
 
 
 class Unavailable(BaseModel):
-    """A model that is answered with 503, and why; `strategy` is null where that is so under each."""
+    """A model whose requests get 503, and why; `strategy` is null if that is so under each."""
 
     model: str
     strategy: str | None
@@ -229,7 +237,7 @@ class Unavailable(BaseModel):
 
 class Readiness(Health):
     checked: Annotated[
-        bool, Field(description="whether each model was probed that could be, also those never asked for")
+        bool, Field(description="whether all models that fit have been probed, also those never requested")
     ]
     unavailable: list[Unavailable]
 
@@ -242,8 +250,18 @@ class Problem(BaseModel):
     status: int
     detail: str
 
+    @classmethod
+    def of(cls, status: int, detail: str) -> Problem:
+        """The error with an HTTP status and a sentence."""
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail)
+
 
 class ProtocolProblem(Problem):
-    """The same, for clients of the Open Inference Protocol."""
+    """A problem for clients of the Open Inference Protocol, which read `error`."""
 
     error: Annotated[str, Field(description="the detail")]
+
+    @classmethod
+    def of(cls, status: int, detail: str) -> ProtocolProblem:
+        """The error with an HTTP status and a sentence."""
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, error=detail)

@@ -1,7 +1,7 @@
-"""Tensors on the wire: texts come in and predictions go out, as JSON or as bytes after the JSON.
+"""Tensors on the wire: texts in requests and predictions in answers, as JSON or as bytes after the JSON.
 
-https://github.com/kserve/open-inference-protocol, with its extension for binary tensors: in one of BYTES,
-each element is its length in four bytes, the lowest first, and the element itself, a text in UTF-8.
+https://github.com/kserve/open-inference-protocol with its extension for binary tensors. In a tensor of BYTES, each
+element is its length as a little-endian integer of four bytes, followed by a text in UTF-8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from ..contracts import Prediction
-from ..errors import WrongTensor
+from ..errors import InvalidTensor
 from .schemas import TopK
 
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -33,7 +33,7 @@ class InputParameters(BaseModel):
 
 
 class FirstError(FailFast):
-    """In a list of wrong values one is told; pydantic's own class cannot stand in a union."""
+    """Report only the first wrong value of a list. pydantic's own class cannot be used in a union."""
 
     __hash__ = object.__hash__
 
@@ -68,12 +68,12 @@ class RequestedOutput(BaseModel):
 class InferParameters(BaseModel):
     model_config = OPEN
 
-    top_k: Annotated[TopK, Field(description="tell so many labels of each text; null: all")] = None
-    binary_data_output: Annotated[bool, Field(description="for every output that does not say otherwise")] = False
+    top_k: Annotated[TopK, Field(description="how many labels of each text to return; null: all")] = None
+    binary_data_output: Annotated[bool, Field(description="for every output without `binary_data`")] = False
 
 
 class InferRequest(BaseModel):
-    """One tensor of texts."""
+    """A request with one tensor of texts."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"example": INFER_EXAMPLE})
 
@@ -84,7 +84,7 @@ class InferRequest(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """One element for each text."""
+    """A tensor with one element for each text."""
 
     name: str
     datatype: str
@@ -101,62 +101,62 @@ class InferAnswer(BaseModel):
 
 
 def texts_of(tensor: InputTensor, binary: bytes) -> list[str]:
-    """Raises WrongTensor unless shape, data and what follows the JSON fit together."""
+    """The texts of a tensor. Raises InvalidTensor if its shape, its data and the bytes after the JSON do not agree."""
     size = tensor.parameters.binary_data_size if tensor.parameters else None
     if (tensor.data is None) == (size is None):
-        raise WrongTensor("inputs.0: give either 'data' or the parameter 'binary_data_size', and the tensor after.")
+        raise InvalidTensor("inputs.0: give either 'data', or 'binary_data_size' and the tensor after the JSON.")
     if len(binary) != (size or 0):
-        raise WrongTensor(
-            f"inputs.0: {len(binary)} bytes follow the JSON, and 'binary_data_size' does not say so; the header"
+        raise InvalidTensor(
+            f"inputs.0: {len(binary)} bytes follow the JSON, but 'binary_data_size' is {size or 0}; the header"
             " Inference-Header-Content-Length must give the length of the JSON."
         )
     if tensor.data is None:
-        texts = decode(binary)
+        texts = decode_texts(binary)
     else:
         texts = [item if isinstance(item, str) else item[0] for item in tensor.data]
     if tensor.shape not in ([len(texts)], [len(texts), 1]):
-        raise WrongTensor(f"inputs.0.shape: must be [n] or [n, 1], where n is the number of texts, {len(texts)}.")
+        raise InvalidTensor(f"inputs.0.shape: must be [n] or [n, 1], where n is the number of texts, {len(texts)}.")
     return texts
 
 
-def decode(binary: bytes) -> list[str]:
-    """The texts of a binary tensor. Raises WrongTensor."""
+def decode_texts(binary: bytes) -> list[str]:
+    """The texts of a binary tensor. Raises InvalidTensor."""
     texts: list[str] = []
-    at = 0
-    while at < len(binary):
-        begin = at + LENGTH.size
-        at = begin + LENGTH.unpack_from(binary, at)[0] if begin <= len(binary) else begin
-        if at > len(binary):
-            raise WrongTensor(f"inputs.0: the binary tensor ends within text {len(texts)}.")
+    position = 0
+    while position < len(binary):
+        begin = position + LENGTH.size
+        position = begin + LENGTH.unpack_from(binary, position)[0] if begin <= len(binary) else begin
+        if position > len(binary):
+            raise InvalidTensor(f"inputs.0: the binary tensor ends within text {len(texts)}.")
         try:
-            texts.append(binary[begin:at].decode())
+            texts.append(binary[begin:position].decode())
         except UnicodeDecodeError as error:
-            raise WrongTensor(f"inputs.0: text {len(texts)} of the binary tensor is not UTF-8.") from error
+            raise InvalidTensor(f"inputs.0: text {len(texts)} of the binary tensor is not UTF-8.") from error
     return texts
 
 
-def encode(request: InferRequest, predictions: Sequence[Prediction]) -> tuple[list[OutputTensor], bytes]:
+def encode_outputs(request: InferRequest, predictions: Sequence[Prediction]) -> tuple[list[OutputTensor], bytes]:
     """The outputs that were asked for, and the bytes that follow the JSON."""
-    shape, told = [len(predictions)], list[tuple[str, float]](predictions)
+    shape, labelled = [len(predictions)], list[tuple[str, float]](predictions)
     if request.parameters is not None and "top_k" in request.parameters.model_fields_set:
         rows = [prediction.ranked()[: request.parameters.top_k] for prediction in predictions]
-        shape, told = [len(rows), len(rows[0])], [pair for row in rows for pair in row]
-    labels, scores = [label for label, _ in told], [score for _, score in told]
+        shape, labelled = [len(rows), len(rows[0])], [pair for row in rows for pair in row]
+    labels, scores = [label for label, _ in labelled], [score for _, score in labelled]
     all_binary = request.parameters is not None and request.parameters.binary_data_output
     outputs, binary = [], b""
-    for wanted in request.outputs or [RequestedOutput(name="label"), RequestedOutput(name="score")]:
-        tensor = OutputTensor(name=wanted.name, datatype=DATATYPES[wanted.name], shape=shape)
-        chosen = wanted.parameters.binary_data if wanted.parameters else None
-        if all_binary if chosen is None else chosen:
-            part = _bytes(labels) if wanted.name == "label" else struct.pack(f"<{len(scores)}f", *scores)
+    for output in request.outputs or [RequestedOutput(name="label"), RequestedOutput(name="score")]:
+        tensor = OutputTensor(name=output.name, datatype=DATATYPES[output.name], shape=shape)
+        is_binary = output.parameters.binary_data if output.parameters else None
+        if all_binary if is_binary is None else is_binary:
+            part = _encode_strings(labels) if output.name == "label" else struct.pack(f"<{len(scores)}f", *scores)
             tensor.parameters = {"binary_data_size": len(part)}
             binary += part
         else:
-            tensor.data = labels if wanted.name == "label" else scores
+            tensor.data = labels if output.name == "label" else scores
         outputs.append(tensor)
     return outputs, binary
 
 
-def _bytes(labels: Sequence[str]) -> bytes:
+def _encode_strings(labels: Sequence[str]) -> bytes:
     elements = [label.encode() for label in labels]
     return b"".join(LENGTH.pack(len(element)) + element for element in elements)

@@ -1,4 +1,4 @@
-"""How a checkpoint becomes a model in memory: one file or folder for each loader.
+"""Loading checkpoints into memory as models: one file or folder for each loader.
 
 It imports `checkpoints`, `system` and the loose modules `contracts`, `errors` and `names`.
 """

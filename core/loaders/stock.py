@@ -1,4 +1,4 @@
-"""What transformers does when it is asked to load a sequence classifier, and nothing else."""
+"""Loading a sequence classifier by transformers, as `from_pretrained` does it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers.utils import is_scipy_available, logging
 
-from ..checkpoints.cache import remembered
+from ..checkpoints.cache import recall_or_make
 from ..checkpoints.checkpoint import identity
 from ..checkpoints.heads import read_config, read_head
 from ..errors import ModelReferenceError
@@ -30,14 +30,14 @@ __all__ = ["Tokenizer", "classifier", "import_classes", "load_module", "load_mod
 
 
 def _import_losses() -> None:
-    """Import transformers' losses without SciPy, which only those of object detection use.
+    """Import transformers' losses without SciPy, which only the losses of object detection use.
 
-    It is here for the runner's statistics, and would cost every server a fifth of a second of its start.
+    SciPy is installed for the runner's statistics. Importing it would delay the start of each server by 0.2 s.
     """
     if "scipy" in sys.modules:
         return
     is_scipy_available.cache_clear()
-    sys.modules["scipy"] = None  # type: ignore[assignment]  # what importlib takes for "not to be imported"
+    sys.modules["scipy"] = None  # type: ignore[assignment]  # makes `import scipy` raise ImportError
     try:
         importlib.import_module("transformers.loss.loss_utils")
     finally:
@@ -48,7 +48,7 @@ def _import_losses() -> None:
 
 
 def _assign(*arguments: Any, **options: Any) -> Any:
-    """SciPy's `linear_sum_assignment`, imported when it is used."""
+    """Call SciPy's `linear_sum_assignment`, which is imported at the first call."""
     optimize = importlib.import_module("scipy.optimize")
     return optimize.linear_sum_assignment(*arguments, **options)
 
@@ -62,28 +62,29 @@ _modules: Any = transformers.AutoModelForSequenceClassification
 
 
 def import_classes(directory: Path) -> None:
-    """Import what a checkpoint of this architecture needs; loads nothing that stays.
+    """Import what a checkpoint of this architecture needs. Leaves no model in memory.
 
-    Not while anything is loaded: the garbage of an import holds the frames that it ran in.
+    Do not call it during a load: the garbage of an import refers to the frames that it ran in.
     """
     try:
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # imports its module
+        _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # the lookup imports the module
     except Exception as error:
-        _explain(directory, error)
+        _raise_cause(directory, error)
         raise
     load_tokenizer(directory)
-    gc.freeze()  # classes stay for good, and a look at all of them takes the collector 0.3 s
+    gc.freeze()  # classes are never freed, and traversing all of them takes the collector 0.3 s
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """Raises ModelReferenceError, also where a file is missing that the tokenizer is made of: transformers would make
-    an empty one.
+    """The checkpoint's tokenizer.
+
+    Raises ModelReferenceError, also if a file of the tokenizer is missing: transformers would make an empty tokenizer.
     """
     try:
         tokenizer = _tokenizers.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        _explain(directory, error)
+        _raise_cause(directory, error)
         _check_tokenizer_files(directory, getattr(transformers, str(_tokenizer_class(directory)), None))
         for file in sorted(directory.glob("*.json")):
             with suppress(OSError):
@@ -100,14 +101,12 @@ def _check_tokenizer_files(directory: Path, cls: type[Any] | None) -> None:
     declared: dict[str, str] = getattr(cls, "vocab_files_names", {})
     if not declared or (directory / "tokenizer.json").is_file():
         return
-    there = {key for key, name in declared.items() if (directory / name).is_file()}
-    needed = {"merges_file"} & set(declared) if "vocab_file" in there else set()
-    if there and not needed - there:
+    present = {key for key, name in declared.items() if (directory / name).is_file()}
+    needed = {"merges_file"} & set(declared) if "vocab_file" in present else set()
+    if present and not needed - present:
         return
-    lacking = declared[min(needed - there)] if there else " or ".join(dict.fromkeys(declared.values()))
-    raise ModelReferenceError(
-        f"it has no {lacking}, of which its tokenizer is made; save the tokenizer beside the model"
-    )
+    missing = declared[min(needed - present)] if present else " or ".join(dict.fromkeys(declared.values()))
+    raise ModelReferenceError(f"it has no {missing}, which its tokenizer needs; save the tokenizer beside the model")
 
 
 def _tokenizer_class(directory: Path) -> Any:
@@ -117,20 +116,20 @@ def _tokenizer_class(directory: Path) -> Any:
         return None
 
 
-def _explain(directory: Path, error: Exception) -> None:
-    """Raise ModelReferenceError where transformers' `error` has a cause that config.json tells."""
+def _raise_cause(directory: Path, error: Exception) -> None:
+    """Raise ModelReferenceError if config.json, or the text of transformers' `error`, tells its cause."""
     read_head(directory)
     config = read_config(directory)
     kind = config.get("model_type")
     if isinstance(config.get("quantization_config"), dict):
         raise ModelReferenceError(
-            "its weights are quantized (quantization_config), which no loader here reads"
+            "its weights are quantized (quantization_config), which no loader supports"
         ) from error
     if "trust_remote_code" in str(error):
-        raise ModelReferenceError("it comes with code of its own, which is never run here") from error
+        raise ModelReferenceError("it needs its own code (trust_remote_code), which is never run") from error
     if kind not in transformers.CONFIG_MAPPING:
         raise ModelReferenceError(
-            f"transformers {transformers.__version__} knows no model_type {kind!r}, which its config.json names"
+            f"transformers {transformers.__version__} does not know the model_type {kind!r} of its config.json"
         ) from error
     if transformers.CONFIG_MAPPING[kind] not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ModelReferenceError(f"transformers has no text classifier of the model_type {kind!r}") from error
@@ -139,11 +138,11 @@ def _explain(directory: Path, error: Exception) -> None:
     except Exception as cause:
         raise ModelReferenceError(f"its config.json cannot be used: {_first_line(cause)}") from error
     if "mismatched_sizes" in str(error):
-        raise ModelReferenceError("the shapes of its weights are not those that its config.json describes") from error
+        raise ModelReferenceError("the shapes of its weights differ from those in its config.json") from error
 
 
 def _first_line(error: Exception) -> str:
-    """Of what it says; with the next one where that only introduces it."""
+    """The first line of the error's message, with the next line if the first ends with a colon."""
     line, _, rest = str(error).strip().partition("\n")
     return f"{line} {rest.strip().partition(chr(10))[0]}" if line.endswith(":") else line or type(error).__name__
 
@@ -158,9 +157,9 @@ def classifier(
     release: Callable[[], None] | None = None,
     state: str | None = None,
 ) -> Classifier:
-    """The model made of these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError.
+    """The model made from these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError.
 
-    `state` is the identity of its files, for whoever knows it already.
+    `state` is the identity of its files, if it is known already.
     """
     network = TorchNetwork(module, release)
     model = Classifier(tokenizer, network, read_head(directory), phases, loaded_by=loaded_by)
@@ -169,34 +168,34 @@ def classifier(
 
 
 def _can_pad(model: Classifier, state: str) -> bool:
-    """Whether shorter texts can be filled up beside longer ones; found out once for each checkpoint, and remembered.
+    """Whether padding shorter texts leaves their answers unchanged. Measured once for each checkpoint, and remembered.
 
-    Some architectures see the padding whatever the attention mask says (convolutions, pooling, Fourier transforms),
-    or want it at the other side.
+    Some architectures ignore the attention mask, and compute with the padding (convolutions, pooling, Fourier
+    transforms), or need it on the other side.
     """
     made_of = f"{state} {transformers.__version__} {torch.__version__} {model.dtype}"
     key = f"padding-{sha256(made_of.encode()).hexdigest()[:24]}"
     if key not in _padding:
         try:
-            _padding[key] = remembered(key, lambda: str(_is_alike_padded(model))) == "True"
-        except Exception:  # a model that cannot answer at all is told when it is probed
+            _padding[key] = recall_or_make(key, lambda: str(_answers_alike_padded(model))) == "True"
+        except Exception:  # the probe reports a model that cannot answer at all
             return True
     return _padding[key]
 
 
-def _is_alike_padded(model: Classifier) -> bool:
+def _answers_alike_padded(model: Classifier) -> bool:
     alone = np.concatenate([model.logits([text]) for text in (SHORT, LONG)])
     tolerance = 1e-4 if model.dtype == "float32" else 5e-2
     return np.allclose(model.logits([SHORT, LONG]), alone, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def load_module(directory: Path, dtype: str) -> Any:
-    """Raises ModelReferenceError when the checkpoint lacks a trained classification head."""
+    """The module in evaluation mode. Raises ModelReferenceError, also if it has no trained classification head."""
     return load_module_and_report(directory, dtype)[0]
 
 
 def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]:
-    """The module, and the names of the file's tensors that it has no use for. Raises as `load_module`."""
+    """The module, and the names of the file's tensors that it does not use. Raises as `load_module` does."""
     try:
         with _loading:
             module, info = _modules.from_pretrained(
@@ -208,10 +207,10 @@ def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]
                 output_loading_info=True,
             )
     except Exception as error:
-        _explain(directory, error)
+        _raise_cause(directory, error)
         raise ModelReferenceError(
             f"transformers cannot build it: {type(error).__name__}: {_first_line(error)}"
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise ModelReferenceError(f"it does not hold {missing[0]}: it is no trained sequence classifier")
+        raise ModelReferenceError(f"it does not contain {missing[0]}: it is not a trained sequence classifier")
     return module.eval(), list(info["unexpected_keys"])

@@ -14,18 +14,18 @@ import torch
 from ..checkpoints.heads import Floats
 from ..system.threads import spread_torch
 from .classifier import Encoded, Inputs
-from .limits import limit_of
+from .limits import token_limit
 
 
 class Tokenizer:
-    """A transformers tokenizer that threads, and models of one kind, may share."""
+    """A transformers tokenizer that threads and models of one kind may share."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.limit: Any = tokenizer.model_max_length
         self.pads_left = tokenizer.padding_side == "left"
         self.pad_id: int | None = tokenizer.pad_token_id
         self._tokenizer = tokenizer
-        # Truncation is its state; two threads at it are "Already borrowed".
+        # Truncation is part of its state. Two threads at a time would raise "Already borrowed".
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any]]:
@@ -36,26 +36,26 @@ class Tokenizer:
             return dict(self._tokenizer(list(texts), truncation=True, max_length=max_tokens))
 
     def vocabulary(self) -> int:
-        """One more than the largest token id that a text can have; reads the whole vocabulary."""
+        """The largest token id that a text can have, plus one. Reads the whole vocabulary."""
         with self._lock:
             ids = [i for i in self._tokenizer.get_vocab().values() if i != self.pad_id]
         return max(ids, default=-1) + 1
 
     @property
     def stock(self) -> Any:
-        """What transformers made."""
+        """The tokenizer that transformers made."""
         return self._tokenizer
 
 
 class TorchNetwork:
-    """A module whose only reference it holds."""
+    """A network over a transformers module, to which it holds the only reference."""
 
     def __init__(self, module: Any, release: Callable[[], None] | None = None) -> None:
-        """`release` is called by `close`, before the module's last reference goes."""
+        """`close` calls `release` before it drops the reference to the module."""
         self.dtype = str(module.dtype).removeprefix("torch.")
         self.nbytes = sum(t.numel() * t.element_size() for t in chain(module.parameters(), module.buffers()))
         self.inputs, self.constants = signature(type(module).forward)
-        self.limit = limit_of(module)
+        self.limit = token_limit(module)
         self.pad_id: int | None = getattr(module.config.get_text_config(), "pad_token_id", None)
         self.embeddings = _embeddings(module)
         self._module: Any = module
@@ -81,14 +81,14 @@ class TorchNetwork:
 
 @cache
 def signature(forward: Callable[..., Any]) -> tuple[frozenset[str], dict[str, Any]]:
-    """Which of a tokenizer's outputs a module takes, and what it is told besides: to keep no keys and values."""
+    """The names of the inputs that a forward takes, and its constant arguments: not to cache keys and values."""
     parameters = inspect.signature(forward).parameters
     inputs = frozenset(parameters) - {"self", "labels"}
     return inputs, {"use_cache": False} if "use_cache" in parameters else {}
 
 
 def _embeddings(module: Any) -> int | None:
-    """For how many tokens the module has an embedding; None where it has none for each token."""
+    """The number of the module's token embeddings; None if it does not have one for each token."""
     try:
         embedding = module.get_input_embeddings()
     except (NotImplementedError, AttributeError):

@@ -1,4 +1,4 @@
-"""The stock path that everyone uses: `from_pretrained`, tokenizer included in every load."""
+"""The loader `transformers`: loads by `from_pretrained`, as most applications do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..checkpoints import checkpoint
 from ..checkpoints.dtypes import (
     BYTES,
     Dtype,
-    computable,
-    in_dtype,
+    convert_dtype,
+    supported_dtype,
 )
 
 if TYPE_CHECKING:
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 
 class TransformersLoader:
-    """Stock `from_pretrained`, tokenizer included in every load: the baseline that users know."""
+    """Loads by `from_pretrained`, including the tokenizer at every load: the baseline."""
 
     name = "transformers"
 
     def __init__(self, *, dtype: Dtype = "float32") -> None:
-        # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
+        # Imported here, because listing loaders and their options must not import torch.
         from . import stock
 
-        self._dtype = computable(dtype)
+        self._dtype = supported_dtype(dtype)
         self._stock = stock
 
     def size(self, directory: Path) -> int:
+        """The bytes of all weights in the loader\'s dtype."""
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def prepare(self, directory: Path) -> None:
@@ -40,12 +41,15 @@ class TransformersLoader:
         self._stock.import_classes(directory)
 
     def load(self, directory: Path) -> Classifier:
-        """Raises ModelReferenceError for what is no checkpoint, or lacks a trained classification head."""
+        """Load the model.
+
+        Raises ModelReferenceError for a broken checkpoint, and if it has no trained classification head.
+        """
         checkpoint.check(directory)
         started = perf_counter()
         tokenizer = self._stock.load_tokenizer(directory)
         tokenized = perf_counter()
-        module = self._stock.load_module(in_dtype(directory, self._dtype), self._dtype)
+        module = self._stock.load_module(convert_dtype(directory, self._dtype), self._dtype)
         phases = {"tokenizer": tokenized - started, "weights": perf_counter() - tokenized}
         return self._stock.classifier(directory, tokenizer, module, phases, loaded_by=self.name)
 

@@ -57,7 +57,7 @@ class Candidate:
         """How many options it has, and whether it ever frees a model; the lower, the simpler."""
         decisions = self.setting.decisions()
         options = len(self.setting.options) + len(self.profile.options)
-        return options, decisions.is_limited or not decisions.keeps_all
+        return options, decisions.is_limited or decisions.has_keep
 
 
 def simulate(

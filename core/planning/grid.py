@@ -10,7 +10,7 @@ from ..config.strict_yaml import Document
 from ..costs.prices import Prices
 from ..errors import OptionError, ResidencyError
 from ..plugins import Plugins, Registered
-from ..residency.limits import start
+from ..residency.limits import start_strategy
 from .profile import Profile
 from .setting import Setting
 
@@ -94,7 +94,7 @@ def _why_not(setting: Setting, profile: Profile, prices: Prices) -> str:
     sizes = {name: round(model.weights_mib * MIB) for name, model in profile.models.items()}
     try:
         decisions = setting.decisions(prices)
-        start(decisions, sizes, sizes)
+        start_strategy(decisions, sizes, sizes)
     except Exception as error:  # a third party's constructor can fail in any way
         return str(error)
     return ""

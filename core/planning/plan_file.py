@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..bench.experiment import Limit, Percentile
-from ..bench.traffic import Traffic, resolved
+from ..bench.traffic import Traffic, resolve_traffic
 from ..bench.workload import Workload
 from ..config.choices import (
     STRICT,
@@ -26,7 +26,7 @@ from ..plugins import load_plugins
 from ..results.folder import read_records
 from ..results.header import CostSpec
 from ..stats.rounds import Run, arrange
-from ..system.files import anchored
+from ..system.files import resolve_path
 from .arrivals import Arrivals, arrivals_of
 from .grid import grid_of
 from .profile import Profile, profiles
@@ -137,7 +137,7 @@ def load_plan(path: Path) -> Planned:
         )
     beside = path.resolve().parent
     try:
-        folder = anchored(file.profile, beside)
+        folder = resolve_path(file.profile, beside)
         run = arrange(read_records(folder))
         cost = _cost(file, run)
         prices = Prices.of(cost)
@@ -146,7 +146,7 @@ def load_plan(path: Path) -> Planned:
         raise document.error(("profile",), str(error)) from error
     found = [profile.of_many(file.models) for profile in found] if file.models else found
     traffic = _traffic(document, file, list(found[0].models), beside)
-    own = [str(anchored(name, beside)) if name.endswith(".py") else name for name in file.plugins]
+    own = [str(resolve_path(name, beside)) if name.endswith(".py") else name for name in file.plugins]
     files = list(dict.fromkeys([*run.header.plugins, *own]))
     try:
         plugins = load_plugins(files)
@@ -172,6 +172,6 @@ def _cost(file: PlanFile, run: Run) -> CostSpec:
 
 
 def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:
-    traffic = resolved(document, file.workload, models, 1, file.seed, beside)
+    traffic = resolve_traffic(document, file.workload, models, 1, file.seed, beside)
     assert traffic is not None
     return traffic

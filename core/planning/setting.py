@@ -40,7 +40,7 @@ class Setting:
 
         Raises OptionError, and what the strategy raises.
         """
-        options = self.registered.at_prices(self.options, vars(prices) if prices else {})
+        options = self.registered.with_prices(self.options, vars(prices) if prices else {})
         return Decisions(self.registered.cls(**self.registered.validate(options)), self.strategy)
 
 

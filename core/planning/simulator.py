@@ -18,7 +18,7 @@ import numpy as np
 from ..contracts import UnloadReason
 from ..residency.copies import Copy, Lease
 from ..residency.decisions import Decisions
-from ..residency.limits import start
+from ..residency.limits import start_strategy
 from ..residency.pool import Pool
 from .draws import draws_of
 from .outcome import Outcome
@@ -53,7 +53,7 @@ class Server:
         sizes = {name: round(model.weights_mib * MIB) for name, model in zip(names, models, strict=True)}
         self._decisions = decisions
         self._pool = Pool(decisions, self, sizes)
-        self._hears = decisions.hears_requests
+        self._hears = decisions.observes_requests
         self._most = max_batch if decisions.shared else 1
         self._warm, self._first, self._load_seconds = draws_of(models, seed)
         self._further = [model.further for model in models]
@@ -85,7 +85,7 @@ class Server:
         self._work, self._slot_work = [0.0] * count, 0.0
         self._held = self._peak = self._mib_seconds = 0.0
         self._weights_held = self._weights_peak = 0.0
-        for name in start(decisions, sizes, sizes):
+        for name in start_strategy(decisions, sizes, sizes):
             self.preload(self._index[name])
 
     def preload(self, model: int, answered: int = 0) -> None:
@@ -140,7 +140,7 @@ class Server:
 
     # The pool's outlet.
 
-    def granted(self, lease: Lease) -> None:
+    def grant(self, lease: Lease) -> None:
         model = lease.owner
         if model == NOBODY:
             return
@@ -149,7 +149,7 @@ class Server:
         else:
             self._ready.append(model)
 
-    def refused(self, lease: Lease) -> None:
+    def refuse(self, lease: Lease) -> None:
         raise AssertionError("a simulated load does not fail")
 
     def begin_load(self, copy: Copy) -> None:
@@ -238,7 +238,7 @@ class Server:
         self._held -= mib
         self._weights_held -= self._models[copy.model].weights_mib
         self._mib_seconds += mib * (now - max(0.0, self._since.pop(copy)))
-        self._pool.closed(copy, now)
+        self._pool.mark_closed(copy, now)
 
     def _closed(self, now: float) -> None:
         _, _, closing = heappop(self._closings)
@@ -265,7 +265,7 @@ class Server:
         model = copy.model
         self._loads_of[model] += 1
         self._now = now
-        self._pool.loaded(copy, now, copy.nbytes, seconds, self._models[model].load_cpu, len(self._queues[model]))
+        self._pool.mark_loaded(copy, now, copy.nbytes, seconds, self._models[model].load_cpu, len(self._queues[model]))
 
     def _start(self, model: int, now: float) -> None:
         """Take those who wait now, and compute them."""

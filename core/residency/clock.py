@@ -1,18 +1,18 @@
-"""Moments on a clock that never goes back, and when that was by the calendar."""
+"""A clock that never goes back, and its times as seconds since the epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-STEP = 1.0  # seconds between the two clocks above which one was set; below they drift apart
+STEP = 1.0  # seconds; if the two clocks differ by more, the wall clock was set; less is drift
 
 
 class Clock:
-    """`now` is for durations, `cpu` for those of this process's CPU time; `epoch` is for what is told to people.
+    """`now` measures durations, `cpu` the CPU time of this process, and `epoch` gives times to show.
 
-    The clock on the wall may be set (NTP, a suspended machine). Then durations stay what they are, and what is told
-    from then on goes by the new time, as all who read it do.
+    The wall clock may be set (NTP, a suspended machine). Durations are then unaffected, and times are shown by the new
+    wall clock from then on.
     """
 
     def __init__(
@@ -24,14 +24,14 @@ class Clock:
         self.now = now
         self.cpu = cpu
         self._wall = wall
-        self._anchor = wall() - now()  # one for all moments, so that what is told of them fits together
+        self._anchor = wall() - now()  # one for all times, so that they are consistent with each other
 
     def epoch(self, moment: float) -> float:
-        """Seconds since the epoch of a moment of `now`."""
+        """Seconds since the epoch, for a time of `now`."""
         anchor = self._wall() - self.now()
         if abs(anchor - self._anchor) > STEP:
             self._anchor = anchor
         return self._anchor + moment
 
 
-CLOCK = Clock()  # the process's
+CLOCK = Clock()

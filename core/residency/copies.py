@@ -1,4 +1,4 @@
-"""A copy of a model in memory, the leases of those who use it, and what a pool of them asks for."""
+"""A copy of a model in memory, the leases on it, and the interface to whatever wraps a pool of copies."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from ..contracts import LoadReason, Resident, UnloadReason
 
 
 class State(Enum):
-    WAITING = auto()  # for room
+    WAITING = auto()  # for capacity
     LOADING = auto()
     RESIDENT = auto()
-    GONE = auto()  # its memory is still counted until it is closed
+    CLOSING = auto()  # not in the pool any more; its memory is counted until it is closed
 
 
 class Copy:
-    """A model in memory, or on its way there."""
+    """A model in memory, or one that is about to be loaded."""
 
     state = State.WAITING
     leases = 0
-    later: Sequence[Lease] = ()  # that wait until it is gone, because it is `leaving`
-    leaving: UnloadReason | None = None  # its leases go on, but nobody joins them
-    due = math.inf  # when it expires, if nobody uses it until then
-    armed = math.inf  # the moment under which it stands among the expiries
+    blocked: Sequence[Lease] = ()  # requested while this copy was draining; granted on its successor
+    draining: UnloadReason | None = None  # its leases continue, but no new lease is granted on it
+    due = math.inf  # when it expires if it stays idle
+    armed = math.inf  # the time of its entry in `Expiries`
     loaded_at = last_used = load_seconds = load_cpu_seconds = 0.0
     load_waiters = uses = 0
-    resident: Resident | None = None
-    model: Any = None  # whoever loads it keeps here what that gave
+    resident: Resident | None = None  # what `to_resident` has made
+    model: Any = None  # set by whatever loads the copy
 
     def __init__(self, model_id: str, nbytes: int, reason: LoadReason, now: float) -> None:
         self.model_id = model_id
-        self.nbytes = nbytes  # as they are counted
+        self.nbytes = nbytes  # as they are counted against the limits
         self.reason = reason  # of its load
         self.asked_at = now
         self.waiting: list[Lease] = []  # for its load
 
-    def seen(self) -> Resident:
-        """As a strategy sees it; made once for each time in which nobody uses it."""
+    def to_resident(self) -> Resident:
+        """The copy as a strategy sees it; made once for each time that it is idle."""
         if self.resident is None:
             self.resident = tuple.__new__(  # in half the time of Resident(…), and a plan makes millions
                 Resident,
@@ -58,31 +58,33 @@ class Copy:
 
 
 class Lease:
-    """The right to use a model, from when it is granted until it is released: the model stays in memory meanwhile."""
+    """The right to use a model. The model stays in memory from when the lease is granted until it is released."""
 
     __slots__ = ("copy", "error", "model_id", "owner", "reason")
 
     def __init__(self, model_id: str, reason: LoadReason = "request", owner: Any = None) -> None:
-        """`owner` is whoever waits for it, as the outlet knows them."""
+        """`owner` is for the outlet, to find what waits for the lease."""
         self.model_id = model_id
         self.reason = reason
         self.owner = owner
-        self.copy: Copy | None = None  # once it is granted
+        self.copy: Copy | None = None  # once the lease is granted
         self.error: BaseException | None = None  # once it is refused
 
 
 class Outlet(Protocol):
-    """What a pool asks of whoever wraps it. None of these may call the pool back before the event has returned."""
+    """What a pool asks of whatever wraps it. None of these may call the pool before the pool's method has returned."""
 
     def begin_load(self, copy: Copy) -> None:
-        """Load it; then tell `loaded` or `failed`."""
+        """Load the copy, then call `Pool.mark_loaded` or `Pool.mark_failed`."""
 
     def begin_close(self, copy: Copy, reason: UnloadReason) -> None:
-        """Close it; then tell `closed`."""
+        """Close the copy, then call `Pool.mark_closed`."""
 
-    def granted(self, lease: Lease) -> None: ...
+    def grant(self, lease: Lease) -> None:
+        """Wake the thread that waits for the lease, which has its copy."""
 
-    def refused(self, lease: Lease) -> None: ...
+    def refuse(self, lease: Lease) -> None:
+        """Wake the thread that waits for the lease, which has an error."""
 
     def wake_at(self, moment: float) -> None:
-        """Call `wake` then; an earlier moment replaces a later one."""
+        """Call `Pool.wake` at that moment. An earlier moment replaces a later one."""

@@ -1,4 +1,4 @@
-"""A strategy with all its members: where it leaves one out, or fails, the contract's default answers."""
+"""A strategy, with the contract's default for each member that it leaves out or that fails."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from ..contracts import LoadReason, Resident, UnloadReason
 log = logging.getLogger("residency")
 
 
-class Seen(Protocol):
-    """A model in memory, which gives what a strategy sees of it."""
+class SupportsResident(Protocol):
+    """A model in memory."""
 
-    def seen(self) -> Resident: ...
+    def to_resident(self) -> Resident:
+        """The model as a strategy sees it."""
 
 
 class Decisions:
-    """Asks a strategy, and never fails where it does.
+    """Calls a strategy. Its methods have the names of the strategy's members, and never raise, except `start`.
 
-    What goes wrong is logged once for each member, and counted in `faults`. Members that it does not have are None
-    here, so that whoever asks often can pass them over.
+    Where a member raises an error or gives a wrong answer, the default is returned. That is counted in `faults`, and
+    logged the first time for each member.
     """
 
     def __init__(self, strategy: Any, name: str) -> None:
         self.strategy = strategy
         self.name = name
         self.faults: Counter[str] = Counter()
-        """Wrong answers and errors, by member."""
+        """Errors and wrong answers, counted by member."""
         self.reasons: dict[str, str] = {}
-        """What the first of them was."""
-        self._least = math.inf
+        """The first fault, by member."""
+        self._least_keep = math.inf
         self.shared: bool = getattr(strategy, "shared", True)
         self.capacity: int | None = getattr(strategy, "capacity", None)
         self.budget: int | None = getattr(strategy, "memory_budget", None)
@@ -47,114 +48,116 @@ class Decisions:
         self._explain = getattr(strategy, "explain", None)
         self._state = getattr(strategy, "state", None)
         self._restore = getattr(strategy, "restore", None)
-        self.keeps_all = self._keep is None
-        self.hears_requests = self._requested is not None
-        self.chooses = self._evict is not None
+        self.has_keep = self._keep is not None
+        self.observes_requests = self._requested is not None
+        self.has_evict = self._evict is not None
 
     @property
     def least_keep(self) -> float | None:
-        """The fewest seconds after which a model was to be freed; None while each was to be freed at once or never."""
-        return self._least if self._least < math.inf else None
+        """The shortest time that `keep` has answered, in seconds, except 0; None if it never answered a finite one."""
+        return self._least_keep if self._least_keep < math.inf else None
 
     @property
     def is_limited(self) -> bool:
         return self.capacity is not None or self.budget is not None
 
     def start(self, models: Mapping[str, int]) -> list[str]:
-        """What to load before the server is ready. Raises ValueError for what cannot be kept, and what the strategy
-        raises otherwise.
+        """The ids of the models to load before the server is ready.
+
+        Raises what the strategy raises, such as ValueError for options that cannot be kept.
         """
         start = getattr(self.strategy, "start", None)
         return list(start(models)) if start else []
 
     def state(self) -> str | None:
-        """What it has learned, as JSON; None by default."""
+        """What the strategy has learned, as JSON; None by default."""
         if self._state is not None:
             try:
                 learned = self._state()
                 return None if learned is None else json.dumps(learned, allow_nan=False)
             except Exception as error:
-                self._wrong("state", error)
+                self._record_fault("state", error)
         return None
 
     def restore(self, state: str) -> None:
-        """What `state` gave, of this object's predecessor; before `start`."""
+        """Give the strategy what `state` returned in an earlier process. Called before `start`."""
         if self._restore is not None:
             try:
                 self._restore(json.loads(state))
             except Exception as error:
-                self._wrong("restore", error)
+                self._record_fault("restore", error)
 
     def requested(self, model_id: str, now: float) -> None:
         if self._requested is not None:
             try:
                 self._requested(model_id, now)
             except Exception as error:
-                self._wrong("requested", error)
+                self._record_fault("requested", error)
 
-    def loaded(self, model: Seen, reason: LoadReason, now: float) -> None:
+    def loaded(self, model: SupportsResident, reason: LoadReason, now: float) -> None:
         if self._loaded is not None:
             try:
-                self._loaded(model.seen(), reason, now)
+                self._loaded(model.to_resident(), reason, now)
             except Exception as error:
-                self._wrong("loaded", error)
+                self._record_fault("loaded", error)
 
-    def unloaded(self, model: Seen, reason: UnloadReason, now: float) -> None:
+    def unloaded(self, model: SupportsResident, reason: UnloadReason, now: float) -> None:
         if self._unloaded is not None:
             try:
-                self._unloaded(model.seen(), reason, now)
+                self._unloaded(model.to_resident(), reason, now)
             except Exception as error:
-                self._wrong("unloaded", error)
+                self._record_fault("unloaded", error)
 
-    def keep(self, model: Seen, now: float) -> float:
+    def keep(self, model: SupportsResident, now: float) -> float:
         """Seconds until an idle model is freed; infinite by default."""
         if self._keep is not None:
             try:
-                seconds = float(self._keep(model.seen(), now))
+                seconds = float(self._keep(model.to_resident(), now))
                 if seconds >= 0:
-                    if 0 < seconds < self._least:
-                        self._least = seconds
+                    if 0 < seconds < self._least_keep:
+                        self._least_keep = seconds
                     return seconds
-                self._wrong("keep", f"it answers {seconds}, which is no time")
+                self._record_fault("keep", f"it answered {seconds}, which is not a time in seconds")
             except Exception as error:
-                self._wrong("keep", error)
+                self._record_fault("keep", error)
         return math.inf
 
     def evict(self, candidates: Candidates, now: float) -> str:
-        """Which of the candidates goes; the first by default. There is one at least."""
+        """The id of the candidate to evict; the first by default. There is at least one candidate."""
         if self._evict is not None:
             try:
                 chosen = self._evict(candidates, now)
-                if isinstance(chosen, str) and candidates.has(chosen):
+                if isinstance(chosen, str) and candidates.has_model(chosen):
                     return chosen
-                self._wrong("evict", f"it names {chosen!r}, which is no candidate")
+                self._record_fault("evict", f"it named {chosen!r}, which is not a candidate")
             except Exception as error:
-                self._wrong("evict", error)
+                self._record_fault("evict", error)
         return next(iter(candidates)).model_id
 
-    def explain(self, model: Seen, now: float) -> str:
+    def explain(self, model: SupportsResident, now: float) -> str:
+        """The strategy's sentence about the model; empty by default."""
         if self._explain is not None:
             try:
-                explained = self._explain(model.seen(), now)
+                explained = self._explain(model.to_resident(), now)
                 if isinstance(explained, str):
                     return explained
-                self._wrong("explain", f"it answers {explained!r}, which is no text")
+                self._record_fault("explain", f"it answered {explained!r}, which is not a text")
             except Exception as error:
-                self._wrong("explain", error)
+                self._record_fault("explain", error)
         return ""
 
-    def _wrong(self, member: str, why: object) -> None:
+    def _record_fault(self, member: str, why: object) -> None:
         self.faults[member] += 1
         if self.faults[member] == 1:
             self.reasons[member] = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
-            known = why if isinstance(why, Exception) else None
-            log.error("Strategy '%s': %s: %s; the default answers", self.name, member, why, exc_info=known)
+            exception = why if isinstance(why, Exception) else None
+            log.error("Strategy '%s': %s: %s. The default is used instead.", self.name, member, why, exc_info=exception)
 
 
 class Candidates(Collection[Resident]):
-    """Models of which one has to go, the one first whose latest use is the longest ago: a live view, by id."""
+    """Models of which one has to be evicted, the least recently used first: a live view of a mapping by id."""
 
-    def __init__(self, models: Mapping[str, Seen]) -> None:
+    def __init__(self, models: Mapping[str, SupportsResident]) -> None:
         self._models = models
 
     def __len__(self) -> int:
@@ -162,10 +165,10 @@ class Candidates(Collection[Resident]):
 
     def __iter__(self) -> Iterator[Resident]:
         for copy in self._models.values():
-            yield copy.seen()
+            yield copy.to_resident()
 
     def __contains__(self, model: object) -> bool:
-        return isinstance(model, Resident) and self.has(model.model_id)
+        return isinstance(model, Resident) and self.has_model(model.model_id)
 
-    def has(self, model_id: str) -> bool:
+    def has_model(self, model_id: str) -> bool:
         return model_id in self._models

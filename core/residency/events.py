@@ -1,4 +1,4 @@
-"""What happens to the models in memory, for whoever subscribes."""
+"""Events about models in memory, for subscribers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from ..contracts import LoadReason, UnloadReason
 
 
 class Loaded(NamedTuple):
-    """A model has come into memory."""
+    """A model was loaded."""
 
     strategy: str
     loader: str
     model_id: str
     nbytes: int
-    seconds: float  # that the load took
+    seconds: float  # of the load
     phases: Mapping[str, float]
     reason: LoadReason
-    at: float  # a moment of the host's clock
+    at: float  # on the host's clock
 
 
 class Unloaded(NamedTuple):
-    """A model has left memory."""
+    """A model was unloaded."""
 
     strategy: str
     loader: str
     model_id: str
     nbytes: int
-    seconds: float  # that it was in memory
+    seconds: float  # in memory
     reason: UnloadReason
-    at: float  # a moment of the host's clock
+    at: float  # on the host's clock
 
 
 Change = Loaded | Unloaded

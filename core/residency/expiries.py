@@ -1,4 +1,7 @@
-"""When copies expire: each stands once in a heap, and moves when it comes up and is not due yet."""
+"""When copies expire.
+
+A copy that is used again keeps its entry in the heap, and gets a later one when that entry comes up.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .copies import Copy
 
 
 class Expiries:
-    """Of the copies of one pool."""
+    """A heap of the times at which the copies of one pool expire."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Copy]] = []
@@ -18,11 +21,11 @@ class Expiries:
 
     @property
     def next(self) -> float:
-        """The moment to look again; infinite where there is none."""
+        """The time of the first entry; infinite if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def arm(self, copy: Copy) -> bool:
-        """Have the copy come up when it is due; whether that is before all others."""
+        """Make an entry for `copy.due`, unless there is an earlier one. Returns whether it is now the first of all."""
         if copy.due >= copy.armed:
             return False
         copy.armed = copy.due
@@ -30,10 +33,10 @@ class Expiries:
         heappush(self._heap, (copy.due, self._number, copy))
         return self._heap[0][2] is copy
 
-    def up_to(self, now: float) -> Iterator[tuple[float, Copy]]:
-        """The copies that come up by then, and the moment for which each was armed."""
+    def pop_until(self, now: float) -> Iterator[tuple[float, Copy]]:
+        """Remove the entries up to `now`, and yield each with its time."""
         while self._heap and self._heap[0][0] <= now:
             due, _, copy = heappop(self._heap)
-            if copy.armed == due:  # otherwise it stands there again, for an earlier moment
+            if copy.armed == due:  # otherwise an earlier entry has replaced this one
                 copy.armed = math.inf
                 yield due, copy

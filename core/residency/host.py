@@ -1,4 +1,4 @@
-"""The host of one strategy's models: it loads, probes, times, counts and closes them, and tells observers."""
+"""Loads, probes, times, counts and closes the models of one strategy, and reports it to observers."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from .loaded import LoadedModel, LoadRecord
 from .versions import Version, Versions
 
 log = logging.getLogger("residency")
-HISTORY = 400  # events that are remembered of each model
+HISTORY = 400  # events that are kept for each model
 
 
 class Host:
-    """Loads run in the caller's thread, at most as many at a time as `slots` has, over all hosts that share it."""
+    """Loads models in the caller's thread. `slots` limits how many loads run at a time, in all hosts that share it."""
 
     def __init__(
         self,
@@ -44,30 +44,30 @@ class Host:
         loader: Loader,
         versions: Versions,
         slots: Semaphore,
-        tell: Callable[[Change], None] = lambda change: None,
+        report: Callable[[Change], None] = lambda change: None,
         probes: Probes | None = None,
         loader_options: str = "",
         clock: Clock = CLOCK,
     ) -> None:
-        """`tell` is called with every load and unload, and raises nothing; `probes` are those of all hosts;
-        `loader_options` tell apart what a loader does with other options.
+        """`report` is called with every load and unload, and must not raise. `probes` is shared by all hosts, so
+        `loader_options` tells the models of one loader with different options apart.
         """
         self.strategy = strategy
         self.clock = clock
         self.loader = loader
         self.versions = versions
         self.failures: dict[str, str] = {}
-        """Why the latest load of a model failed, by its id; nothing of those whose latest load did not."""
+        """The error of each model whose most recent load failed, by model id."""
         self.loads = 0
         self.unloads = 0
         self.unload_seconds = 0.0  # in all
         self.crashes = 0
         self._probes = probes or Probes()
         self._loader_options = loader_options
-        self._tell = tell
+        self._report = report
         self._slots = slots
-        self._lock = Lock()  # protects the counts and what stands below
-        self._latest: dict[str, LoadRecord] = {}
+        self._lock = Lock()  # protects the counters and the attributes below
+        self._last_loads: dict[str, LoadRecord] = {}
         self._history: dict[str, deque[Change]] = {}
 
     @property
@@ -75,25 +75,22 @@ class Host:
         return tuple(self.versions.references)
 
     def version(self, model_id: str) -> Version | None:
-        """The model's current version, if it has one."""
-        return self.versions.known(model_id)
+        """The current version of the model, or None."""
+        return self.versions.get(model_id)
 
     def size(self, model_id: str) -> int:
-        """`Loader.size` of the model. Raises LoadFailed."""
+        """Bytes of the model, by `Loader.size`. Raises LoadFailed."""
         try:
             return self.loader.size(self.versions.current(model_id).directory)
         except BaseException as error:
-            raise self._failure(model_id, error) from error
+            raise self._record_failure(model_id, error) from error
 
     def prepare(self) -> None:
-        """Let the loader do once what all its loads have in common, for one checkpoint of each kind.
-
-        What fails is told when the model is loaded.
-        """
+        """Call `Loader.prepare` for one checkpoint of each kind. An error is ignored: the load will report it."""
         prepare: Callable[[Path], None] = getattr(self.loader, "prepare", lambda _: None)
         kinds: dict[str, Path] = {}
         for model_id in self.model_ids:
-            if version := self.versions.known(model_id):
+            if version := self.versions.get(model_id):
                 with suppress(ModelReferenceError):
                     config = read_config(version.directory)
                     kinds.setdefault(f"{config.get('model_type')} {config.get('architectures')}", version.directory)
@@ -104,58 +101,60 @@ class Host:
                 log.debug("Preparing for %s failed", directory, exc_info=error)
 
     def load(self, model_id: str) -> LoadedModel:
-        """A model of the current version, which is looked for anew. Raises LoadFailed."""
+        """Load the current version of the model, after a check whether its files have changed. Raises LoadFailed."""
         try:
             version = self.versions.refresh(model_id)
         except ModelReferenceError as error:
-            raise self._failure(model_id, error) from error
-        return self._in_slot(model_id, version, is_current=True)
+            raise self._record_failure(model_id, error) from error
+        return self._load_in_slot(model_id, version, is_current=True)
 
     def load_version(self, model_id: str, version: Version) -> LoadedModel:
-        """A model of that version, which may become the current one. Raises LoadFailed."""
-        return self._in_slot(model_id, version, is_current=False)
+        """Load a version of the model that is not current yet. Raises LoadFailed."""
+        return self._load_in_slot(model_id, version, is_current=False)
 
     def try_version(self, model_id: str, version: Version) -> None:
-        """Load the version, and let it go again. Raises LoadFailed when it cannot answer."""
+        """Load and close the version. Raises LoadFailed if it cannot be loaded or cannot answer."""
         self.load_version(model_id, version).close()
 
-    def check(self, model_id: str) -> None:
-        """Load the model to probe it, for no request; a failure is kept in `failures`."""
+    def probe(self, model_id: str) -> None:
+        """Load and close the model, to see whether it answers. An error is kept in `failures`."""
         with suppress(LoadFailed):
             self.load(model_id).close()
 
-    def is_known(self, model_id: str) -> bool:
-        """Whether the model was found to answer, here or in an earlier process."""
-        version = self.versions.known(model_id)
+    def is_probed(self, model_id: str) -> bool:
+        """Whether the current version has been probed, in this process or an earlier one."""
+        version = self.versions.get(model_id)
         return version is not None and self._probes.knows(self.loader, self._loader_options, version.identity)
 
-    def _in_slot(self, model_id: str, version: Version, *, is_current: bool) -> LoadedModel:
-        """A model that was loaded, timed, and found to answer. Raises LoadFailed for whatever the loader raises."""
+    def _load_in_slot(self, model_id: str, version: Version, *, is_current: bool) -> LoadedModel:
+        """Load, time and probe a model, in a load slot. Raises LoadFailed for any error of the loader."""
         try:
             with self._slots:
-                began, processor = self.clock.now(), self.clock.cpu()
+                began, cpu = self.clock.now(), self.clock.cpu()
                 model = self.loader.load(version.directory)
-                _check(model)
+                _check_close(model)
                 try:
                     self._probes.check(model_id, model, self.loader, self._loader_options, version.identity)
                     version.read_digest()
                 except BaseException:
                     model.close()
                     raise
-                seconds, processor = self.clock.now() - began, self.clock.cpu() - processor
+                seconds, cpu = self.clock.now() - began, self.clock.cpu() - cpu
         except BaseException as error:
-            raise self._failure(model_id, error, None if is_current else version) from error
+            raise self._record_failure(model_id, error, None if is_current else version) from error
         self.failures.pop(model_id, None)
-        return LoadedModel(model_id, model, version, self._record(model, seconds, processor))
+        return LoadedModel(model_id, model, version, self._load_record(model, seconds, cpu))
 
-    def _record(self, model: Model, seconds: float, processor: float) -> LoadRecord:
-        """The clock counts all threads, also those that answer others meanwhile: of one load, at most one core for as
-        long as it took. What a process of its own computes the clock does not see: there it is that core.
+    def _load_record(self, model: Model, seconds: float, cpu: float) -> LoadRecord:
+        """The record of a load.
+
+        The CPU clock counts all threads, also those that answer requests during the load, but no child process. So a
+        load is charged with at most one core for its duration, and with exactly that if the model has its own process.
         """
         own_process = getattr(model, "own_process", False)
         return LoadRecord(
             seconds=seconds,
-            cpu_seconds=seconds if own_process else min(processor, seconds),
+            cpu_seconds=seconds if own_process else min(cpu, seconds),
             loader=getattr(model, "loaded_by", self.loader.name),
             dtype=getattr(model, "dtype", ""),
             nbytes=model.nbytes,
@@ -163,26 +162,26 @@ class Host:
         )
 
     def close(self, model: LoadedModel, reason: UnloadReason, loaded_at: float) -> None:
-        """Close a model that was in memory since then. A failure is logged."""
+        """Close a model that was in memory since `loaded_at`. An error is logged."""
         nbytes, began = model.nbytes, self.clock.now()
         try:
             if not model.close():
                 return
-        except Exception:  # it must not fail the request that needs the room
+        except Exception:  # it must not fail the request that needs the memory
             log.exception("Closing a model failed")
         with self._lock:
             self.unloads += 1
             self.unload_seconds += self.clock.now() - began
-        self.left(model.model_id, nbytes, reason, loaded_at)
+        self.record_unload(model.model_id, nbytes, reason, loaded_at)
 
-    def arrived(self, model: LoadedModel, reason: LoadReason, loaded_at: float) -> None:
-        """Count a load whose model is in memory since then, and tell observers."""
+    def record_load(self, model: LoadedModel, reason: LoadReason, loaded_at: float) -> None:
+        """Count a load that ended at `loaded_at`, and report it to observers."""
         record = model.record
         with self._lock:
             self.loads += 1
             self.crashes += reason == "crash"
-            self._latest[model.model_id] = record
-        self._happened(
+            self._last_loads[model.model_id] = record
+        self._record_change(
             Loaded(
                 self.strategy,
                 self.loader.name,
@@ -195,40 +194,43 @@ class Host:
             )
         )
 
-    def left(self, model_id: str, nbytes: int, reason: UnloadReason, loaded_at: float) -> None:
-        """Tell observers that a model has left memory."""
+    def record_unload(self, model_id: str, nbytes: int, reason: UnloadReason, loaded_at: float) -> None:
+        """Report to observers that a model was unloaded."""
         now = self.clock.now()
-        self._happened(Unloaded(self.strategy, self.loader.name, model_id, nbytes, now - loaded_at, reason, now))
+        self._record_change(Unloaded(self.strategy, self.loader.name, model_id, nbytes, now - loaded_at, reason, now))
 
     def forget(self, model_id: str) -> None:
-        """The model is served no more."""
+        """Drop the records of a model that is no longer served."""
         with self._lock:
-            for known in (self.failures, self._latest, self._history):
-                known.pop(model_id, None)
+            for records in (self.failures, self._last_loads, self._history):
+                records.pop(model_id, None)
 
-    def used(self) -> dict[str, LoadRecord]:
-        """The latest load of each model, by its id."""
+    def recent_loads(self) -> dict[str, LoadRecord]:
+        """The record of the most recent load of each model, by model id."""
         with self._lock:
-            return dict(self._latest)
+            return dict(self._last_loads)
 
-    def history(self, model_id: str, most: int = HISTORY) -> list[Change]:
-        """The latest loads and unloads, the newest first."""
+    def history(self, model_id: str, limit: int = HISTORY) -> list[Change]:
+        """The most recent loads and unloads of the model, the newest first."""
         with self._lock:
-            return list(self._history.get(model_id, ()))[:most]
+            return list(self._history.get(model_id, ()))[:limit]
 
-    def _failure(self, model_id: str, error: BaseException, tried: Version | None = None) -> LoadFailed:
-        """The sentence for callers. A failure is remembered, unless it was of a version that is only `tried`."""
-        known = isinstance(error, ResidencyError)
-        log.error("%s: loading '%s' failed: %s", self.strategy, model_id, error, exc_info=None if known else error)
-        version = self.versions.known(model_id)
-        sentence = f"Loading model '{model_id}' failed: {self.versions.sentence(model_id, error)}"
+    def _record_failure(self, model_id: str, error: BaseException, tried: Version | None = None) -> LoadFailed:
+        """Log an error, keep it in `failures`, and return it as a sentence without paths.
+
+        It is not kept if it is transient, or if the version that was `tried` is not the current one.
+        """
+        is_known = isinstance(error, ResidencyError)
+        log.error("%s: loading '%s' failed: %s", self.strategy, model_id, error, exc_info=None if is_known else error)
+        version = self.versions.get(model_id)
+        sentence = f"Loading model '{model_id}' failed: {self.versions.redact(model_id, error)}"
         transient = isinstance(error, ModelCrashed)
         if not transient and tried in (None, version):
             self.failures[model_id] = sentence
         return LoadFailed(sentence, transient=transient)
 
-    def _happened(self, change: Change) -> None:
-        self._tell(change)
+    def _record_change(self, change: Change) -> None:
+        self._report(change)
         with self._lock:
             self._history.setdefault(change.model_id, deque(maxlen=HISTORY)).appendleft(change)
 
@@ -236,14 +238,12 @@ class Host:
 _checked: set[type[Any]] = set()
 
 
-def _check(model: Model) -> None:
-    """Raise PluginError for a model of a form that is no longer called."""
+def _check_close(model: Model) -> None:
+    """Raise PluginError if `close` cannot be called without an argument, as an older contract had it."""
     if type(model) in _checked:
         return
     try:
         inspect.signature(model.close).bind()
     except TypeError:
-        raise PluginError(
-            f"{type(model).__name__}.close takes an argument; it is called without one: def close(self)"
-        ) from None
+        raise PluginError(f"{type(model).__name__}.close must take no argument, as in: def close(self)") from None
     _checked.add(type(model))

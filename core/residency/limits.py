@@ -1,4 +1,4 @@
-"""Whether models fit under the limits of a strategy, before any of them is loaded."""
+"""Checks, before any model is loaded, that models fit within the limits of a strategy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .decisions import Decisions
 
 
 def check_limits(decisions: Decisions, sizes: Mapping[str, int], known: Collection[str]) -> None:
-    """Raise ValueError for a model that can never fit, or for a pinned one that there is not."""
+    """Raise ValueError for a model that can never fit, or for a pinned model that does not exist."""
     if unknown := sorted(set(decisions.pinned) - set(known)):
         raise ValueError(f"there is no model '{unknown[0]}' to pin; models: {', '.join(known)}")
     if decisions.budget is None:
@@ -18,17 +18,18 @@ def check_limits(decisions: Decisions, sizes: Mapping[str, int], known: Collecti
     pinned = sum(sizes.get(model_id, 0) for model_id in decisions.pinned)
     for model_id, nbytes in sizes.items():
         if pinned + (0 if model_id in decisions.pinned else nbytes) > decisions.budget:
-            pins = f" beside {ByteSize(pinned).human_readable()} that are pinned" if pinned else ""
+            pins = f" beside {ByteSize(pinned).human_readable()} of pinned models" if pinned else ""
             raise ValueError(
                 f"model '{model_id}' takes {ByteSize(nbytes).human_readable()}{pins}, more than the memory_budget of"
                 f" {ByteSize(decisions.budget).human_readable()}; raise the budget or leave the model out"
             )
 
 
-def start(decisions: Decisions, sizes: Mapping[str, int], known: Collection[str]) -> list[str]:
-    """Start a strategy on models of these sizes, of those that are known; returns what it wants loaded at once.
+def start_strategy(decisions: Decisions, sizes: Mapping[str, int], known: Collection[str]) -> list[str]:
+    """Start a strategy. Returns the ids of the models that it wants loaded before the server is ready.
 
-    Raises ValueError for what can never be kept, and what the strategy raises.
+    `sizes` are bytes by model id, without models whose size cannot be read; `known` are all model ids. Raises
+    ValueError if models do not fit or do not exist, and what the strategy raises.
     """
     check_limits(decisions, sizes, known)
     preloads = decisions.start(sizes)

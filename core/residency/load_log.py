@@ -1,4 +1,4 @@
-"""A plugin that writes a line to the log for each load and unload."""
+"""A plugin that logs each load and unload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that was loaded, with the record of its load; another version may take its place."""
+"""A loaded model, with the record of its load. It can be replaced by another version."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from ..contracts import Model, Prediction
-from ..system.heap import give_back
+from ..system.heap import trim_heap
 from .versions import Version
 
-CLOSED = "this model is closed; nobody may use it any more"
+CLOSED = "this model is closed"
 
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """What a load took, and what it used, which after a fallback is not what was asked for."""
+    """What a load took, and what it used; after a fallback that differs from what was configured."""
 
     seconds: float
     cpu_seconds: float
@@ -24,11 +24,11 @@ class LoadRecord:
     dtype: str
     nbytes: int
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds."""
+    """Seconds of the load by phase."""
 
 
 class Predictions(list[Prediction]):
-    """What a model has answered, and its version."""
+    """What a model has answered, and the version that answered."""
 
     def __init__(self, predictions: Iterable[Prediction], version: Version) -> None:
         super().__init__(predictions)
@@ -36,15 +36,15 @@ class Predictions(list[Prediction]):
 
 
 class LoadedModel:
-    """A model in memory: closed once, and never while it computes under `turn`."""
+    """A model in memory. It is closed once."""
 
     def __init__(self, model_id: str, model: Model, version: Version, record: LoadRecord) -> None:
         self.model_id = model_id
-        self.turn = Lock()  # held while it computes, and while another version takes its place
+        self.predict_lock = Lock()  # held while the model computes, and while it is replaced
         self._changing = Lock()
-        self._take(model, version, record)
+        self._set(model, version, record)
 
-    def _take(self, model: Model, version: Version, record: LoadRecord) -> None:
+    def _set(self, model: Model, version: Version, record: LoadRecord) -> None:
         self._model: Model | None = model
         self.version = version
         self.record = record
@@ -52,34 +52,34 @@ class LoadedModel:
 
     @property
     def nbytes(self) -> int:
-        """As measured now; of one that is closed, or cannot tell, what its load took."""
+        """Bytes of the model, as it reports them now; if it is closed or cannot, those of its load."""
         with suppress(Exception):
             if (model := self._model) is not None:
                 return model.nbytes
         return self.record.nbytes
 
     def predict(self, texts: Sequence[str]) -> Predictions:
-        """Raises RuntimeError after `close`, and what the loader's model raises."""
-        with self.turn:
+        """One prediction for each text. Raises RuntimeError after `close`, and what the loader's model raises."""
+        with self.predict_lock:
             if (model := self._model) is None:
                 raise RuntimeError(CLOSED)
             return Predictions(model.predict(texts), self.version)
 
     def replace(self, fresh: LoadedModel) -> LoadedModel | None:
-        """Answer as `fresh` from now on, and return the older one, which is to be closed; for whoever has the turn.
+        """Answer with `fresh` from now on, and return the older model, which the caller closes.
 
-        None for a model that was closed meanwhile, and stays so.
+        The caller holds `predict_lock`. Returns None if the model is already closed.
         """
         with self._changing:
             if self._model is None or fresh._model is None:
                 return None
             older = LoadedModel(self.model_id, self._model, self.version, self.record)
-            self._take(fresh._model, fresh.version, fresh.record)
+            self._set(fresh._model, fresh.version, fresh.record)
             fresh._model = None
             return older
 
     def close(self) -> bool:
-        """Give the memory back; whether it was there. Raises what the loader's model raises."""
+        """Free the memory. Returns False if it was freed before. Raises what the loader's model raises."""
         with self._changing:
             model, self._model = self._model, None
         if model is None:
@@ -88,5 +88,5 @@ class LoadedModel:
             model.close()
         finally:
             del model
-            give_back()
+            trim_heap()
         return True

@@ -1,7 +1,7 @@
-"""What is in memory, and who may use it: a state machine without thread, lock or clock.
+"""Which models are in memory, and the leases on them: a state machine without thread, lock or clock.
 
-Events come in as calls; what is to be done goes out through an `Outlet`: begin to load, begin to close, a lease is
-granted or refused, come back at that time. A server wraps the pool in a lock and a timer, a simulation in a heap.
+Events come in as calls. Effects go out through an `Outlet`: begin a load, begin to close a copy, grant or refuse a
+lease, wake the pool at a time. A server wraps the pool in a lock and a timer, a simulation in a heap of events.
 """
 
 from __future__ import annotations
@@ -11,114 +11,114 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from ..contracts import LoadReason, UnloadReason
+from .capacity import Capacity
 from .copies import Copy, Lease, Outlet, State
 from .decisions import Candidates, Decisions
 from .expiries import Expiries
-from .room import Room
 
-FAILURE_SECONDS = 1.0  # for so long a failed load answers for the next ones
-CLOSED = "this pool is closed"
+FAILURE_CACHE_SECONDS = 1.0  # a failed load is reported, not retried, for this long
+CLOSED = "the pool of models is closed"
 
 
 class Pool:
-    """Lends models out, loads each once however many ask for it, and keeps what its strategy keeps.
+    """Grants leases on models, loads each model once however many leases wait for it, and evicts as its strategy says.
 
-    It never holds more than the strategy's capacity and budget: what a load will take is reserved before it begins,
-    what an evicted model took is given back after it is closed. Who finds no room waits in line.
+    It never exceeds the strategy's capacity and budget: memory is reserved before a load begins, and counted until an
+    evicted model is closed. A copy that does not fit waits, in order of arrival.
     """
 
     def __init__(self, decisions: Decisions, outlet: Outlet, sizes: Mapping[str, int]) -> None:
-        """`sizes` are bytes by model id, of all models that can be asked for and whose size can be read."""
+        """`sizes` are bytes by model id. A model whose size cannot be read is left out."""
         self._outlet = outlet
         self.sizes = dict(sizes)
-        self._room = Room(decisions)
-        self._take(decisions)
-        self._copies: dict[str, Copy] = {}  # of a strategy that shares: the one that a request would join
-        self._own: dict[Copy, None] = {}  # of one that does not
-        self._idle: dict[str, Copy] = {}  # that may go, by `last_used`
+        self._capacity = Capacity(decisions)
+        self._set_decisions(decisions)
+        self._copies: dict[str, Copy] = {}  # by model id, if the strategy shares
+        self._unshared: dict[Copy, None] = {}  # if it does not: one for each lease
+        self._idle: dict[str, Copy] = {}  # eviction candidates, in order of `last_used`
         self._candidates = Candidates(self._idle)
-        self._line: deque[Copy] = deque()  # that wait for room
-        self._promised: deque[Copy] = deque()  # that wait for those that go for them to be closed
+        self._waiting: deque[Copy] = deque()  # for capacity to be reserved
+        self._reserved: deque[Copy] = deque()  # wait for evicted copies to be closed
         self._expiries = Expiries()
-        self._failures: dict[str, tuple[BaseException, float]] = {}  # and until when they answer for others
-        self._crashed: set[str] = set()  # models whose next load is owed to a crash
-        self._is_finding = False  # room, at this moment
+        self._failures: dict[str, tuple[BaseException, float]] = {}  # and the time until which each is reported
+        self._crashed: set[str] = set()  # models whose next load has the reason `crash`
+        self._is_making_room = False  # guards against recursion
         self._closed = False
 
-    def _take(self, decisions: Decisions) -> None:
-        self._decide = decisions
+    def _set_decisions(self, decisions: Decisions) -> None:
+        self._decisions = decisions
         self._shared = decisions.shared
         self._pinned = decisions.pinned
         self._is_limited = decisions.is_limited
-        self._room.limit(decisions)
+        self._capacity.set_limits(decisions)
 
-    def expect(self, sizes: Mapping[str, int]) -> None:
-        """Models of these sizes can be asked for; what is in memory has been measured."""
+    def add_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Add the sizes of models, in bytes by model id. A model in memory keeps its measured size."""
         self.sizes.update((model_id, nbytes) for model_id, nbytes in sizes.items() if model_id not in self._copies)
 
-    def decide_by(self, decisions: Decisions, now: float) -> None:
-        """Go by other decisions from now on; what is in memory stays as far as they keep it."""
-        self._take(decisions)
+    def set_decisions(self, decisions: Decisions, now: float) -> None:
+        """Use other decisions from now on, and free what they do not keep."""
+        self._set_decisions(decisions)
         for copy in self.residents():
             decisions.loaded(copy, copy.reason, now)
         for copy in sorted(self.residents(), key=lambda copy: copy.last_used):
-            if copy.state is State.RESIDENT and not copy.leases:  # none of those before has had it evicted
+            if copy.state is State.RESIDENT and not copy.leases:  # it may have been evicted for one before
                 self._idle.pop(copy.model_id, None)
-                self._rest(copy, now)
-        self._keep_within(now)
-        self._find_room(now)
+                self._mark_idle(copy, now)
+        self._enforce_limits(now)
+        self._make_room(now)
 
     def remove(self, model_id: str, now: float) -> None:
-        """Nobody will ask for the model any more: free it, now or when its last lease ends."""
+        """Free a model that is no longer served, now or when its last lease ends."""
         self.sizes.pop(model_id, None)
         self._failures.pop(model_id, None)
-        for copy in self._of(model_id):
+        for copy in self._copies_of(model_id):
             if copy.state is State.RESIDENT and not copy.leases:
                 self._unload(copy, "removed", now)
-            elif copy.leaving is None and copy.state is not State.WAITING:
-                self._name(copy, "removed")
+            elif copy.draining is None and copy.state is not State.WAITING:
+                self._drain(copy, "removed")
 
     def residents(self) -> list[Copy]:
-        """What is in memory, the oldest first."""
-        found = (copy for copies in (self._copies.values(), self._own) for copy in copies)
+        """The copies in memory, the oldest first."""
+        found = (copy for copies in (self._copies.values(), self._unshared) for copy in copies)
         return sorted((c for c in found if c.state is State.RESIDENT), key=lambda copy: copy.loaded_at)
 
     def copy_of(self, model_id: str) -> Copy | None:
-        """The copy that a request for the model would join."""
+        """The copy on which a new lease for the model would be granted, or None."""
         return self._copies.get(model_id)
 
     def waiting(self, model_id: str) -> int:
-        """Leases of the model that are not granted yet."""
-        return sum(len(copy.waiting) + len(copy.later) for copy in self._of(model_id))
+        """How many leases for the model are not granted yet."""
+        return sum(len(copy.waiting) + len(copy.blocked) for copy in self._copies_of(model_id))
 
     def is_loading(self, model_id: str) -> bool:
-        return any(copy.state is State.LOADING for copy in self._of(model_id))
+        return any(copy.state is State.LOADING for copy in self._copies_of(model_id))
 
-    def _of(self, model_id: str) -> list[Copy]:
-        joined = [self._copies[model_id]] if model_id in self._copies else []
-        return joined + [copy for copy in self._own if copy.model_id == model_id]
+    def _copies_of(self, model_id: str) -> list[Copy]:
+        shared = [self._copies[model_id]] if model_id in self._copies else []
+        return shared + [copy for copy in self._unshared if copy.model_id == model_id]
 
     def next_out(self, now: float) -> str | None:
-        """Which model would go if room were needed now, or, where nothing limits the memory, whose time is up first."""
+        """The model that would be evicted now or, if nothing limits the memory, the one that expires first; or None."""
         if self._is_limited:
-            return self._decide.evict(self._candidates, now) if self._idle else None
+            return self._decisions.evict(self._candidates, now) if self._idle else None
         ends = {copy.due: model_id for model_id, copy in self._idle.items() if copy.due < math.inf}
         return ends[min(ends)] if ends else None
 
     def acquire(self, lease: Lease, now: float) -> None:
-        """Grant the lease now, or when its model is in memory; or refuse it."""
+        """Grant the lease, now or when its model is in memory, or refuse it."""
         copy = self._copies.get(lease.model_id) if self._shared else None
         if copy is None:
-            self._miss(lease, now)
-        elif copy.leaving is not None:
-            copy.later = [*copy.later, lease]
+            self._add_copy(lease, now)
+        elif copy.draining is not None:
+            copy.blocked = [*copy.blocked, lease]
         elif copy.state is State.RESIDENT:
-            self._lend(copy, lease)
+            self._grant(copy, lease)
         else:
             copy.waiting.append(lease)
 
     def release(self, lease: Lease, now: float, answered: int = 1, nbytes: int | None = None) -> None:
-        """The lease ends, and with it as many requests as were answered. `nbytes` is what the model takes now."""
+        """End a lease under which `answered` requests were answered. `nbytes` is the size of the model now."""
         copy = lease.copy
         assert copy is not None
         copy.leases -= 1
@@ -126,91 +126,95 @@ class Pool:
             copy.uses += answered
             copy.last_used = now
             copy.resident = None
-        is_measured = nbytes is not None and nbytes != copy.nbytes and copy.state is State.RESIDENT
-        if is_measured:
+        is_resized = nbytes is not None and nbytes != copy.nbytes and copy.state is State.RESIDENT
+        if is_resized:
             assert nbytes is not None
-            self._measure(copy, nbytes)
+            self._resize(copy, nbytes)
         if not copy.leases:
-            if copy.state is State.GONE:  # it crashed
+            if copy.state is State.CLOSING:  # the model crashed
                 self._outlet.begin_close(copy, "crash")
-            elif copy.leaving is not None:
-                self._unload(copy, copy.leaving, now)
+            elif copy.draining is not None:
+                self._unload(copy, copy.draining, now)
             else:
-                self._rest(copy, now)
-        if is_measured:
-            self._keep_within(now)
+                self._mark_idle(copy, now)
+        if is_resized:
+            self._enforce_limits(now)
 
     def abandon(self, lease: Lease, now: float) -> None:
-        """Whoever waits for the lease does not want it any more."""
-        for copy in self._of(lease.model_id):
-            copy.later = [each for each in copy.later if each is not lease]
+        """Cancel a lease that is not granted yet."""
+        for copy in self._copies_of(lease.model_id):
+            copy.blocked = [each for each in copy.blocked if each is not lease]
             if lease in copy.waiting:
                 copy.waiting.remove(lease)
                 if copy.state is State.WAITING and not copy.waiting:
-                    self._drop(copy)
-                    self._find_room(now)
+                    self._discard(copy)
+                    self._make_room(now)
 
-    def loaded(self, copy: Copy, now: float, nbytes: int, seconds: float, cpu_seconds: float, waiters: int) -> None:
-        """The copy is in memory, and takes `nbytes`; `waiters` requests are queued for the model."""
+    def mark_loaded(
+        self, copy: Copy, now: float, nbytes: int, seconds: float, cpu_seconds: float, waiters: int
+    ) -> None:
+        """Record that the copy is in memory with `nbytes`, while `waiters` requests are queued for its model."""
         copy.state = State.RESIDENT
         copy.loaded_at = copy.last_used = now
         copy.load_seconds, copy.load_cpu_seconds, copy.load_waiters = seconds, cpu_seconds, waiters
         if self._failures or self._crashed:
             self._failures.pop(copy.model_id, None)
             self._crashed.discard(copy.model_id)
-        is_measured = nbytes != copy.nbytes
-        if is_measured:
-            self._measure(copy, nbytes)
-        self._decide.loaded(copy, copy.reason, now)
+        is_resized = nbytes != copy.nbytes
+        if is_resized:
+            self._resize(copy, nbytes)
+        self._decisions.loaded(copy, copy.reason, now)
         waiting, copy.waiting = copy.waiting, []
         for lease in waiting:
-            self._lend(copy, lease)
+            self._grant(copy, lease)
         if not waiting:
-            if copy.leaving is not None:
-                self._unload(copy, copy.leaving, now)
+            if copy.draining is not None:
+                self._unload(copy, copy.draining, now)
             else:
-                self._rest(copy, now)
-        if is_measured:
-            self._keep_within(now)
-        if self._line:  # there is one more that could be named
-            self._find_room(now)
+                self._mark_idle(copy, now)
+        if is_resized:
+            self._enforce_limits(now)
+        if self._waiting:  # the new copy may be evicted for them
+            self._make_room(now)
 
-    def failed(self, copy: Copy, error: BaseException, now: float, *, remember: bool = True) -> None:
-        """The load has failed, for all who wait for it and, where that is remembered, for who comes in a moment."""
+    def mark_failed(self, copy: Copy, error: BaseException, now: float, *, remember: bool = True) -> None:
+        """Refuse the leases that wait for a failed load; if `remember`, also those requested within
+        FAILURE_CACHE_SECONDS.
+        """
         if remember:
-            self._failures[copy.model_id] = error, now + FAILURE_SECONDS
-        self._refuse(self._drop(copy), error)
-        if self._line:
-            self._find_room(now)
+            self._failures[copy.model_id] = error, now + FAILURE_CACHE_SECONDS
+        self._refuse(self._discard(copy), error)
+        if self._waiting:
+            self._make_room(now)
 
-    def closed(self, copy: Copy, now: float) -> None:
-        """What the copy took is free again."""
-        self._room.give_back(copy)
-        if self._line or self._promised:
-            self._find_room(now)
+    def mark_closed(self, copy: Copy, now: float) -> None:
+        """Record that the copy is closed, so that its memory is free."""
+        self._capacity.vacate(copy)
+        if self._waiting or self._reserved:
+            self._make_room(now)
 
-    def crashed(self, copy: Copy, now: float) -> None:
-        """The copy answers no more; the next lease loads another one."""
+    def mark_crashed(self, copy: Copy, now: float) -> None:
+        """Unload a copy whose process has ended. The next lease loads the model again."""
         if copy.state is State.RESIDENT:
             self._crashed.add(copy.model_id)
             self._unload(copy, "crash", now)
 
-    def replaced(self, copy: Copy, now: float, *, nbytes: int, seconds: float, cpu_seconds: float) -> None:
-        """Another version of the model has taken the copy's place."""
-        if copy.state is not State.RESIDENT:  # it goes at this moment
-            self._measure(copy, nbytes)
+    def mark_replaced(self, copy: Copy, now: float, *, nbytes: int, seconds: float, cpu_seconds: float) -> None:
+        """Record that the copy now holds another version of its model."""
+        if copy.state is not State.RESIDENT:  # it is being closed
+            self._resize(copy, nbytes)
             return
-        self._decide.unloaded(copy, "removed", now)
+        self._decisions.unloaded(copy, "removed", now)
         copy.resident = None
         copy.asked_at, copy.loaded_at, copy.last_used = now - seconds, now, now
         copy.load_seconds, copy.load_cpu_seconds, copy.load_waiters, copy.uses = seconds, cpu_seconds, 0, 0
-        self._measure(copy, nbytes)
-        self._decide.loaded(copy, "manual", now)
-        self._keep_within(now)
+        self._resize(copy, nbytes)
+        self._decisions.loaded(copy, "manual", now)
+        self._enforce_limits(now)
 
     def wake(self, now: float) -> None:
-        """Free what has expired by now."""
-        for due, copy in self._expiries.up_to(now):
+        """Free the copies that have expired."""
+        for due, copy in self._expiries.pop_until(now):
             if self._idle.get(copy.model_id) is not copy:
                 continue
             if copy.due > due:  # it was used in the meantime
@@ -221,7 +225,7 @@ class Pool:
             self._outlet.wake_at(self._expiries.next)
 
     def unload(self, model_id: str, now: float) -> bool:
-        """Free the model by hand; whether it is gone, which it is not while it is used, loaded or pinned."""
+        """Free a model for an operator. Returns False if it is in use, being loaded, or pinned."""
         copy = self._copies.get(model_id)
         if copy is None:
             return True
@@ -231,21 +235,21 @@ class Pool:
         return True
 
     def shut_down(self, now: float) -> None:
-        """Free what nobody uses now, and the rest when its last lease ends; grant nothing more."""
+        """Free idle copies now and the others when their last lease ends. Refuse every further lease."""
         self._closed = True
-        for copy in [*self._line, *self._promised]:
-            self._refuse(self._drop(copy), RuntimeError(CLOSED))
-        for copy in [*self._copies.values(), *self._own]:
-            later, copy.later = copy.later, ()
-            self._refuse(later, RuntimeError(CLOSED))
+        for copy in [*self._waiting, *self._reserved]:
+            self._refuse(self._discard(copy), RuntimeError(CLOSED))
+        for copy in [*self._copies.values(), *self._unshared]:
+            blocked, copy.blocked = copy.blocked, ()
+            self._refuse(blocked, RuntimeError(CLOSED))
             if copy.state is State.RESIDENT and not copy.leases:
                 self._unload(copy, "shutdown", now)
-            elif copy.leaving is None:
-                self._name(copy, "shutdown")
+            elif copy.draining is None:
+                self._drain(copy, "shutdown")
             else:
-                copy.leaving = "shutdown"
+                copy.draining = "shutdown"
 
-    def _miss(self, lease: Lease, now: float) -> None:
+    def _add_copy(self, lease: Lease, now: float) -> None:
         if self._closed or self._failures:
             error, until = self._failures.get(lease.model_id, (None, 0.0))
             if self._closed or (error is not None and now < until):
@@ -257,142 +261,142 @@ class Pool:
         if self._shared:
             self._copies[lease.model_id] = copy
         else:
-            self._own[copy] = None
-        if self._line or self._promised or (self._is_limited and not self._room.has_some_for(copy)):
-            self._line.append(copy)
-            self._find_room(now)
+            self._unshared[copy] = None
+        if self._waiting or self._reserved or (self._is_limited and not self._capacity.is_free_without_eviction(copy)):
+            self._waiting.append(copy)
+            self._make_room(now)
         else:
-            self._room.promise(copy)
+            self._capacity.reserve(copy)
             self._begin(copy)
 
     def _begin(self, copy: Copy) -> None:
-        self._room.take(copy)
+        self._capacity.occupy(copy)
         copy.state = State.LOADING
         self._outlet.begin_load(copy)
 
     def _refuse(self, leases: Iterable[Lease], error: BaseException) -> None:
         for lease in leases:
             lease.error = error
-            self._outlet.refused(lease)
+            self._outlet.refuse(lease)
 
-    def _lend(self, copy: Copy, lease: Lease) -> None:
+    def _grant(self, copy: Copy, lease: Lease) -> None:
         copy.leases += 1
         if copy.leases == 1:
             self._idle.pop(copy.model_id, None)
         lease.copy = copy
-        self._outlet.granted(lease)
+        self._outlet.grant(lease)
 
-    def _rest(self, copy: Copy, now: float) -> None:
-        """Nobody uses the copy now."""
-        if not self._shared or (self._own and copy in self._own):
+    def _mark_idle(self, copy: Copy, now: float) -> None:
+        """Free the copy, whose last lease has ended, or keep it as the strategy says."""
+        if not self._shared or (self._unshared and copy in self._unshared):
             self._unload(copy, "request", now)
             return
         copy.due = math.inf
         if copy.model_id not in self._pinned:
-            if self._is_limited and copy.nbytes > self._room.budget:
+            if self._is_limited and copy.nbytes > self._capacity.budget:
                 self._unload(copy, "budget", now)
                 return
             self._idle[copy.model_id] = copy
-            if not self._decide.keeps_all:
-                seconds = self._decide.keep(copy, now)
+            if self._decisions.has_keep:
+                seconds = self._decisions.keep(copy, now)
                 if seconds == 0:
                     self._unload(copy, "request", now)
                     return
                 copy.due = now + seconds
                 if self._expiries.arm(copy):
                     self._outlet.wake_at(copy.due)
-        if self._line:
-            self._find_room(now)
+        if self._waiting:
+            self._make_room(now)
 
     def _unload(self, copy: Copy, reason: UnloadReason, now: float) -> None:
-        """Take it out of the pool; its memory is counted until it is closed."""
+        """Take the copy out of the pool and close it. Its memory is counted until it is closed."""
         if self._copies.get(copy.model_id) is copy:
             del self._copies[copy.model_id]
-        self._own.pop(copy, None)
+        self._unshared.pop(copy, None)
         if self._idle.get(copy.model_id) is copy:
             del self._idle[copy.model_id]
-        if copy.leaving is None:
-            self._name(copy, reason)
-        copy.state = State.GONE
-        self._decide.unloaded(copy, reason, now)
+        if copy.draining is None:
+            self._drain(copy, reason)
+        copy.state = State.CLOSING
+        self._decisions.unloaded(copy, reason, now)
         if not copy.leases:
             self._outlet.begin_close(copy, reason)
-        if copy.later:
-            later, copy.later = copy.later, ()
-            for lease in later:
+        if copy.blocked:
+            blocked, copy.blocked = copy.blocked, ()
+            for lease in blocked:
                 self.acquire(lease, now)
-        if self._line:
-            self._find_room(now)
+        if self._waiting:
+            self._make_room(now)
 
-    def _name(self, copy: Copy, reason: UnloadReason) -> None:
-        """It goes: nobody joins its leases, and others may count on its room."""
-        copy.leaving = reason
-        self._room.withdraw(copy)
+    def _drain(self, copy: Copy, reason: UnloadReason) -> None:
+        """Grant no further lease on the copy. Its memory can be reserved for others."""
+        copy.draining = reason
+        self._capacity.cancel_reservation(copy)
 
-    def _measure(self, copy: Copy, nbytes: int) -> None:
-        self._room.measure(copy, nbytes)
+    def _resize(self, copy: Copy, nbytes: int) -> None:
+        self._capacity.resize(copy, nbytes)
         self.sizes[copy.model_id] = nbytes
 
-    def _keep_within(self, now: float) -> None:
-        """Make room for what is there already, of which some takes more than it was counted with."""
-        while reason := self._room.exceeded():
-            if self._room.staying <= 1 or not self._name_one(reason, now):
+    def _enforce_limits(self, now: float) -> None:
+        """Evict until the copies in memory, some of which may have grown, are within the limits."""
+        while reason := self._capacity.exceeded():
+            if self._capacity.reserved <= 1 or not self._evict_one(reason, now):
                 return
 
-    def _drop(self, copy: Copy) -> list[Lease]:
-        """Forget a copy that never came to be in memory; return who has waited for it."""
-        if copy in self._line:
-            self._line.remove(copy)  # nothing was reserved yet
+    def _discard(self, copy: Copy) -> list[Lease]:
+        """Forget a copy that was never in memory, and return the leases that waited for it."""
+        if copy in self._waiting:
+            self._waiting.remove(copy)  # nothing was reserved yet
         else:
             if copy.state is State.LOADING:
-                self._room.give_back(copy)
+                self._capacity.vacate(copy)
             else:
-                self._promised.remove(copy)
-            if copy.leaving is None:
-                self._name(copy, "request")
+                self._reserved.remove(copy)
+            if copy.draining is None:
+                self._drain(copy, "request")
         if self._copies.get(copy.model_id) is copy:
             del self._copies[copy.model_id]
-        self._own.pop(copy, None)
-        copy.state = State.GONE
+        self._unshared.pop(copy, None)
+        copy.state = State.CLOSING
         waiting, copy.waiting = copy.waiting, []
         return waiting
 
-    def _find_room(self, now: float) -> None:
-        """Name models that go for those in line, in order, and begin the loads that there is room for."""
-        if self._is_finding or self._closed:
+    def _make_room(self, now: float) -> None:
+        """Evict for the copies that wait, in order, and begin the loads that fit."""
+        if self._is_making_room or self._closed:
             return
-        self._is_finding = True
-        while self._line and self._makes_room_for(self._line[0], now):
-            copy = self._line.popleft()
-            self._room.promise(copy)
-            self._promised.append(copy)
-        self._is_finding = False
-        while self._promised:
-            if not self._room.has_come_for(self._promised[0]):
+        self._is_making_room = True
+        while self._waiting and self._evict_for(self._waiting[0], now):
+            copy = self._waiting.popleft()
+            self._capacity.reserve(copy)
+            self._reserved.append(copy)
+        self._is_making_room = False
+        while self._reserved:
+            if not self._capacity.is_free_for(self._reserved[0]):
                 return
-            self._begin(self._promised.popleft())
+            self._begin(self._reserved.popleft())
 
-    def _makes_room_for(self, copy: Copy, now: float) -> bool:
-        """Name models that go until the copy fits beside those that stay."""
-        while reason := self._room.lacking_for(copy):
-            if not self._name_one(reason, now):
+    def _evict_for(self, copy: Copy, now: float) -> bool:
+        """Evict until the copy fits. Returns False if it does not fit and nothing more can be evicted."""
+        while reason := self._capacity.exceeded_with(copy):
+            if not self._evict_one(reason, now):
                 return False
         return True
 
-    def _name_one(self, reason: UnloadReason, now: float) -> bool:
-        """Have one model go: at once if nobody uses it, otherwise when its last lease ends. Whether there was one."""
+    def _evict_one(self, reason: UnloadReason, now: float) -> bool:
+        """Evict one model, now if one is idle, else when its last lease ends. Returns False without a candidate."""
         if not self._shared:
             return False
         if self._idle:
-            self._unload(self._idle[self._decide.evict(self._candidates, now)], reason, now)
+            self._unload(self._idle[self._decisions.evict(self._candidates, now)], reason, now)
             return True
-        lent = {copy.model_id: copy for copy in self._lent()}
-        if lent:
-            self._name(lent[self._decide.evict(Candidates(lent), now)], reason)
-        return bool(lent)
+        in_use = {copy.model_id: copy for copy in self._in_use()}
+        if in_use:
+            self._drain(in_use[self._decisions.evict(Candidates(in_use), now)], reason)
+        return bool(in_use)
 
-    def _lent(self) -> list[Copy]:
-        """What is in use and could go, the one first whose latest use is the longest ago."""
-        lent = (copy for copy in self._copies.values() if copy.state is State.RESIDENT and copy.leases)
-        could_go = (copy for copy in lent if copy.leaving is None and copy.model_id not in self._pinned)
-        return sorted(could_go, key=lambda copy: copy.last_used)
+    def _in_use(self) -> list[Copy]:
+        """Models in use that may be evicted, the least recently used first."""
+        in_use = (copy for copy in self._copies.values() if copy.state is State.RESIDENT and copy.leases)
+        evictable = (copy for copy in in_use if copy.draining is None and copy.model_id not in self._pinned)
+        return sorted(evictable, key=lambda copy: copy.last_used)

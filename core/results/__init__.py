@@ -1,4 +1,4 @@
-"""What a run leaves: the types of its records, and its folder.
+"""The types of a run's records, and the folder that holds them.
 
 It imports the loose modules `errors` and `names`.
 """

@@ -1,4 +1,4 @@
-"""The folder of a run, and `samples.jsonl` in it: everything that was measured, in the order in which it was."""
+"""The folder of a run, and its `samples.jsonl`: all measurements in the order in which they were made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LATEST = "latest"  # a link in the folder of an experiment to its newest run
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """`<root>/<name>/<UTC time>`, made. Raises ResultsError when it cannot be."""
+    """Make the folder `<root>/<name>/<UTC time>`, and return it. Raises ResultsError."""
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
         folder = root / name / f"{stamp}{suffix}"
@@ -49,7 +49,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def _point_latest_to(folder: Path) -> None:
-    """Replace the link in one step. Where there can be none, or something else has its name, all goes on without."""
+    """Replace the link atomically. Does nothing if links are not supported, or if another file has its name."""
     link, new = folder.parent / LATEST, folder.parent / f".{LATEST}-{os.getpid()}"
     if link.exists() and not link.is_symlink():
         return
@@ -59,19 +59,19 @@ def _point_latest_to(folder: Path) -> None:
         new.replace(link)
 
 
-def behind_link(folder: Path) -> Path:
-    """The run that `latest` means now; the link may move on while the run is worked with."""
+def resolve_link(folder: Path) -> Path:
+    """The folder that a link such as `latest` points to now. Later runs may change the link."""
     return folder.resolve() if folder.is_symlink() else folder
 
 
-class Records:
-    """Appends records, one line each; what is written survives the death of this process.
+class RecordWriter:
+    """Appends records, one per line. Each survives a crash of this process once it is written.
 
-    One process at a time: the lock goes with the process that holds it, however that ends.
+    A lock admits one process at a time. The kernel releases it when the process ends.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises ResultsError while another process appends, or where the folder cannot be written to."""
+        """Raises ResultsError if another process holds the lock, or if the folder cannot be written."""
         path = folder / SAMPLES
         self._server_log = folder / SERVER_LOG
         try:
@@ -82,25 +82,25 @@ class Records:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise ResultsError(f"Another runner is at work in {folder}; wait until it has ended.") from error
+            raise ResultsError(f"Another runner is writing to {folder}; wait until it has ended.") from error
         _cut_torn_line(path)
 
     def append(self, record: Record) -> None:
-        """Write the fields that the record was made with. Raises ResultsError."""
+        """Write the fields that were set when the record was made. Raises ResultsError."""
         fields = {"kind": record.kind, **record.model_dump(by_alias=True, exclude_unset=True)}
         try:
             self._file.write(json.dumps(fields, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise ResultsError(
-                f"{self._file.name} cannot be written: {error.strerror}. What was written before is whole: make room"
+                f"{self._file.name} cannot be written: {error.strerror}. Earlier records are intact: free some space,"
                 f" and continue with: {COMMAND} resume {Path(self._file.name).parent}."
             ) from error
 
-    def keep_log(self, number: int, label: str, text: str) -> None:
-        """Append what a server said in that round (from 0) to the folder's server.log, if it said anything.
+    def append_log(self, number: int, label: str, text: str) -> None:
+        """Append the log of a server in round `number` (from 0) to the folder's server.log, unless it is empty.
 
-        A disk that has no room for it ends no run.
+        Errors are ignored, because a run can go on without the log.
         """
         if text.strip():
             with suppress(OSError), self._server_log.open("a", encoding="utf-8") as file:
@@ -110,12 +110,12 @@ class Records:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # every record was flushed, or its failure was told
+        with suppress(OSError):  # every record was flushed, or its error was raised
             self._file.close()
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Drop what follows the last newline: a record that was not finished when its writer was killed."""
+    """Remove what follows the last newline, an incomplete record of a writer that was killed."""
     with path.open("rb+") as file:
         if size := os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
@@ -125,15 +125,15 @@ def _cut_torn_line(path: Path) -> None:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The records of a run."""
+    """All records of a run."""
 
     header: RunHeader
     measured: list[Measured]
     """In the order of the file."""
 
     @property
-    def settled(self) -> set[tuple[int, str]]:
-        """(round, label) of each trial that was measured to its end; what failed is run again, and what is lacking."""
+    def finished_trials(self) -> set[tuple[int, str]]:
+        """(round, label) of each trial that finished. Resuming runs all others, including those that failed."""
         return {(record.round, record.trial) for record in self.measured if isinstance(record, TrialEnd)}
 
     @property
@@ -143,20 +143,20 @@ class RunRecords:
 
     @property
     def rounds_due(self) -> int:
-        """How many rounds there are to be: those that were planned, unless the run was found to need no more."""
+        """The number of rounds that the run needs: those that were planned, unless it stopped early."""
         return self.header.rounds if self.stop is None else self.stop.round + 1
 
 
 def read_records(folder: Path, rounds: int | None = None) -> RunRecords:
-    """Every whole record, or those of the first `rounds`.
+    """All complete records, or those of the first `rounds` rounds.
 
-    Raises ResultsError when the folder holds no run, or a line that is none of ours.
+    Raises ResultsError if the folder does not contain a run, or if a line is not a record.
     """
     path = folder / SAMPLES
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ResultsError(f"{folder} holds no run: {path.name} cannot be read ({error.strerror}).") from error
+        raise ResultsError(f"{folder} contains no run: {path.name} cannot be read ({error.strerror}).") from error
     records = parse_records(content, path)
     if rounds is None:
         return records
@@ -164,11 +164,11 @@ def read_records(folder: Path, rounds: int | None = None) -> RunRecords:
 
 
 def parse_records(content: bytes, path: Path) -> RunRecords:
-    """The records of a file's content. A torn last line, left by a killed run, is passed over.
+    """The records in a file's content. An incomplete last line, which a killed run leaves, is skipped.
 
-    Raises ResultsError, whose sentence names file, line and field.
+    Raises ResultsError, which names file, line and field.
     """
-    records = _numbered(content, path)
+    records = _parse_lines(content, path)
     _, header = next(records, (0, None))
     if not isinstance(header, RunHeader):
         raise ResultsError(f"{path}: the first line does not describe a run.")
@@ -176,13 +176,13 @@ def parse_records(content: bytes, path: Path) -> RunRecords:
     measured: list[Measured] = []
     for number, record in records:
         if isinstance(record, RunHeader) or not (isinstance(record, Stop) or record.trial in labels):
-            raise ResultsError(f"{path}:{number}: is no record of this run.")
+            raise ResultsError(f"{path}:{number}: is not a record of this run.")
         measured.append(record)
     return RunRecords(header, measured)
 
 
-def _numbered(content: bytes, path: Path) -> Iterator[tuple[int, Record]]:
-    """Each record with the number of its line."""
+def _parse_lines(content: bytes, path: Path) -> Iterator[tuple[int, Record]]:
+    """Each record with its line number."""
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -191,14 +191,14 @@ def _numbered(content: bytes, path: Path) -> Iterator[tuple[int, Record]]:
             record = RECORD.validate_json(line)
         except ValidationError as error:
             fault = _fault(path, number, error)
-            if fault is None and number == len(lines):  # what follows the last newline was not finished
+            if fault is None and number == len(lines):  # the last line is incomplete
                 return
-            raise fault or ResultsError(f"{path}:{number}: is no record of a run.") from error
+            raise fault or ResultsError(f"{path}:{number}: is not a record of a run.") from error
         yield number, record
 
 
 def _fault(path: Path, number: int, error: ValidationError) -> ResultsError | None:
-    """What is wrong with the line; None if it is not a record of any kind."""
+    """The error for a line; None if the line is not a record of any kind."""
     details = [detail for detail in error.errors(include_url=False) if detail["loc"]]
     if not details:
         return None
@@ -213,4 +213,4 @@ def _fault(path: Path, number: int, error: ValidationError) -> ResultsError | No
         return ResultsError(f"{path}:{number}: this {kind} record lacks '{min(lacking)}'.")
     what = f"'{fields[0]}' of this {kind} record" if fields[0] else f"this {kind} record"
     why = details[0]["msg"]
-    return ResultsError(f"{path}:{number}: is a record of another form: {what}: {why[:1].lower()}{why[1:]}.")
+    return ResultsError(f"{path}:{number}: is a record in another format: {what}: {why[:1].lower()}{why[1:]}.")

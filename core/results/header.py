@@ -1,4 +1,4 @@
-"""The first record of a run: what was asked for, before anything was measured."""
+"""The first record of a run: what the experiment asks for, written before anything is measured."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import Field, JsonValue
 
 from .recorded import PageCache, Recorded
 
-# 5: no loads by themselves, no peak of the start; 4: not whether models expire; 3: no processor time; 2: no attempts,
-# targets or workload; 1: private memory counted mapped pages.
+# Earlier versions: 5 has no single loads and no peak of the start; 4 does not say whether models expire; 3 has no CPU
+# time; 2 has no attempts, targets or workload; 1 counts mapped pages as private memory.
 SCHEMA: Final = 6
 
 Charge = Literal["pss", "private"]
 """Which memory is paid for."""
 Billing = Literal["average", "peak", "size"]
-"""When it is paid for: while it is held; the most that was held, all the time; or the size that holds it."""
+"""What is billed: the memory while it is held; the peak, all the time; or the smallest size that holds the peak."""
 Popularity = Literal["uniform"] | dict[Literal["zipf"], float] | dict[Literal["shares"], dict[str, float]]
 """How requests are distributed over the models: `zipf` has an exponent, `shares` the share of each model id."""
 
@@ -30,21 +30,21 @@ class ModelSpec(Recorded):
 
 
 class TrialSpec(Recorded):
-    """A trial, as the experiment asks for it."""
+    """A trial, as the experiment defines it."""
 
     label: str
     strategy: str
     route: str
     """The path of its prediction requests."""
     options: dict[str, JsonValue]
-    """Of the strategy; durations in seconds."""
+    """The strategy's options, with durations in seconds."""
     loader: str = "transformers"
     loader_options: dict[str, JsonValue] = Field(default_factory=dict)
     dtype: str
     weights_mib: float
     """The weights of all models in that dtype, before any is loaded."""
     model_mib: dict[str, float] = Field(default_factory=dict)
-    """The same by model id."""
+    """`weights_mib` by model id."""
 
 
 class ClosedSpec(Recorded):
@@ -74,7 +74,7 @@ class TraceSpec(Recorded):
 
     file: str
     columns: dict[str, str] | None = None
-    """What the columns `time` and `model` are called."""
+    """The names of the columns `time` and `model`."""
     unit: str | None = None
     """The unit of times that are numbers."""
     window: list[float] | None = None
@@ -82,12 +82,12 @@ class TraceSpec(Recorded):
     thin: float | None = None
     """The probability that an arrival was kept."""
     speed: float | None = None
-    """What times were divided by."""
+    """The number that times were divided by."""
     popularity: Popularity | None = None
 
 
 class WorkloadSpec(Recorded):
-    """The traffic: exactly one of these is there."""
+    """The traffic: exactly one of these is not None."""
 
     closed: ClosedSpec | None = None
     open: OpenSpec | None = None
@@ -95,7 +95,7 @@ class WorkloadSpec(Recorded):
 
 
 class SizeSpec(Recorded):
-    """A size of a task or a machine, and what an hour of it costs."""
+    """A size of a task or a machine, and the price of an hour of it."""
 
     memory: int
     """Bytes."""
@@ -105,7 +105,7 @@ class SizeSpec(Recorded):
 
 
 class CostSpec(Recorded):
-    """What a deployment pays, in one currency."""
+    """The prices of a deployment, in one currency."""
 
     memory_gib_hour: float
     cpu_hour: float
@@ -117,14 +117,14 @@ class CostSpec(Recorded):
     sizes: list[SizeSpec] = Field(default_factory=list)
     """The smallest first."""
     trifle: float = 1.0
-    """Money a month: less is not worth deciding."""
+    """Money a month: smaller differences do not matter."""
 
 
 class LimitSpec(Recorded):
-    """What a server may take."""
+    """Limits of a server's resources."""
 
     memory_mib: float
-    """Resident memory, start-up included."""
+    """Resident memory, including start-up."""
 
 
 class BatchingSpec(Recorded):
@@ -137,7 +137,7 @@ class BatchingSpec(Recorded):
 
 
 class RunHeader(Recorded):
-    """What a report has to know of a run besides what was measured."""
+    """The header of a run: all that a report needs besides the measurements."""
 
     kind: Literal["run"] = "run"
     experiment_sha256: str | None = None
@@ -153,9 +153,9 @@ class RunHeader(Recorded):
     page_cache: PageCache
     batching: BatchingSpec | Literal["off"] = "off"
     workload: WorkloadSpec | None = None
-    """None: each text with each model, one request after the other."""
+    """None: each text is sent to each model, one request after the other."""
     most_labels: int = 1
-    """How many labels an answer has at most."""
+    """The most labels that an answer has."""
     texts: str | None = None
     """The digest of the texts."""
     slo: dict[str, float] | None
@@ -164,7 +164,7 @@ class RunHeader(Recorded):
     """The relative width of the intervals at which the run may end."""
     cost: CostSpec | None = None
     rate: float | None = None
-    """Requests per second for which to advise."""
+    """Requests per second to recommend a trial for."""
     limit: LimitSpec | None = None
     plugins: list[str] = Field(default_factory=list)
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
@@ -173,22 +173,22 @@ class RunHeader(Recorded):
 
     @property
     def clients(self) -> int:
-        """How many clients wait for their answers before they send again; 0 if requests come at a rate."""
+        """The number of clients that wait for an answer before the next request; 0 if requests come at a rate."""
         if self.workload is None:
             return 1
         return self.workload.closed.clients if self.workload.closed else 0
 
     @property
     def states_a_rate(self) -> bool:
-        """Whether requests come at a rate of their own; in a closed loop the answers make it."""
+        """Whether the traffic has its own request rate; in a closed loop the answers determine it."""
         return self.clients == 0
 
     @property
     def max_batch(self) -> int:
-        """How many texts are computed together at most."""
+        """The most texts that are computed together."""
         return 1 if isinstance(self.batching, str) else self.batching.max_batch_size
 
     @property
     def batching_key(self) -> dict[str, JsonValue] | str:
-        """Batching as a file of settings states it."""
+        """The `batching` section as written to settings."""
         return self.batching if isinstance(self.batching, str) else self.batching.model_dump(exclude_none=True)

@@ -1,4 +1,4 @@
-"""What every part of a record has in common."""
+"""The base of all parts of records."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PageCache = Literal["cold", "warm"]
 
 
 class Recorded(BaseModel):
-    """A part of a record: immutable, and with no other fields than these.
+    """A part of a record. It is immutable, and has no other fields than these.
 
     Names end in their unit: `_s` for seconds, `_ms` for milliseconds, `_mib` for MiB. A line may leave out a field that
-    has a default. None without another reason means that the system does not report it.
+    has a default. Unless the field says otherwise, None means that the system does not report the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())

@@ -22,7 +22,7 @@ class _OfTrial(Recorded):
 
 
 class Begin(_OfTrial):
-    """An attempt begins: what an earlier one measured no longer counts."""
+    """An attempt begins. Measurements of an earlier attempt at this trial no longer count."""
 
     kind: Literal["begin"] = "begin"
 
@@ -35,21 +35,21 @@ class MemoryAfter(Recorded):
 
 
 class Sample(_OfTrial):
-    """A request, answered or not."""
+    """A request, whether it was answered or not."""
 
     kind: Literal["sample"] = "sample"
     model: str
     """The model id."""
     text: int
-    """Its index in the experiment's texts."""
+    """The index in the experiment's texts."""
     first: bool
-    """Whether it is the first request of its server process, which is no part of the steady state."""
+    """Whether it is the first request of its server process, which is not part of the steady state."""
     at: float | None = None
     """When it was due, in seconds since the steady state began; None for the first request."""
     lag_ms: float | None = None
-    """How much later it was really sent; None without a workload."""
+    """How much later than that it was sent; None without a workload."""
     ms: float
-    """Until the whole answer was there, counted from when it was due."""
+    """The time from when it was due until the whole answer was received."""
     status: int
     """The HTTP status; 0 if there was no answer."""
     error: str | None = None
@@ -70,7 +70,7 @@ class Sample(_OfTrial):
     """None unless the experiment asks for it after each request."""
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _check_answer(self) -> Self:
         if self.status == OK and (self.cold is None or not self.answer):
             raise ValueError("an answered request must have 'cold', 'label' and 'score'")
         return self
@@ -84,22 +84,22 @@ class Sample(_OfTrial):
 
 
 class Load(_OfTrial):
-    """A load that was measured by itself, after the trial's requests."""
+    """A single load that was measured after the trial's requests."""
 
     kind: Literal["load"] = "load"
     model: str
     """The model id."""
     page_cache: PageCache
     ms: float
-    """Until the answer of the request that waited for it was there."""
+    """The latency of the request that waited for it."""
     processor_s: float | None
-    """The server's CPU time of that request."""
+    """The server's CPU time for that request."""
     timing: dict[str, float] = Field(default_factory=dict)
     """As in a sample."""
 
 
 class LoadGenerator(Recorded):
-    """What the load generator measured of itself."""
+    """Measurements of the load generator itself."""
 
     processor_s: float
     """Its CPU time."""
@@ -107,7 +107,7 @@ class LoadGenerator(Recorded):
     """From the start until the last answer."""
     sends: int
     late_share: float
-    """Of the sends, or in a closed loop of its beats: how many were late."""
+    """The share of the sends, or in a closed loop of the beats, that were late."""
     lag_p99_ms: float
     """The 99th percentile of how late they were."""
 
@@ -130,12 +130,12 @@ class Memory(Recorded):
 
 
 class UsedModel(Recorded):
-    """What the latest load of a model used, as the server reports it."""
+    """How a model was loaded most recently, as the server reports it."""
 
     model: str
     """The model id."""
     loader: str
-    """The loader; after a fallback not the one that was asked for."""
+    """The loader; after a fallback, not the one that the trial names."""
     dtype: str
     """Empty if the loader does not report it."""
     nbytes: int
@@ -150,7 +150,7 @@ class MemoryOverTime(Recorded):
 
 
 class ModelEvent(Recorded):
-    """A model came into memory, or left it."""
+    """A load or an unload of a model."""
 
     at: float
     """Seconds since the steady state began."""
@@ -159,21 +159,21 @@ class ModelEvent(Recorded):
     event: Literal["load", "unload"]
     reason: str
     seconds: float
-    """How long the load took, or how long the model was in memory."""
+    """The duration of the load, or the time that the model was in memory."""
 
 
 class TrialEnd(_OfTrial):
-    """A trial that ran to its end."""
+    """A trial finished."""
 
     kind: Literal["trial"] = "trial"
     log: str | None = None
-    """What the server's log says of requests that failed; None if none did."""
+    """The reason for failed requests in the server's log; None if none failed."""
     ready_s: float
-    """From exec to ready."""
+    """The time from exec until the server was ready."""
     first_answer_s: float | None
-    """From exec to the first answer; None if that failed."""
+    """The time from exec until the first answer; None if that request failed."""
     steady_s: float
-    """How long the steady state lasted."""
+    """The duration of the steady state."""
     processor_s: float | None
     """The server's CPU time in the steady state."""
     generator: LoadGenerator | None = None
@@ -189,20 +189,20 @@ class TrialEnd(_OfTrial):
     """What all unloads took together."""
     used: list[UsedModel] = Field(default_factory=list)
     least_keep: float | None
-    """The fewest seconds after which an idle model was to be freed; None: at once, or never."""
+    """The shortest timeout of an idle model in seconds; None if models were freed at once, or never."""
     timeline: MemoryOverTime | None = None
     mean_rss: float | None = None
-    """Resident memory on average over the steady state, in MiB."""
+    """The average resident memory over the steady state, in MiB."""
     events: list[ModelEvent] | None = None
     """The latest loads and unloads of the steady state; None in older records."""
     steady_loads: int | None = None
     """Loads in the steady state."""
     loads_lacking: str | None = None
-    """Why loads could not be measured by themselves; None if they were, or if the strategy keeps its models."""
+    """Why single loads could not be measured; None if they were, or if the strategy keeps its models."""
 
 
 class Failure(_OfTrial):
-    """A trial that could not be measured."""
+    """A trial failed, and could not be measured."""
 
     kind: Literal["failure"] = "failure"
     reason: str
@@ -218,7 +218,7 @@ class Stop(Recorded):
 
 
 Measured = Begin | Sample | Load | TrialEnd | Failure | Stop
-"""What follows the header."""
+"""The records that follow the header."""
 Record = RunHeader | Measured
 RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
-"""Reads a line, and knows the JSON schema of them all."""
+"""Parses a record, and gives the JSON schema of all of them."""

@@ -1,4 +1,4 @@
-"""Requests under one lease: computed together, part by part, and answered as soon as each is complete."""
+"""Requests under one lease: computed together in parts, and each answered as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -8,83 +8,89 @@ from contextlib import suppress
 from ..config.choices import Batching
 from ..contracts import Prediction
 from ..errors import ModelCrashed, ModelGone
-from ..residency.keeper import Lent
+from ..residency.keeper import LeasedModel
 from ..residency.versions import Version
-from .answer import Answer
+from .events import Answer
 from .queue import Request, RequestQueue
 
-CHARACTERS_PER_TOKEN = 4  # of English, roughly; nobody tokenizes twice to know it better
-SPECIAL_TOKENS = 2  # around every text
+CHARACTERS_PER_TOKEN = 4  # of English, roughly; to tokenize twice would cost more than a better estimate saves
+SPECIAL_TOKENS = 2  # added to every text
 
 
 class Batch:
-    """Whom one lease serves, and where their time goes."""
+    """The requests that are answered under one lease, and their timing."""
 
     def __init__(self, queue: RequestQueue, now: Callable[[], float]) -> None:
-        """`now` is the clock of arrivals and loads."""
+        """Call it just before the lease is requested. `now` is the clock of arrivals and loads."""
         self._queue = queue
         self._now = now
-        self._asked = now()
+        self._began = now()
         self.taken = False
         self.requests: list[Request] = []
-        self._version: Version | None = None  # of the model that answered the latest part
+        self._version: Version | None = None  # of the model that computed the most recent part
 
-    def steps(self, lent: Lent, batching: Batching | None, *, shared: bool) -> Iterator[bool]:
-        """Take those who wait now and compute them, a part in each step; True while there is more to do."""
+    def steps(self, leased: LeasedModel, batching: Batching | None, *, shared: bool) -> Iterator[bool]:
+        """Take the requests that wait now, and compute one part in each step. Yields True while parts are left."""
         self.taken = True
         self.requests = self._queue.take(batching, shared=shared)
         if not self.requests:
-            return  # their clients have gone
+            return  # all were cancelled
         limits = batching or Batching()
         try:
-            yield from self._run(lent, self.requests, limits)
+            yield from self._compute(leased, self.requests, limits)
         except Exception as error:
-            left = [request for request in self.requests if not request.settled]
-            lent.has_crashed = isinstance(error, ModelCrashed)
-            if isinstance(error, ModelGone) and not any(request.given_back for request in left):
-                self._queue.give_back(left)  # for whom the next lease loads it anew
+            unanswered = [request for request in self.requests if not request.settled]
+            leased.has_crashed = isinstance(error, ModelCrashed)
+            if isinstance(error, ModelGone) and not any(request.given_back for request in unanswered):
+                self._queue.give_back(unanswered)  # the next lease loads the model again
                 return
-            if len(left) == 1 or lent.has_crashed:
-                fail(left, error)
+            if len(unanswered) == 1 or leased.has_crashed:
+                fail(unanswered, error)
                 return
-            for request in left:  # one of them breaks it; the others need not suffer
+            for request in unanswered:  # compute each alone, so that only the request that causes the error fails
                 yield True
                 try:
-                    yield from self._run(lent, [request], limits)
+                    yield from self._compute(leased, [request], limits)
                 except Exception as own:
                     fail([request], own)
 
-    def _run(self, lent: Lent, requests: Sequence[Request], limits: Batching) -> Iterator[bool]:
+    def _compute(self, leased: LeasedModel, requests: Sequence[Request], limits: Batching) -> Iterator[bool]:
         owners = [(request, i) for request in requests for i in range(len(request.texts))]
-        found: dict[Request, dict[int, Prediction]] = {request: {} for request in requests}
+        predictions_of: dict[Request, dict[int, Prediction]] = {request: {} for request in requests}
         began = self._now()
-        for number, part in enumerate(chunks([request.texts[i] for request, i in owners], limits)):
+        for number, part in enumerate(split_into_parts([request.texts[i] for request, i in owners], limits)):
             if number:
                 yield True
-            wanted = [owners[index] for index in part if not owners[index][0].answer.done()]  # others have gone
-            if not wanted:
+            pending = [owners[index] for index in part if not owners[index][0].answer.done()]  # others were cancelled
+            if not pending:
                 continue
-            predictions = lent.model.predict([request.texts[i] for request, i in wanted])
-            if len(predictions) != len(wanted):
-                raise RuntimeError(f"the loader's model gave {len(predictions)} predictions for {len(wanted)} texts")
+            predictions = leased.model.predict([request.texts[i] for request, i in pending])
+            if len(predictions) != len(pending):
+                raise RuntimeError(f"the model returned {len(predictions)} predictions for {len(pending)} texts")
             ended = self._now()
             self._version = predictions.version
-            for (request, i), prediction in zip(wanted, predictions, strict=True):
-                found[request][i] = Prediction.of(prediction)
-            complete = [r for r in dict.fromkeys(r for r, _ in wanted) if len(found[r]) == len(r.texts)]
-            lent.answered += len(complete)
-            _settle({r: self._answer(lent, r, found[r], began, ended, len(owners)) for r in complete})
-        self._queue.served(len(requests), len(owners), self._now() - self._asked)
+            for (request, i), prediction in zip(pending, predictions, strict=True):
+                predictions_of[request][i] = Prediction.of(prediction)
+            complete = [r for r in dict.fromkeys(r for r, _ in pending) if len(predictions_of[r]) == len(r.texts)]
+            leased.answered += len(complete)
+            _settle_all({r: self._answer(leased, r, predictions_of[r], began, ended, len(owners)) for r in complete})
+        self._queue.record_batch(len(requests), len(owners), self._now() - self._began)
 
     def _answer(
-        self, lent: Lent, request: Request, found: dict[int, Prediction], began: float, ended: float, size: int
+        self,
+        leased: LeasedModel,
+        request: Request,
+        predictions: Mapping[int, Prediction],
+        began: float,
+        ended: float,
+        size: int,
     ) -> Answer:
-        cold = lent.loaded_at > request.arrived
-        load = max(0.0, lent.loaded_at - max(lent.asked_at, request.arrived)) if cold else 0.0
-        # Who came while the load ran has waited for a part of it only.
-        phases = lent.model.record.phases if cold and request.arrived <= lent.asked_at else {}
+        cold = leased.loaded_at > request.arrived
+        load = max(0.0, leased.loaded_at - max(leased.asked_at, request.arrived)) if cold else 0.0
+        # A request that arrived during the load has waited for only a part of it.
+        phases = leased.model.record.phases if cold and request.arrived <= leased.asked_at else {}
         return Answer(
-            predictions=[found[i] for i in range(len(request.texts))],
+            predictions=[predictions[i] for i in range(len(request.texts))],
             cold=cold,
             queue=began - request.arrived - load,
             load=load,
@@ -96,15 +102,15 @@ class Batch:
 
 
 def fail(requests: Sequence[Request], error: BaseException) -> None:
-    """From a worker thread: tell them all."""
+    """Answer all requests with an error, from a worker thread."""
     if isinstance(error, StopIteration) or not isinstance(error, Exception):
-        # A future takes no StopIteration, and nothing else must end the event loop.
+        # A future does not accept StopIteration, and errors such as SystemExit would end the event loop.
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    _settle(dict.fromkeys(requests, error))
+    _settle_all(dict.fromkeys(requests, error))
 
 
-def _settle(outcomes: Mapping[Request, Answer | Exception]) -> None:
-    """From a worker thread: hand all outcomes to the event loop at once, which costs it one waking."""
+def _settle_all(outcomes: Mapping[Request, Answer | Exception]) -> None:
+    """Hand all outcomes to the event loop in one call, from a worker thread."""
 
     def settle() -> None:
         for request, outcome in outcomes.items():
@@ -113,23 +119,23 @@ def _settle(outcomes: Mapping[Request, Answer | Exception]) -> None:
     for request in outcomes:
         request.settled = True
     if outcomes:
-        with suppress(RuntimeError):  # the event loop is closed: the server has ended without them
+        with suppress(RuntimeError):  # the event loop is closed: the server has ended
             next(iter(outcomes)).answer.get_loop().call_soon_threadsafe(settle)
 
 
-def tokens(text: str) -> int:
-    """An estimate that costs nothing."""
+def estimate_tokens(text: str) -> int:
+    """The number of tokens of a text, estimated from its length."""
     return len(text) // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
 
 
-def chunks(texts: Sequence[str], limits: Batching) -> Iterator[list[int]]:
-    """Indices of the texts, the short ones first, in parts that are padded to a common length each.
+def split_into_parts(texts: Sequence[str], limits: Batching) -> Iterator[list[int]]:
+    """Split texts into parts that are padded to one length. Yields the indices of each part, short texts first.
 
-    A part holds at most `max_batch_size` texts and `max_batch_tokens` tokens, padding included, or one text.
+    A part has at most `max_batch_size` texts and `max_batch_tokens` tokens with padding; or it is a single text.
     """
     part: list[int] = []
     for index in sorted(range(len(texts)), key=lambda i: len(texts[i])):
-        padded = (len(part) + 1) * tokens(texts[index])  # this one is the longest so far
+        padded = (len(part) + 1) * estimate_tokens(texts[index])  # this text is the longest so far
         if part and (len(part) == limits.max_batch_size or padded > limits.max_batch_tokens):
             yield part
             part = []

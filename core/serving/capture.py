@@ -1,4 +1,4 @@
-"""A trace of the requests that were sent here: their times and model ids, and nothing else of them."""
+"""Records the times and model ids of requests in a file, as a trace."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger("residency")
 
 
 class Capture:
-    """Appends a line `{"time": <unix seconds>, "model": "<id>"}` for each arrival; several workers may share a file.
+    """Appends a line `{"time": <unix seconds>, "model": "<id>"}` for each request. Several workers may share a file.
 
-    A file that is renamed or deleted meanwhile (logrotate) is begun anew at its path; one that is cut is appended to.
+    If the file is renamed or deleted (logrotate), a new one is made at its path. If it is truncated, it is appended to.
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
-        """`now` gives unix seconds. Raises SettingsError."""
+        """`now` returns unix seconds. Raises SettingsError if the file cannot be written."""
         self._now = now
         self._path = path.absolute()
         self._failed = False
@@ -33,17 +33,17 @@ class Capture:
         except OSError as error:
             raise SettingsError(f"capture: {path} cannot be written: {error.strerror}.") from error
 
-    def arrived(self, model_id: str) -> None:
-        """A failure is told once, and ends nothing."""
+    def record(self, model_id: str) -> None:
+        """Append a line. A failure is logged once, and not raised."""
         if self._closed:
             return
         line = json.dumps({"time": round(self._now(), 6), "model": model_id}).encode() + b"\n"
         try:
             try:
-                self._follow()
-            finally:  # what cannot be begun anew is in the old file
+                self._reopen_if_replaced()
+            finally:  # if a new file cannot be made, into the old one
                 self._append(line)
-            while not os.fstat(self._file).st_nlink and self._follow():  # it was deleted meanwhile, with the line
+            while not os.fstat(self._file).st_nlink and self._reopen_if_replaced():  # it was deleted with the line
                 self._append(line)
             self._failed = False
         except OSError as error:
@@ -51,21 +51,21 @@ class Capture:
                 log.error("%s cannot be written, so requests are missing in it: %s", self._path, error.strerror)
             self._failed = True
 
-    def _follow(self) -> bool:
-        """Go on with the file that is at the path now; whether it is another one."""
+    def _reopen_if_replaced(self) -> bool:
+        """Open the file that is at the path now, if it is another one. Returns whether it is."""
         try:
-            there = self._path.stat()
+            current = self._path.stat()
         except FileNotFoundError:
-            there = None
+            current = None
         mine = os.fstat(self._file)
-        if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+        if current is not None and (current.st_dev, current.st_ino) == (mine.st_dev, mine.st_ino):
             return False
         old, self._file = self._file, _open(self._path)
         os.close(old)
         return True
 
     def _append(self, line: bytes) -> None:
-        """Whole or not at all, also where a disk is full in the middle of it."""
+        """Write the whole line or, if the disk is full, nothing of it."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             written = os.write(self._file, line)
@@ -82,10 +82,10 @@ class Capture:
 
 
 def _open(path: Path) -> int:
-    """To append to. Raises OSError, also for what is no regular file."""
-    # A FIFO that nobody reads must not hold up the start.
+    """Open a file to append to. Raises OSError, also if it is not a regular file."""
+    # Without O_NONBLOCK, a FIFO that nobody reads would block the start.
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise OSError(0, "is no regular file")
+        raise OSError(0, "it is not a regular file")
     return file

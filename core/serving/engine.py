@@ -1,4 +1,4 @@
-"""Models under strategies: started, asked, changed and closed. No URL, header or environment is known here."""
+"""Runs models under strategies. It knows no HTTP and no environment variables."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ from ..errors import (
 )
 from ..residency.clock import CLOCK, Clock
 from ..residency.versions import Versions
-from ..system.heap import start_up
+from ..system.heap import pause_garbage_collection
 from ..system.threads import spread_forwards
-from .answer import Answer
-from .events import Event
+from .events import Answer, Event
 from .state_file import StateFile
 from .strategy import Common, DeclaredStrategy, RunningStrategy
 from .threads import DaemonThreads
 
 log = logging.getLogger("residency")
 
-COMPUTE_SLOTS = 1  # a forward's own threads use all cores
-LOAD_SLOTS = 4  # a load may wait for a disk, but a thousand at once must not
-PATIENCE = 60.0  # seconds
+COMPUTE_SLOTS = 1  # the threads of one forward use all cores
+LOAD_SLOTS = 4  # loads wait for the disk, so a few overlap; a thousand must not
+DRAIN_TIMEOUT = 60.0  # seconds that a removed model has to answer its requests
 STARTING = "The models that are loaded at start-up are not in memory yet; try again soon."
 Result = TypeVar("Result")
 
 
 class Unavailable(NamedTuple):
-    """A model that is not answered, under one strategy or, where that is None, under any."""
+    """A model that cannot answer, under one strategy or, if that is None, under any."""
 
     model: str
     strategy: str | None
@@ -51,9 +50,9 @@ class Unavailable(NamedTuple):
 
 
 class Engine:
-    """Answers for models, each under every strategy. Whoever starts it ends the process, or goes on without it.
+    """Answers requests for models, each under every strategy.
 
-    `run` and `update` belong to one event loop; all else may be called from any thread.
+    `run` and `update` belong to one event loop. Everything else may be called from any thread.
     """
 
     def __init__(
@@ -65,20 +64,20 @@ class Engine:
         state: StateFile | None = None,
         clock: Clock = CLOCK,
     ) -> None:
-        """`models` are references by id. Without `batching`, every request is computed by itself; `max_queue` bounds
-        the requests of one model under one strategy; `state` keeps what strategies learn.
+        """`models` are references by model id. Without `batching`, each request is computed alone. `max_queue` is the
+        number of queue slots of each model under each strategy. `state` keeps what strategies learn.
         """
         self.models = dict(models)
         self.declared = {declared.name: declared for declared in strategies}
         self.running: dict[str, RunningStrategy] = {}
         self.is_ready = False
-        self.is_checked = False  # whether each model was probed that could be
+        self.is_checked = False  # whether all models that fit have been probed
         self.versions = Versions(models)
         self._listeners: tuple[Callable[[Event], None], ...] = ()
-        self._compute = DaemonThreads("compute", COMPUTE_SLOTS, begin=spread_forwards)
-        self._by_hand = DaemonThreads("by-hand", LOAD_SLOTS)
+        self._compute = DaemonThreads("compute", COMPUTE_SLOTS, initialize=spread_forwards)
+        self._manual = DaemonThreads("by-hand", LOAD_SLOTS)
         slots = Semaphore(LOAD_SLOTS)
-        self._common = Common(self.versions, self._compute, slots, batching, max_queue, self._tell, clock)
+        self._common = Common(self.versions, self._compute, slots, batching, max_queue, self._report, clock)
         self._state = state
         self._closed = Flag()
         self._updating = asyncio.Lock()
@@ -88,40 +87,40 @@ class Engine:
         return tuple(self.models)
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
-        """Call the listener with all that happens from now on, from any thread; it must not block."""
+        """Call the listener with every event from now on, from any thread. It must not block."""
         self._listeners = (*self._listeners, listener)
 
     def start(self) -> None:
-        """Find the checkpoints and start the strategies; blocks. Raises StartupFailed.
+        """Find the checkpoints and start the strategies; blocks.
 
-        A model that cannot be served keeps none of the others from it.
+        Raises StartupFailed if a strategy cannot start or no model can be served. If some can, the others are logged.
         """
         self.versions.find_all()
         if len(self.versions.failures) == len(self.model_ids):
             model_id, reason = next(iter(self.versions.failures.items()))
             raise StartupFailed(f"Model '{model_id}': {reason}")
         states = self._state.read() if self._state else {}
-        with start_up():
+        with pause_garbage_collection():
             for name, declared in self.declared.items():
                 self.running[name] = running = RunningStrategy(declared, self._common)
                 running.start(states.get(name))
         if self._state:
-            Thread(target=self._keep_state, args=[self._state], name="state", daemon=True).start()
+            Thread(target=self._save_state_periodically, args=[self._state], name="state", daemon=True).start()
         self.is_ready = True
 
     async def run(self, strategy: str, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
-        """The answer, begun within so many seconds.
+        """The answer to a request that must begin within `seconds`.
 
-        Raises NotReady, UnknownStrategy, UnknownModel, Overloaded, DeadlinePassed, LoadFailed, or what the model
+        Raises NotReady, UnknownStrategy, UnknownModel, Overloaded, DeadlineExceeded, LoadFailed, or what the model
         raises.
         """
-        running = self.running_one(strategy)
+        running = self.find_running(strategy)
         if model_id not in self.models:
             raise UnknownModel(f"There is no model '{model_id[:100]}' here.")
         return await running.dispatcher.predict(model_id, texts, seconds)
 
-    def running_one(self, strategy: str) -> RunningStrategy:
-        """The strategy of that name. Raises UnknownStrategy or NotReady."""
+    def find_running(self, strategy: str) -> RunningStrategy:
+        """The running strategy of that name. Raises UnknownStrategy or NotReady."""
         if strategy not in self.declared:
             raise UnknownStrategy(f"There is no strategy '{strategy[:100]}' here.")
         if not self.is_ready:
@@ -129,105 +128,111 @@ class Engine:
         return self.running[strategy]
 
     def resident(self) -> dict[str, list[Resident]]:
-        """What is in memory, by strategy."""
+        """The models in memory, by strategy."""
         return {name: running.resident() for name, running in self.running.items()}
 
     async def load(self, strategy: str, model_id: str) -> None:
-        """Load the model by hand; its reference is resolved anew, and what it leads to now is brought in under every
-        strategy. One that hangs holds up nothing else. Raises NotReady, CannotSteer or LoadFailed.
+        """Load the model for an operator.
+
+        Its reference is resolved again, and a new version replaces the older one under every strategy. Raises NotReady,
+        CannotLoadManually or LoadFailed.
         """
-        running = self.running_one(strategy)
+        running = self.find_running(strategy)
 
         def load() -> None:
             try:
-                self.versions.find_anew(model_id)
+                self.versions.resolve_again(model_id)
             except ModelReferenceError as error:
                 raise LoadFailed(
-                    f"Loading model '{model_id}' failed: {self.versions.sentence(model_id, error)}"
+                    f"Loading model '{model_id}' failed: {self.versions.redact(model_id, error)}"
                 ) from error
             running.load(model_id)
 
-        await self._in_thread(load)
+        await self._run_in_thread(load)
 
     async def unload(self, strategy: str, model_id: str) -> None:
-        """Free the model by hand. Raises NotReady, CannotSteer or InUse."""
-        running = self.running_one(strategy)
-        await self._in_thread(lambda: running.unload(model_id))
+        """Free the model for an operator. Raises NotReady, CannotLoadManually or InUse."""
+        running = self.find_running(strategy)
+        await self._run_in_thread(lambda: running.unload(model_id))
 
     async def update(
-        self, models: Mapping[str, str], strategies: Sequence[DeclaredStrategy], patience: float = PATIENCE
+        self, models: Mapping[str, str], strategies: Sequence[DeclaredStrategy], drain_timeout: float = DRAIN_TIMEOUT
     ) -> None:
         """Serve these models, under these options of the same strategies, while requests run.
 
-        What is in memory stays, as far as the new options keep it. A model that is no longer among them has `patience`
-        seconds to answer the requests that it has; it may hang. Raises CannotUpdate; everything is then as before.
+        Models stay in memory as far as the new options keep them. A removed model has `drain_timeout` seconds to answer
+        its requests. Raises CannotUpdate; nothing has changed then.
         """
         async with self._updating:
             if not self.is_ready:
                 raise NotReady(STARTING)
-            declared = {each.name: each for each in strategies}
-            self._check_same(declared)
-            preloads = await self._in_thread(lambda: self._prepare(models, declared))
+            declared = {strategy.name: strategy for strategy in strategies}
+            self._check_update(declared)
+            preloads = await self._run_in_thread(lambda: self._prepare_update(models, declared))
             for running in self.running.values():
                 for model_id in models.keys() - running.dispatcher.queues.keys():
                     running.dispatcher.add(model_id)
-            gone = [model_id for model_id in self.models if model_id not in models]
+            removed = [model_id for model_id in self.models if model_id not in models]
             self.models, self.declared = dict(models), declared
-            left = [running.dispatcher.remove(model_id) for running in self.running.values() for model_id in gone]
+            draining = [
+                running.dispatcher.remove(model_id) for running in self.running.values() for model_id in removed
+            ]
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*(queue.emptied() for queue in left)), patience)
-            await self._in_thread(lambda: self._change(gone, preloads))
+                await asyncio.wait_for(asyncio.gather(*(queue.wait_until_empty() for queue in draining)), drain_timeout)
+            await self._run_in_thread(lambda: self._finish_update(removed, preloads))
 
-    def _check_same(self, declared: Mapping[str, DeclaredStrategy]) -> None:
+    def _check_update(self, declared: Mapping[str, DeclaredStrategy]) -> None:
         if [*declared] != [*self.declared]:
-            raise CannotUpdate(f"strategies: restart the server for other ones than {', '.join(self.declared)}.")
-        for name, each in declared.items():
+            raise CannotUpdate(f"strategies: restart the server to use others than {', '.join(self.declared)}.")
+        for name, after in declared.items():
             before = self.declared[name]
-            if (each.loader.name, each.loader_options) != (before.loader.name, before.loader_options):
-                raise CannotUpdate(f"strategies: restart the server for another loader of '{name}', or its options.")
+            if (after.loader.name, after.loader_options) != (before.loader.name, before.loader_options):
+                raise CannotUpdate(f"strategies: restart the server to change the loader of '{name}' or its options.")
 
-    def _prepare(self, models: Mapping[str, str], declared: Mapping[str, DeclaredStrategy]) -> dict[str, list[str]]:
-        """Bring in what the references lead to now, and start the new objects; what to load, by strategy."""
+    def _prepare_update(
+        self, models: Mapping[str, str], declared: Mapping[str, DeclaredStrategy]
+    ) -> dict[str, list[str]]:
+        """Switch to the versions that the references lead to, and start the strategies. Returns what each preloads."""
         before = dict(self.versions.references)
         try:
             for model_id, reference in models.items():
                 if before.get(model_id) != reference:
-                    self.versions.refer(model_id, reference)
-            return {name: self.running[name].begin(each, models) for name, each in declared.items()}
-        except Exception as error:  # a strategy can refuse in any way
+                    self.versions.set_reference(model_id, reference)
+            return {name: self.running[name].start_update(strategy, models) for name, strategy in declared.items()}
+        except Exception as error:  # a strategy may raise any error
             for model_id in models:
                 if model_id not in before:
                     self.versions.forget(model_id)
                 elif before[model_id] != models[model_id]:
                     with suppress(ResidencyError):
-                        self.versions.refer(model_id, before[model_id])
+                        self.versions.set_reference(model_id, before[model_id])
             raise CannotUpdate(f"{error}") from error
 
-    def _change(self, gone: Sequence[str], preloads: Mapping[str, list[str]]) -> None:
-        for model_id in gone:
+    def _finish_update(self, removed: Sequence[str], preloads: Mapping[str, list[str]]) -> None:
+        for model_id in removed:
             for running in self.running.values():
                 running.keeper.remove(model_id)
                 running.host.forget(model_id)
             self.versions.forget(model_id)
         for name, running in self.running.items():
-            running.decide_by(self.declared[name], preloads[name])
+            running.apply_update(self.declared[name], preloads[name])
 
-    def check_models(self) -> None:
-        """Probe what was never probed, and digest what was never digested, while requests are answered already."""
+    def probe_models(self) -> None:
+        """Probe models and compute digests, where that was never done, while requests are answered."""
         for running in self.running.values():
-            for _ in running.check_unknown():
+            for _ in running.probe_unknown():
                 if not self.is_ready:
                     return
         self.is_checked = True
         for model_id in self.model_ids:
-            if self.is_ready and (version := self.versions.known(model_id)):
+            if self.is_ready and (version := self.versions.get(model_id)):
                 with suppress(OSError, ResidencyError):
                     version.read_digest()
 
     def unavailable(self, strategy: str | None = None) -> Iterator[Unavailable]:
-        """Models that are not answered, and why: under one strategy, or under each."""
+        """The models that cannot answer: under one strategy or, without one, under each."""
         for model_id, reason in dict(self.versions.failures).items():
-            yield Unavailable(model_id, None, self.versions.sentence(model_id, reason))
+            yield Unavailable(model_id, None, self.versions.redact(model_id, reason))
         for name, running in self.running.items():
             if strategy in (None, name):
                 for model_id, reason in dict(running.host.failures).items():
@@ -235,29 +240,29 @@ class Engine:
                         yield Unavailable(model_id, name, reason)
 
     def close(self) -> None:
-        """Close every strategy, whichever fails."""
+        """Close every strategy. An error of one is logged."""
         was_ready, self.is_ready = self.is_ready, False
         self._closed.set()
         if was_ready and self._state:
-            self._write_state(self._state)
+            self._save_state(self._state)
         for running in self.running.values():
             running.close()
         self._compute.shutdown(wait=False, cancel_futures=True)
 
-    def _keep_state(self, file: StateFile) -> None:
+    def _save_state_periodically(self, file: StateFile) -> None:
         while not self._closed.wait(file.every):
-            self._write_state(file)
+            self._save_state(file)
 
-    def _write_state(self, file: StateFile) -> None:
+    def _save_state(self, file: StateFile) -> None:
         states = {name: running.keeper.state() for name, running in self.running.items()}
         file.write({name: state for name, state in states.items() if state is not None})
 
-    def _tell(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception:
                 log.exception("A listener failed")
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.wrap_future(self._by_hand.submit(work))
+    async def _run_in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.wrap_future(self._manual.submit(work))

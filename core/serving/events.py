@@ -1,44 +1,63 @@
-"""What happens in an engine, for whoever subscribes."""
+"""Answers, and the events of an engine, for subscribers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ..contracts import Prediction
 from ..residency.events import Loaded, Unloaded
-from .answer import Answer
+from ..residency.versions import Version
 
 Outcome = Literal["answered", "failed", "overloaded", "late", "gone"]
+"""How a request ended; `late`: deadline exceeded, `gone`: cancelled by its client."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions, and the seconds that the request was queued, waited for a load, and was computed."""
+
+    predictions: list[Prediction]
+    cold: bool
+    queue: float
+    load: float
+    inference: float
+    phases: Mapping[str, float]
+    """Seconds of the load by phase; empty if the request did not wait for the whole load."""
+    batch: int = 1  # texts that were computed together
+    version: Version | None = None
 
 
 class Configured(NamedTuple):
-    """A strategy decides from now on, within so many bytes; None: any number."""
+    """A strategy starts to decide, with a memory budget in bytes; None: no limit."""
 
     strategy: str
     budget: int | None
 
 
 class Queued(NamedTuple):
-    """A request has got a place in the queue of its model."""
+    """A request has a queue slot."""
 
     strategy: str
     model_id: str
 
 
 class Computed(NamedTuple):
-    """So many texts were computed together."""
+    """A batch of `texts` texts was computed."""
 
     strategy: str
     texts: int
 
 
 class Ended(NamedTuple):
-    """A request has ended; one that was `overloaded` had no place."""
+    """A request has ended. One that was `overloaded` had no queue slot."""
 
     strategy: str
     model_id: str
     outcome: Outcome
     seconds: float = 0.0  # since it arrived
-    answer: Answer | None = None  # of one that was answered
+    answer: Answer | None = None  # if it was answered
 
 
 Event = Configured | Queued | Computed | Ended | Loaded | Unloaded

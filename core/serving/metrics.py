@@ -1,7 +1,7 @@
-"""What `/metrics` tells, in the terms of Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
+"""The metrics of an engine, for Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
 
-Only counters are kept by model, each from when it first counts: a histogram is some twenty lines, and a server may
-have a thousand models.
+Only counters have a label for the model, and each appears with its first count: a histogram is some twenty lines, and
+a server may have a thousand models.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .events import (
 )
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-if not os.environ.get(MULTIPROCESS):  # empty is as good as unset, but not to prometheus-client when it is imported
+if not os.environ.get(MULTIPROCESS):  # prometheus-client would take an empty value for a path
     os.environ.pop(MULTIPROCESS, None)
 from prometheus_client import (  # noqa: E402
     CONTENT_TYPE_LATEST,
@@ -41,7 +41,7 @@ from prometheus_client import (  # noqa: E402
 from prometheus_client.core import InfoMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they add a line for each counter
 EVICTIONS = ("capacity", "budget")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -50,25 +50,26 @@ MIB = 1 << 20
 STRATEGY = ("strategy",)
 LOADER = ("strategy", "loader")
 CHANGE = ("strategy", "model", "loader", "reason")
-NO_MODEL = ""  # the label of requests that were refused before their body was read; no model id is empty
+NO_MODEL = ""  # for requests that were refused before their body was read; no model id is empty
 
 
 def check_multiprocess() -> None:
-    """Raises SettingsError: prometheus-client itself fails at the first count, with a traceback."""
+    """Raise SettingsError if PROMETHEUS_MULTIPROC_DIR is not a writable folder.
+
+    prometheus-client itself would fail at the first count, with a traceback.
+    """
     folder = os.environ.get(MULTIPROCESS)
     if folder and not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
-        raise SettingsError(
-            f"{MULTIPROCESS} names {folder}, which is no folder that can be written to; make it, empty."
-        )
+        raise SettingsError(f"{MULTIPROCESS} names {folder}, which is not a writable folder; make an empty one.")
 
 
 class Metrics:
-    """One app's metrics, counted from what happens in its engine."""
+    """The metrics of one app, counted from the events of its engine."""
 
     media_type = CONTENT_TYPE_LATEST
 
     def __init__(self, versions: Callable[[], Iterable[tuple[str, Version]]] = tuple) -> None:
-        """`versions` gives each model's id and version, whenever they are asked for."""
+        """`versions` returns the id and version of each model, at each scrape."""
         self._registry = registry = CollectorRegistry()
         self._info = _ModelInfo(versions)
         registry.register(self._info)
@@ -98,56 +99,56 @@ class Metrics:
         self.private = gauge("process_private_bytes", "Memory that they have written", mode="liveall")
         self._children: dict[str, _Children] = {}  # by strategy
 
-    def hear(self, event: Event) -> None:
-        """Count what has happened."""
+    def record(self, event: Event) -> None:
+        """Count an event."""
         match event:
             case Queued(strategy):
-                self._of(strategy).in_flight.inc()
+                self._children_of(strategy).in_flight.inc()
             case Computed(strategy, texts):
-                self._of(strategy).batch.observe(texts)
+                self._children_of(strategy).batch.observe(texts)
             case Ended():
-                self._ended(event)
+                self._record_end(event)
             case Loaded():
-                self._loaded(event)
+                self._record_load(event)
             case Unloaded():
-                self._unloaded(event)
+                self._record_unload(event)
             case Configured(strategy, budget):
                 self.budget.labels(strategy).set(math.inf if budget is None else budget)
 
-    def overloaded(self, strategy: str, model_id: str) -> None:
-        """Count a request that was refused before it came to a queue."""
+    def record_overloaded(self, strategy: str, model_id: str) -> None:
+        """Count a request that was refused before it reached a queue."""
         self.requests.labels(strategy, model_id, "overloaded").inc()
 
-    def _of(self, strategy: str) -> _Children:
+    def _children_of(self, strategy: str) -> _Children:
         if strategy not in self._children:
             self._children[strategy] = _Children(self, strategy)
         return self._children[strategy]
 
-    def _ended(self, event: Ended) -> None:
+    def _record_end(self, event: Ended) -> None:
         self.requests.labels(event.strategy, event.model_id, event.outcome).inc()
-        children = self._of(event.strategy)
+        children = self._children_of(event.strategy)
         if event.outcome != "overloaded":
             children.in_flight.dec()
         if event.answer is not None:
             children.latency[event.answer.cold].observe(event.seconds)
             children.queue.observe(event.answer.queue)
 
-    def _loaded(self, event: Loaded) -> None:
+    def _record_load(self, event: Loaded) -> None:
         self.loads.labels(event.strategy, event.model_id, event.loader, event.reason).inc()
         self.load_seconds.labels(event.strategy, event.loader).observe(event.seconds)
         for phase, part in event.phases.items():
             self.phase_seconds.labels(event.strategy, event.loader, phase).observe(part)
         self.resident.labels(event.strategy).inc(event.nbytes)
 
-    def _unloaded(self, event: Unloaded) -> None:
+    def _record_unload(self, event: Unloaded) -> None:
         self.unloads.labels(event.strategy, event.model_id, event.loader, event.reason).inc()
         if event.reason in EVICTIONS:
             self.age.labels(event.strategy, event.loader).observe(event.seconds)
         self.resident.labels(event.strategy).dec(event.nbytes)
 
     def scrape(self) -> bytes:
-        """Prometheus' text format. Reads the memory anew, which takes milliseconds: not in the event loop."""
-        pss, private = memory.at_rest(os.getpid())
+        """The metrics in Prometheus' text format. Not for the event loop: to measure memory takes milliseconds."""
+        pss, private = memory.pss_and_private(os.getpid())
         if pss is not None and private is not None:
             self.pss.set(pss * MIB)
             self.private.set(private * MIB)
@@ -155,7 +156,7 @@ class Metrics:
         if folder := os.environ.get(MULTIPROCESS):
             for file in Path(folder).glob("gauge_live*_*.db"):
                 pid = int(file.stem.rpartition("_")[2])
-                if not psutil.pid_exists(pid):  # it was killed, and could not say that it counts no more
+                if not psutil.pid_exists(pid):  # a killed worker cannot do so itself
                     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -163,13 +164,13 @@ class Metrics:
         return generate_latest(registry)
 
     def close(self) -> None:
-        """This worker's gauges count no more."""
+        """Remove the gauges of this worker."""
         if os.environ.get(MULTIPROCESS):
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 
 class _ModelInfo(Collector):
-    """Which version of each model is served, as labels; the value is always 1."""
+    """The version of each model, as labels of a metric whose value is always 1."""
 
     def __init__(self, versions: Callable[[], Iterable[tuple[str, Version]]]) -> None:
         self._versions = versions
@@ -182,7 +183,7 @@ class _ModelInfo(Collector):
 
 
 class _Children:
-    """The metrics of one strategy that every request changes: to find them by their labels takes as long again."""
+    """The metrics of one strategy that every request updates. Finding them by label takes as long as the update."""
 
     def __init__(self, metrics: Metrics, strategy: str) -> None:
         self.in_flight = metrics.in_flight.labels(strategy)

@@ -1,4 +1,4 @@
-"""Tells plugins of loads and unloads."""
+"""Calls the hooks of plugins that observe loads and unloads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HOOKS = {Loaded: "after_model_load", Unloaded: "after_model_unload"}
 
 
 class Observers:
-    """Those of all plugins."""
+    """The observers of all plugins."""
 
     def __init__(self, hooks: pluggy.HookRelay) -> None:
         self._hooks = hooks
 
-    def hear(self, event: Event) -> None:
-        """Call every observer of what has happened, each by itself: a failure is logged and breaks nothing."""
+    def notify(self, event: Event) -> None:
+        """Call every observer of the event. An error of one is logged, and does not affect the others."""
         if (hook := HOOKS.get(type(event))) is None:
             return
         values: dict[str, Any] = event._asdict()

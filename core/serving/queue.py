@@ -1,4 +1,4 @@
-"""What waits for one model under one strategy: in the order of arrival, bounded, each with a deadline."""
+"""The requests that wait for one model under one strategy: bounded, in order of arrival, each with a deadline."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Condition
 
 from ..config.choices import Batching
-from ..errors import DeadlinePassed, Overloaded
-from .answer import Answer
+from ..errors import DeadlineExceeded, Overloaded
 from .events import (
+    Answer,
     Computed,
     Ended,
     Event,
@@ -21,31 +22,33 @@ from .events import (
     Queued,
 )
 
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that is being served, for the log."""
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
-EFFICIENT = 8  # texts, from which on a processor computes twice as many in twice the time
+EFFICIENT_TEXTS = 8  # from this batch size on, twice the texts take twice the time
 MAX_RETRY_SECONDS = 60
-SAMPLES = 500  # of the latest answers, for whoever wants to see them
+RECENT_ANSWERS = 500  # that are kept for `/residency`
 
 
 @dataclass(eq=False)
 class Request:
-    """One request on its way through a queue; its future is the event loop's, all else any thread's."""
+    """One request in a queue. Its future belongs to the event loop; other attributes may be used in any thread."""
 
     texts: Sequence[str]
     answer: asyncio.Future[Answer]
     arrived: float  # on the host's clock
-    trace: str = ""  # the id under which logs know it
-    begun: bool = False  # it was taken out of the queue to be computed
+    id: str = ""  # its id in the log
+    begun: bool = False  # it was taken from the queue to be computed
     settled: bool = False  # its outcome is on its way to the event loop
-    given_back: bool = False  # to the queue, because its model was gone before it was asked
+    given_back: bool = False  # to the queue, because the process of its model had ended before
 
     def expire(self) -> None:
-        """In the event loop, at the deadline: what has not begun never will."""
+        """Fail with DeadlineExceeded unless the request has begun. Called in the event loop, at the deadline."""
         if not self.begun and not self.answer.done():
-            self.answer.set_exception(DeadlinePassed("The request's deadline passed before it could be computed."))
+            self.answer.set_exception(DeadlineExceeded("The request's deadline passed before it could be computed."))
 
     def settle(self, outcome: Answer | Exception) -> None:
-        """In the event loop; a client that has gone needs no answer."""
+        """Set the result, unless the client has cancelled. Called in the event loop."""
         if self.answer.done():
             return
         if isinstance(outcome, Exception):
@@ -55,115 +58,120 @@ class Request:
 
 
 class RequestQueue:
-    """Those who wait for one model under one strategy. `places` counts all requests that are not answered yet."""
+    """The queue of one model under one strategy. A request holds a queue slot until it has ended."""
 
     def __init__(
-        self, strategy: str, model_id: str, most: int, now: Callable[[], float], tell: Callable[[Event], None]
+        self, strategy: str, model_id: str, max_slots: int, now: Callable[[], float], report: Callable[[Event], None]
     ) -> None:
-        """`most` is of places; `now` is the clock of its requests' arrivals; `tell` is called with what happens."""
+        """`now` is the clock of arrivals; `report` is called with every event."""
         self.model_id = model_id
         self._strategy = strategy
-        self._most = most
+        self._max_slots = max_slots
         self._now = now
-        self._tell = tell
-        self.places = 0  # touched by the event loop only
-        self.latest: deque[tuple[bool, float]] = deque(maxlen=SAMPLES)  # (cold, seconds) of answers
-        self._emptied: asyncio.Event | None = None  # for whoever waits for its last request to end
-        self._seconds = 0.0  # for one request, measured
-        self._changed = Condition()  # protects what stands below
+        self._report = report
+        self.slots_in_use = 0  # changed by the event loop only
+        self.recent_answers: deque[tuple[bool, float]] = deque(maxlen=RECENT_ANSWERS)  # (cold, seconds)
+        self._empty: asyncio.Event | None = None  # set when the last request has ended
+        self._seconds_per_request = 0.0  # smoothed
+        self._changed = Condition()  # protects the attributes below
         self._waiting: deque[Request] = deque()
-        self._served = False  # whether a thread is at it
+        self._has_worker = False  # whether a worker thread takes requests from the queue
 
     @property
     def is_full(self) -> bool:
-        return self.places >= self._most
+        return self.slots_in_use >= self._max_slots
 
     @property
     def retry_seconds(self) -> int:
-        """When those that wait now will be answered, by the service time that was measured."""
-        return min(max(1, math.ceil(self.places * self._seconds)), MAX_RETRY_SECONDS)
+        """Seconds until the queued requests will be answered, by the measured service time; a whole number."""
+        return min(max(1, math.ceil(self.slots_in_use * self._seconds_per_request)), MAX_RETRY_SECONDS)
 
     @contextmanager
-    def place(self, request: Request) -> Iterator[None]:
-        """Hold a place until the request has ended, in whatever way. Raises Overloaded when there is none."""
+    def slot(self, request: Request) -> Iterator[None]:
+        """Hold a queue slot until the request has ended. Raises Overloaded if none is free."""
         if self.is_full:
-            self._end("overloaded")
+            self._report_end("overloaded")
             after = self.retry_seconds
-            raise Overloaded(f"{self.places} requests for this model wait already; come again in {after} s.", after)
-        self.places += 1
-        self._tell(Queued(self._strategy, self.model_id))
+            raise Overloaded(
+                f"{self.slots_in_use} requests for this model wait already; try again in {after} s.", after
+            )
+        self.slots_in_use += 1
+        self._report(Queued(self._strategy, self.model_id))
         try:
             yield
             answer, waited = request.answer.result(), self._now() - request.arrived
-            self._end("answered", waited, answer)
-            self.latest.append((answer.cold, waited))
+            self._report_end("answered", waited, answer)
+            self.recent_answers.append((answer.cold, waited))
         except BaseException as error:
-            late, gone = isinstance(error, DeadlinePassed), isinstance(error, asyncio.CancelledError)
-            self._end("late" if late else "gone" if gone else "failed", self._now() - request.arrived)
+            is_late, is_cancelled = isinstance(error, DeadlineExceeded), isinstance(error, asyncio.CancelledError)
+            self._report_end("late" if is_late else "gone" if is_cancelled else "failed", self._now() - request.arrived)
             raise
         finally:
-            self.places -= 1
-            self._leave(request)
-            if self._emptied is not None and not self.places:
-                self._emptied.set()
+            self.slots_in_use -= 1
+            self._withdraw(request)
+            if self._empty is not None and not self.slots_in_use:
+                self._empty.set()
 
-    async def emptied(self) -> None:
-        """Return when no request is left; for a queue that gets no more of them."""
-        if self.places:
-            self._emptied = asyncio.Event()
-            await self._emptied.wait()
+    async def wait_until_empty(self) -> None:
+        """Return when all requests have ended. Used when no more can arrive."""
+        if self.slots_in_use:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
 
-    def _end(self, outcome: Outcome, seconds: float = 0.0, answer: Answer | None = None) -> None:
-        self._tell(Ended(self._strategy, self.model_id, outcome, seconds, answer))
+    def _report_end(self, outcome: Outcome, seconds: float = 0.0, answer: Answer | None = None) -> None:
+        self._report(Ended(self._strategy, self.model_id, outcome, seconds, answer))
 
-    def join(self, request: Request) -> bool:
-        """Whether a thread must be started to serve the queue."""
+    def add(self, request: Request) -> bool:
+        """Append the request. Returns whether the caller must start a worker thread."""
         with self._changed:
             self._waiting.append(request)
             self._changed.notify()
-            needed, self._served = not self._served, True
-            return needed
+            needs_worker, self._has_worker = not self._has_worker, True
+            return needs_worker
 
-    def abandon(self) -> None:
-        """No thread could be started for it."""
+    def clear_worker(self) -> None:
+        """Record that no worker thread could be started."""
         with self._changed:
-            self._served = False
+            self._has_worker = False
 
-    def _leave(self, request: Request) -> None:
-        """Whoever is still in the queue gives up the place."""
+    def _withdraw(self, request: Request) -> None:
+        """Remove the request if it has not begun."""
         if not request.begun:
             with self._changed:
                 if request in self._waiting:
                     self._waiting.remove(request)
 
-    def first(self, batching: Batching | None) -> Request | None:
-        """Who is at the head, once a batch is full or its wait is over; None, if nobody is, ends the service."""
+    def wait_for_batch(self, batching: Batching | None) -> Request | None:
+        """Wait until a batch is full or `max_wait_ms` has passed, and return the oldest request.
+
+        Returns None if the queue is empty; the worker then ends.
+        """
         with self._changed:
-            self._drop_the_gone()
+            self._drop_finished()
             if self._waiting and batching and batching.max_wait_ms:
                 end = self._waiting[0].arrived + batching.max_wait_ms / 1e3
-                self._changed.wait_for(lambda: self._texts() >= batching.max_batch_size, end - self._now())
-                self._drop_the_gone()
-            self._served = bool(self._waiting)
+                self._changed.wait_for(lambda: self._count_texts() >= batching.max_batch_size, end - self._now())
+                self._drop_finished()
+            self._has_worker = bool(self._waiting)
             return self._waiting[0] if self._waiting else None
 
     def take(self, batching: Batching | None, *, shared: bool) -> list[Request]:
-        """The next batch: requests of up to `max_batch_size` texts together, or one request.
+        """Take the next batch: requests of up to `max_batch_size` texts together, or one request.
 
-        Of many that wait it takes half. If it took all, then all their answers and next requests would be
-        on their way at the same time, while nothing is computed.
+        If many wait, it takes half of them. If it took all, all their clients would receive answers and send new
+        requests at the same time, and nothing would be computed in the meantime.
         """
         taken: list[Request] = []
         texts = 0
         with self._changed:
-            waited = batching is not None and batching.max_wait_ms > 0  # for a full batch
-            most = self._texts() if waited else max(EFFICIENT, self._texts() // 2)
+            has_waited = batching is not None and batching.max_wait_ms > 0  # for a full batch
+            limit = self._count_texts() if has_waited else max(EFFICIENT_TEXTS, self._count_texts() // 2)
             while True:
-                self._drop_the_gone()
+                self._drop_finished()
                 if not self._waiting or (taken and not (shared and batching)):
                     break
                 texts += len(self._waiting[0].texts)
-                if taken and batching and texts > min(batching.max_batch_size, most):
+                if taken and batching and texts > min(batching.max_batch_size, limit):
                     break
                 request = self._waiting.popleft()
                 request.begun = True
@@ -171,27 +179,29 @@ class RequestQueue:
         return taken
 
     def give_back(self, requests: Sequence[Request]) -> None:
-        """Let requests that were taken, and not computed, be the next ones again."""
+        """Put requests that were taken but not computed back at the head of the queue."""
         with self._changed:
             for request in requests:
                 request.begun, request.given_back = False, True
             self._waiting.extendleft(reversed(requests))
 
     def take_all(self) -> list[Request]:
+        """Take all requests that wait."""
         with self._changed:
             taken = list(self._waiting)
             self._waiting.clear()
             return taken
 
-    def served(self, requests: int, texts: int, seconds: float) -> None:
-        """Note how long a batch took."""
-        self._tell(Computed(self._strategy, texts))
-        each = seconds / requests
-        self._seconds = each if self._seconds == 0 else self._seconds + SMOOTHING * (each - self._seconds)
+    def record_batch(self, requests: int, texts: int, seconds: float) -> None:
+        """Report a batch, and update the measured service time with the seconds that it took."""
+        self._report(Computed(self._strategy, texts))
+        per_request = seconds / requests
+        mean = self._seconds_per_request
+        self._seconds_per_request = per_request if mean == 0 else mean + SMOOTHING * (per_request - mean)
 
-    def _texts(self) -> int:
+    def _count_texts(self) -> int:
         return sum(len(request.texts) for request in self._waiting)
 
-    def _drop_the_gone(self) -> None:
+    def _drop_finished(self) -> None:
         while self._waiting and self._waiting[0].answer.done():
             self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""A strategy as it was declared, and as it runs."""
+"""A strategy as it is declared, and as it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ..config.choices import Batching, StrategyChoice
 from ..contracts import Loader, Resident
 from ..errors import (
-    CannotSteer,
+    CannotLoadManually,
     InUse,
     LoadFailed,
     StartupFailed,
@@ -33,7 +33,7 @@ log = logging.getLogger("residency")
 
 @dataclass(frozen=True)
 class DeclaredStrategy:
-    """What was chosen, and holds nothing in memory: a strategy with a loader, and the options of both."""
+    """A strategy that was chosen, with its loader and the options of both. It holds no model."""
 
     registered: Registered
     loader: Registered
@@ -43,9 +43,13 @@ class DeclaredStrategy:
 
     @classmethod
     def of(cls, choice: StrategyChoice, plugins: Plugins, prices: Mapping[str, Any]) -> DeclaredStrategy:
-        """Raises PluginError, OptionError, or StartupFailed in the strategy's own words."""
+        """Make it from settings.
+
+        `prices` fill the options of the strategy that are prices. Raises PluginError, OptionError, or StartupFailed
+        with the error of the strategy's constructor.
+        """
         registered, loader = plugins.strategy(choice.strategy), plugins.loader(choice.loader.name)
-        options = registered.validate(registered.at_prices(choice.options, prices))
+        options = registered.validate(registered.with_prices(choice.options, prices))
         loader_options = loader.validate(choice.loader.options)
         try:
             decisions = Decisions(registered.cls(**options), registered.name)
@@ -65,58 +69,58 @@ class Common:
     versions: Versions
     compute: Executor
     slots: Semaphore
-    """Of loads."""
+    """How many loads run at a time."""
     batching: Batching | None
     max_queue: int
-    tell: Callable[[Event], None]
+    report: Callable[[Event], None]
     clock: Clock
     probes: Probes = field(default_factory=Probes)
     loaders: dict[str, Loader] = field(default_factory=dict)
-    """By name and options: what loads have in common is made once."""
+    """By name and options, so that strategies with the same loader share one object."""
 
     def loader(self, declared: DeclaredStrategy) -> Loader:
-        """The one for the strategy. Raises whatever its constructor raises."""
-        key = f"{declared.loader.name} {_written(declared.loader_options)}"
+        """The loader of the strategy, made if needed. Raises what its constructor raises."""
+        key = f"{declared.loader.name} {_options_key(declared.loader_options)}"
         if key not in self.loaders:
             self.loaders[key] = declared.loader.cls(**declared.loader_options)
         return self.loaders[key]
 
 
 class RunningStrategy:
-    """A strategy at work: its models in memory, and its requests."""
+    """A strategy that runs: its models in memory, and its requests."""
 
     def __init__(self, declared: DeclaredStrategy, common: Common) -> None:
-        """Raises StartupFailed in the loader's own words."""
+        """Raises StartupFailed with the error of the loader's constructor."""
         self.declared = declared
-        self._tell = common.tell
+        self._report = common.report
         try:
             loader = common.loader(declared)
         except Exception as error:  # a third party's constructor can fail in any way
-            raise self._failed(error) from error
+            raise self._start_error(error) from error
         self.host = Host(
             declared.name,
             loader,
             common.versions,
             common.slots,
-            common.tell,
+            common.report,
             common.probes,
-            _written(declared.loader_options),
+            _options_key(declared.loader_options),
             common.clock,
         )
         self.keeper = Keeper(declared.decisions, self.host)
         common.versions.keepers.append(self.keeper)
-        self.dispatcher = Dispatcher(self.keeper, common.compute, common.batching, common.max_queue, common.tell)
+        self.dispatcher = Dispatcher(self.keeper, common.compute, common.batching, common.max_queue, common.report)
 
     def start(self, state: str | None) -> None:
-        """Load what is to be loaded at the start; `state` is what the strategy had learned. Raises StartupFailed."""
+        """Start the strategy with the state that it saved, if any, and load what it preloads. Raises StartupFailed."""
         try:
             self.host.prepare()
             self.keeper.start(state)
         except Exception as error:
-            raise self._failed(error) from error
-        self._tell(Configured(self.name, self.budget))
+            raise self._start_error(error) from error
+        self._report(Configured(self.name, self.budget))
 
-    def _failed(self, error: Exception) -> StartupFailed:
+    def _start_error(self, error: Exception) -> StartupFailed:
         return StartupFailed(f"Strategy '{self.name}' cannot start: {error}")
 
     @property
@@ -125,55 +129,57 @@ class RunningStrategy:
 
     @property
     def budget(self) -> int | None:
-        """Bytes that the strategy may hold."""
+        """How many bytes the strategy may hold in memory; None: any number."""
         return self.declared.decisions.budget
 
     def resident(self) -> list[Resident]:
-        """What is in memory, the oldest first."""
-        return [copy.seen() for copy in self.keeper.residents()]
+        """The models in memory, the oldest first."""
+        return [copy.to_resident() for copy in self.keeper.residents()]
 
     def load(self, model_id: str) -> None:
-        """Load the model by hand; blocks. Raises CannotSteer or LoadFailed."""
-        self._check_steered()
+        """Load the model for an operator; blocks. Raises CannotLoadManually or LoadFailed."""
+        self._check_manual()
         self.keeper.load(model_id)
 
     def unload(self, model_id: str) -> None:
-        """Free the model by hand; blocks. Raises CannotSteer or InUse."""
-        self._check_steered()
+        """Free the model for an operator; blocks. Raises CannotLoadManually or InUse."""
+        self._check_manual()
         if not self.keeper.unload(model_id):
             raise InUse(f"Model '{model_id}' is in use, or pinned, under '{self.name}'; try again later.")
 
-    def _check_steered(self) -> None:
+    def _check_manual(self) -> None:
         if not self.declared.decisions.shared:
-            raise CannotSteer(f"Under the strategy '{self.name}' each request has a model of its own.")
+            raise CannotLoadManually(
+                f"Strategy '{self.name}' loads a model for each request; none can be loaded or unloaded manually."
+            )
 
-    def begin(self, declared: DeclaredStrategy, model_ids: Collection[str]) -> list[str]:
-        """Start the other object, by which nothing goes yet, on these models; what it wants loaded.
+    def start_update(self, declared: DeclaredStrategy, model_ids: Collection[str]) -> list[str]:
+        """Start a strategy object with other options, which does not decide yet. Returns the ids of what it preloads.
 
-        Raises ValueError, and what the strategy raises.
+        Raises ValueError if models do not fit, and what the strategy raises.
         """
         self.host.prepare()
-        return self.keeper.begin(declared.decisions, model_ids, self.keeper.state())
+        return self.keeper.start_strategy(declared.decisions, model_ids, self.keeper.state())
 
-    def decide_by(self, declared: DeclaredStrategy, preloads: list[str]) -> None:
-        """Go by other options from now on, and load what they want loaded; blocks."""
+    def apply_update(self, declared: DeclaredStrategy, preloads: list[str]) -> None:
+        """Use the started object from now on, and load what it preloads; blocks."""
         self.declared = declared
-        self.keeper.decide_by(declared.decisions)
-        self._tell(Configured(self.name, self.budget))
+        self.keeper.use_decisions(declared.decisions)
+        self._report(Configured(self.name, self.budget))
         self.keeper.preload(preloads)
 
-    def check_unknown(self) -> Iterator[None]:
-        """Probe each model that nobody has asked for and that was never probed, one in each step.
+    def probe_unknown(self) -> Iterator[None]:
+        """Probe the models that were neither requested nor probed before, one in each step.
 
-        One that does not fit beside what is in memory is left for its first load.
+        A model that does not fit beside those in memory is probed by its first load.
         """
         for model_id in self.host.model_ids:
-            is_new = not self.host.is_known(model_id) and model_id not in self.host.failures
-            if is_new and self._has_room(model_id):
-                self.host.check(model_id)
+            is_unprobed = not self.host.is_probed(model_id) and model_id not in self.host.failures
+            if is_unprobed and self._fits(model_id):
+                self.host.probe(model_id)
                 yield
 
-    def _has_room(self, model_id: str) -> bool:
+    def _fits(self, model_id: str) -> bool:
         with suppress(LoadFailed):
             held = sum(copy.nbytes for copy in self.keeper.residents())
             return self.budget is None or held + self.host.size(model_id) <= self.budget
@@ -184,9 +190,9 @@ class RunningStrategy:
             self.keeper.close()
         except Exception:
             log.exception("Closing strategy '%s' failed", self.name)
-        for copy in self.keeper.residents():  # it is lent out still: its user hangs, and must not hold up the end
+        for copy in self.keeper.residents():  # they are in use by requests that hang, which must not delay the end
             self.host.close(copy.model, "shutdown", copy.loaded_at)
 
 
-def _written(options: Mapping[str, Any]) -> str:
+def _options_key(options: Mapping[str, Any]) -> str:
     return str(sorted(options.items()))

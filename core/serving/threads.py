@@ -1,4 +1,4 @@
-"""Threads that nobody waits for when the process ends."""
+"""A thread pool of daemons, which do not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Result = TypeVar("Result")
 
 
 class DaemonThreads(Executor):
-    """Runs calls in up to `most` threads, which are daemons: a load or a forward may hang.
+    """Runs calls in up to `max_threads` daemon threads, because a load or a forward may hang.
 
-    Python waits at its end for the threads of a ThreadPoolExecutor, and for anyio's, however long they take.
+    When Python exits, it waits for the threads of a ThreadPoolExecutor, and for those of anyio, however long they take.
     """
 
-    def __init__(self, name: str, most: int = sys.maxsize, begin: Callable[[], None] | None = None) -> None:
-        """`begin` is what each of its threads does first."""
+    def __init__(self, name: str, max_threads: int = sys.maxsize, initialize: Callable[[], None] | None = None) -> None:
+        """Each thread first calls `initialize`."""
         self._name = name
-        self._most = most
-        self._begin = begin
-        self._changed = Condition()  # protects what stands below
+        self._max_threads = max_threads
+        self._initialize = initialize
+        self._changed = Condition()  # protects the attributes below
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads = 0
         self._idle = 0
@@ -42,12 +42,12 @@ class DaemonThreads(Executor):
             self._calls.append((future, partial(fn, *args, **kwargs)))
             if self._idle >= len(self._calls):
                 self._changed.notify()
-            elif self._threads < self._most:
+            elif self._threads < self._max_threads:
                 self._start()
         return future
 
     def _start(self) -> None:
-        """Raises RuntimeError when the system has no thread for us, and no other one will come to the call."""
+        """Raises RuntimeError if the system can start no more threads, and there is no other one to run the call."""
         self._threads += 1
         try:
             Thread(target=self._run, name=self._name, daemon=True).start()
@@ -58,7 +58,7 @@ class DaemonThreads(Executor):
                 raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. It waits for none of them, whatever `wait` says."""
+        """Accept no more calls. It never waits, whatever `wait` is."""
         with self._changed:
             self._closed = True
             while cancel_futures and self._calls:
@@ -67,10 +67,10 @@ class DaemonThreads(Executor):
 
     def _run(self) -> None:
         try:
-            if self._begin:
-                self._begin()
-        except Exception:  # or the pool would count a thread that is no more
-            log.exception("A thread of the pool '%s' was not prepared", self._name)
+            if self._initialize:
+                self._initialize()
+        except Exception:  # otherwise the thread would end, but still be counted
+            log.exception("A thread of the pool '%s' could not be initialized", self._name)
         while call := self._next():
             future, work = call
             if future.set_running_or_notify_cancel():
@@ -78,10 +78,10 @@ class DaemonThreads(Executor):
                     future.set_result(work())
                 except BaseException as error:
                     future.set_exception(error)
-            del call, future, work  # an idle thread keeps nothing in memory
+            del call, future, work  # so that an idle thread holds nothing in memory
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """Wait for a call; None ends the thread."""
+        """Wait for a call. Returns None if the thread has to end."""
         with self._changed:
             self._idle += 1
             self._changed.wait_for(lambda: self._calls or self._closed, IDLE_SECONDS)

@@ -1,4 +1,4 @@
-"""What is asked of the operating system: memory, threads, files, the page cache.
+"""Interfaces to the operating system: memory, threads, files, the page cache.
 
 It imports the loose module `errors`.
 """

@@ -1,4 +1,4 @@
-"""The share of the processor that control groups leave to this process."""
+"""The CPU quota that control groups set for this process."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
 V1, V2 = "cgroup", "cgroup2"  # types of file systems
-ESCAPE = re.compile(r"\\([0-7]{3})")  # of a space, for one, in /proc/self/mountinfo
+ESCAPE = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo writes a space, for example
 
 
 def cpu_quota(root: Path = ROOT) -> float:
-    """The cores that the tightest quota allows, a fraction perhaps; infinite without one.
+    """The number of cores that the tightest quota allows, possibly a fraction; infinity if there is no quota.
 
-    It may be that of any group from the process's own up to the root: a container's, a pod's, a systemd slice's.
-    Versions 1 and 2 of control groups count alike. `root` is where `proc` and `sys` are looked for.
+    The quota may belong to any group from the process's own up to the root: a container's, a pod's or a systemd
+    slice's. Reads control groups of versions 1 and 2. `root` is the directory that holds `proc` and `sys`.
     """
     try:
         own = dict(_own_groups((root / "proc/self/cgroup").read_text()))
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
     except OSError:  # another system
         return float("inf")
-    found = [float("inf")]
+    quotas = [float("inf")]
     for version, mounted_from, mount_point in filter(None, map(_cpu_mount, mounts)):
         if version in own:
             top = root / mount_point.relative_to("/")
-            found += [_quota(group) for group in _up_to(top, own[version], mounted_from)]
-    return min(found)
+            quotas += [_quota(group) for group in _groups_up_to(top, own[version], mounted_from)]
+    return min(quotas)
 
 
 def _own_groups(text: str) -> Iterator[tuple[str, PurePosixPath]]:
-    """By version, the process's group where there is a quota; lines are `id:controllers:path` (cgroups(7))."""
+    """The version and path of each group of this process that can limit CPU time.
+
+    `text` has lines of the form `id:controllers:path` (cgroups(7)).
+    """
     for line in text.splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if path and not controllers:
@@ -41,7 +44,10 @@ def _own_groups(text: str) -> Iterator[tuple[str, PurePosixPath]]:
 
 
 def _cpu_mount(line: str) -> tuple[str, PurePosixPath, PurePosixPath] | None:
-    """Version, the group that is mounted, and where, if a line of mountinfo is about processor time (proc(5))."""
+    """The version, the mounted group and the mount point of a line of mountinfo (proc(5)).
+
+    None if the line does not mount groups that limit CPU time.
+    """
     mount, _, source = line.partition(" - ")
     kind, options = source.partition(" ")[0], source.rpartition(" ")[2].split(",")
     if kind != V2 and not (kind == V1 and "cpu" in options):
@@ -50,10 +56,10 @@ def _cpu_mount(line: str) -> tuple[str, PurePosixPath, PurePosixPath] | None:
     return kind, PurePosixPath(mounted_from), PurePosixPath(mount_point)
 
 
-def _up_to(top: Path, own: PurePosixPath, mounted_from: PurePosixPath) -> Iterator[Path]:
-    """The folders of the process's own group and of its ancestors, as far as they are mounted.
+def _groups_up_to(top: Path, own: PurePosixPath, mounted_from: PurePosixPath) -> Iterator[Path]:
+    """The folders of the process's own group and of those of its ancestors that are mounted.
 
-    Where a container sees groups from outside of its own, as `/..`, what is mounted is taken for an ancestor.
+    If a path contains `..`, the mount lies outside the container's own namespace; `top` is then taken for an ancestor.
     """
     if ".." in (*own.parts, *mounted_from.parts):
         yield top
@@ -63,7 +69,10 @@ def _up_to(top: Path, own: PurePosixPath, mounted_from: PurePosixPath) -> Iterat
 
 
 def _quota(group: Path) -> float:
-    """Of one group, in cores: `cpu.max` has quota and period, or `max`; version 1 two files, and -1 without a quota."""
+    """The quota of one group in cores; infinity if it has none.
+
+    In version 2, `cpu.max` holds the quota, or `max`, and the period. Version 1 has a file for each, and -1 means none.
+    """
     for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((group / file).read_text().strip() for file in files).split()

@@ -1,4 +1,4 @@
-"""Paths and files that a user names: odd ones are refused in a sentence, and none is read without end."""
+"""Paths and files named by users: invalid ones are refused with a sentence, and reading is bounded."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from pathlib import Path
 from ..errors import FileError
 
 
-def anchored(name: str, folder: Path) -> Path:
-    """`name` as seen from `folder`, absolute. Raises FileError for what can be no path."""
+def resolve_path(name: str, folder: Path) -> Path:
+    """The absolute path of `name`, relative to `folder`. Raises FileError if it cannot be a path."""
     try:
         if not name.isprintable():
-            raise ValueError("it holds a control character")
+            raise ValueError("it contains a control character")
         path = (folder / Path(name).expanduser()).absolute()
         path.is_dir()  # raises for a name that is too long
     except (OSError, ValueError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{name[:60]!r} is no usable path: {str(why).rstrip('.')}.") from error
+        raise FileError(f"{name[:60]!r} is not a usable path: {str(why).rstrip('.')}.") from error
     return path
 
 
-def read_text(path: Path, limit: int, remedy: str = "cut it") -> str:
-    """A regular file's text in UTF-8, without a byte order mark. Raises FileError, also above `limit` bytes."""
+def read_text(path: Path, limit: int, remedy: str = "shorten it") -> str:
+    """The text of a regular file in UTF-8, without its byte order mark.
+
+    Raises FileError if the file cannot be read, or is larger than `limit` bytes; `remedy` then ends the sentence.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise FileError(f"{path}: cannot be read: is no regular file.")
+            raise FileError(f"{path}: cannot be read: it is not a regular file.")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
@@ -38,10 +41,10 @@ def read_text(path: Path, limit: int, remedy: str = "cut it") -> str:
         raise FileError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8.") from error
 
 
-def lines_of(text: str) -> list[str]:
-    r"""The lines of a text file: line feeds end them, a carriage return before one is no part of the line.
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text file, without line feeds and the carriage returns before them.
 
-    Unlike `str.splitlines`, which also splits at \x0b, \x0c, \x1c to \x1e, \x85, \u2028 and \u2029.
+    `str.splitlines` would also split at \x0b, \x0c, \x1c to \x1e, \x85, \u2028 and \u2029.
     """
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

@@ -1,4 +1,4 @@
-"""Memory that is really returned: what Python and glibc would keep for later."""
+"""Returning memory to the operating system that Python and glibc would keep for later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ M_ARENA_MAX = -8  # malloc.h
 def _glibc(name: str) -> Callable[..., int] | None:
     try:
         function: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
-    except (OSError, AttributeError):  # another C library, which has no such call
+    except (OSError, AttributeError):  # another C library, which lacks the function
         return None
     return function
 
@@ -22,27 +22,27 @@ def _glibc(name: str) -> Callable[..., int] | None:
 _trim = _glibc("malloc_trim")
 
 
-def give_back() -> None:
-    """Return the heap's free pages to the system, after a model was freed; takes less than a millisecond."""
+def trim_heap() -> None:
+    """Return the heap's free pages to the system. Takes less than a millisecond; for use after a model was freed."""
     if _trim is not None:
         _trim(0)
 
 
 def use_one_heap() -> None:
-    """Let threads share one heap, before there are any; `MALLOC_ARENA_MAX` wins.
+    """Make all threads share one heap, unless `MALLOC_ARENA_MAX` is set. Call it before any thread starts.
 
-    glibc gives threads up to eight heaps for each core. What a request leaves behind in one of them for good pins
-    what lay around it, so that under mixed traffic memory grew for hours.
+    By default glibc creates up to eight heaps for each core. A long-lived allocation in one of them pins the free
+    memory around it, so that memory grew for hours under mixed traffic.
     """
     if not os.environ.get("MALLOC_ARENA_MAX") and (mallopt := _glibc("mallopt")):
         mallopt(M_ARENA_MAX, 1)
 
 
 @contextmanager
-def start_up() -> Iterator[None]:
-    """Collect garbage at the end only, of what loaders have not frozen, and never look again at what is there then.
+def pause_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector during start-up, then collect once and `gc.freeze()` what survived.
 
-    A fifth of a start-up's time would be the collector's, for objects that stay.
+    The collector would take a fifth of the time of a start-up to traverse objects that stay.
     """
     gc.disable()
     try:

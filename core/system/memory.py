@@ -1,4 +1,4 @@
-"""Memory and processor time of a process tree. Without /proc every figure of memory is None."""
+"""Memory and CPU time of a process tree. On systems without /proc, all memory figures are None."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3)
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def at_rest(pid: int) -> tuple[float | None, float | None]:
-    """(PSS, private) in MiB. PSS charges a mapped page in shares to those who map it.
+def pss_and_private(pid: int) -> tuple[float | None, float | None]:
+    """(PSS, private memory) of a process and its descendants in MiB.
 
-    Private is what the process has written (`Private_Dirty`): a page of a file that it alone maps is the
-    page cache's, which can drop it, although the kernel calls that one private, too.
+    PSS divides each mapped page among the processes that map it. Private memory is what a process has written
+    (`Private_Dirty`). The kernel also calls a file's page private if only one process maps it, but the page cache can
+    drop that page, so it does not count here.
 
-    Reads `smaps_rollup`, which takes milliseconds for a large process: never while something is timed.
+    Reads `smaps_rollup`, which takes milliseconds for a large process. Do not call this while something is timed.
     """
     pss = _sum(pid, "smaps_rollup", ("Pss",))
     return pss, _sum(pid, "smaps_rollup", ("Private_Dirty",))
 
 
-def peak(pid: int) -> float | None:
-    """The kernel's high-water mark of resident memory in MiB; summed over the tree, so an upper bound."""
+def peak_rss(pid: int) -> float | None:
+    """The kernel's high-water mark of resident memory in MiB, summed over the process tree: an upper bound."""
     return _sum(pid, "status", ("VmHWM",))
 
 
-def resident(pid: int) -> float | None:
-    """MiB that a process and its descendants have in memory, each page as often as it is mapped.
+def rss(pid: int) -> float | None:
+    """The resident memory of a process and its descendants in MiB. A page counts once for each process that maps it.
 
-    From `statm` and `children` alone, some 20 µs for each thread of the tree. None where there is no such file.
+    Reads only `statm` and `children`, which takes about 20 µs for each thread of the tree. None where the system does
+    not have these files.
     """
     pages, left = 0, [pid]
     while left:
@@ -47,7 +49,7 @@ def resident(pid: int) -> float | None:
             for thread in (process / "task").iterdir():
                 left += _children(thread)
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process has ended
     return pages * PAGE_MIB if pages and (PROC / "thread-self/children").exists() else None
 
 
@@ -57,30 +59,31 @@ def _children(thread: Path) -> list[int]:
     return []
 
 
-def processor_seconds(pid: int) -> float | None:
-    """Processor time, user and system, since each process began; of those that have ended, what their parents know,
-    in ticks of a hundredth of a second.
+def cpu_seconds(pid: int) -> float | None:
+    """User and system CPU time of a process tree in seconds, since each process started; None if it has ended.
+
+    Descendants that have ended count as far as their parents waited for them, in ticks of a hundredth of a second.
     """
     try:
-        return sum(_seconds(process) for process in _tree(pid)) or None
+        return sum(_process_cpu_seconds(process) for process in _tree(pid)) or None
     except psutil.Error:
         return None
 
 
-def _seconds(pid: int) -> float:
+def _process_cpu_seconds(pid: int) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:
-        return 0.0  # it ended meanwhile, and its parent counts it
+        return 0.0  # it has ended, and its parent's figure includes it
     own = times.user + times.system
     if sys.platform == "linux":
-        with suppress(OSError):  # what ended meanwhile; a load takes less than a tick, and this clock is exact
+        with suppress(OSError):  # the process may have ended; this clock is exact, where a load takes less than a tick
             own = time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED)
     return float(own + times.children_user + times.children_system)
 
 
 def reset_peak(pid: int) -> None:
-    """Start the high-water mark anew (proc(5), clear_refs); where that is not allowed, it stays."""
+    """Reset the high-water mark of resident memory (proc(5), clear_refs), where that is permitted."""
     for process in _tree(pid):
         try:
             (PROC / str(process) / "clear_refs").write_text("5")
@@ -96,11 +99,11 @@ def _tree(pid: int) -> list[int]:
 
 
 def _sum(pid: int, file: str, fields: tuple[str, ...]) -> float | None:
-    wanted = re.compile(rf"^(?:{'|'.join(fields)}):\s+(\d+) kB", re.MULTILINE)
-    found: list[int] = []
+    pattern = re.compile(rf"^(?:{'|'.join(fields)}):\s+(\d+) kB", re.MULTILINE)
+    kib: list[int] = []
     for process in _tree(pid):
         try:
-            found += [int(number) for number in wanted.findall((PROC / str(process) / file).read_text())]
+            kib += [int(number) for number in pattern.findall((PROC / str(process) / file).read_text())]
         except OSError:
-            continue  # it ended meanwhile, or there is no /proc
-    return sum(found) / KIB_PER_MIB if found else None
+            continue  # the process has ended, or there is no /proc
+    return sum(kib) / KIB_PER_MIB if kib else None

@@ -1,4 +1,4 @@
-"""The kernel's page cache, from which a mapped file's pages come: files are read into it, and dropped from it."""
+"""Reading files into the kernel's page cache, and dropping them from it."""
 
 from __future__ import annotations
 
@@ -15,66 +15,75 @@ import psutil
 from ..errors import TrialFailed
 
 PIECE = 1 << 20  # bytes
-LEFT = 0.01  # of the pages may stay
-PATIENCE = 1.0  # seconds until a server has unmapped what it has just freed
+MAX_SHARE = 0.01  # of a file's pages that may remain in the page cache after it was dropped
+PATIENCE = 1.0  # seconds that a server may take to unmap what it has just freed
 
 
-def drop(file: Path) -> None:
-    """Drop the file's pages, but for those that a process maps; does nothing where there is no such advice."""
+def advise_drop(file: Path) -> None:
+    """Ask the kernel to drop the file's pages from the page cache. Pages that a process maps remain.
+
+    Does nothing where the system lacks `posix_fadvise`.
+    """
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as stream:
-            with suppress(OSError):  # not every file system has it
-                os.fsync(stream.fileno())  # a page that is not on the disk yet would stay
+            with suppress(OSError):  # some file systems do not support it
+                os.fsync(stream.fileno())  # a page that is not written to disk yet would remain
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_anew(file: Path) -> None:
-    """Have the file in the page cache in large pages, where the kernel and the file system have them.
+def reread(file: Path) -> None:
+    """Read the file into the page cache sequentially, so that it lies there in large pages where these are supported.
 
-    What was written, or read here and there, lies in pages of 4 KiB; what is read in a row, in pages of up
-    to 2 MiB, of which a mapping takes 512 times fewer page faults.
+    Data that was written or read at random lies in pages of 4 KiB. Data that was read sequentially lies in pages of up
+    to 2 MiB, for which a mapping takes up to 512 times fewer page faults.
     """
-    drop(file)
+    advise_drop(file)
     buffer = bytearray(PIECE)
     with file.open("rb", buffering=0) as stream:
         while stream.readinto(buffer):
             pass
 
 
-def evict(files: Iterable[Path]) -> None:
-    """Drop the files' pages. Raises TrialFailed while a process maps them, or where the system keeps them."""
+def drop_files(files: Iterable[Path]) -> None:
+    """Drop the files from the page cache. Raises TrialFailed if a process maps them, or the system keeps them."""
     listed = list(files)
     end = time.monotonic() + PATIENCE
     while True:
         for file in listed:
-            drop(file)
-        shares = {file: share for file in listed if (share := resident_share(file)) > LEFT}
+            advise_drop(file)
+        shares = {file: share for file in listed if (share := cached_share(file)) > MAX_SHARE}
         if not shares:
             return
         if time.monotonic() > end:
             file, share = next(iter(shares.items()))
-            raise TrialFailed(f"{share:.0%} of {file} stayed in the page cache: {_who_keeps(file)}")
+            raise TrialFailed(f"{share:.0%} of {file} stayed in the page cache: {_explain_stay(file)}")
         time.sleep(0.01)
 
 
-def resident_share(file: Path) -> float:
-    """The share of a file's pages that are in the page cache (mincore(2)); 0 for an empty file."""
+def cached_share(file: Path) -> float:
+    """The share of a file's pages that are in the page cache (mincore(2)); 0 for an empty file.
+
+    Raises TrialFailed if the system cannot tell.
+    """
     with file.open("rb") as stream:
         nbytes = os.fstat(stream.fileno()).st_size
         if not nbytes:
             return 0.0
-        # Writable, so that ctypes gives its address; private, so that nothing can reach the file.
+        # Writable, because ctypes gives no address otherwise; private, so that nothing is written to the file.
         with mmap.mmap(stream.fileno(), nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as mapping:
             pages = (ctypes.c_ubyte * -(-nbytes // mmap.PAGESIZE))()
             start = ctypes.c_char.from_buffer(mapping)
             failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.byref(start), ctypes.c_size_t(nbytes), pages)
-            del start  # or the mapping could not be closed
+            del start  # the mapping cannot be closed while it is referenced
     if failed:
-        raise TrialFailed(f"Whether {file} is in the page cache cannot be asked (mincore): use 'page_cache: warm'.")
+        raise TrialFailed(
+            f"This system does not tell whether {file} is in the page cache (mincore failed): use 'page_cache: warm'."
+        )
     return sum(page & 1 for page in pages) / len(pages)
 
 
-def _who_keeps(file: Path) -> str:
+def _explain_stay(file: Path) -> str:
+    """Why the file's pages stay in the page cache, and the remedy."""
     mapping = []
     for process in psutil.process_iter():
         try:
@@ -82,10 +91,10 @@ def _who_keeps(file: Path) -> str:
             if f" {file.resolve()}\n" in maps:
                 mapping.append(f"{process.name()} (pid {process.pid})")
         except (OSError, psutil.Error):
-            continue  # it has ended, or is another user's
+            continue  # the process has ended, or belongs to another user
     if mapping:
         return f"{', '.join(mapping)} maps it. End that process, or free the model there."
     return (
-        "no process that can be seen maps it. Its file system keeps it, or does not say so to others than its owner:"
-        " put it on a disk, in a file of your own, or use 'page_cache: warm'."
+        "no visible process maps it. Its file system keeps it, or reports it only to the file's owner:"
+        " copy it to a local disk as your own file, or use 'page_cache: warm'."
     )

@@ -1,4 +1,4 @@
-"""Standard output and error that never stop a run: what they cannot take is lost to them, and to nobody else."""
+"""Standard output and error that never stop a run: output that cannot be written is discarded."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 
-class Lenient:
-    """A text stream that goes on as /dev/null once it cannot be written to; `lost` is why."""
+class LenientStream:
+    """A text stream that becomes /dev/null after its first write error, which is kept in `error`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.lost: OSError | None = None
+        self.error: OSError | None = None
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a character that the terminal does not have becomes `?`
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks becomes `?`
 
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
         except OSError as error:
-            self._lose(error)
+            self._discard_output(error)
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            self._lose(error)
+            self._discard_output(error)
 
-    def _lose(self, error: OSError) -> None:
-        self.lost = self.lost or error
-        with suppress(OSError):  # a stream without a file of its own
+    def _discard_output(self, error: OSError) -> None:
+        self.error = self.error or error
+        with suppress(OSError):  # the stream may have no file descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
@@ -41,25 +41,25 @@ class Lenient:
 
 
 @contextmanager
-def lenient_streams() -> Iterator[Lenient]:
-    """Make both streams lenient; yields standard output.
+def lenient_streams() -> Iterator[LenientStream]:
+    """Make standard output and error lenient, and yield standard output.
 
-    A reader who has left, as `| head` does, is no failure; `lost` tells of any other.
+    A reader that closes the pipe, as `| head` does, is not an error; `error` reports all others.
     """
-    for stream in (0, 1, 2):  # one that was closed would be the next file that is opened
+    for stream in (0, 1, 2):  # the next file to be opened would get the descriptor of a closed stream
         with suppress(OSError):
             if not _is_open(stream):
                 os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    out, error = (Lenient(stream or open(os.devnull, "w")) for stream in before)  # noqa: PTH123, SIM115
+    out, error = (LenientStream(stream or open(os.devnull, "w")) for stream in before)  # noqa: PTH123, SIM115
     sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", error)
     try:
         yield out
     finally:
         out.flush()
         error.flush()
-        if isinstance(out.lost, BrokenPipeError):
-            out.lost = None
+        if isinstance(out.error, BrokenPipeError):
+            out.error = None
         sys.stdout, sys.stderr = before
 
 

@@ -1,1 +1,1 @@
-"""Other servers and bare forwards, measured against this one."""
+"""Measuring other servers and bare forwards against this one."""

@@ -1,4 +1,4 @@
-"""`python -m experiments.peers`."""
+"""The entry point of `python -m experiments.peers`."""
 
 from __future__ import annotations
 

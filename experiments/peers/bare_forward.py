@@ -1,9 +1,8 @@
-"""A model in a loop, without a server: what `peers.py` holds served figures against.
+"""Measures a model in a loop without a server, the baseline of `python -m experiments.peers`.
 
 python experiments/peers/bare_forward.py CLASSIFIER TEXT SECONDS
 
-CLASSIFIER holds as JSON the arguments of `open_classifier`, or the engine `mapped`, a checkpoint and that loader's
-options.
+CLASSIFIER is JSON: the arguments of `open_classifier`, or the engine `mapped`, a checkpoint and that loader's options.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from core.system.threads import limit_torch
 BATCH = 16
 
 
-def mapped(checkpoint: str, **options: Any) -> Callable[[list[str]], Any]:
-    """The mapped loader's model."""
+def load_mapped(checkpoint: str, **options: Any) -> Callable[[list[str]], Any]:
+    """The `predict` of a model that the loader `mapped` loaded."""
     limit_torch()  # before torch is imported
     from core.loaders.mapped.loader import MappedLoader
 
@@ -35,7 +34,7 @@ def mapped(checkpoint: str, **options: Any) -> Callable[[list[str]], Any]:
 
 def main(classifier: dict[str, Any], text: str, seconds: float) -> None:
     engine = classifier.pop("engine")
-    classify = mapped(**classifier) if engine == "mapped" else open_classifier(engine, **classifier)
+    classify = load_mapped(**classifier) if engine == "mapped" else open_classifier(engine, **classifier)
     medians = {}
     for size in (BATCH, 1):
         texts = [text] * size
@@ -45,7 +44,7 @@ def main(classifier: dict[str, Any], text: str, seconds: float) -> None:
             lap = time.perf_counter()
             classify(texts)
             laps.append(time.perf_counter() - lap)
-        medians[size] = statistics.median(laps[len(laps) // 5 :])  # the first ones warm it up
+        medians[size] = statistics.median(laps[len(laps) // 5 :])  # without the first ones, which warm it up
     print(json.dumps({"texts_per_second": BATCH / medians[BATCH], "one_text_ms": medians[1] * 1e3}))
 
 

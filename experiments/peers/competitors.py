@@ -1,4 +1,4 @@
-"""Whom `peers.py` compares: bare forwards, servers that others wrote, and this one."""
+"""The competitors of `python -m experiments.peers`: bare forwards, other servers, and this one."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from experiments.peers.served import (
 )
 
 PEERS = Path(__file__).resolve().parent
-EXPORTING = ("onnx", "onnxruntime")  # packages that an ONNX graph is made and checked with
+EXPORTING = ("onnx", "onnxruntime")  # the packages that export and check an ONNX graph
 CONFIGURATIONS = {"litserve onnxruntime": ("litserve onnxruntime 2 workers", "litserve onnxruntime 1 worker")}
 
 
 class Figures(NamedTuple):
-    """One round of one competitor: milliseconds, seconds, MiB."""
+    """The figures of a competitor in a round, in milliseconds, seconds and MiB."""
 
     rate: float
     p50: float | None
     p99: float | None
-    alone: float  # p50 with one connection; of a bare forward, its time for one text
-    first_answer: float | None  # since exec
+    alone: float  # p50 with one connection; for a bare forward, the time for one text
+    first_answer: float | None  # seconds since exec
     pss: float | None
 
 
 class Competitor(NamedTuple):
-    """How it is measured for some seconds, and what it needs."""
+    """How a competitor is measured, and what it requires."""
 
-    measure: Callable[[int], Figures]
-    bare: str | None = None  # the loop whose forward a server's is compared with
-    packages: tuple[str, ...] = ()  # that have to be installed
-    peer_python: str | None = None  # the interpreter that has to have them, where it need not be this one
-    loader: LoaderChoice | None = None  # that Residency has to have
-    reads_graph: bool = False
+    measure: Callable[[int], Figures]  # takes seconds
+    bare: str | None = None  # the name of the bare forward to compare with
+    packages: tuple[str, ...] = ()  # required packages
+    peer_python: str | None = None  # the interpreter that needs the packages; None: this one
+    loader: LoaderChoice | None = None  # the loader of Residency that is required
+    reads_graph: bool = False  # whether it needs the exported ONNX graph
 
 
 def competitors(model: str, checkpoint: Path, graphs: Path, peer_python: str) -> dict[str, Competitor]:
-    """All by name. Those that read an ONNX graph find it in `graphs` when they are measured."""
+    """All competitors by name. `graphs` is the folder of the ONNX graphs, which may be written later."""
     common = {"checkpoint": str(checkpoint), "threads": cores()}
     ort = common | {"engine": "onnxruntime", "graph": str(graphs / "float32.onnx")}
     openvino = common | {"engine": "openvino", "graph": str(graphs / "float32.onnx")}
@@ -65,29 +65,33 @@ def competitors(model: str, checkpoint: Path, graphs: Path, peer_python: str) ->
         "openvino bfloat16": (openvino | {"precision": "bf16"}, "bfloat16"),
     }
 
-    def mapped(**options: Any) -> Competitor:
-        return Competitor(partial(bare, {"engine": "mapped", "checkpoint": str(checkpoint)} | options))
+    def mapped_loop(**options: Any) -> Competitor:
+        return Competitor(partial(measure_bare, {"engine": "mapped", "checkpoint": str(checkpoint)} | options))
 
-    def looped(classifier: dict[str, Any]) -> Competitor:
-        return Competitor(partial(bare, classifier), packages=(classifier["engine"],), reads_graph=True)
+    def engine_loop(classifier: dict[str, Any]) -> Competitor:
+        return Competitor(partial(measure_bare, classifier), packages=(classifier["engine"],), reads_graph=True)
 
     def app(name: str, **variables: str) -> Start:
         return partial(serve, {}, f"{name}:app", PEERS, variables=variables)
 
     def pipeline(**variables: str) -> Competitor:
-        return Competitor(partial(served, app("pipeline_app", PIPELINE_MODEL=str(checkpoint), **variables)), "bare")
+        return Competitor(
+            partial(measure_server, app("pipeline_app", PIPELINE_MODEL=str(checkpoint), **variables)), "bare"
+        )
 
     def fastapi(classifier: dict[str, Any], bare: str) -> Competitor:
         start = app("fastapi_app", CLASSIFIER=json.dumps(classifier))
-        return Competitor(partial(served, start), bare, packages=(classifier["engine"],), reads_graph=True)
+        return Competitor(partial(measure_server, start), bare, packages=(classifier["engine"],), reads_graph=True)
 
     def litserve(classifier: dict[str, Any], bare: str, *, workers: int, batch: int, wait: float) -> Competitor:
-        argument = json.dumps(classifier | {"threads": max(1, cores() // workers)})  # else they take turns on the cores
+        argument = json.dumps(classifier | {"threads": max(1, cores() // workers)})  # more would compete for the cores
         command = [peer_python, str(PEERS / "litserve_app.py"), argument]
         command += ["--workers", str(workers), "--batch", str(batch), "--wait", str(wait)]
         start = partial(launch, command, os.environ)
         packages = ("litserve", "tokenizers", classifier["engine"])
-        return Competitor(partial(served, start), bare, packages, peer_python, reads_graph="graph" in classifier)
+        return Competitor(
+            partial(measure_server, start), bare, packages, peer_python, reads_graph="graph" in classifier
+        )
 
     def ours(strategy: str, bare: str, loader: dict[str, Any], **options: Any) -> Competitor:
         chosen = [{"strategy": strategy, "loader": loader, "options": options}]
@@ -95,14 +99,14 @@ def competitors(model: str, checkpoint: Path, graphs: Path, peer_python: str) ->
         route = "/predict" if strategy == "persistent" else f"/predict-{strategy}"
         packages = (loader["name"],) if loader["name"] in ("onnxruntime", "openvino") else ()
         choice = LoaderChoice.model_validate(loader)
-        return Competitor(partial(served, start, route=route), bare, packages=packages, loader=choice)
+        return Competitor(partial(measure_server, start, route=route), bare, packages=packages, loader=choice)
 
     two_workers, one_worker = CONFIGURATIONS["litserve onnxruntime"]
     return {
-        "bare": mapped(),
-        "bare packed": mapped(pack=True),
-        "bare bfloat16": mapped(dtype="bfloat16"),
-        **{f"bare {name}": looped(classifier) for name, (classifier, _) in engines.items()},
+        "bare": mapped_loop(),
+        "bare packed": mapped_loop(pack=True),
+        "bare bfloat16": mapped_loop(dtype="bfloat16"),
+        **{f"bare {name}": engine_loop(classifier) for name, (classifier, _) in engines.items()},
         "pipeline": pipeline(),
         "pipeline on demand": pipeline(PIPELINE_PER_REQUEST="1"),
         **{f"fastapi {name}": fastapi(classifier, f"bare {name}") for name, (classifier, _) in engines.items()},
@@ -123,14 +127,16 @@ def competitors(model: str, checkpoint: Path, graphs: Path, peer_python: str) ->
     }
 
 
-def bare(classifier: Mapping[str, Any], seconds: int) -> Figures:
+def measure_bare(classifier: Mapping[str, Any], seconds: int) -> Figures:
+    """Measure a classifier in a loop, without a server. Raises TrialFailed."""
     measured = json.loads(run_script("bare_forward.py", json.dumps(classifier), TEXT, str(seconds)))
     return Figures(measured["texts_per_second"], None, None, measured["one_text_ms"], None, None)
 
 
-def served(start: Start, seconds: int, route: str = "/predict") -> Figures:
+def measure_server(start: Start, seconds: int, route: str = "/predict") -> Figures:
+    """Measure a server with many connections, and with one. Raises TrialFailed."""
     with running(start, route) as (server, first_answer):
-        load(server.url + route, CONNECTIONS, min(seconds, 2))  # the warm-up
+        load(server.url + route, CONNECTIONS, min(seconds, 2))  # warm-up
         together = load(server.url + route, CONNECTIONS, seconds)
         alone = load(server.url + route, 1, seconds)
         rate = together["requests"] / together["seconds"]
@@ -138,7 +144,7 @@ def served(start: Start, seconds: int, route: str = "/predict") -> Figures:
 
 
 def run_script(name: str, *arguments: str) -> str:
-    """What a script of the peers' printed. Raises TrialFailed."""
+    """Run a script of this folder, and return its output. Raises TrialFailed."""
     command = [sys.executable, str(PEERS / name), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -146,8 +152,8 @@ def run_script(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def why_left_out(competitor: Competitor) -> str | None:
-    """A sentence that says what keeps it from being measured here, and the remedy."""
+def missing_requirement(competitor: Competitor) -> str | None:
+    """A sentence with what the competitor lacks on this machine, and the remedy; None if it can be measured."""
     if loader := competitor.loader:
         try:
             load_plugins().loader(loader.name).validate(loader.options)
@@ -155,20 +161,20 @@ def why_left_out(competitor: Competitor) -> str | None:
             return str(error)
     python = competitor.peer_python or sys.executable
     if not shutil.which(python):
-        return f"there is no interpreter {python}: name another one by --peer-python."
+        return f"there is no interpreter {python}: name another one with --peer-python."
     if names := missing(python, competitor.packages):
-        another = ", or name another interpreter by --peer-python" if competitor.peer_python else ""
+        another = ", or name another interpreter with --peer-python" if competitor.peer_python else ""
         return f"{python} lacks {names}: install it there{another}."
     if competitor.reads_graph and (names := missing(sys.executable, EXPORTING)):
-        return f"{sys.executable} lacks {names}, with which its ONNX graph is made: install it there."
+        return f"{sys.executable} lacks {names}, which exports its ONNX graph: install it there."
     if competitor.bare and not shutil.which("wrk"):
-        return "wrk is missing, which asks the servers: install it (apt install wrk)."
+        return "wrk, which sends the requests, is missing: install it (apt install wrk)."
     return None
 
 
 @cache
 def missing(python: str, packages: tuple[str, ...]) -> str:
-    """Those of the packages that the interpreter cannot import, in words."""
+    """The packages that the interpreter cannot import, separated by commas."""
     script = "import sys, importlib.util; print(*(p for p in sys.argv[1:] if not importlib.util.find_spec(p)))"
     done = subprocess.run([python, "-c", script, *packages], capture_output=True, text=True, check=False)
     return ", ".join(done.stdout.split() if done.returncode == 0 else packages)

@@ -1,4 +1,4 @@
-"""Text classifiers without Residency, as one would write them by hand: what the peers serve."""
+"""Text classifiers without Residency, as one would write them by hand, for the peers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Forward = Callable[[Any, Any], Any]  # ids and attention mask, int64, to logits
 
 
 def open_classifier(engine: str, checkpoint: str, threads: int, **options: Any) -> Classify:
-    """A classifier of texts by `onnxruntime` or `openvino`, which read an ONNX `graph`, or by `transformers`."""
+    """A function that classifies texts by `onnxruntime` or `openvino`, over an ONNX `graph`, or by `transformers`."""
     if engine == "transformers":
         return with_transformers(checkpoint, threads)
     forwards: dict[str, Callable[..., Forward]] = {"onnxruntime": onnxruntime_forward, "openvino": openvino_forward}
@@ -36,7 +36,7 @@ def openvino_forward(threads: int, graph: str, precision: str) -> Forward:
     import openvino
 
     options = {
-        "CACHE_DIR": str(Path(graph).with_suffix("")),  # from the second start on, nothing is compiled
+        "CACHE_DIR": str(Path(graph).with_suffix("")),  # only the first start compiles
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
@@ -47,7 +47,7 @@ def openvino_forward(threads: int, graph: str, precision: str) -> Forward:
 
 
 def with_tokenizers(checkpoint: str, forward: Forward) -> Classify:
-    """Tokenizes in whichever thread asks; one forward at a time."""
+    """A function that classifies texts. Calls tokenize in parallel, and run forwards one at a time."""
     from tokenizers import Tokenizer
 
     config = json.loads(Path(checkpoint, "config.json").read_text())

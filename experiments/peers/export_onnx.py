@@ -1,4 +1,4 @@
-"""Exports a checkpoint as an ordinary ONNX graph, in float32 and in int8, and holds both against transformers.
+"""Exports a checkpoint as an ordinary ONNX graph, in float32 and in int8, and compares both with transformers.
 
 python experiments/peers/export_onnx.py CHECKPOINT FOLDER
 """
@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 INPUTS = ["input_ids", "attention_mask"]
 SHAPES = ((1, 20), (3, 41))
-TOLERANCE = {"float32": 1e-4, "int8": 0.1}  # of a probability; int8 is another model
+TOLERANCE = {"float32": 1e-4, "int8": 0.1}  # of a probability
 
 
 class Logits(torch.nn.Module):
@@ -33,12 +33,12 @@ class Logits(torch.nn.Module):
 def main(checkpoint: str, folder: Path) -> None:
     float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
     torch.manual_seed(0)
-    # Of transformers' attentions, the one whose graph ONNX Runtime computes fastest.
+    # ONNX Runtime computes this attention implementation fastest.
     stock = AutoModelForSequenceClassification.from_pretrained(checkpoint, attn_implementation="eager")
-    model = Logits(stock).eval()  # the wrapper, too: the export ends by putting all modules into the wrapper's mode
-    named: dict[str, Any] = {"input_names": INPUTS, "output_names": ["logits"]}
-    named["dynamic_axes"] = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
-    torch.onnx.export(model, inputs(stock, 2, 8), float32, dynamo=False, **named)
+    model = Logits(stock).eval()  # the export puts all modules into the mode of the wrapper
+    names: dict[str, Any] = {"input_names": INPUTS, "output_names": ["logits"]}
+    names["dynamic_axes"] = {name: {0: "batch", 1: "sequence"} for name in INPUTS}
+    torch.onnx.export(model, inputs(stock, 2, 8), float32, dynamo=False, **names)
     quantize_dynamic(float32, int8, per_channel=True)
     for name, graph in (("float32", float32), ("int8", int8)):
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -49,7 +49,7 @@ def main(checkpoint: str, folder: Path) -> None:
 
 
 def inputs(stock: Any, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, of which all texts but the first are padded."""
+    """Token ids and attention mask of texts that are all padded, except the first."""
     ids = torch.randint(stock.config.vocab_size, (batch, length))
     mask = torch.ones_like(ids)
     mask[1:, length // 2 :] = 0
@@ -57,6 +57,7 @@ def inputs(stock: Any, batch: int, length: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def largest_difference(session: Any, model: Logits, ids: torch.Tensor, mask: torch.Tensor) -> float:
+    """The largest difference of a probability between the graph and the model."""
     [logits] = session.run(None, dict(zip(INPUTS, (ids.numpy(), mask.numpy()), strict=True)))
     with torch.inference_mode():
         expected = model(ids, mask).softmax(-1)

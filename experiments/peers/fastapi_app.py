@@ -1,6 +1,6 @@
-"""A peer for `peers.py`: FastAPI around ONNX Runtime or OpenVINO, without PyTorch and transformers.
+"""A peer: FastAPI around ONNX Runtime or OpenVINO, without PyTorch and transformers.
 
-CLASSIFIER holds the arguments of `open_classifier` as JSON.
+The variable CLASSIFIER holds the arguments of `open_classifier` as JSON.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A peer for `peers.py`: LitServe, which computes texts that wait together, in one or more workers.
+"""A peer: LitServe, which batches waiting texts, in one or more workers.
 
 python experiments/peers/litserve_app.py CLASSIFIER --workers 2 --batch 16 --wait 0.002 --port 8000
 
@@ -16,7 +16,7 @@ from engines import Answers, open_classifier
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]
-    """One text in, its label and score out."""
+    """Takes one text, and returns its label and score."""
 
     def __init__(self, classifier: dict[str, Any], batch: int, wait: float) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=wait)
@@ -39,8 +39,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("classifier", type=json.loads)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True, help="texts, at most")
-    parser.add_argument("--wait", type=float, required=True, help="for a batch to fill, in seconds")
+    parser.add_argument("--batch", type=int, required=True, help="most texts in a batch")
+    parser.add_argument("--wait", type=float, required=True, help="seconds for a batch to fill")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     server = litserve.LitServer(

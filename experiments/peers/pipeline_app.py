@@ -1,6 +1,6 @@
-"""The app that people write: FastAPI around `pipeline()`. `start_up.py` and `peers.py` compare ours with it.
+"""A peer: FastAPI around `pipeline()`, the app that most people write.
 
-PIPELINE_MODEL names another checkpoint, PIPELINE_PER_REQUEST builds the pipeline anew for each request.
+The variable PIPELINE_MODEL names another checkpoint. PIPELINE_PER_REQUEST builds a new pipeline for each request.
 """
 
 import os
@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import pipeline
 
-from core.checkpoints.embedded import embedded
+from core.checkpoints.embedded import embedded_directory
 
-MODEL = os.environ.get("PIPELINE_MODEL") or str(embedded())
+MODEL = os.environ.get("PIPELINE_MODEL") or str(embedded_directory())
 
 
 def load() -> Any:

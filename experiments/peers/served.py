@@ -1,4 +1,4 @@
-"""Servers of any kind, started, asked and ended: for `peers.py` and `start_up.py`."""
+"""Starting, measuring and ending servers of any kind, for the scripts of this folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from core.bench.client import connect
 from core.bench.server import ServerProcess
 from core.bench.trial import IDLE_SECONDS
 from core.errors import TrialFailed
-from core.system.memory import at_rest
+from core.system.memory import pss_and_private
 
-TEXT = "The seats were narrow, but the crew was kind and we landed an hour early."  # 20 tokens with the two around
+TEXT = "The seats were narrow, but the crew was kind and we landed an hour early."  # 20 tokens with special ones
 CONNECTIONS = 16
 TIMEOUT = 120.0  # seconds, for a start and for each answer
 Start = Callable[[], AbstractContextManager[ServerProcess]]
@@ -38,8 +38,9 @@ end
 
 @contextmanager
 def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
-    """A server that has answered, and the seconds from exec to that answer; at the end its workers are gone, too, which
-    not every server sees to.
+    """Run a server. Yields it with the seconds from exec to its first answer.
+
+    Kills its workers at the end, because some servers leave them running.
     """
     children: list[psutil.Process] = []
     try:
@@ -56,32 +57,33 @@ def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
 
 
 def wait_for_answer(server: ServerProcess, client: httpx.Client, route: str) -> float:
-    """Seconds from exec until it has answered. Raises TrialFailed."""
-    while not answers(client, route):
+    """Wait until the server answers, and return the seconds since exec. Raises TrialFailed."""
+    while not is_answering(client, route):
         if server.process.poll() is not None or time.perf_counter() - server.started > TIMEOUT:
-            raise TrialFailed(f"it did not start: {server.last_words()}")
+            raise TrialFailed(f"it did not start: {server.failure_reason()}")
         time.sleep(0.01)
     return time.perf_counter() - server.started
 
 
 def idle_pss(server: ServerProcess) -> float | None:
-    """In MiB, of the whole tree, some time after the last request; None where the system does not tell it."""
+    """Wait, then return the PSS of the process tree in MiB; None if the system does not report it."""
     time.sleep(IDLE_SECONDS)
-    return at_rest(server.pid)[0]
+    return pss_and_private(server.pid)[0]
 
 
-def answers(client: httpx.Client, route: str) -> bool:
+def is_answering(client: httpx.Client, route: str) -> bool:
+    """Whether the server answers a request with a label."""
     try:
         response = client.post(route, json={"text": TEXT})
     except httpx.TransportError:
-        return False  # it does not listen yet
+        return False  # the server does not listen yet
     return response.status_code == httpx.codes.OK and "label" in response.text
 
 
 def load(url: str, connections: int, seconds: int) -> dict[str, float]:
-    """Post the text for so long by wrk, which takes little of the processor from what it measures.
+    """Post the text for `seconds` with wrk, which itself takes little CPU time. Returns what wrk measured.
 
-    Raises TrialFailed if any request was not answered with success.
+    Raises TrialFailed if a request failed.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT % json.dumps({"text": TEXT}))

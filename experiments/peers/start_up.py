@@ -1,4 +1,4 @@
-"""How long is it from exec to the first answer, against a FastAPI app around `pipeline()`?
+"""How long does it take from exec to the first answer, compared with a FastAPI app around `pipeline()`?
 
 python -m experiments.peers.start_up
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, choices=range(1, 101), metavar="N", help="1 to 100")
     seconds: dict[str, list[float]] = {name: [] for name in (BASELINE, *LOADERS)}
-    for _ in range(parser.parse_args().rounds):  # interleaved: the machine's speed drifts
+    for _ in range(parser.parse_args().rounds):  # interleaved, because the machine's speed drifts
         for name, measured in seconds.items():
             measured.append(first_answer(name))
     baseline = statistics.median(seconds[BASELINE])
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def first_answer(name: str) -> float:
-    """Seconds from exec to the first 200."""
+    """The seconds from exec to the first answer."""
     if name == BASELINE:
         start, route = partial(serve, {}, "pipeline_app:app", PEERS), "/predict"
     else:

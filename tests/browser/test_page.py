@@ -147,7 +147,7 @@ def test_steers_with_a_token_and_shows_a_problem_in_its_own_words(browser: Any, 
         button = seen.row("models", "lru-cached").get_by_role("button")
         expect(state).to_have_text("resident")
         assert not button.is_visible()
-        seen.page.get_by_text("Steer", exact=True).first.click()
+        seen.page.get_by_text("Manage", exact=True).first.click()
         seen.page.get_by_label("Token").fill(TOKEN)
         button.click()
         expect(state).to_have_text("absent")
@@ -186,7 +186,7 @@ def test_fits_a_phone_and_can_be_read(browser: Any, app: tuple[str, Client], sch
     with watched(browser, app[0], viewport=PHONE, color_scheme=scheme) as seen:
         seen.page.get_by_role("button", name="Try under every strategy").click()
         seen.answer("keep-alive")
-        seen.page.get_by_text("Steer", exact=True).first.click()
+        seen.page.get_by_text("Manage", exact=True).first.click()
         seen.page.get_by_label("Token").fill("anything")
         seen.row("events", "on-demand").wait_for()
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -256,11 +256,11 @@ def test_below_a_prefix_data_is_text_and_errors_are_sentences(browser: Any, port
         assert row.locator("td").nth(5).text_content() == "3 unanswered"
         assert seen.page.locator("#pss").inner_text() == "n/a"
         seen.page.get_by_role("button", name="Try", exact=True).click()
-        assert f"{MARKUP} Come again in 7 s." in seen.answer("s").inner_text()
-        seen.page.get_by_text("Steer", exact=True).first.click()
+        assert f"{MARKUP} Try again in 7 s." in seen.answer("s").inner_text()
+        seen.page.get_by_text("Manage", exact=True).first.click()
         seen.page.get_by_label("Token").fill("anything")
         row.get_by_role("button").click()
-        sentence = "Steering is off: start the server with RESIDENCY_TOKEN."
+        sentence = "Models cannot be managed here: start the server with RESIDENCY_TOKEN."
         expect(seen.page.locator("#steered")).to_have_text(sentence)
         own = [f"{BROWSERS_OWN}the server responded with a status of {status}" for status in (503, 404)]
         assert [line.partition(" (")[0] for line in seen.said] == own
@@ -274,7 +274,7 @@ def test_says_so_when_the_server_is_gone_and_recovers(browser: Any, port: int) -
     look = "document.dispatchEvent(new Event('visibilitychange'))"  # as when the tab is seen again: it asks at once
     seen.page.evaluate(look)
     alert = seen.page.get_by_role("alert")
-    expect(alert).to_contain_text("The server does not answer. What stands below is from ")
+    expect(alert).to_contain_text("The server does not answer. The figures below are from ")
     with small_server(port):
         seen.page.evaluate(look)
         expect(alert).to_be_hidden()

@@ -23,9 +23,9 @@ import pytest
 
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
-from core.checkpoints.embedded import embedded
+from core.checkpoints.embedded import embedded_directory
 from core.cli import main
-from core.loaders.onnxruntime.conversion import converted
+from core.loaders.onnxruntime.conversion import ensure_converted
 from core.loaders.onnxruntime.facts import CannotConvert
 from core.plugins import load_plugins
 from core.residency.clock import CLOCK, Clock
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 def checkpoint_in(folder: Path) -> Path:
     """A checkpoint directory of its own, for tests that put things into it."""
     folder.mkdir(parents=True)
-    for file in embedded().iterdir():
+    for file in embedded_directory().iterdir():
         (folder / file.name).symlink_to(file)
     return folder
 
@@ -54,7 +54,7 @@ def convert(directory: Path) -> None:
     from core.loaders.onnxruntime.export import export
 
     with suppress(CannotConvert):  # the loader says so
-        converted(directory, export)
+        ensure_converted(directory, export)
     gc.collect()  # what an exporter leaves behind maps the checkpoint
 
 
@@ -212,7 +212,7 @@ def run_here(*arguments: str) -> subprocess.CompletedProcess[str]:
         status = main(arguments)
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
-    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))
     return subprocess.CompletedProcess(arguments, status, said, complained)
 
 

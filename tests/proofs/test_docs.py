@@ -16,7 +16,7 @@ import yaml
 
 from core import hookspecs
 from core.bench.experiment import load_experiment
-from core.checkpoints.embedded import embedded
+from core.checkpoints.embedded import embedded_directory
 from core.cli.commands import commands
 from core.config.settings import Settings
 from core.config.strict_yaml import read
@@ -144,7 +144,7 @@ def test_the_recipe_of_a_roll_out_brings_in_the_new_version(tmp_path: Path) -> N
     recipe = block("bash", "ln -sfn sentiment")
     for name in ("sentiment-v1", "sentiment-v2"):
         labels = {"0": f"{name} -", "1": f"{name} +"}
-        copy = shutil.copytree(embedded(), tmp_path / "models" / name)
+        copy = shutil.copytree(embedded_directory(), tmp_path / "models" / name)
         config = read_json(copy / "config.json") | {"id2label": labels}
         (copy / "config.json").write_text(json.dumps(config))
     (tmp_path / "models" / "sentiment").symlink_to("sentiment-v1")

@@ -138,7 +138,7 @@ def in_threads(strategy: Any, scenario: Scenario) -> list[Event]:
     queues: dict[str, deque[float]] = {name: deque() for name in host.model_ids}
     busy: set[str] = set()
     slot = Slot(stage)
-    keeper.queued = lambda model_id: len(queues[model_id])
+    keeper.count_queued = lambda model_id: len(queues[model_id])
     end = 0.0
 
     def lane(name: str, service: float) -> None:
@@ -159,7 +159,7 @@ def in_threads(strategy: Any, scenario: Scenario) -> list[Event]:
             stage.sleep(at - stage.time)
             name = NAMES[model]
             queues[name].append(at)
-            keeper.requested(name)
+            keeper.record_request(name)
             if name not in busy:
                 busy.add(name)
                 stage.spawn(lane, name, scenario.models[model][1])

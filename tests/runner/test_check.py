@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.conformance import Broken, Check, checks_of
+from core.conformance import Check, ContractBroken, checks_of
 from core.conformance.loaders import loader_checks
 from core.conformance.strategies import strategy_checks
 from core.plugins import load_plugins
@@ -20,7 +20,7 @@ def register_strategies():
 """
 FAULTS = {
     "    def keep(self, model, now):\n        return model.uses / 0\n": "keep fails: ZeroDivisionError",
-    "    def keep(self, model, now):\n        return math.nan\n": "keep fails: it answers nan, which is no time",
+    "    def keep(self, model, now):\n        return math.nan\n": "keep fails: it answered nan, which is not a time",
     "    capacity = 1\n    def evict(self, candidates, now):\n        return 'me'\n": "evict fails: it names 'me'",
     "    def explain(self, model, now):\n        raise KeyError(1)\n": "explain fails: KeyError: 1",
     "    def unloaded(self, model, reason, now):\n        del self.seen\n": "unloaded fails: AttributeError",
@@ -63,7 +63,7 @@ def broken(path: str) -> list[str]:
     for check in checks_of(path):
         try:
             check()
-        except Broken as fault:
+        except ContractBroken as fault:
             found.append(f"{check}: {fault}")
     return found
 
@@ -93,7 +93,7 @@ def test_what_a_strategy_gets_wrong_is_told_in_a_sentence(members: str, tmp_path
 
 def test_what_a_loader_gets_wrong_is_told_in_a_sentence(tmp_path: Path) -> None:
     told = broken(plugin(tmp_path, LOADER))
-    assert "loader mine: it tells sizes: size is 1.5; it must be a whole number of bytes" in told
+    assert "loader mine: it reports sizes: size is 1.5; it must be a whole number of bytes" in told
     assert "loader mine: its models close: a model answers after it was closed" in told
 
 

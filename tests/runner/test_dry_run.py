@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import runner
-from core.bench.describe import long_run
+from core.bench.describe import long_run_warning
 from core.bench.experiment import load_experiment
 from tests.helpers.support import (
     FAKES,
@@ -41,7 +41,7 @@ def test_it_says_where_each_model_comes_from_and_writes_none(tmp_path: Path) -> 
     done = run_python("-c", script, variables=cache | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert f"model here: {tmp_path / 'local'}, on this machine" in done.stdout
-    assert "model made: synthetic:bert-large, written to the cache at the first run, 1278 MiB" in done.stdout
+    assert "model made: synthetic:bert-large, written to the cache by the first run, 1278 MiB" in done.stdout
     assert "model own: embedded, in this repository" in done.stdout
     assert not (tmp_path / "cache").exists()
 
@@ -52,7 +52,7 @@ def test_it_says_where_each_model_comes_from_and_writes_none(tmp_path: Path) -> 
         ("/no/such/place", "Model 'a': There is no checkpoint directory /no/such/place."),
         ("./empty", "Model 'a': "),
         ("synthetic:nothing", "There is no 'synthetic:nothing'."),
-        ("nonsense", "'nonsense' is no model reference"),
+        ("nonsense", "'nonsense' is not a model reference"),
     ],
 )
 def test_a_model_that_is_not_there_fails_now(
@@ -95,9 +95,9 @@ def hub(status: int, error: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     ("answer", "status", "sentence"),
     [
-        ((200, ""), 0, "model a: org/name, downloaded from the hub at the first run"),
+        ((200, ""), 0, "model a: org/name, downloaded from the hub by the first run"),
         ((404, "RepoNotFound"), 2, "The hub has no 'org/name'; check the spelling"),
-        ((403, "GatedRepo"), 2, "The hub gives 'org/name' to approved users only"),
+        ((403, "GatedRepo"), 2, "The hub gives access to 'org/name' to approved users only"),
     ],
 )
 def test_a_hub_is_asked(tmp_path: Path, answer: tuple[int, str], status: int, sentence: str) -> None:
@@ -128,12 +128,12 @@ def test_a_long_run_is_told_and_so_is_the_shorter_way(tmp_path: Path, capsys: py
     assert runner.main([path, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "in 2 h each: about 1200 requests, 20 h of traffic." in said
-    assert "This run takes about 20 h: 10 trials with 2 h of traffic each. A shorter way: " in said
+    assert "This run takes about 20 h: 10 trials with 2 h of traffic each. To save time, " in said
     assert "with the command plan" in said
     plan = load_experiment(Path(path))
-    assert long_run(plan, 1)  # as where a run goes on
-    assert long_run(plan, 0) is None
-    assert long_run(load_experiment(Path(experiment(tmp_path))), 1000) is None  # nobody knows how long
+    assert long_run_warning(plan, 1)  # as where a run goes on
+    assert long_run_warning(plan, 0) is None
+    assert long_run_warning(load_experiment(Path(experiment(tmp_path))), 1000) is None  # nobody knows how long
 
 
 def test_it_is_told_before_the_run_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

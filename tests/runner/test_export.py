@@ -56,5 +56,5 @@ def test_the_documented_lines_read_it(folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.main(["export", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

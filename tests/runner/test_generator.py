@@ -23,14 +23,14 @@ import yaml
 from core.bench import generator as load_generator
 from core.bench.experiment import load_experiment
 from core.bench.generator import Target, check_kept_up, drive
-from core.bench.run import begin, prepare, run_trials
+from core.bench.run import prepare, run_trials, write_header
 from core.bench.server import ServerProcess, launch
-from core.bench.server_log import reason_in
+from core.bench.server_log import find_reason
 from core.bench.traffic import Traffic
 from core.bench.workload import Workload
 from core.errors import TrialFailed
 from core.report.progress import RunProgress
-from core.results.folder import Records, read_records
+from core.results.folder import RecordWriter, read_records
 from core.results.header import OpenSpec
 from core.results.records import (
     Failure,
@@ -157,8 +157,8 @@ def test_a_trial_under_a_workload_leaves_its_records(tmp_path: Path, monkeypatch
         checkpoint_in(tmp_path / name)
     plan = load_experiment(quick(tmp_path, {"open": {"rate": "100/s", "requests": 40}}))
     checkpoints, digests = prepare(plan)
-    begin(plan, checkpoints, digests, tmp_path)
-    with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
+    write_header(plan, checkpoints, digests, tmp_path)
+    with RecordWriter(tmp_path) as records, RunProgress(1, 1, 1) as progress:
         run_trials(plan, checkpoints, records, progress, read_records(tmp_path), lambda _: None)
     written = read_records(tmp_path)
     _, first, *others, trial = written.measured
@@ -191,8 +191,8 @@ def test_requests_that_failed_are_told_before_a_late_generator(
         if failing:
             (tmp_path / name / "broken").touch()
     plan = load_experiment(quick(tmp_path, {"open": {"rate": "100/s", "requests": 20}}))
-    begin(plan, *prepare(plan), tmp_path)
-    with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
+    write_header(plan, *prepare(plan), tmp_path)
+    with RecordWriter(tmp_path) as records, RunProgress(1, 1, 1) as progress:
         run_trials(plan, prepare(plan)[0], records, progress, read_records(tmp_path), lambda _: None)
     failure = read_records(tmp_path).measured[-1]
     assert isinstance(failure, Failure)
@@ -250,7 +250,7 @@ GROUP = """  + Exception Group Traceback (most recent call last):
     ],
 )
 def test_a_log_says_why(log: str, reason: str) -> None:
-    assert reason_in(log) == reason
+    assert find_reason(log) == reason
 
 
 WORKLOADS = {

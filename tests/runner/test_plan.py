@@ -437,7 +437,7 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
         ({"plugins": ["nowhere.py"]}, "nowhere.py' was asked for, but there is no file"),
         ({"models": 0}, "models: must be at least 1"),
         ({"name": None}, "name: is required"),
-        ({"cost": {"memory": 1}}, "cost.memory: is no key here"),
+        ({"cost": {"memory": 1}}, "cost.memory: is not a known key"),
     ],
 )
 def test_a_bad_plan_is_a_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from core.bench.experiment import Overrides, load_experiment
-from core.bench.resume import plan_of
-from core.bench.run import begin, prepare, run_trials
+from core.bench.resume import read_experiment
+from core.bench.run import prepare, run_trials, write_header
 from core.report.progress import RunProgress
 from core.results.folder import (
     SAMPLES,
-    Records,
+    RecordWriter,
     new_folder,
     read_records,
 )
@@ -127,7 +127,7 @@ def test_its_card_answers_for_another_rate(finished: Path) -> None:
 def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
     samples = (finished / SAMPLES).read_bytes()
     (finished / SAMPLES).write_bytes(samples + b'{"kind": "sample", "tri')
-    with Records(finished) as records:
+    with RecordWriter(finished) as records:
         records.append(Stop(round=1, reason="enough"))
     assert (finished / SAMPLES).read_bytes().startswith(samples)
     assert read_records(finished).measured[-1] == Stop(round=1, reason="enough")
@@ -154,9 +154,9 @@ def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbrok
 
 
 def test_a_second_runner_is_refused(finished: Path) -> None:
-    with Records(finished):
+    with RecordWriter(finished):
         done = run_here("resume", str(finished))
-    assert (done.returncode, "Another runner is at work" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "Another runner is writing" in done.stderr) == (2, True), done.stderr
 
 
 def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: P
     (finished / SAMPLES).write_text(samples.replace(sha, "0" * 64))
     done = run_here("resume", str(finished))
     assert (done.returncode, "checkpoint of model 'a'" in done.stderr) == (2, True), done.stderr
-    assert "holds no run" in run_here("resume", str(tmp_path)).stderr
+    assert "contains no run" in run_here("resume", str(tmp_path)).stderr
 
 
 def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Pat
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(Path(experiment(tmp_path, strategies=STRATEGIES, repeats=5)))
     checkpoints, digests = prepare(plan)
-    begin(plan, checkpoints, digests, tmp_path)
+    write_header(plan, checkpoints, digests, tmp_path)
     asked: list[int] = []
 
     def enough(number: int) -> str | None:
@@ -245,7 +245,7 @@ def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Pat
         return "It is precise." if number == 1 else None
 
     def measure() -> None:
-        with Records(tmp_path) as records, RunProgress(1, 1, 1) as progress:
+        with RecordWriter(tmp_path) as records, RunProgress(1, 1, 1) as progress:
             run_trials(plan, checkpoints, records, progress, read_records(tmp_path), enough)
 
     measure()
@@ -264,8 +264,8 @@ def test_a_trial_keeps_its_label_when_those_with_other_loaders_were_left_out(tmp
     checkpoint_in(tmp_path / "a")
     path = Path(experiment(tmp_path, strategies=["persistent", {"strategy": "on-demand", "loader": "mapped"}]))
     plan = load_experiment(path, Overrides(strategies=["persistent"]))
-    begin(plan, *prepare(plan), tmp_path)
-    resumed = plan_of(tmp_path, read_records(tmp_path).header)
+    write_header(plan, *prepare(plan), tmp_path)
+    resumed = read_experiment(tmp_path, read_records(tmp_path).header)
     assert resumed.trials == plan.trials
     assert [trial.label for trial in resumed.trials] == ["persistent, onnxruntime"]
 
@@ -274,10 +274,10 @@ def test_a_trial_keeps_its_loader_when_another_one_has_become_the_default(tmp_pa
     """As in the folder of a run from when it was `transformers`, which the experiment there does not say."""
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(Path(experiment(tmp_path, strategies=["persistent"])))
-    begin(plan, *prepare(plan), tmp_path)
+    write_header(plan, *prepare(plan), tmp_path)
     header = read_records(tmp_path).header
     specs = [spec.model_copy(update={"loader": "transformers"}) for spec in header.trials]
-    [trial] = plan_of(tmp_path, header.model_copy(update={"trials": specs})).trials
+    [trial] = read_experiment(tmp_path, header.model_copy(update={"trials": specs})).trials
     assert (trial.label, trial.choice.loader.name) == ("persistent", "transformers")
     assert load_experiment(tmp_path / "experiment.yaml").trials[0].choice.loader.name == "onnxruntime"
 

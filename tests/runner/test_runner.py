@@ -187,15 +187,15 @@ def test_a_bad_experiment_is_2_and_a_sentence(tmp_path: Path) -> None:
         ((bad,), "quick.yaml:8:1: repetitions: must be at least 1, such as 10 (got -1)."),
         ((good, "--strategies", "none"), "has no 'none'"),
         ((good, "--model", "a"), "must be ID=REFERENCE"),
-        ((good, "--repeats", "0"), "must be a whole number from 1 on"),
+        ((good, "--repeats", "0"), "must be a whole number of at least 1"),
         ((str(tmp_path / "none.yaml"),), "cannot be read"),
-        (("report", str(tmp_path)), "holds no run"),
+        (("report", str(tmp_path)), "contains no run"),
         ((), "Usage: runner.py"),
-        (("run",), "error: FILE is missing."),
+        (("run",), "error: the argument FILE is missing."),
         (("--confirm",), "error: there is no flag --confirm"),
         (("plan", "plan.yaml", "--repeats", "3"), "error: there is no flag --repeats"),
         ((good, "--repeat", "3"), "error: there is no flag --repeat; did you mean --repeats or"),
-        (("reprot", "results"), "error: no such command 'reprot'."),
+        (("reprot", "results"), "error: there is no command 'reprot'; did you mean export or report?"),
         (("plan", good), "is an experiment, not a plan; run it with: python runner.py"),
         ((good, "--model", "a=/no/such/dir", "--output", str(tmp_path)), "no checkpoint directory"),
     ):
@@ -259,7 +259,7 @@ BROKEN = """
 import os, pluggy
 from tests.helpers.fakes import FakeLoader, FakeModel
 
-class Broken:
+class ContractBroken:
     "Fails where it is told to."
     name = "broken"
     def __init__(self, *, at: str):
@@ -286,7 +286,7 @@ class BrokenLoader(FakeLoader):
 
 @pluggy.HookimplMarker("residency")
 def register_strategies():
-    return [Broken]
+    return [ContractBroken]
 
 @pluggy.HookimplMarker("residency")
 def register_loaders():
@@ -444,11 +444,11 @@ def test_a_damaged_folder_is_a_sentence(tmp_path: Path, default_run: tuple[Path,
     for text, sentence in (
         ('{"kind": "run", "schema": 6}\n', "samples.jsonl:1: this run record lacks 'experiment'"),
         (lines[0] + '\n{"kind": "sample"}\n', "samples.jsonl:2: this sample record lacks 'first'"),
-        (lines[0] + "\n[]\n", "samples.jsonl:2: is no record"),
-        (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is no record"),
+        (lines[0] + "\n[]\n", "samples.jsonl:2: is not a record"),
+        (lines[0] + '\n{"kind": "other"}\n', "samples.jsonl:2: is not a record"),
         (lines[1] + "\n", "the first line does not describe a run"),
         (lines[0].replace('"schema": 6', '"schema": 9') + "\n", "written by another version"),
-        (lines[0] + "\n" + lines[2].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record of another form"),
+        (lines[0] + "\n" + lines[2].replace('"ms": ', '"ms": "x", "y": ') + "\n" + ENDED, "a record in another format"),
         ("", "the first line does not describe a run"),
     ):
         (tmp_path / "samples.jsonl").write_text(text)

@@ -45,9 +45,9 @@ thread.join()
 BUILD = "import core.app; core.app.create_app()"
 RUN = "import runner; runner.main(['experiments/default.yaml', '--dry-run']); runner.main(['plugins'])"
 LACKING = """
-from experiments.peers.competitors import Competitor, why_left_out
+from experiments.peers.competitors import Competitor, missing_requirement
 from core.config.choices import LoaderChoice
-print(json.dumps(why_left_out(Competitor(print, loader=LoaderChoice(name='nobody')))))
+print(json.dumps(missing_requirement(Competitor(print, loader=LoaderChoice(name='nobody')))))
 """
 RATIOS = """
 from experiments.peers import Figures, ratios

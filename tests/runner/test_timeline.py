@@ -14,7 +14,7 @@ import pytest
 
 from core.bench.timeline import POINTS, Timeline
 from core.system import memory
-from core.system.memory import resident
+from core.system.memory import rss
 from tests.helpers.support import wait_for
 
 MIB = 1 << 20
@@ -66,7 +66,7 @@ def test_a_timeline_sees_a_grandchild_grow() -> None:
         grow(process)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         assert len(family) == 2
-        assert resident(process.pid) == pytest.approx(sum(each.memory_info().rss for each in family) / MIB, rel=0.05)
+        assert rss(process.pid) == pytest.approx(sum(each.memory_info().rss for each in family) / MIB, rel=0.05)
         with Timeline(process.pid) as watched:
             points = watched.points
             wait_for(lambda: len(points) > 2)
@@ -82,7 +82,7 @@ def test_a_timeline_sees_a_grandchild_grow() -> None:
     assert 0 <= at[0] < at[-1] <= watched.ended - watched.began + 1e-3
     assert mib[-1] - mib[0] == pytest.approx(96, abs=8)
     assert mib[0] < mean < mib[-1]
-    assert resident(process.pid) is None  # it has ended
+    assert rss(process.pid) is None  # it has ended
 
 
 def test_many_points_are_thinned_and_their_average_kept() -> None:

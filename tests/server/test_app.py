@@ -245,7 +245,7 @@ def test_a_broken_index_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     (bad / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
     with running({"models": {"a": str(bad)}}, ready=False) as (server, _):
         assert server.process.wait(SECONDS) == 1
-        assert "is no index of safetensors files" in server.last_words()
+        assert "is not an index of safetensors files" in server.failure_reason()
 
 
 def test_is_alive_but_not_ready_while_start_up_loads_run(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_sigterm_lets_a_running_request_finish(tmp_path: Path) -> None:
         gate.open()
         assert request.result(SECONDS).json()["predictions"][0]["label"] == "POSITIVE"
         assert server.process.wait(SECONDS) in (0, -signal.SIGTERM)
-        assert server.last_words().startswith("Running the code of plugin")  # and nothing else
+        assert server.failure_reason().startswith("Running the code of plugin")  # and nothing else
 
 
 def _refused(server: ServerProcess) -> bool:
@@ -291,7 +291,7 @@ def test_what_cannot_start_ends_the_process_with_a_sentence(tmp_path: Path) -> N
     too_small = {"strategies": [{"strategy": "lru-cached", "options": {"memory_budget": "1MiB"}}]}
     with running(too_small, ready=False) as (server, _):
         assert server.process.wait(SECONDS) == 1
-        words = server.last_words()
+        words = server.failure_reason()
         assert (
             "Strategy 'lru-cached' cannot start: model 'embedded' takes 37.6MiB, more than the memory_budget" in words
         )
@@ -308,15 +308,13 @@ def serve_with(**variables: str) -> str:
 def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     config = tmp_path / "app.yaml"
     config.write_text("models: {a: embedded}\nstrategies:\n  - {strategy: lru-cached, options: {size: 3}}\n")
-    assert "RESIDENCY_MODEL means nothing here; did you mean RESIDENCY_MODELS?" in serve_with(
-        RESIDENCY_MODEL="embedded"
-    )
+    assert "RESIDENCY_MODEL is not a setting; did you mean RESIDENCY_MODELS?" in serve_with(RESIDENCY_MODEL="embedded")
     assert "RESIDENCY_MAX_TEXTS" in serve_with(RESIDENCY_MAX_TEXTS="none")
     assert "no strategy 'lru'. Known: persistent" in serve_with(RESIDENCY_STRATEGIES="persistent, lru")
     assert "chosen twice" in serve_with(RESIDENCY_STRATEGIES="persistent, persistent")
     assert "no option 'size'; allowed: capacity" in serve_with(RESIDENCY_CONFIG=str(config))
     config.write_text("modells: {a: embedded}\n")
-    assert "app.yaml:1:1: modells: is no key here; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
+    assert "app.yaml:1:1: modells: is not a known key; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
 
 
 EVERY = ["persistent", "on-demand", "lru-cached", "keep-alive"]
@@ -367,7 +365,7 @@ def test_a_default_answers_requests_that_name_no_model(tmp_path: Path) -> None:
 def test_the_document_says_whether_a_request_must_name_a_model(models: str, default: str | None) -> None:
     settings = {"models": dict.fromkeys(models, "embedded")}
     if default is not None and default not in models:
-        with pytest.raises(ValueError, match="there is no model 'b' among those of 'models'"):
+        with pytest.raises(ValueError, match="must be one of the ids in 'models', not 'b'"):
             Settings.model_validate(settings | {"default": default})
         return
     app = create_app(Settings.model_validate(settings | {"default": default}))
@@ -385,8 +383,10 @@ def test_the_document_says_whether_a_request_must_name_a_model(models: str, defa
 def test_a_default_that_is_no_model_is_refused_at_the_start(tmp_path: Path) -> None:
     config = tmp_path / "app.yaml"
     config.write_text("models: {a: embedded, b: embedded}\ndefault: c\n")
-    assert "app.yaml:2:1: default: there is no model 'c'" in serve_with(RESIDENCY_CONFIG=str(config))
-    assert "RESIDENCY_DEFAULT: there is no model 'a'" in serve_with(RESIDENCY_DEFAULT="a")
+    assert "app.yaml:2:1: default: must be one of the ids in 'models', not 'c'" in serve_with(
+        RESIDENCY_CONFIG=str(config)
+    )
+    assert "RESIDENCY_DEFAULT: must be one of the ids in 'models', not 'a'" in serve_with(RESIDENCY_DEFAULT="a")
 
 
 def test_a_thousand_models_are_not_all_listed_in_an_error() -> None:

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.checkpoints import checkpoint
-from core.checkpoints.dtypes import in_dtype
+from core.checkpoints.dtypes import convert_dtype
 from core.errors import ModelReferenceError
 from core.loaders.mapped.loader import MappedLoader
 from core.loaders.transformers import TransformersLoader
@@ -53,12 +53,12 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", *TOKENIZERS])
 def test_belongs_to_a_checkpoint(name: str) -> None:
-    assert checkpoint.belongs(name)
+    assert checkpoint.is_part(name)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_lies_beside_a_checkpoint(name: str) -> None:
-    assert not checkpoint.belongs(name)
+    assert not checkpoint.is_part(name)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -68,7 +68,7 @@ def test_whatever_can_change_an_answer_changes_digest_and_identity(name: str, di
     file.write_bytes((file.read_bytes() if file.exists() else b"") + b" ")
     assert checkpoint.sha256(directory) != before[0]
     assert checkpoint.identity(directory) != before[1]
-    assert checkpoint.known_sha256(directory) == checkpoint.sha256(directory)
+    assert checkpoint.cached_sha256(directory) == checkpoint.sha256(directory)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -84,7 +84,7 @@ def test_a_conversion_copies_every_part(directory: Path) -> None:
             (directory / name).write_text("{}")
     file = directory / "model.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
-    converted = in_dtype(directory, "float32")
+    converted = convert_dtype(directory, "float32")
     assert converted != directory
     parts = [path.name for path in checkpoint.files(directory)]
     assert [path.name for path in checkpoint.files(converted)] == parts
@@ -209,7 +209,7 @@ def test_of_a_repository_of_the_hub_only_what_belongs_is_fetched(directory: Path
         done = run_python("-c", script, "org/name", variables=variables | {"HF_HUB_DISABLE_XET": "1"})
     assert done.returncode == 0, done.stderr
     assert sorted(set(fetched)) == sorted(
-        path.name for path in directory.iterdir() if path.is_file() and checkpoint.belongs(path.name)
+        path.name for path in directory.iterdir() if path.is_file() and checkpoint.is_part(path.name)
     )
     assert "bpe.codes" in fetched
     found = Path(done.stdout.strip())

@@ -17,8 +17,8 @@ from core.plugins import load_plugins
 from core.residency.decisions import Decisions
 from core.residency.host import Host
 from core.residency.keeper import Keeper
-from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
+from core.serving.events import Answer
 from tests.helpers.support import (
     FAKES,
     SECONDS,

@@ -16,7 +16,7 @@ import pytest
 from core.app import create_app
 from core.bench.server import ServerProcess
 from core.config.settings import Settings
-from core.system.memory import at_rest
+from core.system.memory import pss_and_private
 from tests.helpers.raw import (
     BODY,
     MAX_QUEUE,
@@ -186,10 +186,10 @@ def leaves_nothing(fake: Fake, some: Callable[[], None], connections: int, each:
     """Less than 1 MiB of written memory for a hundred connections, of which `some` makes `each`."""
     for _ in range(0, max(each, connections // 4), each):
         some()
-    before = at_rest(fake.server.pid)[1]
+    before = pss_and_private(fake.server.pid)[1]
     for _ in range(0, connections, each):
         some()
-    after = at_rest(fake.server.pid)[1]
+    after = pss_and_private(fake.server.pid)[1]
     assert before is not None
     assert after is not None
     assert after - before < max(1, connections / 100)

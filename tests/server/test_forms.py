@@ -17,7 +17,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from core.checkpoints.dtypes import computable
+from core.checkpoints.dtypes import supported_dtype
 from core.contracts import Loader
 from core.loaders.mapped.loader import MappedLoader
 from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
@@ -200,7 +200,7 @@ def test_says_which_loader_and_dtype_it_used(tmp_path: Path, loaders: list[Loade
         model.close()
     for kind in (TransformersLoader, MappedLoader):
         narrow = kind(dtype="bfloat16").load(directory)
-        assert narrow.dtype == computable("bfloat16")
+        assert narrow.dtype == supported_dtype("bfloat16")
 
 
 def test_a_cache_that_cannot_be_written_costs_time_but_no_answer(

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from core.app import create_app
 from core.config.settings import Settings
 from core.errors import Overloaded
-from core.http.edge import Edge
+from core.http.limits import RequestLimits
 from tests.helpers.support import FAKES, checkpoint_in, running
 
 PROBES = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/v2/models/a/ready", "/v2", "/v2/models/a"]
@@ -126,7 +126,7 @@ def test_all_doors_are_known(client: httpx.Client) -> None:
 def test_a_compressed_body_is_refused(client: httpx.Client, door: str, coding: str) -> None:
     answer = send(client, door, gzip.compress(json.dumps(DOORS.get(door, {})).encode()), ("Content-Encoding", coding))
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
-    assert "takes no compressed ones" in answer.json()["detail"]
+    assert "accepts no compressed bodies" in answer.json()["detail"]
     assert ("error" in answer.json()) == door.startswith("/v2")
 
 
@@ -167,10 +167,13 @@ def test_a_body_in_another_encoding_is_told_so(client: httpx.Client, door: str, 
     assert (encoding[:6].upper() in answer.json()["detail"]) == encoding.startswith("utf")
 
 
-def full(path: str) -> None:
-    """Where it is known by the path that there is no place."""
-    if path == "/predict":
-        raise Overloaded("No place.", 7)
+def limited() -> RequestLimits:
+    """An app under a strategy whose queues are full."""
+
+    def refuse(strategy: str) -> None:
+        raise Overloaded("No slot.", 7)
+
+    return RequestLimits(PlainTextResponse("came through"), Settings(), {"/predict": "persistent"}, refuse)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +191,13 @@ def full(path: str) -> None:
 )
 def test_an_early_refusal_works_behind_a_prefix(root_path: str, path: str, status: int) -> None:
     """And for what would read a body: other methods are answered as ever."""
-    edge = Edge(PlainTextResponse("came through"), Settings(), full)
+    edge = limited()
     assert ask(edge, "POST", path, root_path).status_code == status
     assert ask(edge, "GET", path, root_path).status_code == 200
 
 
 def test_an_early_refusal_works_where_the_app_is_mounted() -> None:
-    edge = Edge(PlainTextResponse("came through"), Settings(), full)
-    parent = Router([Mount("/models", Router([Mount("/v1", edge)]))])
+    parent = Router([Mount("/models", Router([Mount("/v1", limited())]))])
     answer = ask(parent, "POST", "/models/v1/predict")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
     assert ask(parent, "POST", "/outer/models/v1/predict", "/outer").status_code == 503

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from core.checkpoints import checkpoint
-from core.checkpoints.dtypes import computable
+from core.checkpoints.dtypes import supported_dtype
 from core.checkpoints.mapping import MappedTensors, Unmappable
 from core.checkpoints.references import resolve
 from core.contracts import Model
@@ -81,7 +81,7 @@ def template_of(directory: Path) -> Template:
 def test_a_restored_module_is_the_stock_one_bit_for_bit(model_type: str, tmp_path: Path) -> None:
     one, two = small(model_type, tmp_path / "one", 1), small(model_type, tmp_path / "two", 2)
     template = template_of(one)
-    for directory in (one, *([] if template.made_of is not None else [two])):
+    for directory in (one, *([] if template.checkpoint_identity is not None else [two])):
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         expected = stock.load_module(directory, "float32")
         assert torch.equal(logits(module), logits(expected))
@@ -130,7 +130,7 @@ def test_tensors_that_transformers_renames_are_found_by_their_content(tmp_path: 
         directory = renamed(small("bert", tmp_path / str(seed), seed), "LayerNorm.weight", "LayerNorm.gamma")
         directories.append(renamed(directory, "LayerNorm.bias", "LayerNorm.beta"))
     template = template_of(directories[0])
-    assert template.made_of is None
+    assert template.checkpoint_identity is None
     for directory in directories:
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
@@ -147,7 +147,7 @@ def test_what_cannot_be_told_apart_stays_with_its_checkpoint(tmp_path: Path) -> 
     named = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()}
     save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
     template = template_of(directory)
-    assert template.made_of is not None
+    assert template.checkpoint_identity is not None
     module = template.restore(MappedTensors(checkpoint.weights(directory)))
     assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
 
@@ -166,7 +166,7 @@ def test_a_buffer_that_the_stock_path_does_not_read_is_not_read(tmp_path: Path, 
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
         directories.append(directory)
     template = template_of(directories[0])
-    assert template.made_of is None
+    assert template.checkpoint_identity is None
     for directory in directories:
         module = template.restore(MappedTensors(checkpoint.weights(directory)))
         assert torch.equal(logits(module), logits(stock.load_module(directory, "float32")))
@@ -183,7 +183,7 @@ def test_a_new_tokenizer_is_used_whatever_the_dtype(
     pieces["love"], pieces["hate"] = pieces["hate"], pieces["love"]
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert loader.load(copy).predict(["I love it."])[0].label != before.label
-    if computable("bfloat16") == "bfloat16":
+    if supported_dtype("bfloat16") == "bfloat16":
         for folder in (tmp_path / "cache").glob("bfloat16-*"):
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     assert loader.load(copy).predict(["I hate it."])[0].label == before.label  # converted anew
@@ -206,7 +206,7 @@ def test_a_structure_that_cannot_be_copied_is_said_once(
         answers = [loader.load(embedded_directory).predict(["I love it."]) for _ in range(2)]
     assert answers[0] == answers[1] == TransformersLoader().load(embedded_directory).predict(["I love it."])
     assert (
-        caplog.text.count("uses the stock path for BertForSequenceClassification: its structure cannot be copied") == 1
+        caplog.text.count("uses 'transformers' for BertForSequenceClassification: its structure cannot be copied") == 1
     )
 
 
@@ -261,7 +261,7 @@ def test_bfloat16_is_converted_once_and_mapped(
 ) -> None:
     monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path))
     loader = MappedLoader(dtype="bfloat16")
-    if computable("bfloat16") == "float32":
+    if supported_dtype("bfloat16") == "float32":
         return  # the processor has no bfloat16, and said so
     assert loader.load(embedded_directory).nbytes * 2 == pytest.approx(
         TransformersLoader().size(embedded_directory), rel=1e-2
@@ -322,7 +322,7 @@ def test_a_broken_file_is_refused_in_a_sentence_before_it_is_mapped(
     loader.load(copy)
     spoil(copy / "model.safetensors", kind)
     monkeypatch.setattr(torch.UntypedStorage, "from_file", None)  # a mapping would fail in another way
-    with pytest.raises(ModelReferenceError, match=r"is no whole safetensors file: .*save the checkpoint again"):
+    with pytest.raises(ModelReferenceError, match=r"is not a complete safetensors file: .*save the checkpoint again"):
         loader.load(copy)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.checkpoints.embedded import embedded
+from core.checkpoints.embedded import embedded_directory
 from tests.helpers.support import (
     ROOT,
     checkpoint_in,
@@ -57,12 +57,12 @@ def test_nobody_has_no_home(nobody: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "remedy"),
     [
-        ({}, "Point RESIDENCY_CACHE at a folder"),
-        ({"RESIDENCY_CACHE": "~/cache"}, "Point RESIDENCY_CACHE at a folder"),
-        ({"RESIDENCY_MODELS": "{a: synthetic:minilm-l6}"}, "Point RESIDENCY_CACHE at a folder"),
-        ({"RESIDENCY_MODELS": "{a: org/name}"}, "Point HF_HOME at a folder that can be written, and RESIDENCY_CACHE"),
-        ({"RESIDENCY_MODELS": "{a: ~/model}"}, "'~/model' is no usable path"),
-        ({"RESIDENCY_CONFIG": "~/app.yaml"}, "'~/app.yaml' is no usable path"),
+        ({}, "Set RESIDENCY_CACHE to"),
+        ({"RESIDENCY_CACHE": "~/cache"}, "Set RESIDENCY_CACHE to"),
+        ({"RESIDENCY_MODELS": "{a: synthetic:minilm-l6}"}, "Set RESIDENCY_CACHE to"),
+        ({"RESIDENCY_MODELS": "{a: org/name}"}, "Set HF_HOME to a writable folder, and RESIDENCY_CACHE"),
+        ({"RESIDENCY_MODELS": "{a: ~/model}"}, "'~/model' is not a usable path"),
+        ({"RESIDENCY_CONFIG": "~/app.yaml"}, "'~/app.yaml' is not a usable path"),
     ],
 )
 def test_what_needs_a_home_is_a_sentence_with_the_remedy(
@@ -82,7 +82,7 @@ def test_a_checkpoint_of_ones_own_needs_no_home(tmp_path: Path, nobody: dict[str
 def test_with_a_cache_the_server_works(tmp_path: Path, nobody: dict[str, str]) -> None:
     """Also in a child process."""
     chosen = "[{strategy: persistent, loader: transformers}, {strategy: on-demand, loader: subprocess}]"
-    variables = {"RESIDENCY_CACHE": str(embedded().parent), "RESIDENCY_STRATEGIES": chosen}
+    variables = {"RESIDENCY_CACHE": str(embedded_directory().parent), "RESIDENCY_STRATEGIES": chosen}
     with uvicorn(tmp_path / "log", variables=nobody | variables) as client:
         for route in ("/predict", "/predict-on-demand"):
             assert client.post(route, json={"text": "I love it."}).status_code == 200
@@ -92,5 +92,5 @@ def test_an_experiment_says_it_as_well(tmp_path: Path, nobody: dict[str, str]) -
     command = ["runner.py", "experiments/default.yaml", "--output", str(tmp_path / "results")]
     done = run_python(*command, variables=nobody)
     assert done.returncode != 0
-    assert "Point RESIDENCY_CACHE at a folder" in done.stderr + done.stdout
+    assert "Set RESIDENCY_CACHE to" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -21,13 +21,13 @@ from safetensors.numpy import load_file, save_file
 from core.checkpoints import checkpoint
 from core.checkpoints.arrays import MappedArrays
 from core.errors import ModelReferenceError
-from core.loaders.kept import counts
 from core.loaders.onnxruntime import conversion, facts
-from core.loaders.onnxruntime.export import check_shared, compare, is_shortage
+from core.loaders.onnxruntime.export import check_no_weights, compare, is_shortage
 from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
 from core.loaders.onnxruntime.network import BoundNetwork, SwitchingNetwork
 from core.loaders.onnxruntime.packed import Gain, Packed
 from core.loaders.onnxruntime.session import new_session
+from core.loaders.shared_cache import count_entries
 from core.loaders.transformers import TransformersLoader
 from tests.helpers.architectures import build
 from tests.helpers.support import (
@@ -84,9 +84,9 @@ def other_weights(directory: Path, target: Path) -> Path:
 
 
 def test_fine_tuned_models_share_graph_and_session(bert: Path, tmp_path: Path, cache: Path) -> None:
-    made = counts()
+    made = count_entries()
     second = other_weights(bert, tmp_path / "second")
-    assert conversion.found(second) is not None  # with nothing exported
+    assert conversion.find_converted(second) is not None  # with nothing exported
     loader, stock = OnnxRuntimeLoader(), TransformersLoader()
     models = [loader.load(directory) for directory in (bert, second)]
     for directory, model in zip((bert, second), models, strict=True):
@@ -95,7 +95,7 @@ def test_fine_tuned_models_share_graph_and_session(bert: Path, tmp_path: Path, c
     one, other = (scores(model, TEXTS[0]) for model in models)
     assert not np.allclose(one, other, atol=1e-3)
     for name in ("sessions", "tokenizers"):
-        assert counts()[name].made - made.get(name, (0, 0, 0))[2] == 1
+        assert count_entries()[name].made - made.get(name, (0, 0, 0))[2] == 1
     # Nothing lies beside the user's checkpoints but what the architecture and the tokenizer need.
     assert sum(file.stat().st_size for file in (cache / "onnx").rglob("*") if file.is_file()) < 1e6
 
@@ -103,7 +103,7 @@ def test_fine_tuned_models_share_graph_and_session(bert: Path, tmp_path: Path, c
 @pytest.mark.slow  # that one of several processes writes is tested for the cache itself, in test_references.py
 def test_two_processes_that_convert_at_a_time_make_one_graph(tmp_path: Path, cache: Path) -> None:
     directory = build(tmp_path / "model", "distilbert")
-    assert in_threads(2, lambda _: conversion.converted(directory)) == [conversion.found(directory)] * 2
+    assert in_threads(2, lambda _: conversion.ensure_converted(directory)) == [conversion.find_converted(directory)] * 2
     assert [path.name.split("-")[0] for path in sorted((cache / "onnx").iterdir()) if not path.suffix] == [
         "graph",
         "tokenizer",
@@ -118,7 +118,7 @@ def test_a_conversion_that_is_killed_leaves_nothing_and_is_done_again(tmp_path: 
     process.kill()
     process.wait()
     convert(directory)
-    assert conversion.found(directory) is not None
+    assert conversion.find_converted(directory) is not None
     assert not list((cache / "onnx").glob("*.partial"))
 
 
@@ -147,7 +147,7 @@ def test_a_graph_that_answers_otherwise_is_refused() -> None:
     logits = [np.array([[0.1, -0.2]], np.float32), np.array([[2.0, -1.0]], np.float32)]
     compare(logits, [each + np.float32(1e-5) for each in logits])
     for wrong in ([logits[0], logits[1] + 0.02], [logits[0] * np.nan, logits[1]], [logits[0][:, :1], logits[1]]):
-        with pytest.raises(ModelReferenceError, match="answers otherwise"):
+        with pytest.raises(ModelReferenceError, match="gives other answers"):
             compare(logits, wrong)
 
 
@@ -159,7 +159,7 @@ def test_a_graph_that_holds_a_weight_is_refused() -> None:
         initializer = onnx.numpy_helper.from_array(array, "a name that the exporter gave it")
         model = onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [initializer]))
         with pytest.raises(ModelReferenceError, match="holds the weight weight") if refused else nullcontext():
-            check_shared(model, module)
+            check_no_weights(model, module)
 
 
 def test_what_cannot_be_converted_is_told_once_and_tried_once(
@@ -193,14 +193,14 @@ def test_packed_weights_give_the_same_answers(bert: Path) -> None:
     expected = scores(OnnxRuntimeLoader(pack=False).load(bert), *TEXTS)
     model = OnnxRuntimeLoader(pack=True).load(bert)
     assert scores(model, *TEXTS) == pytest.approx(expected, abs=1e-5)
-    packed = Packed(bert, conversion.converted(bert), "float32")
-    assert packed.is_there
+    packed = Packed(bert, conversion.ensure_converted(bert), "float32")
+    assert packed.exists
     assert min(packed.gain().__dict__.values()) > 0
 
 
 @pytest.mark.parametrize("is_faster", [True, False])
 def test_a_model_that_stays_is_packed_if_that_pays(is_faster: bool, bert: Path) -> None:
-    packed = Packed(bert, conversion.converted(bert), "float32")
+    packed = Packed(bert, conversion.ensure_converted(bert), "float32")
     packed.make()
     gain = {"load_seconds": 3.0, "bound_seconds": 2.0, "packed_seconds": 1.0 if is_faster else 2.0}
     (packed.directory / facts.FACTS).write_text(json.dumps(gain))
@@ -224,7 +224,7 @@ def is_mapped(folder: Path) -> bool:
 
 
 def test_a_model_may_be_closed_while_it_is_packed(bert: Path) -> None:
-    found = conversion.converted(bert)
+    found = conversion.ensure_converted(bert)
     graph = found.graph.directory / facts.GRAPH
     closed: list[str] = []
 
@@ -263,7 +263,7 @@ def test_int8_is_another_model_that_mostly_agrees(embedded_directory: Path, cach
 
 
 def test_int8_without_packed_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="'dtype: int8' has packed weights only"):
+    with pytest.raises(ValueError, match="'dtype: int8' always packs weights"):
         OnnxRuntimeLoader(dtype="int8", pack=False)
 
 
@@ -309,7 +309,7 @@ def test_a_truncated_file_is_refused_before_it_is_mapped(tmp_path: Path, embedde
     shutil.copytree(embedded_directory, directory)
     with (directory / checkpoint.WEIGHTS).open("r+b") as file:
         file.truncate(1_000_000)
-    with pytest.raises(ModelReferenceError, match="no whole safetensors file"):
+    with pytest.raises(ModelReferenceError, match="not a complete safetensors file"):
         OnnxRuntimeLoader().load(directory)
 
 
@@ -377,7 +377,7 @@ held = []
 for texts in (["good film"], ["a great cast " * 60] * 32):
     for _ in range(3):
         model.predict(texts)
-    held.append(memory.at_rest(os.getpid())[1])
+    held.append(memory.pss_and_private(os.getpid())[1])
 print(held[1] - held[0])
 """
 
@@ -395,6 +395,6 @@ def test_a_full_disk_is_not_a_reason_that_lasts(cache: Path, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr("core.checkpoints.cache.HEADROOM", 1 << 60)
         convert(directory)
-        assert conversion.found(directory) is None
+        assert conversion.find_converted(directory) is None
     convert(directory)
-    assert conversion.found(directory) is not None
+    assert conversion.find_converted(directory) is not None

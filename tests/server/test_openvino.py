@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.loaders.onnxruntime.conversion import converted
+from core.loaders.onnxruntime.conversion import ensure_converted
 from core.loaders.openvino.compile import compile_checkpoint
 from core.loaders.openvino.compiled import Compiled, compiled_files
 from core.loaders.openvino.loader import OpenVinoLoader
@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_answers_as_the_stock_loader_does(model_type: str, tmp_path: Path) -> None:
     directory = build(tmp_path / "model", model_type)
     convert(directory)
-    compiled = Compiled(directory, converted(directory), "float32")
+    compiled = Compiled(directory, ensure_converted(directory), "float32")
     compiled.make(compile_checkpoint)
     assert compiled_files(directory, "float32") == [compiled.blob]  # what a cold page cache does not hold
     model, stock = OpenVinoLoader().load(directory), TransformersLoader().load(directory)

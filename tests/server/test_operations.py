@@ -17,15 +17,15 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.app import create_app
+from core.app import announcement, create_app
 from core.bench.client import connect
-from core.checkpoints.embedded import embedded
+from core.checkpoints.embedded import embedded_directory
 from core.config.choices import Cost, StrategyChoice
 from core.config.settings import Settings
 from core.errors import ResidencyError
+from core.http import access
 from core.plugins import load_plugins
-from core.serving import logs
-from core.serving.served import announcement
+from core.serving.queue import request_id
 from core.serving.service import Service
 from tests.helpers.support import (
     FAKES,
@@ -103,7 +103,7 @@ def test_residency_tells_who_goes_next_and_what_happened(client: Client) -> None
         ("load", "request"),
     ]
     assert b["next_out"]
-    assert b["why"] == "of those that nobody uses, it was used the longest ago"
+    assert b["why"] == "it is the least recently used idle model"
     assert b["bytes"] == 1000
     assert b["in_use"] == 0
     assert b["since"] <= b["last_use"] <= time.time()
@@ -214,11 +214,11 @@ def test_settings_are_read_anew_while_requests_run(tmp_path: Path) -> None:
         write("bc", 1, default="c", max_texts=5)
         refused("max_texts: restart the server to change it; models, default, strategies, cost change at once.")
         write("bc", 1, default="a")
-        refused("default: there is no model 'a' among those of 'models'")
+        refused("default: must be one of the ids in 'models', not 'a'")
         write("bcd", 1, default="c")
         refused("no such")
         config.write_text("models: [")
-        refused(":2:1: is no valid YAML")
+        refused(":2:1: is not valid YAML")
 
 
 def test_what_strategies_learn_is_kept_where_the_settings_say(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def ready(log: Path) -> str:
 
 def test_the_log_says_what_is_served_without_any_setting(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with uvicorn(log, variables={"RESIDENCY_CACHE": str(embedded().parent)}):
+    with uvicorn(log, variables={"RESIDENCY_CACHE": str(embedded_directory().parent)}):
         line = ready(log)
     assert re.match(r"INFO:     Ready after \d+\.\d\d s\. Models: embedded \(embedded\)\. Strategies: ", line)
     assert "persistent at /predict (onnxruntime), on-demand at /predict-on-demand (onnxruntime), " in line
@@ -406,7 +406,7 @@ def test_the_log_says_what_is_served_and_who_said_so(tmp_path: Path) -> None:
         "RESIDENCY_TOKEN": TOKEN,
         "RESIDENCY_STRATEGIES": "[{strategy: keep-alive, loader: fake}]",
         "RESIDENCY_MAX_TEXT": "",
-        "RESIDENCY_CACHE": str(embedded().parent),
+        "RESIDENCY_CACHE": str(embedded_directory().parent),
     }
     with uvicorn(log, variables=variables):
         line = json.loads(ready(log))
@@ -434,15 +434,15 @@ def test_a_server_that_cannot_start_never_says_that_it_is_ready(tmp_path: Path) 
 
 def test_the_log_as_text_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     written = StringIO()
-    monkeypatch.setattr(logs.log, "handlers", [logging.StreamHandler(written)])
-    monkeypatch.setattr(logs.access, "disabled", logs.access.disabled)
-    logs.set_up("text")
-    logs.log.warning("before any %s", "request")
-    token = logs.request_id.set("mine")
+    monkeypatch.setattr(access.log, "handlers", [logging.StreamHandler(written)])
+    monkeypatch.setattr(access.access, "disabled", access.access.disabled)
+    access.set_up_logs("text")
+    access.log.warning("before any %s", "request")
+    token = request_id.set("mine")
     try:
-        logs.log.warning("%s: loaded", "on-demand")
+        access.log.warning("%s: loaded", "on-demand")
     finally:
-        logs.request_id.reset(token)
+        request_id.reset(token)
     assert written.getvalue() == "before any request\n[mine] on-demand: loaded\n"
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.checkpoints.cache import cached
+from core.checkpoints.cache import write_once
 from core.checkpoints.header import read_header
 from core.checkpoints.read_ahead import read_ahead
 from core.errors import TrialFailed
 from core.system import page_cache
-from core.system.page_cache import evict, resident_share
+from core.system.page_cache import cached_share, drop_files
 from tests.helpers.support import (
     FAKES,
     ROOT,
@@ -38,18 +38,18 @@ def file(tmp_path: Path) -> Path:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if resident_share(file) > 0:
+    if cached_share(file) > 0:
         pytest.skip(f"{tmp_path} lies in memory; name a folder on a disk with --basetemp")
     file.read_bytes()
     return file
 
 
 def test_what_is_evicted_is_gone(file: Path, tmp_path: Path) -> None:
-    assert resident_share(file) == 1
-    evict([file])
-    assert resident_share(file) == 0
+    assert cached_share(file) == 1
+    drop_files([file])
+    assert cached_share(file) == 0
     (tmp_path / "empty").touch()
-    evict([tmp_path / "empty"])
+    drop_files([tmp_path / "empty"])
 
 
 def test_what_the_cache_has_written_was_read_anew(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +58,9 @@ def test_what_the_cache_has_written_was_read_anew(file: Path, tmp_path: Path, mo
 
     def write(folder: Path) -> None:
         shutil.copyfile(file, folder / "weights")
-        evict([folder / "weights"])
+        drop_files([folder / "weights"])
 
-    assert resident_share(cached("some", NBYTES, write) / "weights") == 1
+    assert cached_share(write_once("some", NBYTES, write) / "weights") == 1
 
 
 def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +68,8 @@ def test_a_process_that_maps_the_file_is_named(file: Path, monkeypatch: pytest.M
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapping:
         assert mapping[0 :: mmap.PAGESIZE]
         with pytest.raises(TrialFailed, match=rf"100% of {file} stayed in the page cache: .*\(pid {os.getpid()}\)"):
-            evict([file])
-    evict([file])
+            drop_files([file])
+    drop_files([file])
 
 
 def nobody_reads() -> bool:
@@ -82,10 +82,10 @@ def fetched(weights: Path, names: Collection[str], share: float) -> None:
     """
 
     def is_read() -> bool:
-        evict([weights])
+        drop_files([weights])
         read_ahead({weights: read_header(weights)}, names, Event())
         wait_for(nobody_reads)
-        return resident_share(weights) > share
+        return cached_share(weights) > share
 
     wait_for(is_read)
 
@@ -99,13 +99,13 @@ def test_reads_from_the_disk_without_being_asked(file: Path, embedded_directory:
     without = 1 - header[words].nbytes / weights.stat().st_size
     fetched(weights, set(header) - {words}, 0.98 * without)
     # The kernel reads a little ahead by itself.
-    assert resident_share(weights) < without + 0.5 * (1 - without)
-    evict([weights])
+    assert cached_share(weights) < without + 0.5 * (1 - without)
+    drop_files([weights])
     over = Event()
     over.set()
     read_ahead({weights: header}, set(header), over)
     wait_for(nobody_reads)
-    assert resident_share(weights) < 0.1
+    assert cached_share(weights) < 0.1
 
 
 def test_a_single_large_tensor_is_read_although_its_header_was(file: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_single_large_tensor_is_read_although_its_header_was(file: Path) -> No
 
 SPY = """
 import pluggy
-from core.system.page_cache import resident_share
+from core.system.page_cache import cached_share
 from core.loaders.mapped.loader import MappedLoader
 
 class Spy(MappedLoader):
@@ -124,7 +124,7 @@ class Spy(MappedLoader):
     name = "spy"
     def load(self, directory):
         with open(directory.parent / "found", "a") as file:
-            print(resident_share(directory / "model.safetensors"), file=file)
+            print(cached_share(directory / "model.safetensors"), file=file)
         return super().load(directory)
 
 @pluggy.HookimplMarker("residency")
@@ -205,5 +205,5 @@ repeats: 1
     assert reasons["persistent, fake"] is None  # it has no load to price
     assert f"(pid {os.getpid()}) maps it" in reasons["on-demand, fake"]
     assert not [record for record in records if record["kind"] == "load"]
-    assert resident_share(weights) == 1  # as it was before
+    assert cached_share(weights) == 1  # as it was before
     assert "The cost of a load from disk is unknown for on-demand, fake (" in done.stdout

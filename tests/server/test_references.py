@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from core.checkpoints import cache, checkpoint
-from core.checkpoints.dtypes import BYTES, computable
+from core.checkpoints.dtypes import BYTES, supported_dtype
 from core.checkpoints.header import read_header
-from core.checkpoints.references import anchor, resolve
+from core.checkpoints.references import resolve, resolve_reference
 from core.errors import ModelReferenceError, ResidencyError
 from core.loaders.transformers import TransformersLoader
 from tests.helpers.support import run_python
@@ -69,13 +69,13 @@ def test_every_synthetic_model_has_its_true_size(name: str, count: int) -> None:
         ("synthetic:gpt-9", "Known: minilm-l6, distilbert-base"),
         ("synthetic:minilm-l6#0", "1 to 9999"),
         ("synthetic:minilm-l6#x", "1 to 9999"),
-        ("nonsense", "no model reference.*embedded, synthetic:minilm-l6"),
-        ("n" * 300, "no usable path"),
-        ("/a\0b", "no usable path"),
-        ("~nobody-of-this-name/x", "no usable path"),
+        ("nonsense", "not a model reference.*embedded, synthetic:minilm-l6"),
+        ("n" * 300, "not a usable path"),
+        ("/a\0b", "not a usable path"),
+        ("~nobody-of-this-name/x", "not a usable path"),
         ("/no/such/folder", "no checkpoint directory /no/such/folder"),
         ("./here", "no checkpoint directory"),
-        ("a/b/c", "no model reference"),
+        ("a/b/c", "not a model reference"),
     ],
 )
 def test_a_wrong_reference_says_what_there_is(reference: str, sentence: str) -> None:
@@ -87,8 +87,8 @@ def test_a_local_directory(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(str(copy)) == copy
     monkeypatch.chdir(copy.parent)
     assert resolve("./copy") == resolve("copy") == copy
-    assert anchor("copy", copy.parent) == str(copy)
-    assert anchor("org/name@main", copy.parent) == "org/name@main"
+    assert resolve_reference("copy", copy.parent) == str(copy)
+    assert resolve_reference("org/name@main", copy.parent) == "org/name@main"
 
 
 def _index_only(folder: Path, text: str) -> None:
@@ -101,11 +101,14 @@ def _index_only(folder: Path, text: str) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "Only safetensors"),
-        (lambda folder: _index_only(folder, "[]"), "no index"),
-        (lambda folder: _index_only(folder, '{"weight_map": {"a": 5}}'), "no index"),
-        (lambda folder: _index_only(folder, '{"weight_map": {"a": "b.safetensors"}}'), "no index"),
-        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {}}'), "no index"),
-        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {"a": "../b.safetensors"}}'), "no index"),
+        (lambda folder: _index_only(folder, "[]"), "not an index"),
+        (lambda folder: _index_only(folder, '{"weight_map": {"a": 5}}'), "not an index"),
+        (lambda folder: _index_only(folder, '{"weight_map": {"a": "b.safetensors"}}'), "not an index"),
+        (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {}}'), "not an index"),
+        (
+            lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {"a": "../b.safetensors"}}'),
+            "not an index",
+        ),
         (lambda folder: _index_only(folder, '{"metadata": {}, "weight_map": {"a": "gone.safetensors"}}'), "gone"),
     ],
 )
@@ -132,7 +135,7 @@ def test_weights_in_two_files_count_as_one(copy: Path) -> None:
 def test_a_truncated_file_is_refused_before_it_is_loaded(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    with pytest.raises(ModelReferenceError, match="no whole safetensors file"):
+    with pytest.raises(ModelReferenceError, match="not a complete safetensors file"):
         TransformersLoader().size(copy)
 
 
@@ -146,16 +149,16 @@ def test_a_checkpoint_without_a_head_is_no_classifier(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
     save_file({k: v for k, v in tensors.items() if "classifier" not in k}, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelReferenceError, match="no trained sequence classifier"):
+    with pytest.raises(ModelReferenceError, match="not a trained sequence classifier"):
         TransformersLoader().load(copy)
 
 
 def test_size_counts_floats_in_the_loaders_dtype(embedded_directory: Path) -> None:
-    width = BYTES[computable("bfloat16")]  # float32's, on a processor that does not compute in bfloat16
+    width = BYTES[supported_dtype("bfloat16")]  # float32's, on a processor that does not compute in bfloat16
     whole = TransformersLoader().size(embedded_directory)
     assert TransformersLoader(dtype="bfloat16").size(embedded_directory) * 4 == whole * width
     half = TransformersLoader(dtype="bfloat16").load(embedded_directory)
-    assert half.dtype == computable("bfloat16")
+    assert half.dtype == supported_dtype("bfloat16")
     assert half.nbytes == pytest.approx(TransformersLoader(dtype="bfloat16").size(embedded_directory), rel=1e-2)
     assert half.predict(["I love it."])[0].label == "POSITIVE"
 
@@ -173,18 +176,18 @@ def test_an_unreachable_hub_is_given_up_with_the_offline_choices(own_cache: Path
             assert time.monotonic() - started < 60  # seconds are promised, minutes would be a hang
             last = done.stderr.strip().splitlines()[-1]
             assert f"cannot be reached for '{reference}'" in last
-            assert "Offline there are embedded, synthetic:minilm-l6" in last
+            assert "Available offline: embedded, synthetic:minilm-l6" in last
 
 
 def test_the_cache_refuses_what_does_not_fit(own_cache: Path) -> None:
     with pytest.raises(ModelReferenceError, match=r"MiB are free\. Free some, or point RESIDENCY_CACHE"):
-        cache.cached("giant", 1 << 60, lambda directory: None)
+        cache.write_once("giant", 1 << 60, lambda directory: None)
 
 
 def test_an_unwritable_cache_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RESIDENCY_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelReferenceError, match="Point RESIDENCY_CACHE at a folder"):
+    with pytest.raises(ModelReferenceError, match="Set RESIDENCY_CACHE to a writable folder"):
         resolve("embedded")
 
 
@@ -197,13 +200,13 @@ def test_a_killed_writer_leaves_nothing_that_counts(own_cache: Path) -> None:
         assert not list(directory.iterdir())
         (directory / "whole").touch()
 
-    assert [path.name for path in cache.cached("thing", 0, write).iterdir()] == ["whole"]
+    assert [path.name for path in cache.write_once("thing", 0, write).iterdir()] == ["whole"]
 
     def fail(directory: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cache.cached("other", 0, fail)
+        cache.write_once("other", 0, fail)
     assert sorted(path.name for path in own_cache.iterdir() if not path.name.endswith(".lock")) == ["thing"]
 
 
@@ -211,7 +214,7 @@ def _write_with_pid(_: int) -> str:
     def write(directory: Path) -> None:
         (directory / "pid").write_text(str(os.getpid()))
 
-    directory = cache.cached("shared", 0, write)
+    directory = cache.write_once("shared", 0, write)
     return (directory / "pid").read_text()
 
 

@@ -24,7 +24,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.bench.client import connect
-from core.checkpoints.dtypes import converted
+from core.checkpoints.dtypes import converted_directory
 from core.errors import LoadFailed, ModelCrashed, ModelGone
 from core.loaders.mapped.loader import MappedLoader
 from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
@@ -32,8 +32,8 @@ from core.loaders.subprocess import children
 from core.loaders.subprocess.children import PRELOAD, ForkServer
 from core.loaders.subprocess.loader import SubprocessLoader, SubprocessModel
 from core.residency.keeper import Keeper
-from core.serving.answer import Answer
 from core.serving.dispatcher import Dispatcher
+from core.serving.events import Answer
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.helpers.architectures import build
@@ -119,7 +119,7 @@ def test_answers_what_the_inner_loader_answers(model: SubprocessModel, inner: st
     [
         ({"linear": "stock"}, "'dtype: bfloat16' and 'linear' need 'inner: mapped'"),
         ({"dtype": "bfloat16"}, "'dtype: bfloat16' and 'linear' need 'inner: mapped'"),
-        ({"dtype": "int8", "pack": False}, "'dtype: int8' has packed weights only"),
+        ({"dtype": "int8", "pack": False}, "'dtype: int8' always packs weights"),
         ({"inner": "mapped", "dtype": "int8"}, "'dtype: int8' and 'pack' need 'inner: onnxruntime'"),
         ({"inner": "mapped", "pack": True}, "'dtype: int8' and 'pack' need 'inner: onnxruntime'"),
     ],
@@ -168,7 +168,7 @@ def test_what_cannot_be_converted_is_loaded_by_mapped(tmp_path: Path, caplog: py
             assert answer.score == pytest.approx(wanted.score, abs=1e-5)
         model.close()
     [warning] = [record.getMessage() for record in caplog.records if "uses 'mapped'" in record.getMessage()]
-    assert "written in Python alone" in warning
+    assert "written in pure Python" in warning
     assert libraries(children.fork_server("mapped")) & {"libtorch_cpu.so"}
     assert not libraries(children.fork_server("onnxruntime")) & {"libtorch_cpu.so"}
 
@@ -271,7 +271,7 @@ def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessMo
         waiting = in_flight(pool, model)
         killed = monotonic()
         child.kill()
-        with pytest.raises(ModelCrashed, match="was ended by SIGKILL before it had answered"):
+        with pytest.raises(ModelCrashed, match="was ended by SIGKILL before it answered"):
             waiting.result(SECONDS)
         assert monotonic() - killed < 1
     with pytest.raises(ModelGone):
@@ -467,7 +467,7 @@ def test_a_crash_in_a_load_is_no_failure_to_remember(
     cache = keeper_of(LruCached(), loader, embedded_directory)
     with monkeypatch.context() as patch:
         patch.setattr(children.ForkServer, "spawn", killed)
-        with pytest.raises(LoadFailed, match="before it had answered"):
+        with pytest.raises(LoadFailed, match="before it answered"):
             cache.load(embedded_directory.name)
     with cache.lease(embedded_directory.name) as lent:
         assert labels(lent.model) == LABELS
@@ -492,7 +492,7 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(inner: str, tmp_
     tensors = load_file(half / "model.safetensors")
     (half / "model.safetensors").unlink()
     save_file({name: tensor.half() for name, tensor in tensors.items()}, half / "model.safetensors", {"format": "pt"})
-    target = converted(half, "float32")
+    target = converted_directory(half, "float32")
     lock = target.with_name(f"{target.name}.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)  # which whoever converts the checkpoint waits for
     script = tmp_path / "hung.py"
@@ -517,9 +517,9 @@ def test_no_process_outlives_its_parent_not_even_in_a_hung_load(inner: str, tmp_
 
 def test_a_server_process_needs_no_engine(inner: str) -> None:
     script = (
-        "import sys; from core.checkpoints.embedded import embedded; from core.loaders.subprocess.loader import"
-        f" SubprocessLoader; loader = SubprocessLoader(**{OPTIONS[inner]});"
-        " loader.load(embedded()).predict(['I love it.']);"
+        "import sys; from core.checkpoints.embedded import embedded_directory; from core.loaders.subprocess.loader"
+        f" import SubprocessLoader; loader = SubprocessLoader(**{OPTIONS[inner]});"
+        " loader.load(embedded_directory()).predict(['I love it.']);"
         " print({'torch', 'transformers', 'onnxruntime'} & set(sys.modules))"
     )
     done = run_python("-c", script)

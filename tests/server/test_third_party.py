@@ -83,7 +83,7 @@ def test_it_is_served_and_explained(plugin: str, tmp_path: Path) -> None:
         assert [event["reason"] for event in found["b"]["history"]] == ["capacity", "request"]  # it was asked for least
         assert [event["reason"] for event in found["c"]["history"]] == ["request", "request"]  # the burst was over
         assert found["a"]["state"] == "resident"
-        assert found["a"]["why"] == "it goes next; 1 more requests, and it goes"
+        assert found["a"]["why"] == "it would be evicted next; 1 more requests, and it goes"
         [status] = client.get("/strategies").json()["strategies"]
         assert status["faults"] == {}
 

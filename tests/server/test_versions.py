@@ -87,7 +87,7 @@ def load(client: httpx.Client, strategy: str = "persistent") -> httpx.Response:
     return client.post("/models/m/load", json={"strategy": strategy}, headers=BEARER)
 
 
-def name_of(directory: Path) -> str:
+def cache_name(directory: Path) -> str:
     return f"sha256:{sha256(directory)[:16]}"
 
 
@@ -121,10 +121,10 @@ def test_all_strategies_change_at_one_moment_without_a_failed_request(
             finally:
                 over.set()
             told = [answer for each in hammering for answer in each.result(SECONDS)]
-        names = {name_of(one): "v1", name_of(two): "v2"}
+        names = {cache_name(one): "v1", cache_name(two): "v2"}
         assert all(answer.label.startswith(names[answer.version]) for answer in told)
-        first_of_two = min(answer.ended for answer in told if answer.version == name_of(two))
-        assert all(answer.version == name_of(two) for answer in told if answer.began > first_of_two)
+        first_of_two = min(answer.ended for answer in told if answer.version == cache_name(two))
+        assert all(answer.version == cache_name(two) for answer in told if answer.began > first_of_two)
         [persistent, *_] = client.get("/strategies").json()["strategies"]
         assert [model["model"] for model in persistent["resident"]] == ["m"]
         history = client.get("/residency").json()["strategies"][0]["models"][0]["history"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from core.serving.capture import Capture
 capture = Capture(Path(sys.argv[1]))
 for i in range(int(sys.argv[3])):
-    capture.arrived(f"{sys.argv[2]}-{i}")
+    capture.record(f"{sys.argv[2]}-{i}")
 """
 
 
@@ -44,17 +44,17 @@ def models(path: Path) -> list[str]:
 
 
 def test_a_renamed_file_is_begun_anew_at_its_path(capture: Capture, path: Path) -> None:
-    capture.arrived("a")
+    capture.record("a")
     older = path.rename(path.with_suffix(".1"))
-    capture.arrived("b")
-    capture.arrived("c")
+    capture.record("b")
+    capture.record("c")
     assert (models(older), models(path)) == (["a"], ["b", "c"])
 
 
 def test_a_deleted_file_is_begun_anew_at_its_path(capture: Capture, path: Path) -> None:
-    capture.arrived("a")
+    capture.record("a")
     path.unlink()
-    capture.arrived("b")
+    capture.record("b")
     assert models(path) == ["b"]
 
 
@@ -62,18 +62,18 @@ def test_a_file_that_was_put_in_its_place_is_written_on(capture: Capture, path: 
     """As logrotate's `create` does; and one that is moved back."""
     older = path.rename(path.with_suffix(".1"))
     path.touch()
-    capture.arrived("a")
+    capture.record("a")
     older.rename(path)
-    capture.arrived("b")
+    capture.record("b")
     assert models(path) == ["b"]
 
 
 def test_a_file_that_is_cut_goes_on_at_its_beginning(capture: Capture, path: Path) -> None:
     """As logrotate's `copytruncate` does."""
-    capture.arrived("a")
+    capture.record("a")
     older = Path(shutil.copy(path, path.with_suffix(".1")))
     path.write_bytes(b"")
-    capture.arrived("b")
+    capture.record("b")
     assert (models(older), models(path)) == (["a"], ["b"])
 
 
@@ -82,7 +82,7 @@ def test_a_relative_path_is_seen_from_where_the_server_started(tmp_path: Path, m
     with closing(Capture(Path("trace.jsonl"))) as capture:
         monkeypatch.chdir("/")
         (tmp_path / "trace.jsonl").unlink()
-        capture.arrived("a")
+        capture.record("a")
     assert models(tmp_path / "trace.jsonl") == ["a"]
 
 
@@ -95,16 +95,16 @@ def test_what_cannot_be_begun_anew_is_in_the_old_file_and_told_once(
     with closing(Capture(path)) as capture:
         older = path.rename(tmp_path / "older.jsonl")
         path.mkdir()
-        capture.arrived("a")
-        capture.arrived("b")
+        capture.record("a")
+        capture.record("b")
         assert models(older) == ["a", "b"]
         assert [record.getMessage().partition(" cannot be written")[0] for record in caplog.records] == [str(path)]
         path.rmdir()
-        capture.arrived("c")
+        capture.record("c")
         assert models(path) == ["c"]
         path.unlink()
         path.mkdir()
-        capture.arrived("d")
+        capture.record("d")
         assert len(caplog.records) == 2  # it is another failure
 
 
@@ -133,6 +133,6 @@ def test_several_workers_lose_and_tear_no_line_while_the_file_is_rotated(path: P
 def test_several_workers_write_to_one_file_after_it_was_deleted(path: Path) -> None:
     with closing(Capture(path)) as one, closing(Capture(path)) as two:
         path.unlink()
-        one.arrived("a")
-        two.arrived("b")
+        one.record("a")
+        two.record("b")
         assert models(path) == ["a", "b"]

@@ -171,7 +171,7 @@ def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
     assert "\nSince that run processor became the new one (was the old one).\n" in done.stdout
     assert report(new, "--compare", str(old), "--tolerance", "30%").returncode == 0
     bad = report(new, "--compare", str(tmp_path))
-    assert (bad.returncode, "The older run: " in bad.stderr, "holds no run" in bad.stderr) == (2, True, True)
+    assert (bad.returncode, "The older run: " in bad.stderr, "contains no run" in bad.stderr) == (2, True, True)
     bad = report(new, "--compare", str(old), "--tolerance", "much")
     assert (bad.returncode, "must be a percentage such as 5%" in bad.stderr) == (2, True)
     for flags, status in (((), 1), (("--tolerance", "30%"), 0)):

@@ -58,7 +58,7 @@ def test_what_is_told_after_a_step_goes_by_the_new_time(keeper: Keeper, wall: Wa
     epoch = keeper.host.clock.epoch
     [first, second] = keeper.residents()
     for copy in (first, second):
-        seen = keeper.look(copy.model_id)
+        seen = keeper.status(copy.model_id)
         assert seen is not None
         assert seen.expires is not None
         since, last_use, expires = map(epoch, (copy.loaded_at, seen.last_used, seen.expires))

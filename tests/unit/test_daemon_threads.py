@@ -64,6 +64,6 @@ def test_an_idle_thread_keeps_nothing() -> None:
 
 
 def test_a_thread_that_cannot_be_prepared_works_all_the_same() -> None:
-    pool = DaemonThreads("bare", 1, begin=lambda: divmod(1, 0) and None)
+    pool = DaemonThreads("bare", 1, initialize=lambda: divmod(1, 0) and None)
     assert [pool.submit(divmod, i, 3).result(SECONDS) for i in range(3)] == [divmod(i, 3) for i in range(3)]
     pool.shutdown()

@@ -1,4 +1,4 @@
-"""Batches, places and deadlines, in one process with real threads."""
+"""Batches, queue slots and deadlines, in one process with real threads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 
 from core.config.choices import Batching
 from core.contracts import Prediction
-from core.errors import DeadlinePassed, Overloaded
+from core.errors import DeadlineExceeded, Overloaded
 from core.loaders.mapped.loader import MappedLoader
 from core.residency.keeper import Keeper
-from core.serving.answer import Answer
-from core.serving.batch import chunks, tokens
+from core.serving.batch import estimate_tokens, split_into_parts
 from core.serving.dispatcher import Dispatcher
+from core.serving.events import Answer
 from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand
 from strategies.persistent import Persistent
@@ -182,10 +182,10 @@ def test_there_are_only_so_many_places(keeper: Keeper) -> None:
             await asyncio.wait(work[1:])
             work.append(asyncio.create_task(ask(dispatcher, "fourth")))
             await started(work)
-            assert dispatcher.queues["a"].places == 2
+            assert dispatcher.queues["a"].slots_in_use == 2
             slow.go.set()
             await asyncio.gather(work[0], work[2])
-            assert dispatcher.queues["a"].places == 0
+            assert dispatcher.queues["a"].slots_in_use == 0
             assert slow.batches == [["first"], ["fourth"]]
 
     asyncio.run(scenario())
@@ -196,7 +196,7 @@ def test_what_is_too_late_is_never_begun(keeper: Keeper) -> None:
         async with dispatching(keeper, Batching()) as (dispatcher, slow):
             first = asyncio.create_task(ask(dispatcher, "first", seconds=0.05))
             await computing(slow)
-            with pytest.raises(DeadlinePassed, match="deadline passed"):
+            with pytest.raises(DeadlineExceeded, match="deadline passed"):
                 await ask(dispatcher, "late", seconds=0.05)
             slow.go.set()
             assert (await first).predictions == [GOOD]  # it had begun
@@ -311,7 +311,7 @@ def test_a_lane_is_served_again_when_the_system_had_no_thread_for_it(
                 with pytest.raises(RuntimeError, match="can't start new thread"):
                     await ask(dispatcher, "first")
             assert (await ask(dispatcher, "second")).predictions == [GOOD]
-            assert dispatcher.queues["a"].places == 0
+            assert dispatcher.queues["a"].slots_in_use == 0
 
     asyncio.run(scenario())
 
@@ -319,12 +319,12 @@ def test_a_lane_is_served_again_when_the_system_had_no_thread_for_it(
 def test_parts_are_of_like_length_and_within_the_limits() -> None:
     texts = ["word " * n for n in (3, 200, 5, 180, 4, 1, 220, 2)]
     limits = Batching(max_batch_size=4, max_batch_tokens=600)
-    parts = list(chunks(texts, limits))
+    parts = list(split_into_parts(texts, limits))
     assert sorted(index for part in parts for index in part) == list(range(len(texts)))
     assert [len(texts[i]) for part in parts for i in part] == sorted(map(len, texts))
     for part in parts:
         assert len(part) <= limits.max_batch_size
-        assert len(part) == 1 or len(part) * max(tokens(texts[i]) for i in part) <= limits.max_batch_tokens
+        assert len(part) == 1 or len(part) * max(estimate_tokens(texts[i]) for i in part) <= limits.max_batch_tokens
 
 
 @pytest.mark.process
@@ -335,7 +335,7 @@ def test_scores_do_not_depend_on_company(embedded_directory: Path) -> None:
     model = loader.load(embedded_directory)
     texts = [("good " * (i % 37) + "but the soup was cold. " * (i % 5)) or "fine" for i in range(60)]
     together: dict[int, Prediction] = {}
-    for part in chunks(texts, Batching()):
+    for part in split_into_parts(texts, Batching()):
         together |= zip(part, model.predict([texts[i] for i in part]), strict=True)
     alone = [model.predict([text])[0] for text in texts]
     assert [together[i].label for i in range(len(texts))] == [prediction.label for prediction in alone]

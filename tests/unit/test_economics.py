@@ -322,15 +322,15 @@ def test_the_cheapest_by_rate_is_an_envelope_up_to_what_each_can_serve() -> None
 
 @pytest.mark.process
 def test_processor_time_is_that_of_the_tree_with_those_that_ended() -> None:
-    before = memory.processor_seconds(os.getpid())
+    before = memory.cpu_seconds(os.getpid())
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)
-    after = memory.processor_seconds(os.getpid())
+    after = memory.cpu_seconds(os.getpid())
     assert before is not None
     assert after is not None
     assert after - before >= 0.28  # ticks of a hundredth
-    resident = memory.resident(os.getpid())
+    resident = memory.rss(os.getpid())
     assert resident is None or resident > 10
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert memory.processor_seconds(ended.pid) is None
+    assert memory.cpu_seconds(ended.pid) is None

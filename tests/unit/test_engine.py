@@ -89,9 +89,9 @@ def started(models: Mapping[str, str], strategies: Any, **more: Any) -> Iterator
         engine.close()
 
 
-def places(engine: Engine, strategy: str, model_id: str) -> int:
+def slots_in_use(engine: Engine, strategy: str, model_id: str) -> int:
     """Requests that are not answered yet."""
-    return engine.running[strategy].dispatcher.queues[model_id].places
+    return engine.running[strategy].dispatcher.queues[model_id].slots_in_use
 
 
 def held(engine: Engine, strategy: str) -> list[str]:
@@ -102,7 +102,7 @@ async def ask(engine: Engine, strategy: str, models: str, *, alone: bool = True)
     """In turn; who is `alone` sees to it that each model is released, which answers do not wait for."""
 
     def is_released() -> bool:
-        look = engine.running[strategy].keeper.look(model_id)
+        look = engine.running[strategy].keeper.status(model_id)
         return look is None or look.leases == 0
 
     for model_id in models:
@@ -131,7 +131,7 @@ def test_it_answers_and_tells_what_happens(tmp_path: Path) -> None:
 def test_a_listener_that_fails_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with started(references(tmp_path, "a"), declared(("persistent", {}))) as (engine, events):
         engine.subscribe(lambda event: divmod(1, 0) and None)
-        engine.subscribe(Observers(load_plugins().manager.hook).hear)
+        engine.subscribe(Observers(load_plugins().manager.hook).notify)
         asyncio.run(ask(engine, "persistent", "a"))
     assert "A listener failed" in caplog.text
     assert any(isinstance(event, Ended) for event in events)
@@ -217,7 +217,7 @@ def test_a_model_that_goes_answers_those_who_wait_for_it(tmp_path: Path) -> None
                 await update
 
         asyncio.run(scenario())
-        assert engine.versions.known("a") is None
+        assert engine.versions.get("a") is None
     assert [event.outcome for event in events if isinstance(event, Ended)] == ["answered"] * 3
 
 
@@ -230,12 +230,12 @@ def test_a_model_that_hangs_keeps_no_change_from_being_made(tmp_path: Path) -> N
                 hanging = asyncio.create_task(ask(engine, "on-demand", "a", alone=False))
                 await asyncio.to_thread(gate.wait_for_load)
                 strategies = declared(("on-demand", {}), ("lru-cached", {"capacity": 1}))
-                await engine.update({"b": models["b"]}, strategies, patience=0.01)
+                await engine.update({"b": models["b"]}, strategies, drain_timeout=0.01)
                 assert engine.declared["lru-cached"].options == {"capacity": 1}
                 await ask(engine, "lru-cached", "b")
                 assert not hanging.done()
                 gate.open()
-                with pytest.raises(LoadFailed, match="is served no more"):
+                with pytest.raises(LoadFailed, match="is no longer served"):
                     await hanging
 
         asyncio.run(scenario())
@@ -245,7 +245,7 @@ def test_another_checkpoint_takes_a_models_place(tmp_path: Path) -> None:
     models = references(tmp_path, "ab")
     with started({"m": models["a"]}, declared(("persistent", {}))) as (engine, events):
         asyncio.run(engine.update({"m": models["b"]}, declared(("persistent", {}))))
-        known = engine.versions.known("m")
+        known = engine.versions.get("m")
         assert known is not None
         assert known.directory.name == "b"
         asyncio.run(ask(engine, "persistent", "m"))
@@ -284,7 +284,7 @@ def test_a_strategy_may_begin_or_cease_to_share(tmp_path: Path, share: bool) -> 
                 await asyncio.to_thread(gate.wait_for_load)
                 await engine.update(models, declared(("on-demand", {"share": not share})))
                 after = [asyncio.create_task(ask(engine, "on-demand", "a", alone=False)) for _ in range(3)]
-                await asyncio.to_thread(wait_for, lambda: places(engine, "on-demand", "a") == 6)
+                await asyncio.to_thread(wait_for, lambda: slots_in_use(engine, "on-demand", "a") == 6)
                 gate.open()
                 await asyncio.gather(*before, *after)
             await asyncio.to_thread(wait_for, lambda: held(engine, "on-demand") == [])  # answers leave before
@@ -296,15 +296,15 @@ def test_a_strategy_may_begin_or_cease_to_share(tmp_path: Path, share: bool) -> 
 @pytest.mark.parametrize(
     ("models", "choices", "loader", "sentence"),
     [
-        ("ax", [("lru-cached", {})], "fake", "is no checkpoint|does not exist|no such|x"),
+        ("ax", [("lru-cached", {})], "fake", "is not a checkpoint|does not exist|no such|x"),
         (
             "ab",
             [("lru-cached", {"memory_budget": SIZE - 1})],
             "fake",
             "model 'a' takes 999B|more than the memory_budget",
         ),
-        ("ab", [("persistent", {})], "fake", "strategies: restart the server for other ones than lru-cached"),
-        ("ab", [("lru-cached", {})], "mapped", "strategies: restart the server for another loader of 'lru-cached'"),
+        ("ab", [("persistent", {})], "fake", "strategies: restart the server to use others than lru-cached"),
+        ("ab", [("lru-cached", {})], "mapped", "strategies: restart the server to change the loader of 'lru-cached'"),
     ],
 )
 def test_a_change_that_is_refused_changes_nothing(

@@ -9,8 +9,8 @@ import pytest
 
 from core.bench.experiment import (
     Overrides,
-    Plan,
-    batching_of,
+    ResolvedExperiment,
+    batching_setting,
     load_experiment,
 )
 from core.bench.resume import write_experiment
@@ -30,7 +30,7 @@ repetitions: 3
 """
 
 
-def load(folder: Path, text: str, overrides: Overrides | None = None) -> Plan:
+def load(folder: Path, text: str, overrides: Overrides | None = None) -> ResolvedExperiment:
     path = folder / "bad.yaml"
     path.write_text(text)
     return load_experiment(path, overrides)
@@ -42,9 +42,9 @@ def test_a_good_one(tmp_path: Path) -> None:
     assert plan.texts == ("A good day.", "No")  # text stays text, also where YAML 1.1 sees a boolean
     assert [trial.label for trial in plan.trials] == ["persistent", "two"]
     assert (plan.requests, plan.experiment.repeats) == (6, 5)
-    assert batching_of(plan) == {"max_batch_size": 32, "max_batch_tokens": 2048, "max_wait_ms": 0}
-    assert batching_of(load(tmp_path, GOOD + "batching: off\n")) == "off"
-    assert batching_of(load(tmp_path, GOOD + "batching: {max_batch_size: 4}\n")) == {
+    assert batching_setting(plan) == {"max_batch_size": 32, "max_batch_tokens": 2048, "max_wait_ms": 0}
+    assert batching_setting(load(tmp_path, GOOD + "batching: off\n")) == "off"
+    assert batching_setting(load(tmp_path, GOOD + "batching: {max_batch_size: 4}\n")) == {
         "max_batch_size": 4,
         "max_batch_tokens": 2048,
         "max_wait_ms": 0,
@@ -92,14 +92,14 @@ BAD = {
     ),
     "sizes that nobody bills": (
         ("repetitions: 3", "cost: {sizes: [{memory: 512MiB, cpu: 0.25, hour: 0.01}]}"),
-        "10:1: cost: 'sizes' goes with 'billing: size', not with 'billing: average'.",
+        "10:1: cost: 'sizes' needs 'billing: size', not 'billing: average'.",
     ),
     "sizes in disorder": (
         (
             "repetitions: 3",
             "cost: {billing: size, sizes: [{memory: 1GiB, cpu: 1, hour: 0.02}, {memory: 512MiB, cpu: 1, hour: 0.01}]}",
         ),
-        "10:1: cost: 'sizes' must go from the least 'memory' to the most, and none cost less than one before.",
+        "10:1: cost: 'sizes' must be in order of 'memory', the smallest first, and a larger one must not cost less.",
     ),
     "a size of nothing": (
         ("repetitions: 3", "cost: {billing: size, sizes: [{memory: 0, cpu: 1, hour: 0.02}]}"),
@@ -110,22 +110,25 @@ BAD = {
             "repetitions: 3",
             "cost: {billing: size, cpu_hour: 0.04, sizes: [{memory: 1GiB, cpu: 1, hour: 0.02}]}",
         ),
-        "10:1: cost: 'cpu_hour' does not go with 'billing: size', whose price has it in; leave it out.",
+        "10:1: cost: 'cpu_hour' is included in the price of a size; with 'billing: size' leave it out.",
     ),
     "a price of something else": (
         ("repetitions: 3", "cost: {gpu_hour: 1}"),
-        "cost.gpu_hour: is no key here; allowed: memory_",
+        "cost.gpu_hour: is not a known key; allowed: memory_",
     ),
     "a limit of nothing": (("repetitions: 3", "limit: {memory: 0}"), "10:9: limit.memory: must be more than 0"),
     "a limit of something else": (
         ("repetitions: 3", "limit: {pss: 1GiB}"),
-        "limit.pss: is no key here; allowed: memory",
+        "limit.pss: is not a known key; allowed: memory",
     ),
     "a batch of none": (
         ("repetitions: 3", "batching: {max_batch_size: 0}"),
         "batching.max_batch_size: must be at least 1, such as 32 (got 0).",
     ),
-    "a misspelt key": (("repetitions:", "repetition:"), "bad.yaml:10:1: repetition: is no key here; allowed: name, "),
+    "a misspelt key": (
+        ("repetitions:", "repetition:"),
+        "bad.yaml:10:1: repetition: is not a known key; allowed: name, ",
+    ),
     "a misspelt option": (("capacity", "capacitty"), "6:38: strategies[1].options.capacitty: strategy 'lru-cached'"),
     "a wrong type": (
         ("repetitions: 3", "repetitions: three"),
@@ -151,7 +154,7 @@ BAD = {
         ("- persistent", "- {strategy: persistent, loader: {name: transformers, dtype: int3}}"),
         "option 'dtype': must be one of float32, bfloat16 (got 'int3')",
     ),
-    "a label twice": (("label: two", "label: persistent"), "'persistent' is there already"),
+    "a label twice": (("label: two", "label: persistent"), "'persistent' is used by an earlier trial"),
     "no name": (("name: good\n", ""), "bad.yaml:2:1: name: is required."),
     "a name that leads out": (("name: good", "name: ../../etc"), "2:1: name: "),
     "a model id that leads out": (("{one:", "{../one:"), "models"),
@@ -170,18 +173,18 @@ BAD = {
     ),
     "a key twice": (
         ("repetitions: 3", "repetitions: 3\nname: again"),
-        "11:1: the key 'name' is there already, in line 2",
+        "11:1: the key 'name' was already used in line 2",
     ),
     "an anchor": (("{one: embedded}", "&a {one: embedded}"), "3:9: anchors and aliases are not supported"),
     "a tag": (("name: good", "name: !!python/object/apply:os.system [id]"), "tag"),
     "a list for a mapping": ((GOOD, "- a\n- b\n"), "must be a mapping with the keys name, models"),
     "nothing": ((GOOD, ""), "1:1: name: is required."),
     "two documents": (("repetitions: 3", "---\nname: other"), "more than one document"),
-    "no YAML": (("name: good", "name: [good"), "is no valid YAML"),
+    "no YAML": (("name: good", "name: [good"), "is not valid YAML"),
     "a key that is a list": (("name: good", "? [a]\n: b"), "a key must be plain text"),
     "a plugin that is not there": (("repetitions: 3", "plugins: [./none.py]"), "10:1: plugins: Plugin '"),
-    "a tab": (("  - persistent", "\t- persistent"), "is no valid YAML"),
-    "a control character": (("A good", "A \x07 good"), "is no valid YAML"),
+    "a tab": (("  - persistent", "\t- persistent"), "is not valid YAML"),
+    "a control character": (("A good", "A \x07 good"), "is not valid YAML"),
 }
 
 
@@ -223,7 +226,7 @@ def test_odd_paths_references_and_labels_are_refused_in_a_sentence(tmp_path: Pat
 def test_a_device_or_a_fifo_is_no_experiment(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (Path("/dev/zero"), tmp_path / "fifo"):
-        with pytest.raises(ResidencyError, match="is no regular file"):
+        with pytest.raises(ResidencyError, match="is not a regular file"):
             load_experiment(path)
 
 
@@ -270,7 +273,7 @@ def test_a_binary_file_and_a_missing_one(tmp_path: Path) -> None:
         load_experiment(tmp_path / "binary.yaml")
     with pytest.raises(ResidencyError, match="cannot be read: No such file"):
         load_experiment(tmp_path / "none.yaml")
-    with pytest.raises(ResidencyError, match="is no regular file"):
+    with pytest.raises(ResidencyError, match="is not a regular file"):
         load_experiment(tmp_path)
 
 
@@ -316,7 +319,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert (plan.requests, plan.experiment.repeats) == (2, 7)
     assert [trial.label for trial in plan.trials] == ["two"]
     assert plan.experiment.models == {"one": "synthetic:bert-base"}
-    with pytest.raises(ResidencyError, match=r"has no 'three'. It has: persistent, two"):
+    with pytest.raises(ResidencyError, match=r"has no 'three'. It has: 'persistent', 'two'"):
         load(tmp_path, GOOD, Overrides(strategies=["three"]))
 
 

@@ -198,20 +198,20 @@ def test_auto_goes_by_the_median_of_the_latest_loads() -> None:
 def test_auto_is_in_effect_and_explained(checkpoints: list[Path]) -> None:
     strategy, loader = keeping(checkpoints, ttl={"a": "auto", "b": 60.0})
     use(strategy, "a", "b")
-    a, b = strategy.look("a"), strategy.look("b")
+    a, b = strategy.status("a"), strategy.status("b")
     assert a is not None
     assert a.expires is not None
     assert b is not None
     assert b.expires is not None
-    [told] = re.findall(r"its ttl is (\S+) s", a.explained)
+    [told] = re.findall(r"its ttl is (\S+) s", a.explanation)
     assert a.expires - a.last_used == pytest.approx(float(told), rel=0.02, abs=1)
     assert b.expires - b.last_used == pytest.approx(60, abs=5)
-    assert b.explained == ""
+    assert b.explanation == ""
     strategy.close()
     dear, loader = keeping(checkpoints, ttl={"a": "auto", "b": 60.0}, memory_gib_hour=1e12)
     use(dear, "a", "b")
     wait_for(lambda: loader.held == SIZE)  # a was freed after the time that its load took
-    assert dear.look("a") is None
+    assert dear.status("a") is None
     assert ids(dear) == ["b"]
     dear.close()
 
@@ -229,6 +229,6 @@ def test_auto_keeps_what_is_paid_for_anyway() -> None:
     registered = load_plugins().strategy("keep-alive")
     stated = StatedPrices.of(CostSpec.model_validate(by_size.model_dump(mode="json")))
     for prices in (by_size.model_dump(), vars(stated)):
-        strategy = KeepAlive(**registered.validate(registered.at_prices({"ttl": "auto"}, prices)))
+        strategy = KeepAlive(**registered.validate(registered.with_prices({"ttl": "auto"}, prices)))
         strategy.loaded(loaded(2.0, 0.5), "request", 0.0)
         assert strategy.keep(loaded(2.0, 0.5), 0.0) == math.inf

@@ -177,9 +177,9 @@ def test_a_load_that_ends_after_close_is_freed_by_its_user(checkpoints: list[Pat
 
 
 def test_a_wait_in_vain_is_no_failed_load(checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.residency.keeper.PATIENCE", 0.05)
+    monkeypatch.setattr("core.residency.keeper.ACQUIRE_TIMEOUT", 0.05)
     cache, _ = cache_of(checkpoints, capacity=1)
-    with cache.lease("a"), pytest.raises(TimeoutError, match="in vain for room for 'b'"):
+    with cache.lease("a"), pytest.raises(TimeoutError, match="for model 'b': no memory is free"):
         use(cache, "b")
     use(cache, "b")
 

@@ -95,8 +95,8 @@ BROKEN = {
     "an import that ends the process": ("import contextlib", "import sys; sys.exit('no')\nimport contextlib"),
     "an option of a type that cannot be checked": ("float = 1.5", "__import__('threading').Lock = 1.5"),
     "an annotation that is no expression": ("float = 1.5", "'1 +' = 1.5"),
-    "a class without a signature": ("class Broken:", "class Broken(dict):"),
-    "a hook that fails": ("return [Broken]", "raise SystemExit"),
+    "a class without a signature": ("class ContractBroken:", "class ContractBroken(dict):"),
+    "a hook that fails": ("return [ContractBroken]", "raise SystemExit"),
 }
 
 
@@ -105,7 +105,7 @@ def test_no_installed_plugin_is_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     name = "broken_" + "".join(letter for letter in kind if letter.isalpha())
-    code = GOOD.format(cls="Broken", name="broken")
+    code = GOOD.format(cls="ContractBroken", name="broken")
     old, new = BROKEN[kind]
     assert old in code
     monkeypatch.syspath_prepend(

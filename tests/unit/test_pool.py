@@ -66,10 +66,10 @@ class Machine:
         self.events.append(f"-{copy.model_id} {reason}")
         self.closing.append(copy)
 
-    def granted(self, lease: Lease) -> None:
+    def grant(self, lease: Lease) -> None:
         self.events.append(f"+{lease.model_id}")
 
-    def refused(self, lease: Lease) -> None:
+    def refuse(self, lease: Lease) -> None:
         self.events.append(f"!{lease.model_id}")
 
     def wake_at(self, moment: float) -> None:
@@ -78,10 +78,10 @@ class Machine:
     def settle(self) -> None:
         while self.loading or self.closing:
             if self.closing:
-                self.pool.closed(self.closing.pop(0), self.now)
+                self.pool.mark_closed(self.closing.pop(0), self.now)
             else:
                 copy = self.loading.pop(0)
-                self.pool.loaded(copy, self.now, nbytes=copy.nbytes, seconds=1.0, cpu_seconds=0.5, waiters=2)
+                self.pool.mark_loaded(copy, self.now, nbytes=copy.nbytes, seconds=1.0, cpu_seconds=0.5, waiters=2)
 
     def acquire(self, model_id: str) -> Lease:
         lease = Lease(model_id)
@@ -201,7 +201,7 @@ def test_a_load_begins_when_what_goes_is_closed_and_not_before() -> None:
     machine.release(first)
     machine.acquire("c")
     assert (machine.loading, len(machine.closing)) == ([], 1)
-    machine.pool.closed(machine.closing.pop(), machine.now)
+    machine.pool.mark_closed(machine.closing.pop(), machine.now)
     assert [copy.model_id for copy in machine.loading] == ["c"]
 
 
@@ -216,7 +216,7 @@ def test_who_gives_up_gives_up_the_place_in_line() -> None:
 def test_a_failure_answers_all_who_wait_and_for_a_moment_all_who_come() -> None:
     machine = Machine(Strategy(), holds=True)
     leases = [machine.acquire("a"), machine.acquire("a")]
-    machine.pool.failed(machine.loading.pop(), OSError("broken"), 1.0)
+    machine.pool.mark_failed(machine.loading.pop(), OSError("broken"), 1.0)
     late = machine.acquire("a")
     assert [str(lease.error) for lease in (*leases, late)] == ["broken"] * 3
     machine.now = 2.5
@@ -230,7 +230,7 @@ def test_after_a_crash_the_next_lease_loads() -> None:
     machine = Machine(strategy)
     lease = machine.acquire("a")
     assert lease.copy is not None
-    machine.pool.crashed(lease.copy, 1.0)
+    machine.pool.mark_crashed(lease.copy, 1.0)
     assert machine.events == ["+a"]  # who uses it goes on until its end
     machine.release(lease)
     machine.use("a")
@@ -275,7 +275,7 @@ def test_who_gives_up_while_a_model_of_its_own_loads_leaves_nothing_in_memory() 
     lease = machine.acquire("a")
     machine.pool.abandon(lease, 1.0)
     [copy] = machine.loading
-    machine.pool.loaded(copy, 2.0, nbytes=10, seconds=1.0, cpu_seconds=1.0, waiters=0)
+    machine.pool.mark_loaded(copy, 2.0, nbytes=10, seconds=1.0, cpu_seconds=1.0, waiters=0)
     assert (machine.events, machine.ids) == (["-a request"], [])
 
 
@@ -283,7 +283,7 @@ def test_other_decisions_are_told_of_what_stays_and_asked_about_what_nobody_uses
     machine = Machine(Strategy(capacity=3))
     machine.use("b", "c")
     used, other = machine.acquire("a"), Strategy(capacity=2, seconds=5.0)
-    machine.pool.decide_by(Decisions(other, "other"), 4.0)
+    machine.pool.set_decisions(Decisions(other, "other"), 4.0)
     assert other.told == [
         "loaded b request 2", "loaded c request 2", "loaded a request 2",
         "keep b 1 1", "keep c 1 2", "unloaded b capacity",
@@ -369,11 +369,11 @@ def test_a_strategy_that_fails_harms_no_request(
 ) -> None:
     keeper = keeper_of(Faulty(answer), FakeLoader(), *checkpoints, state="[]")
     for model_id in "abcabc":
-        keeper.requested(model_id)
+        keeper.record_request(model_id)
         with keeper.lease(model_id) as lent:
             assert lent.model.predict(["good"]) == [("POSITIVE", 0.75)]
     assert ids(keeper) == ["b", "c"]  # as if it had left everything out
-    assert keeper.look("c") is not None
+    assert keeper.status("c") is not None
     keeper.state()
     assert min(keeper.decisions.faults["keep"], keeper.decisions.faults["evict"]) > 1
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

@@ -98,12 +98,12 @@ def test_a_crash_is_not_the_models_verdict() -> None:
 
 def test_a_model_that_answers_the_same_to_everything_is_doubtful() -> None:
     [doubt] = probe(Model(lambda texts: [("A", 0.5) for _ in texts]))
-    assert "the same to every text" in doubt
+    assert "the same answer to every text" in doubt
 
 
 def test_answers_that_depend_on_the_company_are_doubtful() -> None:
     [doubt, *_] = probe(Model(lambda texts: [("A", 0.1 * len(texts) + 1 / (2 + len(text))) for text in texts]))
-    assert "otherwise than alone" in doubt
+    assert "differently than each alone" in doubt
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_doubt_is_told_at_each_start(
             Probes().check(
                 "mine", Model(lambda texts: [("A", 0.5) for _ in texts]), Loader(), "", identity(checkpoints[0])
             )
-        assert "Model 'mine' answers the same to every text" in caplog.text
+        assert "Model 'mine' gives the same answer to every text" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_keeps_nothing_from_being_probed(

@@ -12,7 +12,7 @@ import yaml
 import runner
 from core.bench.experiment import Overrides, load_experiment
 from core.bench.resume import write_experiment
-from core.bench.run import begin
+from core.bench.run import write_header
 from core.errors import YamlError
 from tests.helpers.priced import costing
 from tests.helpers.support import read_json
@@ -41,7 +41,7 @@ def run_folder(folder: Path, **changes: Any) -> Path:
 def test_it_is_written_as_rates_are(written: Any, per_second: float, tmp_path: Path) -> None:
     plan = load_experiment(experiment(tmp_path, rate=written))
     assert plan.experiment.rate == pytest.approx(per_second)
-    begin(plan, {}, {"embedded": ""}, tmp_path)
+    write_header(plan, {}, {"embedded": ""}, tmp_path)
     [header] = (tmp_path / "samples.jsonl").read_text().splitlines()
     assert json.loads(header)["rate"] == pytest.approx(per_second)
     write_experiment(tmp_path, plan)
@@ -54,9 +54,9 @@ def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
 
 
 def test_a_workload_with_a_rate_of_its_own_takes_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(YamlError, match="rate: does not go with a workload, which has a rate of its own"):
+    with pytest.raises(YamlError, match="rate: cannot be used with a workload that has its own rate"):
         load_experiment(experiment(tmp_path, rate="200/h", workload=OPEN))
-    said = "--rate: the workload of this experiment has a rate of its own, for which the card answers; leave it out."
+    said = "--rate: the workload of this experiment has its own rate, for which the card answers; leave the flag out."
     assert runner.main([str(experiment(tmp_path, workload=OPEN)), "--dry-run", "--rate", "200/h"]) == 2
     assert said in capsys.readouterr().err
     folder = run_folder(tmp_path, workload={"open": {"rate": 10.0, "requests": 20}})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import ResultsError
-from core.results.folder import Records, RunRecords, read_records
+from core.results.folder import RecordWriter, RunRecords, read_records
 from core.results.header import RunHeader
 from core.results.records import (
     RECORD,
@@ -59,7 +59,7 @@ def test_each_kind_is_read_as_it_was_written(tmp_path: Path) -> None:
         Failure(round=1, trial="a", reason="R."),
         Stop(round=1, reason="It knows enough."),
     ]
-    with Records(tmp_path) as records:
+    with RecordWriter(tmp_path) as records:
         for record in (header, *measured):
             records.append(record)
     assert read_records(tmp_path) == RunRecords(header, measured)
@@ -68,7 +68,7 @@ def test_each_kind_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_what_a_record_has_not_is_not_written(tmp_path: Path) -> None:
-    with Records(tmp_path) as records:
+    with RecordWriter(tmp_path) as records:
         records.append(typed(Sample, FAILED))
     assert lines_in(tmp_path) == [{"kind": "sample", **FAILED}]
 
@@ -76,14 +76,14 @@ def test_what_a_record_has_not_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        (sample_of("a", 1.0, colour="red"), "a record of another form: 'colour' of this sample record: extra inputs"),
-        (sample_of("a", 1.0, text="1"), "a record of another form: 'text' of this sample record: input should be a"),
+        (sample_of("a", 1.0, colour="red"), "a record in another format: 'colour' of this sample record: extra inputs"),
+        (sample_of("a", 1.0, text="1"), "a record in another format: 'text' of this sample record: input should be a"),
         (sample_of("a", 1.0, label=None), "this sample record: value error, an answered request must have 'cold'"),
         (ended("a", memory_mib={"idle_pss": "much"}), "'memory_mib.idle_pss' of this trial record: input should be a"),
         (ended("a", generator={"sends": 1}), "this trial record lacks 'generator.lag_p99_ms'."),
-        (sample_of("b", 1.0), "is no record of this run."),
-        (run_of(trial_of("a")), "is no record of this run."),
-        ({"kind": "other"}, "is no record of a run."),
+        (sample_of("b", 1.0), "is not a record of this run."),
+        (run_of(trial_of("a")), "is not a record of this run."),
+        ({"kind": "other"}, "is not a record of a run."),
     ],
 )
 def test_what_does_not_fit_is_named(record: Record, sentence: str) -> None:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from core.bench import texts
-from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.resume import plan_of, write_experiment
-from core.bench.run import begin, prepare
+from core.bench.experiment import Overrides, ResolvedExperiment, load_experiment
+from core.bench.resume import read_experiment, write_experiment
+from core.bench.run import prepare, write_header
 from core.bench.texts import json_lines, read_texts
 from core.config.settings import settings_from_environment
 from core.errors import ResidencyError
@@ -68,9 +68,9 @@ def test_neither_is_it_in_other_files(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("t.txt", "x" * 1_000_001, "t.txt:1: is a text of 1000001 characters; 1000000 are allowed."),
         ("t.jsonl", json.dumps("x" * 1_000_001), "t.jsonl:1: is a text of 1000001 characters"),
-        ("t.txt", "x\n" * 10_001, "must hold 1 to 10000 lines with text, but holds 10001."),
-        ("t.jsonl", '"x"\n' * 10_001, "must hold 1 to 10000 lines with text, but holds 10001."),
-        ("t.txt", "\n \n", "must hold 1 to 10000 lines with text, but holds 0."),
+        ("t.txt", "x\n" * 10_001, "must contain 1 to 10000 lines with text, but contains 10001."),
+        ("t.jsonl", '"x"\n' * 10_001, "must contain 1 to 10000 lines with text, but contains 10001."),
+        ("t.txt", "\n \n", "must contain 1 to 10000 lines with text, but contains 0."),
         ("t.jsonl", '"a"\n{"text": "b"}\n', "t.jsonl:2: must be a JSON string, such as"),
         ("t.jsonl", '"a"\nb\n', "t.jsonl:2: must be a JSON string, such as"),
         ("t.jsonl", '"\\ud800"\n', "t.jsonl:1: must be a JSON string, such as"),
@@ -87,7 +87,7 @@ def test_limits_hold_for_files_too(tmp_path: Path, name: str, content: str, sent
 def test_all_texts_together_have_a_limit_in_either_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "MAX_BYTES", 10)
     for name, content in (("t.txt", b"123456\n123456\n"), ("t.jsonl", b'"123456"\n"123456"\n')):
-        with pytest.raises(ResidencyError, match=r"t\.(txt: is larger than|jsonl holds more than)"):
+        with pytest.raises(ResidencyError, match=r"t\.(txt: is larger than|jsonl contains more than)"):
             lines(tmp_path, content, name)
 
 
@@ -99,7 +99,7 @@ def test_any_text_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFac
     assert read_texts(path) == tuple(given)
 
 
-def again(plan: Plan, folder: Path) -> Plan:
+def again(plan: ResolvedExperiment, folder: Path) -> ResolvedExperiment:
     """The experiment as a run keeps it, from a folder that was moved meanwhile."""
     (folder / "before").mkdir()
     write_experiment(folder / "before", plan)
@@ -107,7 +107,7 @@ def again(plan: Plan, folder: Path) -> Plan:
     return load_experiment(folder / "after" / "experiment.yaml")
 
 
-def same(plan: Plan, other: Plan) -> bool:
+def same(plan: ResolvedExperiment, other: ResolvedExperiment) -> bool:
     left, right = (each.experiment.model_dump(exclude={"texts"}) for each in (plan, other))
     return (left, plan.question, plan.texts, plan.trials) == (right, other.question, other.texts, other.trials)
 
@@ -157,10 +157,10 @@ def test_a_question_ends_where_yaml_ends_its_line(tmp_path: Path) -> None:
 def test_what_was_kept_is_what_is_gone_on_with(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(experiment(tmp_path, texts=["a\nb", "c"], models={"a": str(tmp_path / "a")}), Overrides())
-    begin(plan, *prepare(plan), tmp_path)
+    write_header(plan, *prepare(plan), tmp_path)
     header = read_records(tmp_path).header
-    assert plan_of(tmp_path, header).texts == ("a\nb", "c")
+    assert read_experiment(tmp_path, header).texts == ("a\nb", "c")
     kept = (tmp_path / "texts.jsonl").read_text()
     (tmp_path / "texts.jsonl").write_text(kept.replace('"c"', '"d"'))
-    with pytest.raises(ResidencyError, match=r"its experiment.yaml was changed, or the texts.jsonl beside it"):
-        plan_of(tmp_path, header)
+    with pytest.raises(ResidencyError, match=r"its experiment.yaml or texts.jsonl was changed"):
+        read_experiment(tmp_path, header)

@@ -18,8 +18,8 @@ import yaml
 from scipy import stats
 from scipy.integrate import quad
 
-from core.bench.experiment import Overrides, Plan, load_experiment
-from core.bench.traffic import Traffic, arrival_times, shares_of
+from core.bench.experiment import Overrides, ResolvedExperiment, load_experiment
+from core.bench.traffic import Traffic, arrival_times, model_shares
 from core.bench.workload import Gamma, Open
 from core.errors import ResidencyError
 from tests.helpers.support import (
@@ -45,7 +45,7 @@ AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 SHARES = {"a": 0.7, "b": 0.2, "c": 0.1}
 
 
-def planned(folder: Path, workload: str, *more: str, overrides: Overrides | None = None) -> Plan:
+def planned(folder: Path, workload: str, *more: str, overrides: Overrides | None = None) -> ResolvedExperiment:
     (folder / "good.yaml").write_text("\n".join([GOOD.replace("WORKLOAD", workload), *more]))
     return load_experiment(folder / "good.yaml", overrides)
 
@@ -72,9 +72,9 @@ def test_a_seed_and_a_round_say_all_that_is_asked(tmp_path: Path) -> None:
     assert [at for at, _ in first[:20]] != [at for at, _ in second[:20]]
     assert [request for _, request in first[:20]] != [request for _, request in second[:20]]
     closed = traffic(tmp_path, "{closed: {clients: 4, requests: 10}}")
-    again, other = closed.asked(0), closed.asked(1)
+    again, other = closed.draw_requests(0), closed.draw_requests(1)
     draws = [next(again) for _ in range(3000)]
-    assert draws == [request for request, _ in zip(closed.asked(0), range(3000), strict=False)]
+    assert draws == [request for request, _ in zip(closed.draw_requests(0), range(3000), strict=False)]
     assert draws != [next(other) for _ in range(3000)]
     assert set(Counter(draws)) == {(model, text) for model in "abc" for text in (0, 1)}
 
@@ -131,7 +131,7 @@ def test_popularity_is_that_of_the_models(tmp_path: Path) -> None:
         (f"{{shares: {json.dumps(SHARES)}}}", list(SHARES.values())),
     ):
         drawn = traffic(tmp_path, f"{{open: {{rate: 100, requests: 20000, popularity: {popularity}}}}}")
-        assert shares_of(drawn.workload.popularity, "abc") == pytest.approx(shares)
+        assert model_shares(drawn.workload.popularity, "abc") == pytest.approx(shares)
         counts = Counter(request.model for _, request in drawn.arrivals(0))
         assert [counts[model] / 20_000 for model in "abc"] == pytest.approx(shares, abs=4 * (0.25 / 20_000) ** 0.5)
 
@@ -199,7 +199,7 @@ BAD = {
     "two kinds": ("{closed: {clients: 1, requests: 1}, open: {rate: 1, requests: 1}}", "exactly one of"),
     "an unknown kind": ("{opn: {rate: 1, requests: 1}}", "exactly one of the keys"),
     "no mapping": ("open", "exactly one of the keys"),
-    "a misspelt key": ("{open: {rat: 20/s, duration: 5s}}", "workload.open.rat: is no key here; allowed: duration, "),
+    "a misspelt key": ("{open: {rat: 20/s, duration: 5s}}", "workload.open.rat: is not a known key; allowed: duration"),
     "no end": ("{closed: {clients: 3}}", "workload.closed: must have either a 'duration' or a number of 'requests'."),
     "two ends": ("{open: {rate: 1/s, duration: 5s, requests: 5}}", "either a 'duration' or"),
     "a rate without a unit": ("{open: {rate: 20 per s, duration: 5s}}", "must be a rate such as 20/s, 90/min or 1200"),
@@ -227,7 +227,7 @@ BAD = {
     "a window without arrivals": ("{trace: {file: t.csv, window: [1h, 2h]}}", "must leave 1 to 1000000 arrivals, but"),
     "no such column": (
         "{trace: {file: t.csv, columns: {time: TIMESTAMP}}}",
-        "t.csv:2: has no 'TIMESTAMP', but time, model; say under 'columns'",
+        "t.csv:2: has no 'TIMESTAMP', but time, model; name the column under 'columns'",
     ),
     "no such model": ("{trace: {file: t.csv}}", "t.csv:3: there is no model 'z'; models: a, b, c."),
     "no such column of models": ("{trace: {file: t.csv, columns: {model: MODEL}}}", "names no model under 'MODEL'."),
@@ -248,23 +248,23 @@ def test_a_mistake_names_the_place_and_the_remedy(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("t.csv", "time\n1\nyesterday\n", "t.csv:3: 'yesterday' is no time"),
-        ("t.csv", "time\n1\nnan\n", "t.csv:3: 'nan' is no time"),
+        ("t.csv", "time\n1\nyesterday\n", "t.csv:3: 'yesterday' is not a time"),
+        ("t.csv", "time\n1\nnan\n", "t.csv:3: 'nan' is not a time"),
         ("t.csv", "time,model\n1,a\n2,\n", "t.csv:3: names no model under 'model'"),
-        ("t.csv", "time,model\n1,a\n2\n", "t.csv:3: is a short row: it has 1 field where the header has 2."),
-        ("t.csv", "time,model\n\n1,a\n2,a,b\n", "t.csv:4: is a long row: it has 3 fields where the header has 2."),
+        ("t.csv", "time,model\n1,a\n2\n", "t.csv:3: is a short row: it has 1 field, but the header has 2."),
+        ("t.csv", "time,model\n\n1,a\n2,a,b\n", "t.csv:4: is a long row: it has 3 fields, but the header has 2."),
         ("t.csv", "time\n1700000000000\n", "t.csv:2: 1700000000000 cannot be a time in seconds: that would be after"),
         ("t.csv", "time\n1700000000000\n", "If it is in milliseconds, write 'unit: ms' under 'trace'."),
         ("t.jsonl", '{"time": 1700000000000000.5}', "If it is in microseconds, write 'unit: us' under 'trace'."),
         ("t.csv", "time\n-1700000000000000000\n", "If it is in nanoseconds, write 'unit: ns' under 'trace'."),
         ("t.csv", "time\n1e30\n", "Write seconds, or name the unit under 'trace'."),
-        ("t.csv", 'time\n"1\n', "is no valid CSV"),
-        ("t.csv", "time\n", "holds no arrivals"),
-        ("t.csv", "", "holds no arrivals"),
-        ("t.jsonl", '{"time": 1}\n{"time": 2', "t.jsonl:2: is no valid JSON"),
-        ("t.jsonl", "[" * 100_000, "t.jsonl:1: is no valid JSON"),
+        ("t.csv", 'time\n"1\n', "is not valid CSV"),
+        ("t.csv", "time\n", "contains no arrivals"),
+        ("t.csv", "", "contains no arrivals"),
+        ("t.jsonl", '{"time": 1}\n{"time": 2', "t.jsonl:2: is not valid JSON"),
+        ("t.jsonl", "[" * 100_000, "t.jsonl:1: is not valid JSON"),
         ("t.jsonl", "[1]\n", "t.jsonl:1: must be an object"),
-        ("t.jsonl", '{"time": true}\n', "t.jsonl:1: 'True' is no time"),
+        ("t.jsonl", '{"time": true}\n', "t.jsonl:1: 'True' is not a time"),
         ("t.jsonl", '{"time": 1, "model": 5}\n', "t.jsonl:1: 'model' must be a model id, not 5"),
         ("t.jsonl", '{"time": 1' + "0" * 400 + "}\n", "t.jsonl:1: "),
     ],
@@ -308,7 +308,7 @@ def test_a_workload_stands_alone(tmp_path: Path, line: str) -> None:
 def test_repetitions_and_a_workload_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ResidencyError, match="--repetitions: this experiment has a workload"):
         planned(tmp_path, OPEN, overrides=Overrides(repetitions=3))
-    with pytest.raises(ResidencyError, match="repetitions: must be a number, unless there is a workload"):
+    with pytest.raises(ResidencyError, match="repetitions: must be a number if there is no workload"):
         planned(tmp_path, "null", "repetitions: null")
     assert planned(tmp_path, "null").requests == 60  # the plain form
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ByteSize, Field
 from core.bench.experiment import Experiment, load_experiment
 from core.cli import main
 from core.config.options import in_seconds, options_model, validate_options
-from core.config.quantities import duration, seconds, size
+from core.config.quantities import duration, parse_seconds, parse_size
 from core.config.settings import Settings, settings_from_environment
 from core.config.strict_yaml import parse as parse_yaml
 from core.errors import OptionError, ResidencyError
@@ -159,7 +159,7 @@ def test_settings_say_what_is_right(
 
 def test_a_variable_that_is_no_yaml_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDENCY_MODELS", "{a: embedded")
-    with pytest.raises(ResidencyError, match=r"RESIDENCY_MODELS:\d:\d: is no valid YAML: a bracket is not closed"):
+    with pytest.raises(ResidencyError, match=r"RESIDENCY_MODELS:\d:\d: is not valid YAML: a bracket is not closed"):
         settings_from_environment()
 
 
@@ -319,17 +319,17 @@ def test_a_ttl_is_a_duration_for_the_server_and_for_the_costs(tmp_path: Path) ->
 )  # fmt: skip
 def test_a_duration_is_told_as_people_say_it(length: float, said: str) -> None:
     assert duration(length) == said
-    assert seconds(said) == pytest.approx(length, rel=0.02, abs=1e-9)
+    assert parse_seconds(said) == pytest.approx(length, rel=0.02, abs=1e-9)
 
 
 @given(some.floats(min_value=0, max_value=1e10, allow_nan=False))
 def test_what_is_told_can_be_read(length: float) -> None:
-    assert seconds(duration(length)) == pytest.approx(length, rel=0.02, abs=1e-9)
+    assert parse_seconds(duration(length)) == pytest.approx(length, rel=0.02, abs=1e-9)
 
 
 @pytest.mark.parametrize(("text", "count"), [("512MiB", 512 << 20), ("1.5 GB", 1_500_000_000), ("2k", 2000), ("7", 7)])
 def test_a_size(text: str, count: int) -> None:
-    assert size(text) == count
+    assert parse_size(text) == count
 
 
 EXAMPLE_FILES = {

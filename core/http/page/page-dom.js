@@ -1,4 +1,4 @@
-// Elements, and how figures are written. Text becomes text nodes only, never markup.
+// Elements and formats of figures. Text becomes text nodes only, never markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -16,7 +16,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-// What has not changed is not touched: a selection, the focus and a screen reader's place survive the next poll.
+// Unchanged text is left alone, so that a poll does not disturb selection, focus or a screen reader.
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -56,18 +56,18 @@ function span(seconds) {
   return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`;
 }
 
-// A moment as a distance from now, with the date for whoever points at it.
+// A time relative to now, with the date as a tooltip.
 export function moment(epoch, now, words) {
   const date = new Date(epoch * 1000);
   return element("time", { datetime: date.toISOString(), title: date.toLocaleString() }, words(Math.abs(now - epoch)));
 }
 
-// An error's sentence: the problem's detail where the server sent one (RFC 9457).
+// The sentence of an error: the problem's detail, if the server sent one (RFC 9457).
 export async function sentence(response) {
   const problem = await response.json().catch(() => ({}));
   const detail = typeof problem.detail === "string" ? problem.detail : `The server answered ${response.status}.`;
   const wait = response.headers.get("Retry-After");
-  return wait ? `${detail} Come again in ${wait} s.` : detail;
+  return wait ? `${detail} Try again in ${wait} s.` : detail;
 }
 
 export const SILENCE = "The server does not answer.";

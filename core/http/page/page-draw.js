@@ -1,4 +1,4 @@
-// Figures as inline SVG: the parts of an answer's time, and a strip of what was polled.
+// Figures as inline SVG: bars of the parts of an answer's time, and strips of polled values.
 
 import { svg } from "./page-dom.js";
 
@@ -24,7 +24,7 @@ export function partsOf(header, total) {
   ];
 }
 
-// One bar; `scale` is the milliseconds of its full width. The legend beside it says the same in numbers.
+// A bar; `scale` is its full width in milliseconds. The legend beside it has the same in numbers.
 export function bar(parts, scale) {
   let begin = 0;
   const rects = parts.map(({ ms, kind }) => {
@@ -48,7 +48,7 @@ export function writeMeter(node, value, most) {
 export const swatch = (kind) =>
   svg("svg", { class: "swatch", viewBox: "0 0 10 10", "aria-hidden": "true" }, svg("rect", { width: 10, height: 10, class: kind }));
 
-// Polled values, newest at the right, from zero up: a line at `low`, a band from it to `high`, a stroke where `mark`.
+// Polled values on an axis from zero, newest at the right: a line at `low`, a band up to `high`, a stroke at `mark`.
 export function strip(points, label) {
   const length = Math.max(points.length, SHORTEST);
   const top = Math.max(...points.map(({ low, high }) => high ?? low ?? 0)) || 1;

@@ -1,11 +1,11 @@
-// The tables: what is in memory, how long answers take, what was loaded and freed.
+// The tables: models in memory, latencies, loads and unloads.
 
 import { ago, ahead, byId, bytes, duration, element, milliseconds, moment, write } from "./page-dom.js";
 import { meter, strip, writeMeter } from "./page-draw.js";
 
-const POLLS = 120; // that a strip shows, one a second
-const EVENTS = 10; // that are shown, of all models
-const rows = new Map(); // by table, strategy and model: made once, rewritten with each poll
+const POLLS = 120; // in a strip, one a second
+const EVENTS = 10; // shown, of all models together
+const rows = new Map(); // by table, strategy and model; made once, updated at each poll
 const strips = new Map(); // by strategy and model, and for the process
 let shape = "";
 let events = "";
@@ -25,7 +25,7 @@ export function show({ memory, strategies }, now) {
   showEvents(strategies, now);
 }
 
-// A server that was restarted may serve other strategies and models.
+// After a restart, the server may have other strategies and models.
 function startAnewFor(strategies) {
   const key = strategies.flatMap(({ name, budget_bytes, models }) => [name, budget_bytes, ...models.map(({ model }) => model)]);
   if (key.join(" ") === shape) return;
@@ -44,13 +44,13 @@ function showMemory({ pss_bytes, private_bytes }, strategies) {
   byId("pss-strip").replaceChildren(strip(points, `PSS ${range(points)}`));
 }
 
-// What is made once for `key`.
+// Make a thing once for each `key`.
 function once(key, make) {
   if (!rows.has(key)) rows.set(key, make());
   return rows.get(key);
 }
 
-// A row's cells; a narrow screen shows each one's `name` beside it.
+// Add a row, and return its cells. A narrow screen shows the `name` of each cell beside it.
 function addRow(body, heading, columns) {
   const cells = columns.map(([name, kind]) => element("td", { "data-name": name, class: kind, role: "cell" }));
   body.append(element("tr", { role: "row" }, element("th", { scope: "row", role: "rowheader" }, ...heading), ...cells));
@@ -77,7 +77,7 @@ function writeGroup({ name, loader, options, budget_bytes, resident_bytes }) {
 
 const MODEL = [
   ["State", ""], ["Memory", "number"], ["Since", ""], ["Last use", ""], ["Expires", ""],
-  ["In use", ""], ["Goes next", "why"], ["Steer", "act"],
+  ["In use", ""], ["Evicted next", "why"], ["Manage", "act"],
 ];
 
 function writeModel(strategy, model, now) {
@@ -115,7 +115,7 @@ function writeMoment(cell, epoch, now, words) {
 
 const LATENCY = [
   ["Warm p50", "number"], ["Warm p95", "number"], ["Warm count", "number"],
-  ["Cold p50", "number"], ["Cold p95", "number"], ["Cold count", "number"], ["Lately", "strip"],
+  ["Cold p50", "number"], ["Cold p95", "number"], ["Cold count", "number"], ["Recent", "strip"],
 ];
 
 function writeLatency(strategy, { model, latency_ms: { warm, cold } }) {

@@ -1,11 +1,11 @@
-// A sentence under one strategy, or under each in turn, and where its time went.
+// Sends a sentence to one strategy, or to each in turn, and shows the parts of the latency.
 
 import { SILENCE, byId, element, milliseconds, options, sentence, write } from "./page-dom.js";
 import { bar, partsOf, swatch } from "./page-draw.js";
 
 const EVERY = "every";
 const routes = new Map(); // by strategy
-const answers = new Map(); // the latest one of each strategy
+const answers = new Map(); // the most recent one of each strategy
 let busy = false;
 
 export function offer(strategies) {
@@ -15,14 +15,14 @@ export function offer(strategies) {
   options(byId("model"), [...new Set(strategies.flatMap(({ models }) => models.map(({ model }) => model)))]);
 }
 
-// `quiet` keeps polls away for a second: what watches must not slow what is watched.
+// `quiet` stops polls for a second, so that they do not slow down the request.
 export function listen(quiet) {
   byId("try").addEventListener("submit", async (event) => {
     event.preventDefault();
     if (busy) return;
     busy = true;
     try {
-      await quiet(); // the first poll tells what there is to ask
+      await quiet(); // the first poll gives the models and strategies
       const every = event.submitter?.name === EVERY;
       const chosen = every ? [...routes.keys()] : [byId("strategy").value].filter(Boolean);
       for (const strategy of chosen) {
@@ -58,7 +58,7 @@ async function ask(strategy, text, model) {
 const plain = (score) => score.toFixed(3); // a probability, or any number: a regression has no percentages
 const warmth = (cold) => (cold ? "cold" : "warm");
 
-// For the eye, which has the bars, a line; for the ear every answer.
+// A line for those who see the bars; every answer for screen readers.
 function spoken(chosen) {
   const all = chosen.map((name) => answers.get(name));
   const sentences = all.map(({ strategy, error, label, score, cold, total }) => {

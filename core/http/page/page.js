@@ -1,15 +1,15 @@
-// Polls what is in memory while somebody looks, and steers it for whoever has the token.
+// Polls the server while the page is visible, and loads and unloads models with the server's token.
 
 import { SILENCE, byId, sentence, write } from "./page-dom.js";
 import * as tables from "./page-tables.js";
 import * as trial from "./page-try.js";
 
 const SECOND = 1000;
-const PATIENCE = 5 * SECOND; // with one poll
+const PATIENCE = 5 * SECOND; // for one poll
 const LONGEST_PAUSE = 8 * SECOND; // between polls that fail
 let pause = SECOND;
 let timer;
-let current = null; // the poll under way
+let current = null; // the current poll
 let latest = ""; // when the server last answered
 
 async function poll() {
@@ -24,7 +24,7 @@ async function poll() {
   }
 }
 
-// Lets the poll under way end, and puts off the next one.
+// Wait for the current poll, and delay the next one.
 async function quiet() {
   await current;
   clearTimeout(timer);
@@ -40,7 +40,7 @@ async function look() {
     return fail(SILENCE);
   }
   if (!response.ok) return fail(await sentence(response));
-  // The server's clock, not ours: the two may differ.
+  // The server's clock, which may differ from the browser's.
   const now = (Date.parse(response.headers.get("Date")) || Date.now()) / SECOND;
   pause = SECOND;
   latest = new Date().toLocaleTimeString();
@@ -55,12 +55,12 @@ function fail(trouble) {
 }
 
 function report(trouble) {
-  const since = latest ? ` What stands below is from ${latest}.` : "";
-  write(byId("trouble"), trouble && `${trouble}${since} This page goes on asking.`);
+  const since = latest ? ` The figures below are from ${latest}.` : "";
+  write(byId("trouble"), trouble && `${trouble}${since} This page keeps trying.`);
   byId("trouble").hidden = !trouble;
 }
 
-// A sentence about what came of it.
+// Load or unload a model; returns a sentence about the result.
 async function steer({ action, model, strategy }) {
   const response = await fetch(`models/${encodeURIComponent(model)}/${action}`, {
     method: "POST",
@@ -68,7 +68,7 @@ async function steer({ action, model, strategy }) {
     body: JSON.stringify({ strategy }),
   });
   if (response.ok) return `${model} is ${(await response.json()).state} under ${strategy}.`;
-  if (response.status === 404) return "Steering is off: start the server with RESIDENCY_TOKEN.";
+  if (response.status === 404) return "Models cannot be managed here: start the server with RESIDENCY_TOKEN.";
   return sentence(response);
 }
 

@@ -1,1 +1,1 @@
-"""The loader `mapped`: PyTorch computes with the pages of the mapped file."""
+"""The loader `mapped`: PyTorch computes on the pages of the mapped file."""

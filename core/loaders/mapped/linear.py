@@ -1,7 +1,7 @@
-"""Which backend multiplies in float32: a measurement, not a guess.
+"""Measures and chooses the backend of float32 linear layers.
 
-PyTorch sends a float32 `nn.Linear` to MKL; on some processors oneDNN is up to twice as fast on the very
-same weights in memory, and faster still on weights that it has reordered, which is a private copy.
+PyTorch computes a float32 `nn.Linear` with MKL. On some processors oneDNN is up to twice as fast on the same weights in
+memory, and faster still on weights that it has reordered, which takes a private copy.
 """
 
 from __future__ import annotations
@@ -14,42 +14,43 @@ from typing import Any
 import torch
 from torch import nn
 
-ENOUGH = 0.95  # oneDNN must take less than this share of the stock path's time
-TOKENS = 20  # of a usual text
-LAYERS = 24
-PASSES = 3  # at least
-SECONDS = 0.05  # for all passes, unless those three take longer
+ENOUGH = 0.95  # the share of MKL's time below which oneDNN is chosen
+TOKENS = 20  # of a typical text
+LAYERS = 24  # that are measured at most
+PASSES = 3  # that are measured at least
+SECONDS = 0.05  # for all passes, unless the first three take longer
 
 
 class BucketedLinear(nn.Linear):
-    """`nn.Linear` that sees few different numbers of rows.
+    """An `nn.Linear` that pads its input to one of a few numbers of rows.
 
-    oneDNN generates code for each shape that it meets and keeps it for good, 0.1 to 0.2 MB each: under texts of
-    mixed length memory would grow by hundreds of MB. Rows are filled up to the next of eight sizes in each
-    octave, on average by 3 %, which costs no more than generating code would.
+    oneDNN generates code for each shape, and never frees it: 0.1 to 0.2 MB each. With texts of mixed lengths, memory
+    would grow by hundreds of MB. Rows are padded to the next of eight sizes in each octave, on average by 3 %, which
+    costs no more time than generating code would.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class's name
         features = input.shape[-1]
         rows = input.numel() // features
-        filled = bucket(rows)
-        if filled == rows:
+        size = bucket(rows)
+        if size == rows:
             return self.multiply(input)
-        padded = input.new_empty(filled, features)
+        padded = input.new_empty(size, features)
         padded[:rows] = input.reshape(rows, features)
         padded[rows:] = 0
         return self.multiply(padded)[:rows].view(*input.shape[:-1], -1)
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to a padded number of rows."""
         return super().forward(rows)
 
 
 class OneDnnLinear(BucketedLinear):
-    """`nn.Linear` on oneDNN, over the same plain weight."""
+    """An `nn.Linear` that computes with oneDNN on the same plain weight."""
 
     @classmethod
     def over(cls, layer: nn.Linear) -> OneDnnLinear:
-        """Another view of `layer`, which stays as it is."""
+        """A copy of `layer` that shares its weight. `layer` does not change."""
         other = copy.copy(layer)
         other.__class__ = cls
         assert isinstance(other, OneDnnLinear)
@@ -61,18 +62,18 @@ class OneDnnLinear(BucketedLinear):
 
 
 def bucket(rows: int) -> int:
-    """The next of 1, 2, …, 16, 18, …, 32, 36, …, 64, 72, …"""
+    """The least of 1, 2, …, 16, 18, …, 32, 36, …, 64, 72, … that is at least `rows`."""
     step = 1 << max(0, (rows - 1).bit_length() - 4)
     return -(-rows // step) * step
 
 
 def use_one_dnn(module: nn.Module) -> None:
-    """Turn every plain float32 `nn.Linear` in `module` into a `OneDnnLinear`, weights untouched."""
+    """Turn every plain float32 `nn.Linear` in `module` into a `OneDnnLinear`. Weights do not change."""
     _replace(module, torch.float32, OneDnnLinear)
 
 
 def use_buckets(module: nn.Module) -> None:
-    """Turn every plain bfloat16 `nn.Linear`, which torch gives to oneDNN itself, into a `BucketedLinear`."""
+    """Turn every plain bfloat16 `nn.Linear`, which torch computes with oneDNN anyway, into a `BucketedLinear`."""
     _replace(module, torch.bfloat16, BucketedLinear)
 
 
@@ -83,7 +84,7 @@ def _replace(module: nn.Module, dtype: torch.dtype, cls: type[BucketedLinear]) -
 
 
 def pack(module: nn.Module) -> None:
-    """Replace the weights of every `OneDnnLinear` by oneDNN's own order: a private copy, and faster."""
+    """Reorder the weights of every `OneDnnLinear` for oneDNN: faster, but a private copy."""
     for part in module.modules():
         if isinstance(part, OneDnnLinear):
             reordered: Any = torch.ops.mkldnn._reorder_linear_weight(part.weight.detach(), TOKENS)
@@ -92,10 +93,10 @@ def pack(module: nn.Module) -> None:
 
 
 def one_dnn_is_faster(module: nn.Module) -> bool:
-    """Measured on the module's own layers, some tens of milliseconds; False where there is no oneDNN.
+    """Whether oneDNN computes the module's float32 layers faster; False if there is no oneDNN.
 
-    Each pass goes over more weights than a cache holds, as a forward does: on weights that are in the
-    cache the backends look alike.
+    Takes some tens of milliseconds. Each pass goes over more weights than the processor's cache holds, as a forward
+    does: on weights in the cache the backends take the same time.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -106,10 +107,10 @@ def one_dnn_is_faster(module: nn.Module) -> bool:
     other = [OneDnnLinear.over(layer) for layer in stock]
     with torch.inference_mode():
         try:
-            _seconds(stock)  # the first touch of the weights is not the backend's
+            _seconds(stock)  # faults the weights in, which must not count for either backend
             times: list[tuple[float, float]] = []
             end = time.perf_counter() + SECONDS
-            while len(times) < PASSES or time.perf_counter() < end:  # a busy machine disturbs some of them
+            while len(times) < PASSES or time.perf_counter() < end:  # other processes may disturb some passes
                 times.append((_seconds(stock), _seconds(other)))
         except RuntimeError:  # this build of torch lacks the operator
             return False

@@ -1,4 +1,4 @@
-"""The least work between file and first answer: restore the structure, map the file."""
+"""The loader `mapped`: restores a module's structure from memory, and maps its weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...checkpoints.checkpoint import identity
 from ...checkpoints.dtypes import (
     BYTES,
     Dtype,
-    computable,
-    in_dtype,
+    convert_dtype,
+    supported_dtype,
 )
 from ...errors import ModelReferenceError
-from ..kept import Kept
-from ..laps import Laps
 from ..onnxruntime.facts import tokenizer_key
+from ..phase_timer import PhaseTimer
+from ..shared_cache import SharedCache
 
 if TYPE_CHECKING:
     from ...checkpoints.mapping import MappedTensors
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("residency")
 Key = tuple[Any, ...]
-Common = tuple[dict[Key, "Template | None"], dict[str, "Tokenizer"], dict[str, Path], dict[str, None]]
-stock_tokenizers: Kept[str, Tokenizer] = Kept("tokenizers of transformers", 64)  # by what they are made from
+SharedState = tuple[dict[Key, "Template | None"], dict[str, "Tokenizer"], dict[str, Path], dict[str, None]]
+# By the digest of the contents that a tokenizer is made from.
+stock_tokenizers: SharedCache[str, Tokenizer] = SharedCache("tokenizers of transformers", 64)
 
 
 class MappedLoader:
-    """Maps the weights into a structure that is restored from memory; falls back to the stock path.
+    """Maps the weights into a structure that is restored from memory; falls back to transformers' own loading.
 
     The structure and the tokenizer, a few MB for each architecture, stay in memory between loads.
     """
@@ -55,40 +56,42 @@ class MappedLoader:
             raise ValueError(
                 "'pack' reorders float32 weights for oneDNN: use it with 'linear: auto' and 'dtype: float32'"
             )
-        # Imported when a server constructs its loaders: to list a loader and its options needs no torch.
+        # Imported here, because listing loaders and their options must not import torch.
         from ...checkpoints.mapping import MappedTensors, Unmappable
         from .. import stock
         from . import linear as backends
         from .template import Template
 
-        self._dtype = computable(dtype)
+        self._dtype = supported_dtype(dtype)
         self._choose = linear == "auto"
         self._pack = pack
         self._keep_tokenizer = keep_tokenizer
         self._stock, self._backends, self._map, self._template_of = stock, backends, MappedTensors, Template
         self._unmappable = Unmappable
-        self._templates: Kept[Key, Template | None] = Kept("templates", 64)  # None: fall back to the stock path
-        self._lock = Lock()  # protects what was warned of
+        # None means that the loader falls back to transformers.
+        self._templates: SharedCache[Key, Template | None] = SharedCache("templates", 64)
+        self._lock = Lock()  # protects `_warned`
         self._warned: set[str] = set()
-        self._converted: dict[str, Path] = {}  # by identity; two writers at a time would write the same
+        self._converted: dict[str, Path] = {}  # by identity; concurrent writers would write the same value
 
     def size(self, directory: Path) -> int:
+        """The bytes of all weights in the loader\'s dtype."""
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def prepare(self, directory: Path) -> None:
-        """Import the architecture's classes, and make its template and the tokenizer."""
+        """Import the architecture's classes, and make its template and tokenizer."""
         self._stock.import_classes(directory)
         self.load(directory).close()
 
     def load(self, directory: Path) -> Classifier:
-        """Raises what the stock path raises, and ModelReferenceError before a broken file is mapped."""
-        laps = Laps()
+        """Load the model. Raises ModelReferenceError before a broken file is mapped, and what transformers raises."""
+        timer = PhaseTimer()
         checkpoint.check(directory)
         state = identity(directory)
-        weights = self._in_dtype(directory, state)
-        laps.lap("resolve")
-        tensors = self._mapped(weights)
-        laps.lap("weights")
+        weights = self._convert_dtype(directory, state)
+        timer.end_phase("resolve")
+        tensors = self._map_weights(weights)
+        timer.end_phase("weights")
         template = self._template(weights, tensors, state) if tensors else None
         if tensors and template:
             tensors.read_ahead(template.needed)
@@ -97,43 +100,43 @@ class MappedLoader:
             module, loaded_by, release = self._stock.load_module(weights, self._dtype), "transformers", None
         if self._pack:
             self._backends.pack(module)
-        laps.lap("structure")
+        timer.end_phase("structure")
         tokenizer = self._tokenizer(directory)
-        laps.lap("tokenizer")
+        timer.end_phase("tokenizer")
         return self._stock.classifier(
-            directory, tokenizer, module, laps.phases, loaded_by=loaded_by, release=release, state=state
+            directory, tokenizer, module, timer.phases, loaded_by=loaded_by, release=release, state=state
         )
 
-    def common(self) -> Common:
-        """What loads have in common; it can be pickled, for another process's loader with the same options."""
+    def shared_state(self) -> SharedState:
+        """What loads share. It can be pickled, for a loader with the same options in another process."""
         with self._lock:
             warned = dict.fromkeys(self._warned)
         return self._templates.items(), stock_tokenizers.items(), self._converted.copy(), warned
 
-    def adopt(self, common: Common) -> None:
-        """Take what another loader with the same options has made."""
-        templates, tokenizers, converted, warned = common
+    def adopt(self, state: SharedState) -> None:
+        """Use the shared state of another loader with the same options."""
+        templates, tokenizers, converted, warned = state
         self._templates.adopt(templates)
         stock_tokenizers.adopt(tokenizers)
         self._converted |= converted
         with self._lock:
             self._warned.update(warned)
 
-    def _in_dtype(self, directory: Path, key: str) -> Path:
+    def _convert_dtype(self, directory: Path, key: str) -> Path:
         if key not in self._converted or not self._converted[key].is_dir():
-            self._converted[key] = in_dtype(directory, self._dtype)
+            self._converted[key] = convert_dtype(directory, self._dtype)
         return self._converted[key]
 
-    def _mapped(self, directory: Path) -> MappedTensors | None:
-        """The weights, mapped; None, with a warning, where the stock path must read them."""
+    def _map_weights(self, directory: Path) -> MappedTensors | None:
+        """The mapped weights; None, with a warning, if transformers has to load them."""
         try:
             return self._map(checkpoint.weights(directory))
         except self._unmappable as error:
-            self._warn(f"Loader 'mapped' uses the stock path for {directory}: {error}.")
+            self._warn(f"Loader 'mapped' uses 'transformers' for {directory}: {error}.")
             return None
 
     def _warn(self, sentence: str) -> None:
-        """Once, also over all processes that adopt what this one has made."""
+        """Log the warning once, over all processes that adopt the shared state of this one."""
         with self._lock:
             is_new = sentence not in self._warned
             self._warned.add(sentence)
@@ -141,11 +144,14 @@ class MappedLoader:
             log.warning("%s", sentence)
 
     def _template(self, directory: Path, tensors: MappedTensors, state: str) -> Template | None:
-        """The structure for this file: its architecture's, or its own where the stock path converts it."""
+        """The template for this checkpoint: its architecture's, or its own if transformers converts its weights.
+
+        None if there can be none.
+        """
         layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
         architecture: Key = ((directory / "config.json").read_bytes(), layout)
         template = self._templates.get(architecture, lambda: self._make(directory, state))
-        if template is None or template.made_of in (None, state):
+        if template is None or template.checkpoint_identity in (None, state):
             return template
         return self._templates.get((*architecture, state), lambda: self._make(directory, state))
 
@@ -156,17 +162,17 @@ class MappedLoader:
                 self._backends.use_one_dnn(module)
             if self._choose:
                 self._backends.use_buckets(module)
-            # A mapping of its own: the comparison touches every page, which a load must not pay for.
+            # A separate mapping, because the comparison touches every page, and pages of a load's mapping stay.
             return self._template_of(module, self._map(checkpoint.weights(directory)), unexpected, state)
         except ModelReferenceError:
             raise
-        except Exception as error:  # whatever it is, the stock path has just loaded the model
+        except Exception as error:  # of any kind: transformers has just loaded the model, so it can be used
             reason = error if isinstance(error, self._unmappable) else f"{type(error).__name__}: {error}"
-            self._warn(f"Loader 'mapped' uses the stock path for {type(module).__name__}: {reason}.")
+            self._warn(f"Loader 'mapped' uses 'transformers' for {type(module).__name__}: {reason}.")
             return None
 
     def _tokenizer(self, directory: Path) -> Tokenizer:
-        """That of all checkpoints whose tokenizers are made from the same contents."""
+        """The tokenizer, shared by all checkpoints whose tokenizer files have the same contents."""
         load = self._stock.load_tokenizer
         if not self._keep_tokenizer:
             return load(directory)

@@ -1,8 +1,8 @@
-"""The structure of a model without its weights, made once by the stock path and restored for each load.
+"""The structure of a module without its weights, made once by transformers and restored for each load.
 
-What the checkpoint's file provides is a hole in the template; everything else that the stock path made
-(non-persistent buffers, tensors that transformers converted while loading) stays real. Which is which
-is not known from names but found by comparing every tensor of the loaded module with the file.
+A template holds no tensor that the checkpoint's file provides. It holds all others: non-persistent buffers, and tensors
+that transformers converted while loading. Names do not tell which tensors these are, so every tensor of the loaded
+module is compared with the file.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from torch import nn
 
 from ...checkpoints.mapping import MappedTensors, Unmappable
 
-MAX_REAL = 0.1  # of the model's bytes: with more, the template would be a second model
+MAX_REAL = 0.1  # the share of the model's bytes that a template may hold
 
 
 class Template:
-    """A module's structure as an in-memory pickle, in which every tensor is a reference."""
+    """A module's structure as a pickle in memory, which refers to tensors instead of containing them."""
 
     def __init__(
         self, module: nn.Module, tensors: MappedTensors, unexpected: Iterable[str], identity: str = ""
     ) -> None:
-        """`unexpected` are the file's tensors that the stock path did not use, `identity` is the checkpoint's.
+        """`unexpected` are the file's tensors that transformers did not use, `identity` is that of the checkpoint.
 
         Raises Unmappable.
         """
-        named = distinct(module)
-        provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
+        named = tensors_by_id(module)
+        provided, leftover = match_tensors(named, set(module.state_dict()), tensors, set(unexpected))
         self.sources: dict[int, str] = provided
-        self._shared: list[Any] = []  # what restored modules have in common with this one
+        self._shared: list[Any] = []  # values that restored modules share with this one
         real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
         total = sum(tensor.nbytes for tensor, _ in named.values())
         if sum(tensor.nbytes for tensor in real) > MAX_REAL * total:
             raise Unmappable("most of its tensors are converted while loading")
-        # A real tensor that came out of the file makes the template this one checkpoint's own.
+        # A template that holds weights of the file is valid for this checkpoint only.
         is_own = bool(leftover) or any(isinstance(tensor, nn.Parameter) for tensor in real)
-        self.made_of = identity if is_own else None
+        self.checkpoint_identity = identity if is_own else None
         embeddings = (part.weight for part in module.modules() if isinstance(part, nn.Embedding))
-        # What a forward reads in whole; of an embedding it reads a row for each token.
+        # The tensors that a forward reads completely; of an embedding it reads one row for each token.
         self.needed = set(provided.values()) - {provided.get(id(weight)) for weight in embeddings}
         self._pickled = self._pickle(module)
         self.sources = {}
@@ -57,7 +57,7 @@ class Template:
         return stream.getvalue()
 
     def keep(self, value: Any) -> int:
-        """Hold `value`, which is not pickled, and give the number it is known by."""
+        """Hold `value`, which is not pickled, and return its number."""
         self._shared.append(value)
         return len(self._shared) - 1
 
@@ -89,13 +89,13 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads nothing but what a `Template` wrote into memory."""
+    """Reads only what a `Template` pickled in memory."""
 
     def __init__(self, stream: io.BytesIO, tensors: Any, shared: list[Any]) -> None:
         super().__init__(stream)
         self._tensors = tensors
         self._shared = shared
-        self._made: dict[tuple[str, Any], Any] = {}  # tied weights are one tensor under several names
+        self._made: dict[tuple[str, Any], Any] = {}  # because tied weights are one tensor with several names
 
     def persistent_load(self, reference: tuple[str, Any, bool]) -> Any:
         kind, key, is_parameter = reference
@@ -110,8 +110,8 @@ class _Unpickler(pickle.Unpickler):
 Named = dict[int, tuple[torch.Tensor, list[str]]]
 
 
-def distinct(module: nn.Module) -> Named:
-    """Every tensor of the module by identity, with all names that it has."""
+def tensors_by_id(module: nn.Module) -> Named:
+    """Every tensor of the module with all of its names, by Python's `id`."""
     named: Named = {}
     for tensors in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
         for name, tensor in tensors:
@@ -119,13 +119,13 @@ def distinct(module: nn.Module) -> Named:
     return named
 
 
-def match(
+def match_tensors(
     named: Named, saved: set[str], tensors: MappedTensors, unexpected: set[str]
 ) -> tuple[dict[int, str], set[str]]:
-    """(file name of each tensor that the file holds bit for bit, names in the file that none is of).
+    """(the name in the file of each tensor that the file holds bit for bit, the file's names that match no tensor).
 
-    A name counts only where the module reads it from a file: an old checkpoint may hold a buffer that is
-    equal by chance, and another one of the same layout a different one, which the stock path ignores.
+    A name counts only if the module reads it from a file. An old checkpoint may hold a buffer that is equal by chance,
+    and another one of the same layout may hold a different buffer, which transformers ignores.
     """
     provided: dict[int, str] = {}
     for identity, (tensor, names) in named.items():
@@ -136,7 +136,7 @@ def match(
                 break
     unread = {name for _, names in named.values() for name in names if name not in saved}
     leftover = set(tensors.entries) - set(provided.values()) - unexpected - unread
-    # Renamed tensors are found by their content, where that leaves no doubt.
+    # Renamed tensors are found by their content, if that is unambiguous.
     by_shape: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
     for name in leftover:
         by_shape[tensors.entries[name].shape].append(name)

@@ -1,6 +1,6 @@
-"""Checkpoints as ONNX graphs: exported once by a process that has torch, computed by servers that have not."""
+"""Checkpoints as ONNX graphs: exported once by a process with torch, and computed by servers without torch."""
 
 import os
 
-# Since 1.29 ONNX Runtime reports how it is used to its maker, by a thread that its import starts; read at that import.
+# Since 1.29 importing ONNX Runtime starts a thread that reports usage to Microsoft. The import reads this variable.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -1,4 +1,4 @@
-"""What the loaders of graphs have in common."""
+"""What the loaders of ONNX graphs, `onnxruntime` and `openvino`, share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from ...checkpoints.heads import read_head
 from ...errors import ModelReferenceError
 from ..classifier import Classifier, Network, Tokens
-from ..kept import Kept
-from ..limits import shortest
+from ..limits import shortest_limit
+from ..shared_cache import SharedCache
 from . import conversion, facts
 from .conversion import Converted
 from .facts import CannotConvert, GraphFacts
 
-tokenizers: Kept[tuple[Path, int], Tokens] = Kept("tokenizers", 64)
+tokenizers: SharedCache[tuple[Path, int], Tokens] = SharedCache("tokenizers", 64)
 
 
 class GraphNetwork:
-    """What is the same of a graph in every engine; the rest of `core.loaders.classifier.Network` is the engine's."""
+    """The members of `core.loaders.classifier.Network` that do not depend on the engine."""
 
     def __init__(self, facts: GraphFacts, dtype: str, nbytes: int) -> None:
         self.dtype = dtype
@@ -30,24 +30,24 @@ class GraphNetwork:
         self.facts = facts
 
     def first_nan(self) -> str | None:
-        """None, where weights that are no numbers are found before they come here."""
+        """None. An engine whose weights were not checked before overrides this."""
         return None
 
 
-def conversion_of(directory: Path) -> Converted | CannotConvert:
-    """What the checkpoint is converted to, now if it was never tried; or why it cannot be."""
+def try_convert(directory: Path) -> Converted | CannotConvert:
+    """The converted checkpoint, converted now if that was never tried; or the reason why it cannot be."""
     try:
-        return conversion.converted(directory)
+        return conversion.ensure_converted(directory)
     except CannotConvert as reason:
         return reason
 
 
-def tokenizer_of(directory: Path, converted: Converted) -> Tokens:
-    """That of all checkpoints whose tokenizers are made from the same contents."""
+def shared_tokenizer(directory: Path, converted: Converted) -> Tokens:
+    """The tokenizer, shared by all checkpoints whose tokenizer files have the same contents."""
     from .tokens import FastTokens
 
     kept = converted.tokenizer
-    length = shortest(converted.graph.facts.limit, kept.facts.limit)
+    length = shortest_limit(converted.graph.facts.limit, kept.facts.limit)
     file = (directory if kept.facts.is_own else kept.directory) / facts.TOKENIZER
     return tokenizers.get((kept.directory, length), lambda: FastTokens(file, kept.facts, length))
 
@@ -61,10 +61,10 @@ def classifier(
     *,
     loaded_by: str,
 ) -> Classifier:
-    """The checkpoint's classifier over a network that computes its graph. Raises ModelReferenceError."""
+    """The classifier of the checkpoint over a network that computes its graph. Raises ModelReferenceError."""
     kept, head = converted.graph.facts, read_head(directory)
     try:
-        head.check((kept.labels,))  # labels are no part of what a graph is made from
+        head.check((kept.labels,))  # checkpoints with different labels may share a graph
     except ModelReferenceError:
         network.close()
         raise

@@ -1,4 +1,7 @@
-"""Finds what a checkpoint is converted to, and has it converted where it is not. Needs no torch itself."""
+"""Finding a checkpoint's graph and tokenizer in the cache, and converting it if they are not there.
+
+Needs no torch: the conversion runs in a separate process.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ from pathlib import Path
 
 from ...checkpoints import checkpoint
 from ...checkpoints.cache import recall
-from ...checkpoints.dtypes import in_dtype
+from ...checkpoints.dtypes import convert_dtype
 from ...names import COMMAND
 from .facts import (
     CannotConvert,
     GraphFacts,
     Part,
     TokenizerFacts,
+    cache_folder,
+    cache_name,
+    failure_names,
     find_graph,
     find_tokenizer,
-    folder,
-    name_of,
-    unconverted,
 )
 
 log = logging.getLogger("residency")
-SECONDS = 1800.0  # until a conversion is given up
+SECONDS = 1800.0  # for a conversion
 NEEDS = ("torch", "transformers", "onnx", "onnxscript")
 
 
@@ -44,53 +47,56 @@ class Converted:
 
     @cached_property
     def weights(self) -> list[Path]:
-        """The files that hold the tensors that `GraphFacts.weights` names, in float32; made so now if they are not."""
+        """The files with the tensors that `GraphFacts.weights` names, in float32. Converts them if needed."""
         if self.graph.facts.converts_weights:
-            return [_weights(self.directory)]
-        return checkpoint.weights(in_dtype(self.directory, "float32"))
+            return [_weights_file(self.directory)]
+        return checkpoint.weights(convert_dtype(self.directory, "float32"))
 
 
-def found(directory: Path) -> Converted | None:
-    """What the checkpoint is converted to, if it is. Maps nothing: whoever truncates a file ends no process."""
+def find_converted(directory: Path) -> Converted | None:
+    """The converted checkpoint; None if it is not converted.
+
+    Maps no file, so that truncating one cannot crash this process.
+    """
     graph, tokenizer = find_graph(directory), find_tokenizer(directory)
-    if graph is None or tokenizer is None or (graph.facts.converts_weights and not _weights(directory).is_file()):
+    if graph is None or tokenizer is None or (graph.facts.converts_weights and not _weights_file(directory).is_file()):
         return None
     return Converted(graph, tokenizer, directory)
 
 
-def _weights(directory: Path) -> Path:
-    """Where the weights are of a checkpoint whose own file does not hold them as the graph takes them."""
-    return folder() / name_of("weights", checkpoint.known_sha256(directory)[:24]) / checkpoint.WEIGHTS
+def _weights_file(directory: Path) -> Path:
+    """The file in the cache for the weights of a checkpoint whose own file does not have the graph's tensors."""
+    return cache_folder() / cache_name("weights", checkpoint.cached_sha256(directory)[:24]) / checkpoint.WEIGHTS
 
 
-def converted(directory: Path, export: Callable[[Path], str] | None = None) -> Converted:
-    """What the checkpoint is converted to; done now, if it was never tried: by `export`, which returns what cannot be
-    done, or in a process of its own.
+def ensure_converted(directory: Path, export: Callable[[Path], str] | None = None) -> Converted:
+    """The converted checkpoint, converted now if that was never tried.
 
-    Raises CannotConvert, with a reason that the export remembers, and ModelReferenceError for what is no checkpoint.
+    `export` converts, and returns why it could not, or ""; without it a separate process does so. Raises
+    CannotConvert with the reason, which the export remembers, and ModelReferenceError if `directory` is no checkpoint.
     """
-    if already := found(directory):
-        return already
+    if converted := find_converted(directory):
+        return converted
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         raise CannotConvert(
-            f"it is not converted yet, and {missing[0]} is not installed here; where it is, run"
-            f" `{COMMAND} convert {directory}` and bring the cache (RESIDENCY_CACHE) along"
+            f"it is not converted yet, and {missing[0]}, which converting needs, is not installed here. Run"
+            f" `{COMMAND} convert {directory}` where it is installed, and copy the cache (RESIDENCY_CACHE) here"
         )
-    for name in unconverted(directory):
+    for name in failure_names(directory):
         if reason := recall(name):
             raise CannotConvert(reason)
-    log.info("Converting %s to a graph, which is done once", directory)
-    if reason := export(directory) if export else run(f"{__package__}.export", str(directory)):
+    log.info("Converting %s to an ONNX graph; this is done once", directory)
+    if reason := export(directory) if export else run_module(f"{__package__}.export", str(directory)):
         raise CannotConvert(reason)
-    if already := found(directory):
-        return already
-    raise CannotConvert("what it was converted to has vanished from the cache")
+    if converted := find_converted(directory):
+        return converted
+    raise CannotConvert("its graph has vanished from the cache")
 
 
-def run(module: str, *arguments: str) -> str:
-    """Run the module in a process of its own, and return what cannot be done; "" if it was done.
+def run_module(module: str, *arguments: str) -> str:
+    """Run the module in a separate process. Returns why it could not do its work; "" if it did.
 
-    Raises CannotConvert for a failure that may not last.
+    Raises CannotConvert for a failure that may be temporary.
     """
     command = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

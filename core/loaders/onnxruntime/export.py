@@ -1,7 +1,7 @@
-"""Exports a checkpoint's graph and tokenizer into the cache; imports torch, so that a process of its own runs it.
+"""Exports a checkpoint's graph and tokenizer to the cache. Imports torch, so it runs in a separate process.
 
 python -m core.loaders.onnxruntime.export CHECKPOINT           prints the result as a line of JSON
-python -m core.loaders.onnxruntime.export CHECKPOINT FOLDER    writes into the folder instead of the cache, to ship it
+python -m core.loaders.onnxruntime.export CHECKPOINT FOLDER    writes to FOLDER instead, for files that ship
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from safetensors.torch import save_file
 
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
-from ...checkpoints.cache import NoRoom, cached, remember
-from ...checkpoints.dtypes import in_dtype
+from ...checkpoints.cache import CacheFull, remember, write_once
+from ...checkpoints.dtypes import convert_dtype
 from ...checkpoints.heads import Floats
 from ...checkpoints.mapping import MappedTensors, Unmappable
 from ...errors import ModelReferenceError
 from .. import stock
 from ..classifier import Classifier, Inputs
 from ..limits import is_limit
-from ..mapped.template import distinct, match
+from ..mapped.template import match_tensors, tensors_by_id
 from ..torch_network import Tokenizer, TorchNetwork
 from . import facts
 from .facts import GraphFacts, TokenizerFacts
@@ -42,7 +42,9 @@ from .session import PROVIDERS, new_session
 from .tokens import OUTPUTS, FastTokens, canonical
 
 LARGEST = 1 << 24  # bytes of a graph without its weights
-DISTANCE = 1e-3  # of the spread of the stock model's logits; and of their size 1e-5, which is what float32 leaves
+# How far logits may be from those of the module: a share of their spread, and a share of their size, which is the
+# precision of float32.
+DISTANCE = 1e-3
 ROUNDING = 1e-5
 SAMPLES = [
     "It was good.",
@@ -62,32 +64,32 @@ SAMPLES = [
 
 
 class NoGraph(ModelReferenceError):
-    """A checkpoint that has no graph, or no tokenizer, whatever its weights are: neither has any that is like it."""
+    """A checkpoint whose architecture or tokenizer cannot be converted, so that no similar checkpoint can be."""
 
 
 def export(directory: Path) -> str:
-    """Converts what is not converted yet, and returns what cannot be; "" where all is. That is remembered."""
+    """Convert what is not converted yet. Returns why that is impossible, and remembers it; "" if all is converted."""
     try:
         checkpoint.check(directory)
         tokenizer = stock.load_tokenizer(directory)
         if facts.find_tokenizer(directory) is None:
-            _keep("tokenizer", facts.tokenizer_key(directory), partial(write_tokenizer, directory, tokenizer))
+            _write_part("tokenizer", facts.tokenizer_key(directory), partial(write_tokenizer, directory, tokenizer))
         if facts.find_graph(directory) is None:
-            _keep("graph", facts.graph_key(directory), partial(write_graph, directory, tokenizer))
+            _write_part("graph", facts.graph_key(directory), partial(write_graph, directory, tokenizer))
         graph = facts.find_graph(directory)
         if graph is not None and graph.facts.converts_weights:
             nbytes = checkpoint.size(directory, float_bytes=4)
-            _keep("weights", checkpoint.known_sha256(directory)[:24], partial(write_weights, directory), nbytes)
+            _write_part("weights", checkpoint.cached_sha256(directory)[:24], partial(write_weights, directory), nbytes)
     except (ModelReferenceError, Unmappable) as error:
         if not is_shortage(error):
-            alike, alone = facts.unconverted(directory)
+            alike, alone = facts.failure_names(directory)
             remember(alike if isinstance(error, NoGraph) else alone, str(error))
         return str(error)
     return ""
 
 
 def ship(directory: Path, folder: Path) -> str:
-    """Converts the checkpoint into `folder`, from where `facts.SHIPPED` finds it. Raises ModelReferenceError."""
+    """Convert the checkpoint to `folder`, for use as `facts.SHIPPED`. Returns "". Raises ModelReferenceError."""
     tokenizer = stock.load_tokenizer(directory)
     for kind, key, write in (
         ("tokenizer", facts.tokenizer_key(directory), write_tokenizer),
@@ -100,66 +102,70 @@ def ship(directory: Path, folder: Path) -> str:
     return ""
 
 
-def _keep(
+def _write_part(
     kind: Literal["graph", "tokenizer", "weights"], key: str, write: Callable[[Path], None], nbytes: int = LARGEST
 ) -> None:
-    facts.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    cached(f"onnx/{facts.name_of(kind, key)}", nbytes, write)
+    facts.cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_once(f"onnx/{facts.cache_name(kind, key)}", nbytes, write)
 
 
 def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
-    """Into `target`: what gives the same tokens as transformers' tokenizer. Raises ModelReferenceError."""
-    made = tokenizer.stock
-    backend = getattr(made, "backend_tokenizer", None)
+    """Write to `target` what gives the same tokens as transformers' tokenizer.
+
+    Raises ModelReferenceError if that is impossible.
+    """
+    stock_tokenizer = tokenizer.stock
+    backend = getattr(stock_tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise NoGraph(f"its tokenizer ({type(made).__name__}) is written in Python alone")
+        raise NoGraph(f"its tokenizer ({type(stock_tokenizer).__name__}) is written in pure Python")
     as_json = canonical(backend.to_str())
     own = directory / facts.TOKENIZER
-    outputs = made(SAMPLES[0])
+    outputs = stock_tokenizer(SAMPLES[0])
     if unknown := set(outputs) - set(OUTPUTS):
-        raise NoGraph(f"its tokenizer makes {min(unknown)}, which no loader of graphs knows")
+        raise NoGraph(f"its tokenizer outputs {min(unknown)}, which the loaders of ONNX graphs do not support")
     found = TokenizerFacts(
         limit=int(tokenizer.limit) if is_limit(tokenizer.limit) else None,
         pads_left=tokenizer.pads_left,
-        truncates_left=made.truncation_side == "left",
+        truncates_left=stock_tokenizer.truncation_side == "left",
         pad_id=tokenizer.pad_id,
         inputs=list(outputs),
         is_own=own.is_file() and canonical(own.read_text(encoding="utf-8")) == as_json,
-        made_by=facts.installed(),
+        made_by=facts.installed_versions(),
     )
     if not found.is_own:
         (target / facts.TOKENIZER).write_text(as_json, encoding="utf-8")
-    facts.write(found, target)
+    facts.write_facts(found, target)
     for length in (128, 12):
         tokens = FastTokens(own if found.is_own else target / facts.TOKENIZER, found, length)
         for text in SAMPLES:
             if tokens([text], length) != tokenizer([text], length):
-                raise NoGraph(f"the text {text[:40]!r} has other tokens without transformers")
+                raise NoGraph(f"without transformers the text {text[:40]!r} has other tokens")
 
 
 def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
-    """Into `target`: the graph, and what is to be known of it. Raises ModelReferenceError where it cannot be exported,
-    or answers otherwise than the module.
+    """Write the graph and its facts to `target`.
+
+    Raises ModelReferenceError if the module cannot be exported, or if the graph gives other answers than the module.
     """
-    weights = in_dtype(directory, "float32")
+    weights = convert_dtype(directory, "float32")
     module, unexpected = stock.load_module_and_report(weights, "float32")
     model = stock.classifier(directory, tokenizer, module, {}, loaded_by="transformers")
     network = TorchNetwork(module)
     cases = _cases(model)
     expected = [network.forward(case) for case in cases]
     files = checkpoint.weights(weights)
-    in_file = _in_file(module, MappedTensors(files), unexpected)
+    in_file = _match_file(module, MappedTensors(files), unexpected)
     if converts_weights := in_file is None:
         in_file = {name: name for name in module.state_dict()}
         write_weights(directory, target)
         files = [target / checkpoint.WEIGHTS]
-    graph = _exported(module, network, max(cases, key=lambda case: case["input_ids"].shape))
+    graph = _export_graph(module, network, max(cases, key=lambda case: case["input_ids"].shape))
     sources = _take_weights_out(graph, in_file)
-    check_shared(graph, module)
+    check_no_weights(graph, module)
     data = graph.SerializeToString()
     if len(data) > LARGEST:
         raise NoGraph(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
-    _optimise(_with_inputs(graph, sources), target / facts.GRAPH)
+    _optimise(_turn_weights_into_inputs(graph, sources), target / facts.GRAPH)
     (target / facts.CONSTANTS).write_bytes(data)
     tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
     found = GraphFacts(
@@ -173,24 +179,24 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
         pads_left=tokenizer.pads_left,
         embeddings=network.embeddings,
         converts_weights=converts_weights,
-        made_by=facts.installed(),
+        made_by=facts.installed_versions(),
     )
-    facts.write(found, target)
+    facts.write_facts(found, target)
     exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
     compare(expected, [_forward(exported, case) for case in cases])
     if converts_weights:
-        files[0].unlink()  # it is that of this checkpoint, and the graph of all that are like it
+        files[0].unlink()  # the weights are this checkpoint's, but the graph is shared with similar ones
 
 
 def write_weights(directory: Path, target: Path) -> None:
-    """Into `target`: the module's tensors as they are after loading."""
-    module = stock.load_module(in_dtype(directory, "float32"), "float32")
+    """Write the module's tensors, as they are after loading, to `target`."""
+    module = stock.load_module(convert_dtype(directory, "float32"), "float32")
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     save_file(tensors, target / checkpoint.WEIGHTS, metadata={"format": "pt"})
 
 
 def _cases(model: Classifier) -> list[Inputs]:
-    """Inputs of several lengths and numbers of texts, filled up where that is possible; the last one is."""
+    """Inputs of several lengths and numbers of texts. If texts can be padded, the last input is padded."""
     short, long, over = SAMPLES[0], SAMPLES[1], SAMPLES[-2]
     together = [[short, long], [long, short, SAMPLES[6], long, SAMPLES[5]]] if model.pads else []
     return [part for texts in ([short], [long], [over], [long, long], *together) for part in model.inputs(texts)]
@@ -205,25 +211,25 @@ def _forward(network: BoundNetwork, case: Inputs) -> Floats:
 
 
 def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
-    """Raise ModelReferenceError where logits are further apart than rounding explains: a thousandth of their spread."""
+    """Raise ModelReferenceError if logits are further apart than rounding explains; see `DISTANCE`."""
     pairs = list(zip(expected, found, strict=True))
-    every = np.concatenate([wanted for wanted, _ in pairs])
-    near = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
-    for wanted, logits in pairs:
-        far = float(np.abs(wanted - logits).max()) if wanted.shape == logits.shape else np.inf
-        if not far <= near:
+    every = np.concatenate([reference for reference, _ in pairs])
+    tolerance = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
+    for reference, logits in pairs:
+        distance = float(np.abs(reference - logits).max()) if reference.shape == logits.shape else np.inf
+        if not distance <= tolerance:
             raise ModelReferenceError(
-                f"its exported graph answers otherwise than the model: logits differ by {far:.3g}"
+                f"its exported graph gives other answers than the model: logits differ by {distance:.3g}"
             )
 
 
-def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str] | None:
-    """The name in the checkpoint's file of each of the module's tensors, by every name that it has in the module.
+def _match_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict[str, str] | None:
+    """The name in the checkpoint's file of each tensor of the module, by all of its names in the module.
 
-    None for a module with weights that are not in the file as they are.
+    None if the module has a weight that the file does not contain bit for bit.
     """
-    named = distinct(module)
-    provided, leftover = match(named, set(module.state_dict()), tensors, set(unexpected))
+    named = tensors_by_id(module)
+    provided, leftover = match_tensors(named, set(module.state_dict()), tensors, set(unexpected))
     real = [tensor for identity, (tensor, _) in named.items() if identity not in provided]
     if leftover or any(isinstance(tensor, torch.nn.Parameter) for tensor in real):
         return None
@@ -233,7 +239,7 @@ def _in_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> dict
 
 
 class _Wrapped(torch.nn.Module):
-    """A module that takes its inputs in order, and gives logits alone."""
+    """A module that takes its inputs by position, and returns only logits."""
 
     def __init__(self, module: Any, names: list[str], constants: Mapping[str, Any]) -> None:
         super().__init__()
@@ -244,12 +250,13 @@ class _Wrapped(torch.nn.Module):
         return logits.to(torch.float32)
 
 
-def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.ModelProto:
-    """The module as a graph, its weights constants of it."""
+def _export_graph(module: Any, network: TorchNetwork, example: Inputs) -> onnx.ModelProto:
+    """The module as a graph, with its weights as constants. Raises NoGraph if it cannot be exported."""
     if hasattr(module, "set_attn_implementation"):
-        module.set_attn_implementation("eager")  # which engines know best
+        module.set_attn_implementation("eager")  # engines optimise this one best
     names = list(example)
-    tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)  # each its own, or they become one
+    # Copied, because the exporter makes one input of those that are the same tensor.
+    tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)
     auto = torch.export.Dim.AUTO
     shape = {0: auto, 1: auto} if tensors[0].shape[0] > 1 else {1: auto}
     try:
@@ -258,21 +265,21 @@ def _exported(module: Any, network: TorchNetwork, example: Inputs) -> onnx.Model
                 _Wrapped(module, names, network.constants).eval(),
                 tensors,
                 dynamo=True,
-                optimize=False,  # it would compute with the weights, which are inputs later
+                optimize=False,  # it would fold the weights, which become inputs later
                 input_names=names,
                 output_names=["logits"],
                 dynamic_shapes=(tuple(shape for _ in names),),
             )
         assert program is not None
         return program.model_proto
-    except Exception as error:  # whatever it is that the exporter cannot do
+    except Exception as error:  # the exporter raises exceptions of many kinds
         raise NoGraph(f"it cannot be exported: {_cause(error)}") from error
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a lack of memory or disk: the machine's, and only at this moment."""
+    """Whether an error, or one that caused it, is a lack of memory or disk, which is temporary."""
     while error is not None:
-        if isinstance(error, MemoryError | NoRoom) or "allocate memory" in str(
+        if isinstance(error, MemoryError | CacheFull) or "allocate memory" in str(
             error
         ):  # Python's and NumPy's; PyTorch's
             return True
@@ -281,14 +288,17 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """What the first error says in its first line; the exporter wraps it in advice."""
+    """The first line of the original error, which the exporter wraps in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dict[str, str]:
-    """Leave of each weight its name, type and shape, and return which of the file's tensors each is."""
+    """Remove the data of each weight from the graph, and return the name of its tensor in the file.
+
+    The weight's name, type and shape remain.
+    """
     sources = {}
     for initializer in graph.graph.initializer:
         name = in_file.get(initializer.name.removeprefix("module."))
@@ -307,9 +317,10 @@ def _take_weights_out(graph: onnx.ModelProto, in_file: Mapping[str, str]) -> dic
     return sources
 
 
-def check_shared(graph: onnx.ModelProto, module: Any) -> None:
-    """Raise ModelReferenceError where the graph still holds one of the module's weights, under a name that the exporter
-    gave it: other checkpoints, which share the graph, would be computed with it.
+def check_no_weights(graph: onnx.ModelProto, module: Any) -> None:
+    """Raise NoGraph if the graph still holds a weight of the module, perhaps under a name that the exporter gave it.
+
+    Other checkpoints, which share the graph, would be computed with this weight.
     """
     held = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer if not each.external_data}
     for name, parameter in module.named_parameters():
@@ -318,8 +329,8 @@ def check_shared(graph: onnx.ModelProto, module: Any) -> None:
             raise NoGraph(f"its exported graph holds the weight {name}")
 
 
-def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:
-    """The same graph, its weights inputs of it."""
+def _turn_weights_into_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy of the graph whose weights are inputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     del copy.graph.initializer[:]
@@ -332,7 +343,7 @@ def _with_inputs(graph: onnx.ModelProto, sources: Mapping[str, str]) -> onnx.Mod
 
 
 def _optimise(graph: onnx.ModelProto, target: Path) -> None:
-    """Write what ONNX Runtime makes of it that holds on every processor."""
+    """Write the graph with those of ONNX Runtime's optimisations that are valid on every processor."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)
@@ -342,12 +353,12 @@ def _optimise(graph: onnx.ModelProto, target: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters print, warn and log what is of no use to whoever has a model converted."""
+    """Suppress logs, warnings and output: those of exporters do not help someone who converts a model."""
     disabled = logging.root.manager.disable
     logging.disable()
-    told = io.StringIO()
+    output = io.StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stdout(told), redirect_stderr(told):
+        with warnings.catch_warnings(), redirect_stdout(output), redirect_stderr(output):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,7 +1,7 @@
-"""What is known of a converted checkpoint, and where in the cache it lies. Read here without torch.
+"""The facts of a converted checkpoint, and the place of its parts in the cache. Needs no torch.
 
-A conversion has two parts, each shared by all checkpoints that it holds for: the graph of an architecture, whose
-weights are inputs, and a tokenizer. A checkpoint is converted where both are there.
+A conversion has two parts: the graph of an architecture, whose weights are inputs, and a tokenizer. Checkpoints of the
+same kind share them. A checkpoint is converted if both parts exist.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ...errors import ModelReferenceError
 Facts = TypeVar("Facts", "GraphFacts", "TokenizerFacts")
 FORMAT = 2  # part of the names in the cache; raise it when the files change
 FACTS = "facts.json"
-KEY = "key"  # beside what ships
-GRAPH = "graph.onnx"  # its weights are inputs
-CONSTANTS = "constants.onnx"  # its weights are constants, which lie elsewhere
+KEY = "key"  # the file with the key of a part that ships
+GRAPH = "graph.onnx"  # whose weights are inputs
+CONSTANTS = "constants.onnx"  # whose weights are constants, which are stored elsewhere
 TOKENIZER = "tokenizer.json"
 SHIPPED = (
     Path(__file__).parents[2] / "checkpoints" / "embedded" / "onnx"
 )  # what the classifier that ships here is converted to
 MADE_BY = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
-# What a config says that changes no graph.
+# The keys of a config that do not affect the graph.
 BESIDE_THE_GRAPH = {
     "id2label", "label2id", "_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype",
     "finetuning_task", "problem_type", "tokenizer_class", "_num_labels",
@@ -42,131 +42,142 @@ BESIDE_THE_GRAPH = {
 
 
 class CannotConvert(ModelReferenceError):
-    """A checkpoint that has no graph: another loader has to load it."""
+    """A checkpoint that cannot be converted, so that another loader has to load it."""
 
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What a forward over the graph needs to know of the module that it was exported from."""
+    """Facts about the exported module that a forward over the graph needs."""
 
-    inputs: list[str]  # of a tokenizer's outputs those that it takes, in order
+    inputs: list[str]  # the outputs of a tokenizer that it takes, in order
     weights: dict[str, str]  # the checkpoint's tensor for each other input
-    looked_up: list[str]  # those tensors of which a forward reads a row for each token
+    looked_up: list[str]  # those of these tensors of which a forward reads one row for each token
     labels: int  # logits for each text
     limit: int | None  # tokens of a text
     pad_id: int | None
-    pads: bool  # whether shorter texts can be filled up beside longer ones, at the side that `pads_left` says
+    pads: bool  # whether shorter texts can be padded, on the side that `pads_left` says
     pads_left: bool
     embeddings: int | None
-    converts_weights: bool  # whether the module has other tensors than the file, so that a copy lies in the cache
-    made_by: dict[str, str] = field(default_factory=dict)  # the versions of what made it
+    converts_weights: bool  # whether the module's tensors differ from the file's, so that the cache holds a copy
+    made_by: dict[str, str] = field(default_factory=dict)  # the versions of the packages that made it
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """What `tokenizer.json` does not say, or says otherwise than transformers."""
+    """Facts about a tokenizer that `tokenizer.json` does not say, or says differently from transformers."""
 
-    limit: int | None  # tokens of a text; None where the tokenizer has no limit of its own
+    limit: int | None  # tokens of a text; None if the tokenizer has no limit
     pads_left: bool
     truncates_left: bool
     pad_id: int | None
-    inputs: list[str]  # what it makes of a text
-    is_own: bool  # whether the checkpoint's own `tokenizer.json` gives the same tokens; else one lies beside
+    inputs: list[str]  # its outputs, which are a network's inputs
+    is_own: bool  # whether the checkpoint's own `tokenizer.json` gives the same tokens; else one is beside the facts
     made_by: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Part(Generic[Facts]):
-    """One part of a conversion: its facts, and the directory that they stand in."""
+    """One part of a conversion: its facts, and its directory."""
 
     directory: Path
     facts: Facts
 
 
 def graph_key(directory: Path) -> str:
-    """Changes with what a graph is made from: the config, and the names, types and shapes of the weights."""
+    """A digest of what a graph depends on: the config, and the names, types and shapes of the weights."""
     config = {key: value for key, value in read_config(directory).items() if key not in BESIDE_THE_GRAPH}
     layout = {}
     for file in checkpoint.weights(directory):
         for name, entry in read_header(file).items():
-            # All floats are computed in one type, whatever they are stored in.
+            # All floats are computed as float32, so the type that they are stored in does not matter.
             layout[name] = "F32" if entry.dtype in FLOATS else entry.dtype, entry.shape
     return digest(json.dumps([FORMAT, config, sorted(layout.items())], sort_keys=True))
 
 
 def tokenizer_key(directory: Path) -> str:
-    """Changes with what a tokenizer is made from: its files, and what config.json says of it."""
-    files = [path for path in checkpoint.described(directory) if path.name not in (checkpoint.CONFIG, checkpoint.INDEX)]
+    """A digest of what a tokenizer depends on: its files, and what config.json says about it."""
+    files = [
+        path
+        for path in checkpoint.files_without_weights(directory)
+        if path.name not in (checkpoint.CONFIG, checkpoint.INDEX)
+    ]
     contents = [(path.name, _digest_of_file(path, *_state(path))) for path in files]
     config = read_config(directory)
     return digest(json.dumps([FORMAT, contents, config.get("model_type"), config.get("tokenizer_class")]))
 
 
-def unconverted(directory: Path) -> tuple[str, str]:
-    """Under which names it is remembered why a checkpoint cannot be converted: with all that are like it, or alone."""
-    alike = f"unconverted-{name_of('graph', graph_key(directory))}-{tokenizer_key(directory)}"
+def failure_names(directory: Path) -> tuple[str, str]:
+    """The names under which the cache keeps the reason why a checkpoint cannot be converted.
+
+    The first holds for all similar checkpoints, the second for this one alone.
+    """
+    alike = f"unconverted-{cache_name('graph', graph_key(directory))}-{tokenizer_key(directory)}"
     return alike, f"{alike}-{checkpoint.identity(directory)}"
 
 
 def find_graph(directory: Path) -> Part[GraphFacts] | None:
-    """The graph that was made for checkpoints of this kind, here or for the classifier that ships."""
-    return next(_found("graph", graph_key(directory), GraphFacts), None)
+    """The graph for checkpoints of this kind, from the cache or from what ships; None if there is none."""
+    return next(_find("graph", graph_key(directory), GraphFacts), None)
 
 
 def find_tokenizer(directory: Path) -> Part[TokenizerFacts] | None:
-    return next(_found("tokenizer", tokenizer_key(directory), TokenizerFacts), None)
+    """The tokenizer for checkpoints of this kind, from the cache or from what ships; None if there is none."""
+    return next(_find("tokenizer", tokenizer_key(directory), TokenizerFacts), None)
 
 
-def name_of(kind: Literal["graph", "tokenizer", "weights"], key: str) -> str:
-    """In the cache's folder `onnx`; of what is made by the versions that are installed."""
-    return f"{kind}-{key}-{digest(json.dumps(installed()), 8)}"
+def cache_name(kind: Literal["graph", "tokenizer", "weights"], key: str) -> str:
+    """The name of a part in the cache's folder `onnx`, if the installed versions make it."""
+    return f"{kind}-{key}-{digest(json.dumps(installed_versions()), 8)}"
 
 
 @cache
-def installed() -> dict[str, str]:
-    """The versions of what conversions are made by, as far as they are installed."""
+def installed_versions() -> dict[str, str]:
+    """The versions of the installed packages that affect conversions."""
     return {name: found for name in MADE_BY if (found := _version(name))}
 
 
-def write(facts: GraphFacts | TokenizerFacts, directory: Path) -> None:
+def write_facts(facts: GraphFacts | TokenizerFacts, directory: Path) -> None:
+    """Write the facts to `directory`."""
     (directory / FACTS).write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
 
 
-def _found(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
-    """Where torch is missing, what any versions have made; where it is there, what these have."""
+def _find(kind: str, key: str, cls: type[Facts]) -> Iterator[Part[Facts]]:
+    """The parts with this key that the installed versions made; of a package that is not installed, any version."""
     shipped = SHIPPED / kind
     if _shipped_key(kind) == key:
         yield Part(shipped, _read(cls, shipped))
-    for directory in sorted(folder().glob(f"{kind}-{key}-*")):
-        if directory.suffix:  # a lock, or what a process that was killed has left
+    for directory in sorted(cache_folder().glob(f"{kind}-{key}-*")):
+        if directory.suffix:  # a lock, or a partial directory that a killed process left behind
             continue
         try:
             facts = _read(cls, directory)
-        except (OSError, ValueError, TypeError):  # the machine failed while it was written: it is made anew
+        except (OSError, ValueError, TypeError):  # the machine crashed during writing: remove it, to be made again
             shutil.rmtree(directory, ignore_errors=True)
             continue
-        if all(facts.made_by.get(name) == found for name, found in installed().items()):
+        if all(facts.made_by.get(name) == found for name, found in installed_versions().items()):
             yield Part(directory, facts)
 
 
-def folder() -> Path:
-    """Where graphs and tokenizers are kept. Raises CannotConvert for a user who has no cache, or one that others can
-    write to: whoever replaces a graph decides what is answered.
+def cache_folder() -> Path:
+    """The folder of graphs and tokenizers in the cache.
+
+    Raises CannotConvert if the user has no cache, or if others can write to it: they could replace a graph, and with it
+    the answers.
     """
     try:
-        found = cache_directory() / "onnx"
+        graphs = cache_directory() / "onnx"
     except ModelReferenceError as error:
         raise CannotConvert(str(error).rstrip(".")) from error
-    for each in (found.parent, found):
-        if not each.is_dir():
+    for directory in (graphs.parent, graphs):
+        if not directory.is_dir():
             continue
-        status = each.stat()
+        status = directory.stat()
         if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
             raise CannotConvert(
-                f"others can write to the cache {each}, so that no graph is taken from it; give it to this user alone"
-                f" (chown, chmod 700), or point RESIDENCY_CACHE at another folder"
+                f"others can write to the cache {directory}, so no graph is taken from it; make this user its owner"
+                f" and only writer (chown, chmod 700), or set RESIDENCY_CACHE to another folder"
             )
-    return found
+    return graphs
 
 
 @cache
@@ -176,26 +187,27 @@ def _shipped_key(kind: str) -> str:
 
 
 def _read(cls: type[Facts], directory: Path) -> Facts:
-    """Raises OSError, ValueError, or TypeError."""
+    """The facts in `directory`. Raises OSError, ValueError, or TypeError."""
     file = directory / FACTS
     return cls(**_parsed(file, *_state(file)))
 
 
 @lru_cache(512)
 def _parsed(file: Path, *state: int) -> dict[str, Any]:
-    """Of a file in that state; all checkpoints that it holds for share its lists and mappings."""
+    """The parsed file in that state. All checkpoints of its kind share its lists and mappings."""
     parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return parsed
 
 
 def _state(path: Path) -> tuple[int, int, int, int]:
+    """A value that changes when the file changes."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(4096)
 def _digest_of_file(path: Path, *state: int) -> str:
-    """Of a file in that state; read once for it."""
+    """The digest of the file in that state, for which it is read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

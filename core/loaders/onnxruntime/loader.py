@@ -1,4 +1,4 @@
-"""The loader of graphs: a load maps the checkpoint's file and binds values over it."""
+"""The loader `onnxruntime`: maps a checkpoint, and binds its tensors to the inputs of its architecture's graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...checkpoints import checkpoint
 from ...checkpoints.arrays import CannotMap
 from ...checkpoints.dtypes import warn_once
 from ..classifier import Classifier, Tokens
-from ..kept import Kept
-from ..laps import Laps
+from ..phase_timer import PhaseTimer
+from ..shared_cache import SharedCache
 from . import conversion, facts
-from .common import classifier, tokenizer_of, tokenizers
+from .common import classifier, shared_tokenizer, tokenizers
 from .conversion import Converted
 from .facts import CannotConvert
 from .packed import Packed
@@ -26,88 +26,89 @@ if TYPE_CHECKING:
     from .network import OnnxNetwork
 
 BYTES = {"float32": 4, "int8": 1}
-ENOUGH = 200  # forwards
+ENOUGH = 200  # forwards, after which the weights of a model are packed for the first time
 Found = tuple[Converted, Packed] | CannotConvert
-Common = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
+SharedState = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
 
 
 def check_options(dtype: str, pack: Literal["auto"] | bool) -> None:
-    """Raise ValueError for a `pack` that is impossible."""
+    """Raise ValueError if `dtype` does not allow this value of `pack`."""
     if dtype == "int8" and pack is False:
-        raise ValueError("'dtype: int8' has packed weights only: leave 'pack' out, or use 'pack: true'")
+        raise ValueError("'dtype: int8' always packs weights: leave 'pack' out, or use 'pack: true'")
 
 
 class OnnxRuntimeLoader:
     """Maps the weights into a graph that all checkpoints of an architecture share; falls back to `mapped`.
 
-    A checkpoint is converted once, in a process of its own, into the cache: its architecture's graph, and its
-    tokenizer. The weights stay where they are, unless they are packed or quantized. Serving needs no torch.
+    A separate process converts a checkpoint once, and writes the architecture's graph and the tokenizer to the cache.
+    The weights are used where they are, unless they are packed or quantized. Serving needs no torch.
     """
 
     name = "onnxruntime"
 
     def __init__(self, *, dtype: Literal["float32", "int8"] = "float32", pack: Literal["auto"] | bool = "auto") -> None:
-        """Raises ValueError for a `pack` that is impossible."""
+        """Raises ValueError if `dtype` does not allow this value of `pack`."""
         check_options(dtype, pack)
-        # Imported when a server constructs its loaders: to list a loader and its options needs no engine.
+        # Imported here, because listing loaders and their options must not import an engine.
         from ...checkpoints.arrays import MappedArrays
         from . import network, session
 
         self._dtype: Literal["float32", "int8"] = dtype
         self._pack = True if dtype == "int8" else pack
         self._network, self._session, self._map = network, session, MappedArrays
-        self._found: Kept[str, Found] = Kept("conversions", 4096)  # by identity
+        self._found: SharedCache[str, Found] = SharedCache("conversions", 4096)  # by identity
 
     def size(self, directory: Path) -> int:
+        """The bytes of all weights in the loader\'s dtype."""
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def convert(self, directory: Path) -> None:
-        """Have the checkpoint converted, and packed where it may be used so. Raises ModelReferenceError."""
-        converted = conversion.converted(directory)
+        """Convert the checkpoint, and pack its weights unless `pack` is False. Raises ModelReferenceError."""
+        converted = conversion.ensure_converted(directory)
         if self._pack is not False:
             Packed(directory, converted, self._dtype).make()
 
     def prepare(self, directory: Path) -> None:
-        """Have the checkpoint converted, and what all loads of its kind have in common at hand."""
+        """Convert the checkpoint, and fill the caches that all loads of its kind share."""
         self.load(directory).close()
 
     def load(self, directory: Path) -> Classifier:
-        """Raises ModelReferenceError before a broken file is mapped, and what `mapped` raises where that is used."""
-        laps = Laps()
+        """Load the model. Raises ModelReferenceError before a broken file is mapped, and what the fallback raises."""
+        timer = PhaseTimer()
         checkpoint.check(directory)
         found = self._found.get(checkpoint.identity(directory), lambda: self._find(directory))
         if isinstance(found, CannotConvert):
-            return self._loaded_by_mapped(directory, found)
+            return self._load_by_mapped(directory, found)
         converted, packed = found
-        laps.lap("resolve")
+        timer.end_phase("resolve")
         if self._pack is True:
-            network = self._packed(directory, converted, packed)
+            network = self._open_packed(directory, converted, packed)
         else:
             try:
-                network = self._bound(converted, laps)
+                network = self._bind(converted, timer)
             except CannotMap as reason:
-                return self._loaded_by_mapped(directory, CannotConvert(str(reason)))
+                return self._load_by_mapped(directory, CannotConvert(str(reason)))
             if self._pack == "auto":
-                network = self._may_be_packed(directory, converted, packed, network)
-        laps.lap("structure")
-        tokenizer = tokenizer_of(directory, converted)
-        laps.lap("tokenizer")
-        return classifier(directory, converted, tokenizer, network, laps.phases, loaded_by=self.name)
+                network = self._switch_when_packed(directory, converted, packed, network)
+        timer.end_phase("structure")
+        tokenizer = shared_tokenizer(directory, converted)
+        timer.end_phase("tokenizer")
+        return classifier(directory, converted, tokenizer, network, timer.phases, loaded_by=self.name)
 
-    def common(self) -> Common:
-        """What loads have in common; it can be pickled, for another process's loader with the same options."""
+    def shared_state(self) -> SharedState:
+        """What loads share. It can be pickled, for a loader with the same options in another process."""
         return self._found.items(), tokenizers.items()
 
-    def adopt(self, common: Common) -> None:
-        """Take what another loader with the same options has made, for processes that are forked from this one."""
+    def adopt(self, state: SharedState) -> None:
+        """Use the shared state of another loader with the same options, in this process and those forked from it."""
         self._session.prepare_forks()
-        self._found.adopt(common[0])
-        tokenizers.adopt(common[1])
+        self._found.adopt(state[0])
+        tokenizers.adopt(state[1])
 
     def _find(self, directory: Path) -> Found:
-        """What a checkpoint is converted to, made now where it is not; or why it cannot be."""
+        """The converted checkpoint and its packed weights, converted now if needed; or why it cannot be converted."""
         try:
-            converted = conversion.converted(directory)
+            converted = conversion.ensure_converted(directory)
             packed = Packed(directory, converted, self._dtype)
             if self._pack is True:
                 packed.make()
@@ -115,33 +116,35 @@ class OnnxRuntimeLoader:
         except CannotConvert as reason:
             return reason
 
-    def _bound(self, converted: Converted, laps: Laps) -> OnnxNetwork:
+    def _bind(self, converted: Converted, timer: PhaseTimer) -> OnnxNetwork:
         kept = converted.graph.facts
         weights = self._map(converted.weights)
         weights.read_ahead(set(kept.weights.values()) - set(kept.looked_up))
-        laps.lap("weights")
-        session = self._session.session_of(converted.graph.directory / facts.GRAPH)
+        timer.end_phase("weights")
+        session = self._session.shared_session(converted.graph.directory / facts.GRAPH)
         return self._network.BoundNetwork(session, weights, kept)
 
-    def _packed(self, directory: Path, converted: Converted, packed: Packed) -> OnnxNetwork:
+    def _open_packed(self, directory: Path, converted: Converted, packed: Packed) -> OnnxNetwork:
         session = self._session.new_session(packed.graph)
         return self._network.OnnxNetwork(session, converted.graph.facts, self._dtype, self.size(directory))
 
-    def _may_be_packed(self, directory: Path, converted: Converted, packed: Packed, bound: OnnxNetwork) -> OnnxNetwork:
-        """A network that begins as `bound` and is packed where it stays in memory for long enough to be worth it."""
-        gain = packed.gain() if packed.is_there else None
+    def _switch_when_packed(
+        self, directory: Path, converted: Converted, packed: Packed, bound: OnnxNetwork
+    ) -> OnnxNetwork:
+        """A network that begins as `bound`, and uses packed weights after it ran often enough for them to pay."""
+        gain = packed.gain() if packed.exists else None
 
         def make() -> OnnxNetwork:
             try:
                 packed.make()
-                return self._packed(directory, converted, packed) if packed.gain().is_faster else bound
-            except Exception as error:  # the model goes on without
+                return self._open_packed(directory, converted, packed) if packed.gain().is_faster else bound
+            except Exception as error:  # of any kind: the model works without packed weights
                 warn_once(f"Loader 'onnxruntime' cannot pack {directory}: {error}.")
                 return bound
 
         return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
 
-    def _loaded_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
+    def _load_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
         if importlib.util.find_spec("torch") is None:
             raise reason
         warn_once(f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}.")
@@ -155,8 +158,9 @@ class OnnxRuntimeLoader:
 
 
 def _is_kept(forwards: int) -> bool:
-    """Whether a model that was never packed has shown that it stays: packing takes a process of its own, seconds, and
-    as much disk as one and a half times the weights.
+    """Whether a model that was never packed has run often enough.
+
+    Packing takes a process, seconds, and disk space of 1.5 times the weights.
     """
     return forwards >= ENOUGH
 

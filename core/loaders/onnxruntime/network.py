@@ -1,4 +1,4 @@
-"""Graphs as Networks: over a checkpoint's own mapped weights, over packed ones, or one after the other."""
+"""Graphs as Networks: over packed weights, over a checkpoint's own mapped weights, or first one, then the other."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from onnxruntime import OrtValue
 
 from ...checkpoints.arrays import MappedArrays
 from ...checkpoints.heads import Floats
-from ...system.heap import give_back
-from ...system.threads import spread_no_more
-from ..classifier import Inputs
+from ...system.heap import trim_heap
+from ...system.threads import use_any_core
+from ..classifier import CLOSED, Inputs
 from .common import GraphNetwork
 from .facts import GraphFacts
 
-LARGE = 256  # tokens of a batch: with more, what it took is given back, or it would stay for good
+LARGE = 256  # tokens of a batch: after a larger one the arena is shrunk, because it would never be otherwise
 _shrinks = onnxruntime.RunOptions()
 _shrinks.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 class OnnxNetwork(GraphNetwork):
-    """A session of its own, over weights that are constants of its graph."""
+    """A session of its own. The weights are constants of its graph."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession | None, facts: GraphFacts, dtype: str, nbytes: int
@@ -37,21 +37,21 @@ class OnnxNetwork(GraphNetwork):
             if inputs["input_ids"].size <= LARGE:
                 return self._run(inputs, None)
             logits = self._run(inputs, _shrinks)
-            give_back()
+            trim_heap()
             return logits
-        except Exception as error:  # the engine's exceptions have no base of their own
+        except Exception as error:  # the engine's exceptions have no common base class
             raise RuntimeError(str(error)) from error
 
     def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
-        given = {name: inputs[name] for name in self.facts.inputs}
-        return np.asarray(self._session.run(["logits"], given, options)[0])
+        values = {name: inputs[name] for name in self.facts.inputs}
+        return np.asarray(self._session.run(["logits"], values, options)[0])
 
     def close(self) -> None:
         self._session = None
 
 
 class BoundNetwork(OnnxNetwork):
-    """Values over the checkpoint's mapped file, which the session of their architecture is given at each forward."""
+    """The shared session of an architecture. Each forward binds the checkpoint's mapped weights to its inputs."""
 
     def __init__(self, session: onnxruntime.InferenceSession, weights: MappedArrays, facts: GraphFacts) -> None:
         nbytes = sum(weights[tensor].nbytes for tensor in set(facts.weights.values()))
@@ -62,9 +62,9 @@ class BoundNetwork(OnnxNetwork):
         }
 
     def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
-        given = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self.facts.inputs}
-        found = self._session.run_with_ort_values(["logits"], self._values | given, options)
-        return np.asarray(found[0].numpy())
+        values = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self.facts.inputs}
+        outputs = self._session.run_with_ort_values(["logits"], self._values | values, options)
+        return np.asarray(outputs[0].numpy())
 
     def first_nan(self) -> str | None:
         assert self._weights is not None
@@ -82,24 +82,25 @@ class BoundNetwork(OnnxNetwork):
 
 
 class SwitchingNetwork(OnnxNetwork):
-    """Begins with one network, which is loaded in no time, and goes on with another one, which is faster, where its
-    model stays in memory for long enough. That one is made in the background; requests do not wait for it.
+    """A network that loads quickly, replaced by a faster one if its model stays in memory long enough.
+
+    The second network is made in the background, and requests do not wait for it.
     """
 
     def __init__(self, first: OnnxNetwork, is_due: Callable[[int], bool], make: Callable[[], OnnxNetwork]) -> None:
-        """`is_due` is told how many forwards there were; `make` returns `first` if there is nothing faster."""
+        """`is_due` takes the number of forwards so far. `make` returns `first` if there is nothing faster."""
         super().__init__(None, first.facts, first.dtype, first.nbytes)
         self._is_due, self._make = is_due, make
-        self._lock = Lock()  # protects what stands below
-        self._now: OnnxNetwork | None = first
-        self._left: list[OnnxNetwork] = []  # networks that were replaced while forwards ran
+        self._lock = Lock()  # protects the attributes below
+        self._current: OnnxNetwork | None = first
+        self._replaced: list[OnnxNetwork] = []  # to be closed when no forward runs
         self._forwards = self._running = 0
         self._is_switching = False
 
     def forward(self, inputs: Inputs) -> Floats:
         with self._lock:
-            if (network := self._now) is None:
-                raise RuntimeError("this model is closed")
+            if (network := self._current) is None:
+                raise RuntimeError(CLOSED)
             self._running += 1
         try:
             return network.forward(inputs)
@@ -107,35 +108,35 @@ class SwitchingNetwork(OnnxNetwork):
             with self._lock:
                 self._running -= 1
                 self._forwards += 1
-                starts = not self._is_switching and self._is_due(self._forwards)
-                self._is_switching |= starts
-            self._close_those_left()
-            if starts:
+                must_switch = not self._is_switching and self._is_due(self._forwards)
+                self._is_switching |= must_switch
+            self._close_replaced()
+            if must_switch:
                 Thread(target=self._switch, name="pack", daemon=True).start()
 
     def _switch(self) -> None:
-        spread_no_more()
-        made = self._make()
+        use_any_core()
+        faster = self._make()
         with self._lock:
-            before, self._now = self._now, made if self._now is not None else None
-            self._left += [each for each in (before, made) if each is not None and each is not self._now]
-        self._close_those_left()
+            before, self._current = self._current, faster if self._current is not None else None
+            self._replaced += [each for each in (before, faster) if each is not None and each is not self._current]
+        self._close_replaced()
 
-    def _close_those_left(self) -> None:
+    def _close_replaced(self) -> None:
         with self._lock:
             if self._running:
                 return
-            left, self._left = self._left, []
-        for network in left:
+            replaced, self._replaced = self._replaced, []
+        for network in replaced:
             network.close()
 
     def first_nan(self) -> str | None:
         with self._lock:
-            network = self._now
+            network = self._current
         return None if network is None else network.first_nan()
 
     def close(self) -> None:
         with self._lock:
-            now, self._now = self._now, None
-            self._left += [] if now is None else [now]
-        self._close_those_left()
+            current, self._current = self._current, None
+            self._replaced += [] if current is None else [current]
+        self._close_replaced()

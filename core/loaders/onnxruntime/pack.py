@@ -1,6 +1,7 @@
-"""Writes a checkpoint's weights as the engine wants them in memory; needs no torch, and a process of its own runs it.
+"""Packs a checkpoint's weights: writes them in the layout that the engine uses in memory. Needs no torch.
 
-python -m core.loaders.onnxruntime.pack CHECKPOINT DTYPE    says in a line of JSON what came of it
+A separate process runs it: python -m core.loaders.onnxruntime.pack CHECKPOINT DTYPE prints the result as a line of
+JSON.
 """
 
 from __future__ import annotations
@@ -21,25 +22,26 @@ from onnxruntime import GraphOptimizationLevel, OrtValue, SessionOptions
 
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
-from ...checkpoints.cache import cached
+from ...checkpoints.cache import write_once
 from ...errors import ModelReferenceError
 from ..classifier import Inputs, Network
 from . import conversion, facts
 from .conversion import Converted
 from .network import BoundNetwork, OnnxNetwork
 from .packed import Gain, Packed
-from .session import PROVIDERS, new_session, session_of
+from .session import PROVIDERS, new_session, shared_session
 
-TOKENS = 20  # of a usual text
-SECONDS = 0.3  # of measuring, for each way
+TOKENS = 20  # of a typical text
+SECONDS = 0.3  # for measuring each of the load and the two forwards
 
 
 def pack(directory: Path, dtype: str) -> str:
-    """Packs the checkpoint's weights, and returns what cannot be done; "" where they are packed."""
+    """Pack the checkpoint's weights, and write them to the cache. Returns why that is impossible; "" if it is done."""
     try:
-        converted = conversion.converted(directory)
+        converted = conversion.ensure_converted(directory)
         packed = Packed(directory, converted, dtype)
-        cached(f"onnx/{packed.name}", 2 * checkpoint.size(directory, float_bytes=4), partial(_write, converted, dtype))
+        nbytes = 2 * checkpoint.size(directory, float_bytes=4)
+        write_once(f"onnx/{packed.name}", nbytes, partial(_write, converted, dtype))
     except ModelReferenceError as error:
         return str(error)
     return ""
@@ -51,11 +53,11 @@ def _write(converted: Converted, dtype: str, target: Path) -> None:
     graph = converted.graph.directory / facts.CONSTANTS
     if dtype == "int8":
         with tempfile.TemporaryDirectory(dir=target) as folder:
-            _pack(_quantized(graph, arrays, Path(folder)), {}, target)
+            _pack(_quantize(graph, arrays, Path(folder)), {}, target)
     else:
         _pack(graph, arrays, target)
     packed = OnnxNetwork(new_session(target / facts.GRAPH), converted.graph.facts, dtype, 0)
-    bound = BoundNetwork(session_of(converted.graph.directory / facts.GRAPH), weights, converted.graph.facts)
+    bound = BoundNetwork(shared_session(converted.graph.directory / facts.GRAPH), weights, converted.graph.facts)
     gain = _measure(lambda: new_session(target / facts.GRAPH), bound, packed)
     (target / facts.FACTS).write_text(json.dumps(asdict(gain)) + "\n")
 
@@ -70,8 +72,9 @@ def _options(arrays: dict[str, Any]) -> SessionOptions:
 
 
 def _pack(graph: Path, arrays: dict[str, Any], target: Path) -> None:
-    """Write the optimised graph, and beside it its weights, also in the order that this processor multiplies them in
-    (ONNX Runtime, "Saving pre-packed weights"); both are mapped when it is loaded.
+    """Write the optimised graph and its weights, including the layout that this processor multiplies.
+
+    A load maps both files. (ONNX Runtime, "Saving pre-packed weights".)
     """
     options = _options(arrays)
     options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -82,18 +85,19 @@ def _pack(graph: Path, arrays: dict[str, Any], target: Path) -> None:
     onnxruntime.InferenceSession(str(graph), options, providers=PROVIDERS)
 
 
-def _quantized(graph: Path, arrays: dict[str, Any], folder: Path) -> Path:
-    """The graph with its weights as 8-bit integers, each output channel with a scale of its own.
+def _quantize(graph: Path, arrays: dict[str, Any], folder: Path) -> Path:
+    """Write the graph with its weights as 8-bit integers to `folder`, and return its file.
 
-    Weights are unsigned: the products of signed ones are saturated on processors without VNNI.
+    Each output channel has its own scale. Weights are unsigned, because products of signed weights saturate on
+    processors without VNNI.
     """
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
-        raise ModelReferenceError(f"quantizing needs {error.name}, which is not installed here") from error
+        raise ModelReferenceError(f"quantizing needs {error.name}, which is not installed") from error
 
     options = _options(arrays)
-    # So that weights are constants of the products that are quantized, not turned before each.
+    # Folds transpositions of weights, so that products have constant inputs, which can be quantized.
     options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "whole.onnx")
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "whole")
@@ -109,19 +113,19 @@ def _quantized(graph: Path, arrays: dict[str, Any], folder: Path) -> Path:
 
 
 def _measure(load: Callable[[], object], bound: Network, packed: Network) -> Gain:
-    """What a load of the packed weights takes, and what each forward does with and without them.
+    """The times of a load of the packed weights, and of a forward without and with them.
 
-    The least of several times: what else the machine does only adds to them, and not to each alike.
+    Takes the minimum of each, because other work of the machine only adds to a time, and not equally to all.
     """
     rows = np.ones((1, TOKENS), dtype=np.int64)
     text: Inputs = dict.fromkeys(bound.inputs, rows)
-    ways: list[Callable[[], object]] = [load, partial(bound.forward, text), partial(packed.forward, text)]
-    times: list[list[float]] = [[] for _ in ways]
-    end = time.perf_counter() + SECONDS * len(ways)
+    actions: list[Callable[[], object]] = [load, partial(bound.forward, text), partial(packed.forward, text)]
+    times: list[list[float]] = [[] for _ in actions]
+    end = time.perf_counter() + SECONDS * len(actions)
     while not times[0] or time.perf_counter() < end:
-        for way, taken in zip(ways, times, strict=True):
+        for act, taken in zip(actions, times, strict=True):
             began = time.perf_counter()
-            way()
+            act()
             taken.append(time.perf_counter() - began)
     return Gain(*map(min, times))
 

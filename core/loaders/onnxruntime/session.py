@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime over graphs: one for each graph, however many models it computes."""
+"""Sessions of ONNX Runtime, one for each graph: all models of an architecture share it."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from pathlib import Path
 
 import onnxruntime
 
-from ...system.threads import forward_threads, other_cores
-from ..kept import Kept
+from ...system.threads import forward_threads, helper_cores
+from ..shared_cache import SharedCache
 from . import facts
 
 PROVIDERS = ["CPUExecutionProvider"]
-sessions: Kept[Path, onnxruntime.InferenceSession] = Kept("sessions", 64)
+sessions: SharedCache[Path, onnxruntime.InferenceSession] = SharedCache("sessions", 64)
 
 
-def session_of(graph: Path) -> onnxruntime.InferenceSession:
-    """The session of the graph that this process has, or a new one."""
+def shared_session(graph: Path) -> onnxruntime.InferenceSession:
+    """This process's session of the graph, which is made if there is none."""
     return sessions.get(graph, lambda: new_session(graph))
 
 
 @cache
 def prepare_forks() -> None:
-    """Have the engine make what a process's first session makes for all others, so that a forked process finds it.
+    """Make the engine initialise what a process's first session initialises, so that forked processes need not.
 
-    That takes longer than the session itself. It is the graph that ships, and one thread computes it: none is started.
+    That takes longer than the session itself. The session has one thread, the caller's, so no thread is started.
     """
     new_session(facts.SHIPPED / "graph" / facts.GRAPH, threads=1)
 
 
 def new_session(graph: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """A session that computes with all cores, or with that many threads, the caller's included."""
+    """A new session with `threads` threads, including the caller's; if None, with one for each core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or forward_threads()
-    if threads is None and (others := other_cores()):  # each of the engine's threads on one of them, counted from 1
+    if threads is None and (others := helper_cores()):  # binds each of the engine's threads to one; counted from 1
         options.add_session_config_entry("session.intra_op_thread_affinities", ";".join(str(i + 1) for i in others))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin when a forward is over take the core from the event loop, and from another session's forward,
-    # whose own threads have the same cores: two packed models in turns take half as long again.
+    # Threads that spin after a forward keep the core from the event loop, and from the forward of another session,
+    # whose threads are bound to the same cores: two packed models in turns take half as long again.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # It was optimised when it was made: to look through it once more takes as long as all the rest, and finds nothing.
+    # The graph was optimised when it was written. Optimising again would find nothing, and double the load time.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(str(graph), options, providers=PROVIDERS)

@@ -1,4 +1,4 @@
-"""A tokenizer from `tokenizer.json` alone, as transformers would use it."""
+"""A tokenizer made from `tokenizer.json` alone, which gives the same tokens as transformers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ OUTPUTS: dict[str, Callable[[Encoding], list[int]]] = {
 
 
 class FastTokens:
-    """`core.loaders.classifier.Tokens` without transformers; threads and models may share it, and it can be pickled.
+    """`core.loaders.classifier.Tokens` without transformers. It can be pickled.
 
-    The length that texts are cut to is a state of the tokenizer below, so that it is set once: whoever needs another
-    one takes another object.
+    The length for truncation is part of the state of the underlying tokenizer. It is set once, so that threads and
+    models can share the object; another length needs another object.
     """
 
     def __init__(self, file: Path, facts: TokenizerFacts, max_tokens: int) -> None:
@@ -37,9 +37,9 @@ class FastTokens:
         self._tokenizer.enable_truncation(max_tokens, direction="left" if facts.truncates_left else "right")
 
     def __call__(self, texts: Sequence[str], max_tokens: int) -> Encoded:
-        """Raises ValueError for another length than that which it was made for."""
+        """The tokens of the texts. Raises ValueError if `max_tokens` is not the length that it was made for."""
         if max_tokens != self._max_tokens:
-            raise ValueError(f"this tokenizer cuts texts to {self._max_tokens} tokens, not to {max_tokens}")
+            raise ValueError(f"this tokenizer truncates texts to {self._max_tokens} tokens, not to {max_tokens}")
         encodings = [self._tokenizer.encode(text) for text in texts]
         return {name: [OUTPUTS[name](encoding) for encoding in encodings] for name in self._outputs}
 
@@ -49,7 +49,7 @@ class FastTokens:
 
 
 def canonical(tokenizer_json: str) -> str:
-    """What decides its tokens, written in one way; two that are equal make the same tokens of every text."""
+    """A normal form of tokenizer.json without padding and truncation: if two are equal, their tokens are equal."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -1,1 +1,1 @@
-"""Checkpoints compiled by OpenVINO: once, by a process of its own, and imported by servers."""
+"""Checkpoints compiled by OpenVINO, once, in a separate process, and imported by servers."""

@@ -1,6 +1,7 @@
-"""Compiles a checkpoint's graph into the cache; needs no torch, and a process of its own runs it.
+"""Compiles a checkpoint's graph, and writes the result to the cache. Needs no torch.
 
-python -m core.loaders.openvino.compile CHECKPOINT DTYPE    says in a line of JSON what came of it
+A separate process runs it: python -m core.loaders.openvino.compile CHECKPOINT DTYPE prints the result as a line of
+JSON.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
-from ...checkpoints.cache import cached
+from ...checkpoints.cache import write_once
 from ...checkpoints.heads import Floats
 from ...errors import ModelReferenceError, NoTokens
 from ..classifier import Classifier
 from ..onnxruntime import conversion, facts
-from ..onnxruntime.common import classifier, tokenizer_of
+from ..onnxruntime.common import classifier, shared_tokenizer
 from ..onnxruntime.conversion import Converted
 from ..onnxruntime.facts import GraphFacts
 from ..onnxruntime.network import BoundNetwork
@@ -34,31 +35,31 @@ from .network import DEVICE, OpenVinoNetwork, settings
 
 opset = openvino.opset13
 Arrays = dict[str, np.ndarray[Any, Any]]  # by the name of the checkpoint's tensor
-TEXTS = [  # for which answers are compared, of many lengths
+TEXTS = [  # the batches, of many lengths, whose answers are compared
     *([text] for text in (SHORT, LONG, "", "good", "good " * 12, "good " * 40, OVER_LIMIT)),
     [SHORT, LONG],
     [LONG, "", SHORT, "good " * 12, LONG],
 ]
-# How far logits may be from the graph's by ONNX Runtime: of their spread, and of their size.
+# How far logits may be from those that ONNX Runtime computes: a share of their spread, and a share of their size.
 DISTANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 1e-1}
 ROUNDING = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-2}
 
 
 class CannotCompile(ModelReferenceError):
-    """A checkpoint that OpenVINO does not compile, or not to what it should."""
+    """A checkpoint that OpenVINO cannot compile, or whose compilation gives other answers."""
 
 
 def compile_checkpoint(directory: Path, dtype: str) -> str:
-    """Compiles the checkpoint, and returns what cannot be done; "" where it is compiled.
+    """Compile the checkpoint, and write the result to the cache. Returns why that is impossible; "" if it is done.
 
-    Raises ModelReferenceError for what may be done another time.
+    Raises ModelReferenceError for a failure that may be temporary.
     """
-    converted = conversion.converted(directory)
+    converted = conversion.ensure_converted(directory)
     compiled = Compiled(directory, converted, dtype)
     nbytes = checkpoint.size(directory, float_bytes=4)
-    facts.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts.cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        cached(f"onnx/{compiled.name}", nbytes, partial(_write, directory, converted, dtype))
+        write_once(f"onnx/{compiled.name}", nbytes, partial(_write, directory, converted, dtype))
     except CannotCompile as error:
         return str(error)
     return ""
@@ -70,10 +71,10 @@ def _write(directory: Path, converted: Converted, dtype: str, target: Path) -> N
     arrays = {tensor: weights[tensor] for tensor in set(kept.weights.values())}
     for name in sorted(arrays):
         if np.issubdtype(arrays[name].dtype, np.floating) and np.isnan(arrays[name]).any():
-            raise CannotCompile(f"its weights hold values that are not numbers ({name})")
+            raise CannotCompile(f"its weights contain values that are not numbers ({name})")
     core = openvino.Core()
     try:
-        model = _with_weights(core, graph / facts.CONSTANTS, kept, arrays)
+        model = _read_with_weights(core, graph / facts.CONSTANTS, kept, arrays)
         if dtype == "int8":
             _quantize(model, arrays)
         compiled = core.compile_model(model, DEVICE, settings(dtype))
@@ -81,16 +82,16 @@ def _write(directory: Path, converted: Converted, dtype: str, target: Path) -> N
         network = OpenVinoNetwork(core, target / Compiled.BLOB, kept, dtype, 0)
     except RuntimeError as error:
         raise CannotCompile(f"OpenVINO cannot compile it: {_cause(error)}") from error
-    tokenizer = tokenizer_of(directory, converted)
+    tokenizer = shared_tokenizer(directory, converted)
     wrap = partial(classifier, directory, converted, tokenizer, phases={}, loaded_by="")
     _compare(wrap(BoundNetwork(new_session(graph / facts.GRAPH), weights, kept)), wrap(network), dtype)
 
 
-def _with_weights(core: Any, graph: Path, kept: GraphFacts, arrays: Arrays) -> Any:
-    """The graph with the checkpoint's weights.
+def _read_with_weights(core: Any, graph: Path, kept: GraphFacts, arrays: Arrays) -> Any:
+    """The engine's model of the graph, with the checkpoint's weights.
 
-    Its own lie in a file that it names, and each begins where that does. They are read as zeros from a file with no
-    content, and then replaced, so that nothing needs to write ONNX.
+    The graph refers to weights in a file, all at offset 0. The engine reads them from a file of zeros, and then they
+    are replaced, so that no ONNX has to be written.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / graph.name
@@ -111,9 +112,9 @@ def _replace(node: Any, by: Any) -> None:
 
 
 def _quantize(model: Any, arrays: Arrays) -> None:
-    """Have the weights of the linear layers as 8-bit integers, each output channel with a scale of its own.
+    """Turn the weights of linear layers into 8-bit integers. Each output channel has its own scale.
 
-    Of a table that is only looked up, a forward reads a few rows, whatever their type.
+    Embeddings are left as they are, because a forward reads only a few of their rows.
     """
     for node in model.get_ops():
         array = arrays.get(node.get_friendly_name()) if node.get_type_name() == "Constant" else None
@@ -129,35 +130,35 @@ def _quantize(model: Any, arrays: Arrays) -> None:
 
 
 def _channels(node: Any, columns: int) -> Iterator[int | None]:
-    """For each use of a matrix, along which of its axes the output channels of the product lie; None for other uses.
+    """The axis of the matrix that becomes the output channels, for each use as a product's right side; None for others.
 
-    `columns` is 1 where `node` gives the matrix as it is, 0 where it gives it turned.
+    `columns` is 1 if `node` returns the matrix itself, and 0 if it returns the transposed matrix.
     """
     for user in node.output(0).get_target_inputs():
-        taker = user.get_node()
-        if taker.get_type_name() == "Transpose":
-            yield from _channels(taker, 1 - columns)
-        elif taker.get_type_name() == "MatMul" and user.get_index() == 1:
-            yield 1 - columns if taker.get_attributes()["transpose_b"] else columns
+        consumer = user.get_node()
+        if consumer.get_type_name() == "Transpose":
+            yield from _channels(consumer, 1 - columns)
+        elif consumer.get_type_name() == "MatMul" and user.get_index() == 1:
+            yield 1 - columns if consumer.get_attributes()["transpose_b"] else columns
         else:
             yield None
 
 
 def _compare(expected: Classifier, found: Classifier, dtype: str) -> None:
-    """Raise CannotCompile where one answers what the other does not, or something else."""
+    """Raise CannotCompile if the models give different answers, or if only one of them gives an answer."""
     pairs = [(_logits(expected, texts), _logits(found, texts)) for texts in TEXTS]
-    if any((wanted is None) != (logits is None) for wanted, logits in pairs):
+    if any((reference is None) != (logits is None) for reference, logits in pairs):
         raise CannotCompile("OpenVINO cannot compute all lengths of texts that ONNX Runtime can")
-    known = [(wanted, logits) for wanted, logits in pairs if wanted is not None and logits is not None]
-    every = np.concatenate([wanted for wanted, _ in known])
-    near = DISTANCE[dtype] * float(np.ptp(every, axis=0).max()) + ROUNDING[dtype] * max(1.0, float(np.abs(every).max()))
-    far = max(float(np.abs(wanted - logits).max()) for wanted, logits in known)
-    if not far <= near:
-        raise CannotCompile(f"OpenVINO answers otherwise than ONNX Runtime: logits differ by {far:.3g}")
+    both = [(reference, logits) for reference, logits in pairs if reference is not None and logits is not None]
+    every = np.concatenate([reference for reference, _ in both])
+    spread, size = float(np.ptp(every, axis=0).max()), max(1.0, float(np.abs(every).max()))
+    distance = max(float(np.abs(reference - logits).max()) for reference, logits in both)
+    if not distance <= DISTANCE[dtype] * spread + ROUNDING[dtype] * size:
+        raise CannotCompile(f"OpenVINO gives other answers than ONNX Runtime: logits differ by {distance:.3g}")
 
 
 def _logits(model: Classifier, texts: list[str]) -> Floats | None:
-    """None where it cannot compute them."""
+    """The logits for the texts; None if the model cannot compute them."""
     try:
         return model.logits(texts)
     except (NoTokens, RuntimeError, IndexError):
@@ -165,7 +166,7 @@ def _logits(model: Classifier, texts: list[str]) -> Floats | None:
 
 
 def _cause(error: RuntimeError) -> str:
-    """What the engine says last, which is the innermost reason."""
+    """The last line of the engine's message, which is the innermost reason."""
     return str(error).partition("\nSummary:")[0].strip().rpartition("\n")[2][:200]
 
 

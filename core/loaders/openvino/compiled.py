@@ -1,4 +1,4 @@
-"""Where in the cache a checkpoint lies that OpenVINO has compiled for this processor, and its compilation."""
+"""A checkpoint that OpenVINO compiled for this processor: its place in the cache, and the compilation."""
 
 from __future__ import annotations
 
@@ -12,61 +12,67 @@ from ...checkpoints import checkpoint
 from ...checkpoints.cache import recall, remember
 from ...errors import ModelReferenceError
 from ..onnxruntime import facts
-from ..onnxruntime.conversion import Converted, found, run
+from ..onnxruntime.conversion import Converted, find_converted, run_module
 from ..onnxruntime.facts import CannotConvert
-from ..onnxruntime.packed import processor
+from ..onnxruntime.packed import cpu_features
 
 FORMAT = 1  # part of the names in the cache; raise it when the files change
 
 
 class Compiled:
-    """A checkpoint as OpenVINO computes it, which may be still to be made; it holds the weights, too."""
+    """A compiled checkpoint, including its weights, which may not exist yet."""
 
     BLOB = "blob"
 
     def __init__(self, directory: Path, converted: Converted, dtype: str) -> None:
         self.converted = converted
         graph = [facts.graph_key(directory), converted.graph.facts.made_by]
-        made_of = [FORMAT, checkpoint.known_sha256(directory), *graph, version("openvino"), processor()]
+        made_of = [FORMAT, checkpoint.cached_sha256(directory), *graph, version("openvino"), cpu_features()]
         self.name = f"openvino-{dtype}-{facts.digest(json.dumps(made_of))}"
         self._checkpoint, self._dtype = directory, dtype
 
     @property
     def directory(self) -> Path:
-        return facts.folder() / self.name
+        """The directory in the cache, whether it exists or not."""
+        return facts.cache_folder() / self.name
 
     @property
     def blob(self) -> Path:
-        """What `openvino.Core.import_model` reads."""
+        """The file that `openvino.Core.import_model` reads."""
         return self.directory / self.BLOB
 
     @property
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
+        """Whether the checkpoint is compiled."""
         return self.directory.is_dir()
 
     def make(self, compile_here: Callable[[Path, str], str] | None = None) -> None:
-        """Unless it is there: by `compile_here`, which returns what cannot be done, or in a process of its own.
+        """Compile the checkpoint, unless the result exists.
 
-        Raises CannotConvert, with a reason that is remembered.
+        `compile_here` compiles, and returns why it could not, or ""; without it a separate process does so. Raises
+        CannotConvert with the reason, which is remembered.
         """
-        if self.is_there:
+        if self.exists:
             return
         name = f"uncompiled-{self.name}"
         if reason := recall(name):
             raise CannotConvert(reason)
-        given = self._checkpoint, self._dtype
-        if reason := compile_here(*given) if compile_here else run(f"{__package__}.compile", *map(str, given)):
+        if compile_here is not None:
+            reason = compile_here(self._checkpoint, self._dtype)
+        else:
+            reason = run_module(f"{__package__}.compile", str(self._checkpoint), self._dtype)
+        if reason:
             remember(name, reason)
             raise CannotConvert(reason)
 
 
 def compiled_files(directory: Path, dtype: str) -> list[Path]:
-    """The files that loads of a checkpoint may read in place of its own, as far as they are there."""
+    """The existing files in the cache that loads of the checkpoint may read, instead of its own files."""
     if importlib.util.find_spec("openvino") is None:
         return []
     try:
-        converted = found(directory)
-    except ModelReferenceError:  # the cache is not trusted, so that no load reads from there
+        converted = find_converted(directory)
+    except ModelReferenceError:  # the cache is not trusted, so no load reads from it
         return []
     compiled = None if converted is None else Compiled(directory, converted, dtype)
-    return [compiled.blob] if compiled is not None and compiled.is_there else []
+    return [compiled.blob] if compiled is not None and compiled.exists else []

@@ -1,1 +1,1 @@
-"""The loader `subprocess`: each model lives in a process that is forked for it."""
+"""The loader `subprocess`: each model is in a separate process, which is forked for it."""

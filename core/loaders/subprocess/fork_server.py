@@ -1,7 +1,7 @@
-"""The process that children are forked from, and the children. Linux only.
+"""The fork server, and the model processes that it forks. Linux only.
 
-It has done the imports of one loader, holds what that one's loads have in common, and never starts a thread or
-opens a checkpoint: a child does that. `children.py` is the other end of both conversations.
+The fork server has imported what one loader needs, and holds what its loads share. It never starts a thread or opens a
+checkpoint; only its children do. `children.py` is the other end of both connections.
 """
 
 from __future__ import annotations
@@ -26,68 +26,71 @@ from ...system.threads import spread_forwards
 if TYPE_CHECKING:
     from ..classifier import Classifier
 
-PACKET = 1 << 16  # bytes; no message of the control conversation is larger
+PACKET = 1 << 16  # bytes of the largest message on the control connection
 PR_SET_PDEATHSIG = 1
-WORDS = ["What the forward imports when it first runs is imported, too."]
-Common = tuple[dict[Any, Any], ...]
+WARM_UP = ["The first forward may import modules, which later children then share."]
+SharedState = tuple[dict[Any, Any], ...]
 
 
 class Order(NamedTuple):
-    """What a child is to load, and how."""
+    """What a child has to load, and how."""
 
-    loader: str  # a name that `_loader_class` knows
+    loader: str  # `onnxruntime` or `mapped`
     options: str  # the loader's, as JSON
     directory: str
 
 
 class Loader(Protocol):
-    """A loader whose loads have something in common, which a child makes for all later ones."""
+    """A loader whose loads share state, which the first child makes for all later ones."""
 
     def load(self, directory: Path) -> Classifier: ...
 
-    def common(self) -> Common: ...
+    def shared_state(self) -> SharedState: ...
 
-    def adopt(self, common: Common) -> None: ...
+    def adopt(self, state: SharedState) -> None: ...
 
 
 def main(control: int, lifeline: int, preload: Sequence[str]) -> None:
-    """Import, say so, then do what the control conversation asks for, until its other end is gone."""
-    gc.disable()  # its full runs would cost a second of the imports
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a server that ignores it has handed that down
+    """Import the modules, report that, then serve requests on the control connection until it is closed."""
+    gc.disable()  # full collections would add a second to the imports
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it is inherited from a server that may ignore it
     _die_with_peer(lifeline)
     server = _Server(socket.socket(fileno=control))
     try:
         greeting = server.import_modules(preload)
     except BaseException as error:
         greeting = {"error": f"{type(error).__name__}: {error}"}
-    server.say(greeting)
+    server.send(greeting)
     if "error" not in greeting:
         server.serve()
 
 
 def _die_with_peer(lifeline: int) -> None:
-    """Let the kernel kill this process when the socket's other end is closed, whatever is running here.
+    """Make the kernel kill this process when the socket's other end is closed, whatever runs here.
 
-    (fcntl(2), F_SETSIG; a death signal would come when the thread ends that started this process.)
+    See F_SETSIG in fcntl(2). A parent-death signal would already be sent when the thread that started it ends.
     """
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
     try:
-        if os.read(lifeline, 1) == b"":  # it was closed before the kernel watched
+        if os.read(lifeline, 1) == b"":  # it was closed before F_SETSIG took effect
             os._exit(1)
     except BlockingIOError:
         pass
 
 
 class _Server:
+    """The fork server's side of the control connection."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._modules: list[str] = []
-        self._loaders: dict[tuple[str, str], Loader] = {}  # by their names and options
-        self._ended: set[int] = set()  # children that were killed, and may still be dying
+        self._loaders: dict[tuple[str, str], Loader] = {}  # by name and options
+        self._ended: set[int] = set()  # children that were killed, and may not have ended yet
 
     def serve(self) -> None:
+        """Serve requests until the connection is closed."""
         while True:
             message, fds, _, _ = socket.recv_fds(self._control, PACKET, 2)
             if not message:
@@ -97,36 +100,40 @@ class _Server:
                 if request["do"] == "spawn":
                     self._spawn(fds)
                 elif request["do"] == "keep":
-                    self.say(self._keep(fds[0]))
+                    self.send(self._keep(fds[0]))
                 else:
-                    self._ended.add(request["pid"])  # nobody waits for an answer
+                    self._ended.add(request["pid"])  # a request to reap gets no answer
             except Exception as error:
-                self.say({"error": f"{type(error).__name__}: {error}"})
-                if _threads() > 1:
-                    os._exit(1)  # no fork is safe any more
+                self.send({"error": f"{type(error).__name__}: {error}"})
+                if _count_threads() > 1:
+                    os._exit(1)  # forking is not safe any more
             for fd in fds:
                 os.close(fd)
-            self._ended = {pid for pid in self._ended if not _reaped(pid)}
+            self._ended = {pid for pid in self._ended if not _reap(pid)}
 
-    def say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message with file descriptors."""
         socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
     def import_modules(self, names: Sequence[str]) -> dict[str, Any]:
-        """Raises what an import raises, and RuntimeError when a thread was started: no fork is safe then."""
+        """Import the modules, and return the message that reports all that are imported.
+
+        Raises what an import raises, and RuntimeError if an import started a thread, because forking is then not safe.
+        """
         for name in names:
             importlib.import_module(name)
-        if (threads := _threads()) > 1:
+        if (threads := _count_threads()) > 1:
             raise RuntimeError(f"{threads - 1} threads were started by importing {', '.join(names)}")
         self._modules += [name for name in names if name not in self._modules]
-        gc.freeze()  # a child's collector must not write to the pages that it shares
+        gc.freeze()  # so that a child's collector does not write to the pages that it shares
         return {"preloaded": self._modules}
 
     def _keep(self, prepared: int) -> dict[str, Any]:
-        """Adopt what a child has prepared; it comes through memory, never from a disk."""
+        """Adopt what a child prepared. It is read from memory, never from a disk."""
         with os.fdopen(os.dup(prepared), "rb") as stream:
             stream.seek(0)
-            order, common, modules = pickle.load(stream)  # noqa: S301 - a child of ours has written it
-        self._loader(order).adopt(common)
+            order, state, modules = pickle.load(stream)  # noqa: S301 - written by a child of this process
+        self._loader(order).adopt(state)
         return self.import_modules(modules)
 
     def _loader(self, order: Order) -> Loader:
@@ -148,48 +155,48 @@ class _Server:
                 traceback.print_exc()
             finally:
                 os._exit(1)
-        # Sent before the child can be reaped, so that the handle can mean no other process.
+        # Opened before the child can be reaped, so that the handle cannot refer to another process.
         handle = os.pidfd_open(pid)
-        self.say({"pid": pid}, [handle])
+        self.send({"pid": pid}, [handle])
         os.close(handle)
 
     def _run_child(self, conversation: int, prepared: int | None = None) -> None:
-        """Load what the first line says, then answer the others, until the conversation ends."""
+        """Load the model that the first line names, then answer each line until the connection is closed."""
         with socket.socket(fileno=conversation) as connection, connection.makefile("rw", encoding="utf-8") as lines:
             if not (first := lines.readline()):
-                os._exit(0)  # whoever wanted this child has gone
+                os._exit(0)  # the client has closed the connection
             try:
                 spread_forwards()
                 model = self._load(Order(*json.loads(first)), prepared)
             except Exception as error:
-                _answer(lines, _failure(error))
+                _write_answer(lines, _failure(error))
                 return
             about = {"loaded_by": model.loaded_by, "dtype": model.dtype, "labels": model.labels}
-            _answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **about})
+            _write_answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **about})
             for line in lines:
                 try:
-                    _answer(lines, _answered(model, json.loads(line)))
+                    _write_answer(lines, _predict(model, json.loads(line)))
                 except Exception as error:
-                    _answer(lines, _failure(error))
+                    _write_answer(lines, _failure(error))
         os._exit(0)
 
     def _load(self, order: Order, prepared: int | None) -> Classifier:
-        """The model; where this is the first child for it, the file `prepared` has what later ones need not make."""
+        """Load the model. The first child for a checkpoint also writes to the file `prepared` what later ones share."""
         modules = set(sys.modules)
         loader = self._loader(order)
-        before = loader.common()
+        before = loader.shared_state()
         model = loader.load(Path(order.directory))
         if prepared is not None:
             model.check()
-            model.predict(WORDS)
-            new = sorted(name for name in set(sys.modules) - modules if _importable(name))
+            model.predict(WARM_UP)
+            new = sorted(name for name in set(sys.modules) - modules if _is_importable(name))
             with os.fdopen(prepared, "wb") as stream:
-                pickle.dump((order, _made_since(before, loader.common()), new), stream)
+                pickle.dump((order, _made_since(before, loader.shared_state()), new), stream)
         return model
 
 
 def _loader_class(name: str) -> type[Any]:
-    """The class that loads in a child; imported here, because its imports are what the server wants to share."""
+    """The class of a loader. Imported here, because the caller decides when its imports happen."""
     if name == "onnxruntime":
         from ..onnxruntime.loader import OnnxRuntimeLoader
 
@@ -199,45 +206,46 @@ def _loader_class(name: str) -> type[Any]:
     return MappedLoader
 
 
-def _made_since(before: Common, now: Common) -> Common:
-    """What of `now` was not there before, so that a child need not pass on what it has from others."""
+def _made_since(before: SharedState, now: SharedState) -> SharedState:
+    """The entries of `now` that are not in `before`, so that a child does not pass on what it got from others."""
     return tuple(
         {key: value for key, value in new.items() if key not in old or old[key] is not value}
         for old, new in zip(before, now, strict=True)
     )
 
 
-def _threads() -> int:
+def _count_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def _reaped(pid: int) -> bool:
+def _reap(pid: int) -> bool:
+    """Reap the child if it has ended, and return whether it is reaped."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:  # the kernel has done it
+    except ChildProcessError:  # the kernel has reaped it
         return True
 
 
 def _die_with_server(server: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:  # it had died before
+    if os.getppid() != server:  # it had ended before the call
         os._exit(1)
 
 
-def _importable(name: str) -> bool:
-    """Whether an import of that name finds the module: some are made by others, or known under a second name."""
+def _is_importable(name: str) -> bool:
+    """Whether `import name` would find the module. Other modules create some, or register them under a second name."""
     return getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
 
 
-def _answered(model: Classifier, question: list[str] | None) -> dict[str, Any]:
-    """The scores of each text, in the order of the labels; to no texts, whether the model can answer all that come."""
+def _predict(model: Classifier, question: list[str] | None) -> dict[str, Any]:
+    """The scores of each text, in the order of the labels. If `question` is None, checks the model instead."""
     if question is None:
         model.check()
         return {}
     return {"scores": [[score for _, score in prediction.scores] for prediction in model.predict(question)]}
 
 
-def _answer(lines: IO[str], answer: dict[str, Any]) -> None:
+def _write_answer(lines: IO[str], answer: dict[str, Any]) -> None:
     lines.write(json.dumps(answer) + "\n")
     lines.flush()
 

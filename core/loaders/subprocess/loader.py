@@ -1,4 +1,4 @@
-"""A model in a process of its own, whose memory goes back whole when it ends."""
+"""The loader `subprocess`: a model in a separate process, whose memory is freed completely when it ends."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ import numpy as np
 import pluggy
 from pydantic import Field
 
-from ...checkpoints import checkpoint
-from ...checkpoints import dtypes as precision
+from ...checkpoints import checkpoint, dtypes
 from ...checkpoints.checkpoint import identity
-from ...checkpoints.heads import named
+from ...checkpoints.heads import to_predictions
 from ...contracts import Prediction
 from ...errors import ModelGone
-from ..kept import Kept
+from ..classifier import CLOSED
 from ..onnxruntime import conversion
 from ..onnxruntime import loader as onnx
 from ..onnxruntime.facts import CannotConvert
 from ..onnxruntime.packed import Packed
+from ..shared_cache import SharedCache
 
 if TYPE_CHECKING:
     from .children import Child, ForkServer
     from .fork_server import Order
 
-BYTES = onnx.BYTES | precision.BYTES
+BYTES = onnx.BYTES | dtypes.BYTES
 
 
 class SubprocessLoader:
-    """Loads as `onnxruntime` or `mapped` does, in a child process that is forked when the imports are done.
+    """Loads as `onnxruntime` or `mapped` does, in a child process that is forked after all imports.
 
-    Closing a model ends its process. One that crashes, or gives no answer within `deadline` seconds, fails
-    the requests that it was answering, and no others.
+    Closing a model ends its process. A process that crashes, or does not answer within `deadline` seconds, fails only
+    the requests that it was answering.
     """
 
     name = "subprocess"
@@ -65,32 +65,36 @@ class SubprocessLoader:
         self._options = json.dumps(options)
         self._packs = pack is True or dtype == "int8"
         self._deadline = deadline
-        self._tried: Kept[str, CannotConvert | None] = Kept("conversions", 4096)  # by the files' identity
-        children.fork_server(inner)  # it imports while the rest of the start-up goes on
+        self._tried: SharedCache[str, CannotConvert | None] = SharedCache("conversions", 4096)  # by the files' identity
+        children.fork_server(inner)  # starts its imports, which run during the rest of the start-up
 
     def size(self, directory: Path) -> int:
+        """The bytes of all weights in the loader\'s dtype."""
         return checkpoint.size(directory, float_bytes=BYTES[self._dtype])
 
     def prepare(self, directory: Path) -> None:
-        """Have the checkpoint converted, and a child make what all later ones begin with: a template, a tokenizer."""
-        self._prepared(directory)
+        """Convert the checkpoint, and let a child prepare what later children share, such as the tokenizer."""
+        self._prepare_order(directory)
 
     def load(self, directory: Path) -> SubprocessModel:
-        """Raises ModelReferenceError for what is no checkpoint, RuntimeError for what fails in the child, ModelCrashed
-        when it ends or hangs. Only the child maps the files, so that whoever truncates one ends a child.
+        """Load the model in a new child. Only the child maps the files, so truncating one crashes no other process.
+
+        Raises ModelReferenceError for a broken checkpoint, RuntimeError for another failure in the child, and
+        ModelCrashed if the child ends or hangs.
         """
         return SubprocessModel(lambda: self._spawn(directory), self._inner, self._deadline)
 
     def _spawn(self, directory: Path) -> tuple[Child, Order]:
-        """A new child, and what it is to be told."""
+        """A new child, and its order."""
         try:
-            server, order = self._prepared(directory)
+            server, order = self._prepare_order(directory)
             return server.spawn(), order
-        except self._children.ForkServerGone:  # it was not known to be gone
-            server, order = self._prepared(directory)
+        except self._children.ForkServerCrashed:  # this was not known before; the next call starts another one
+            server, order = self._prepare_order(directory)
             return server.spawn(), order
 
-    def _prepared(self, directory: Path) -> tuple[ForkServer, Order]:
+    def _prepare_order(self, directory: Path) -> tuple[ForkServer, Order]:
+        """The fork server for the checkpoint, and a child's order, after the first child has prepared shared state."""
         state = identity(directory)
         order = self._order(directory, state)
         server = self._children.fork_server(order.loader)
@@ -98,18 +102,18 @@ class SubprocessLoader:
         return server, order
 
     def _order(self, directory: Path, state: str) -> Order:
-        """What a child is told: to load by `mapped` what the inner loader cannot load."""
+        """A child's order. It names `mapped` if `onnxruntime` cannot load the checkpoint."""
         if self._inner == "onnxruntime" and (reason := self._tried.get(state, lambda: self._convert(directory))):
             if importlib.util.find_spec("torch") is None:
                 raise reason
-            precision.warn_once(f"Loader 'subprocess' uses 'mapped' for {directory}: {reason}.")
+            dtypes.warn_once(f"Loader 'subprocess' uses 'mapped' for {directory}: {reason}.")
             return self._new_order("mapped", "{}", str(directory))
         return self._new_order(self._inner, self._options, str(directory))
 
     def _convert(self, directory: Path) -> CannotConvert | None:
-        """Have the checkpoint converted, for which a child would have no more than its deadline, or say why not."""
+        """Convert the checkpoint here, as a child has only `deadline` seconds. Returns why it cannot be, or None."""
         try:
-            converted = conversion.converted(directory)
+            converted = conversion.ensure_converted(directory)
             if self._packs:
                 Packed(directory, converted, self._dtype).make()
         except CannotConvert as reason:
@@ -132,11 +136,11 @@ class SubprocessLoader:
 def _options(
     inner: str, dtype: Literal["float32", "bfloat16", "int8"], linear: str, pack: Literal["auto"] | bool
 ) -> dict[str, Any]:
-    """Those of the inner loader. Raises ValueError for one that it does not have."""
+    """The options of the inner loader. Raises ValueError for one that it does not have."""
     if inner == "mapped":
         if dtype == "int8" or pack != "auto":
             raise ValueError("'dtype: int8' and 'pack' need 'inner: onnxruntime'; with 'inner: mapped' leave them out")
-        return {"dtype": precision.computable(dtype), "linear": linear}
+        return {"dtype": dtypes.supported_dtype(dtype), "linear": linear}
     if dtype == "bfloat16" or linear != "auto":
         raise ValueError(
             "'dtype: bfloat16' and 'linear' need 'inner: mapped'; with 'inner: onnxruntime' leave them out"
@@ -151,15 +155,15 @@ class SubprocessModel:
     own_process = True
 
     def __init__(self, spawn: Callable[[], tuple[Child, Order]], inner: str, deadline: float) -> None:
-        """`inner` is the loader that children are meant to use."""
+        """`inner` is the name of the loader that the child should use; it may fall back to another."""
         self.phases: Mapping[str, float] = {}
         self.nbytes = 0
         self.loaded_by = self.dtype = ""
-        self.preloaded: list[str] = []  # modules that the child has found imported
+        self.preloaded: list[str] = []  # the modules that were imported before the fork
         self._inner = inner
         self._labels: Sequence[str] = ()
         self._deadline = deadline
-        self._turn = Lock()  # held by the one thread that talks to the child
+        self._turn = Lock()  # held by the thread that uses the connection to the child
         self._closed = False
         began = perf_counter()
         self._child, order = spawn()
@@ -167,6 +171,7 @@ class SubprocessModel:
 
     @property
     def pid(self) -> int:
+        """The process id of the child."""
         return self._child.pid
 
     @property
@@ -175,26 +180,29 @@ class SubprocessModel:
         return self._turn.locked()
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Raises ModelCrashed when the child ends or hangs, ModelGone when it had ended before, what its model raises,
+        """One prediction for each text.
+
+        Raises what the child's model raises, ModelCrashed if the child ends or hangs, ModelGone if it had ended before,
         and RuntimeError after `close`.
         """
-        return named(self._labels, np.array(self._ask(list(texts))["scores"]))
+        return to_predictions(self._labels, np.array(self._ask(list(texts))["scores"]))
 
     def check(self) -> None:
-        """Raise ModelReferenceError where a text can have a token for which there is no embedding."""
+        """Raise ModelReferenceError if a weight is not a number, or if a text can have a token without an embedding."""
         self._ask(None)
 
     def _ask(self, question: list[str] | None) -> dict[str, Any]:
         with self._turn:
             if self._closed:
-                raise RuntimeError("this model is closed; nobody may use it any more")
+                raise RuntimeError(CLOSED)
             if self._child.has_ended():
                 raise ModelGone("The model's process has ended.")
             return self._child.ask(question, self._deadline)
 
     def close(self) -> None:
+        """End the child, and wait until its memory is freed."""
         self._closed = True
-        self._child.kill()  # whoever talks to it is done at once
+        self._child.kill()  # ends the wait of a thread that holds the turn
         with self._turn:
             self._child.end()
 

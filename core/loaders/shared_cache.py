@@ -1,4 +1,4 @@
-"""What loads have in common and a process keeps: made once for whoever needs it, bounded, and counted."""
+"""Bounded caches of values that loads share, such as tokenizers. Each value is made once; entries are counted."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ Value = TypeVar("Value")
 
 
 class Count(NamedTuple):
-    """How many are kept, how many may be, and how many were made since the start."""
+    """The numbers of values of caches."""
 
     kept: int
+    """Values that the caches hold."""
     most: int
+    """Values that they can hold."""
     made: int
+    """Values that were made since the process started."""
 
 
-class Kept(Generic[Key, Value]):
-    """The latest used values by key. One that is dropped lives on in the models that hold it."""
+class SharedCache(Generic[Key, Value]):
+    """The most recently used values by key. A value that is evicted lives on in the models that use it."""
 
     def __init__(self, name: str, most: int) -> None:
-        """`name` is the plural under which they are counted."""
+        """`name` is the plural under which the values are counted, `most` is how many are kept."""
         self._most = most
-        self._lock = Lock()  # never held while anything is made
+        self._lock = Lock()  # not held while a value is made
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._making: defaultdict[Key, Lock] = defaultdict(Lock)
         self._made = 0
         _all[name].add(self)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of that key; made by one caller, whom others wait for."""
+        """The value of `key`. If there is none, one caller makes it, and the others wait for that."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
@@ -51,12 +54,12 @@ class Kept(Generic[Key, Value]):
             return value
 
     def items(self) -> dict[Key, Value]:
-        """A copy of what is kept."""
+        """A copy of the values by key."""
         with self._lock:
             return dict(self._values)
 
     def adopt(self, values: Mapping[Key, Value]) -> None:
-        """Keep what another process has made."""
+        """Keep values that another process made."""
         with self._lock:
             for key, value in values.items():
                 self._keep(key, value)
@@ -67,14 +70,15 @@ class Kept(Generic[Key, Value]):
             self._values.popitem(last=False)
 
     def count(self) -> Count:
+        """The numbers of this cache alone."""
         with self._lock:
             return Count(len(self._values), self._most, self._made)
 
 
-_all: defaultdict[str, WeakSet[Kept[Any, Any]]] = defaultdict(WeakSet)  # of this process, by name
+_all: defaultdict[str, WeakSet[SharedCache[Any, Any]]] = defaultdict(WeakSet)  # this process's caches by name
 
 
-def counts() -> dict[str, Count]:
-    """By name, the sums over all that are kept under it in this process."""
-    found = {name: [each.count() for each in kept] for name, kept in _all.items()}
-    return {name: Count(*map(sum, zip(*each, strict=True))) for name, each in sorted(found.items()) if each}
+def count_entries() -> dict[str, Count]:
+    """The numbers of all caches of this process, summed by name."""
+    counts = {name: [cache.count() for cache in caches] for name, caches in _all.items()}
+    return {name: Count(*map(sum, zip(*group, strict=True))) for name, group in sorted(counts.items()) if group}
