@@ -10,25 +10,31 @@ import pluggy
 from pydantic import ByteSize, Field, NonNegativeFloat
 
 Ttl = NonNegativeFloat | Literal["forever", "auto"]
-Price = Annotated[
-    float, Field(ge=0, allow_inf_nan=False, strict=True)
-]  # for an hour of a GiB, of a core, or of a waiting client
+TTL = "How long an idle model stays: `5min`, seconds, `forever` or `auto`, or a mapping of these by model id. "
+Ttls = Annotated[Ttl | dict[str, Ttl], Field(description=TTL + "A model that is not in the mapping stays 300 seconds.")]
+Preload = Annotated[Sequence[str], Field(description="Models to load before the server is ready.")]
+Pin = Annotated[Sequence[str], Field(description="Models that always stay in memory.")]
+Budget = Annotated[ByteSize | None, Field(description="Bytes of models in memory at most, such as `512MiB`.")]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Memory = Annotated[Price, Field(description="For `auto`: the price of a GiB for an hour. If left out, that of `cost`.")]
+Core = Annotated[Price, Field(description="For `auto`: the price of a core for an hour. If left out, that of `cost`.")]
+WAITING = "For `auto`: what an hour of callers' waiting is worth. If left out, what `cost` says."
+Waiting = Annotated[Price, Field(description=WAITING)]
 
 
 class KeepAlive:
     """Loads a model on first use and frees it `ttl` after its last: `5min`, or seconds, 0, `forever`, or `auto`.
 
     `auto` keeps an idle model until that has cost as much as a cold start, at the given prices or those of the app. The
-    cost is at most twice that of a policy that knows the future (ski rental; Karlin et al., 1988). `ttl` may be a
-    mapping by model id; models that are not in it have 300 seconds.
+    cost is at most twice that of a policy that knows the future (ski rental; Karlin et al., 1988).
     """
 
     name = "keep-alive"
     grid: ClassVar = {"ttl": ("auto", "1s", "10s", "1min", "5min", "15min", "1h", "forever")}
 
-    def __init__(self, *, ttl: Ttl | dict[str, Ttl] = 300.0, preload: Sequence[str] = (), pin: Sequence[str] = (),
-                 memory_budget: ByteSize | None = None, memory_gib_hour: Price = 0.004445, cpu_hour: Price = 0.04048,
-                 latency_hour: Price = 0.0) -> None:  # fmt: skip
+    def __init__(self, *, ttl: Ttls = 300.0, preload: Preload = (), pin: Pin = (), memory_budget: Budget = None,
+                 memory_gib_hour: Memory = 0.004445, cpu_hour: Core = 0.04048,
+                 latency_hour: Waiting = 0.0) -> None:  # fmt: skip
         self.pinned, self.memory_budget, self._preload = pin, memory_budget, preload
         self._ttl, self._others = (ttl, 300.0) if isinstance(ttl, dict) else ({}, ttl)
         self._byte, self._core, self._waiting = memory_gib_hour / (1 << 30), cpu_hour, latency_hour

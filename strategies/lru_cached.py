@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pluggy
-from pydantic import ByteSize, PositiveInt
+from pydantic import ByteSize, Field, PositiveInt
 
 DEFAULT_CAPACITY = 2
+Capacity = Annotated[PositiveInt | None, Field(description="Models in memory at most. 2, if neither option is given.")]
+Budget = Annotated[ByteSize | None, Field(description="Bytes of models in memory at most, such as `512MiB`.")]
 
 
 class LruCached:
@@ -19,7 +21,7 @@ class LruCached:
     name = "lru-cached"
     grid: ClassVar = {"capacity": tuple(1 << exponent for exponent in range(16))}
 
-    def __init__(self, *, capacity: PositiveInt | None = None, memory_budget: ByteSize | None = None) -> None:
+    def __init__(self, *, capacity: Capacity = None, memory_budget: Budget = None) -> None:
         self.capacity = DEFAULT_CAPACITY if capacity is None and memory_budget is None else capacity
         self.memory_budget = memory_budget
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pluggy
+from pydantic import Field
+
+Share = Annotated[
+    bool, Field(description="Requests that overlap in time use one load, and the last of them frees the model.")
+]
 
 
 class OnDemand:
@@ -16,7 +21,7 @@ class OnDemand:
     name = "on-demand"
     grid: ClassVar = {"share": (False, True)}
 
-    def __init__(self, *, share: bool = False) -> None:
+    def __init__(self, *, share: Share = False) -> None:
         self.shared = share  # off by default, so that each request shows the cost of a load
 
     def keep(self, model: object, now: float) -> float:

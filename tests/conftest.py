@@ -70,7 +70,7 @@ class Misuses(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def misuses() -> Iterator[list[str]]:
-    """Fail a test in whose time a model was closed twice: whoever closes models takes what they raise."""
+    """Fail a test in whose time a fake model was closed twice, which nobody else would see."""
     handler = Misuses()
     logging.getLogger("tests.misuses").addHandler(handler)
     yield handler.sentences

@@ -46,38 +46,55 @@ class Limit(BaseModel):
 
     model_config = STRICT
 
-    memory: Annotated[Size, Field(gt=0, description="resident, start-up included")]
+    memory: Annotated[Size, Field(gt=0)]
+    """Resident memory at its most, start-up included."""
 
 
 class Experiment(BaseModel):
-    """The keys of an experiment's YAML file."""
+    """The keys of an experiment's YAML file. The docstrings are the reference in docs/experiments.md."""
 
     model_config = STRICT
 
     name: ModelId
+    """The name of the experiment, and of its folder under `results`."""
     models: Annotated[dict[ModelId, Reference], Field(min_length=1)] = {"embedded": "embedded"}
+    """Model ids with their references."""
     strategies: Annotated[list[StrategyChoice], Field(min_length=1)]
+    """A list of strategies. Each is a name, or a mapping with `strategy`, `options`, `loader` and `label`."""
     texts: Texts
+    """A list of texts, or `{file: path}`."""
     repetitions: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] | None = 10
-    workload: Annotated[Workload | None, Field(description="traffic, in place of repetitions")] = None
+    """How often each text is sent to each model in each round, one request after the other."""
+    workload: Workload | None = None
+    """Traffic, in place of `repetitions`."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
-    precision: Annotated[Fraction | None, Field(description="end once the intervals are no wider, relatively")] = None
+    """Rounds."""
+    precision: Fraction | None = None
+    """End the run when the intervals are this narrow, such as `5%`."""
     slo: Annotated[dict[Percentile, Annotated[Duration, Field(gt=0)]], Field(min_length=1)] | None = None
-    cost: Annotated[Cost, Field(description="prices of memory, processor and waiting")] = Cost()
-    rate: Annotated[Rate | None, Field(description="of requests, for which to advise; a workload may have its own")] = (
-        None
-    )
-    limit: Annotated[Limit | None, Field(description="what goes over it is not recommended")] = None
+    """Latency targets such as `{p99: 200ms}`."""
+    cost: Cost = Cost()
+    """The prices of memory, CPU time and waiting. The defaults are AWS Fargate's unit prices."""
+    rate: Rate | None = None
+    """A request rate such as `200/h`. The card answers for this rate. A workload with a rate of its own takes no
+    `rate`.
+    """
+    limit: Limit | None = None
+    """`{memory: 300MiB}`: do not recommend a trial that held more."""
     plugins: list[str] = []
+    """Modules, or `.py` files beside this file."""
     seed: int = 0
-    memory_after_each: Annotated[bool, Field(description="read the memory after each request, which takes time")] = (
-        False
-    )
-    page_cache: Annotated[
-        Literal["warm", "cold"], Field(description="cold: before each load, the checkpoint is dropped from it")
-    ] = "warm"
+    """The seed of every shuffle."""
+    memory_after_each: bool = False
+    """Read the memory after each request, and say whether the memory of a freed model comes back."""
+    page_cache: Literal["warm", "cold"] = "warm"
+    """`cold`: drop the checkpoint from the page cache before the server starts, and before each request that will load
+    it. The trial fails if less than 99 % of it is gone.
+    """
     batching: BatchingChoice = Batching()
-    timeout: Annotated[Duration, Field(gt=0, le=3600, description="for start-up and for each answer")] = 120.0
+    """As in the settings of a server. The summary says which was used."""
+    timeout: Annotated[Duration, Field(gt=0, le=3600)] = 120.0
+    """For start-up, and for each answer."""
 
 
 @dataclass(frozen=True)

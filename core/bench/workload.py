@@ -14,7 +14,7 @@ MAX_CLIENTS = 1000
 _KINDS = ("closed", "open", "trace")
 Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
 Length = Annotated[Duration, Field(gt=0, le=7 * 24 * 3600)]
-Rate = Annotated[float, BeforeValidator(parse_rate), Field(gt=0, le=MOST_PER_SECOND, description="per second")]
+Rate = Annotated[float, BeforeValidator(parse_rate), Field(gt=0, le=MOST_PER_SECOND)]
 
 
 def _one_of(words: tuple[str, ...], keys: tuple[str, ...], remedy: str) -> BeforeValidator:
@@ -40,7 +40,8 @@ class Gamma(BaseModel):
 
     model_config = STRICT
 
-    gamma: Annotated[float, Field(gt=0, le=1000, description="burstiness")]
+    gamma: Annotated[float, Field(gt=0, le=1000)]
+    """The squared coefficient of variation."""
 
 
 class Zipf(BaseModel):
@@ -49,6 +50,7 @@ class Zipf(BaseModel):
     model_config = STRICT
 
     zipf: Annotated[float, Field(ge=0, le=20)]
+    """The exponent."""
 
 
 class Shares(BaseModel):
@@ -57,6 +59,7 @@ class Shares(BaseModel):
     model_config = STRICT
 
     shares: Annotated[dict[ModelId, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    """By model id; together 1."""
 
     @model_validator(mode="after")
     def _check_sum(self) -> Self:
@@ -82,7 +85,9 @@ class _Bounded(BaseModel):
     model_config = STRICT
 
     duration: Length | None = None
+    """How long the trial takes, at most a week. Give either this or `requests`."""
     requests: Requests | None = None
+    """How many requests the trial has."""
 
     @model_validator(mode="after")
     def _check_end(self) -> Self:
@@ -95,14 +100,18 @@ class Closed(_Bounded):
     """Clients that each wait for an answer before the next request. Models are drawn uniformly."""
 
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
+    """How many clients there are. Each waits for its answer before it sends again."""
 
 
 class Open(_Bounded):
     """Requests that arrive at a rate, however long the answers take."""
 
     rate: Rate
+    """Requests on average, such as `20/s`, `90/min` or `1200/h`."""
     arrivals: Arrivals = "poisson"
+    """The times between requests: `poisson`, `constant` or `{gamma: b}`."""
     popularity: Popularity = "uniform"
+    """How often each model is requested: `uniform`, `{zipf: s}` or `{shares: {a: 0.7, b: 0.3}}`."""
 
     @model_validator(mode="after")
     def _check_count(self) -> Self:
@@ -117,7 +126,9 @@ class Columns(BaseModel):
     model_config = STRICT
 
     time: Annotated[str, Field(min_length=1)] = "time"
-    model: Annotated[str, Field(min_length=1, description="`model`, if the file has it")] | None = None
+    """The column of the times."""
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """The column of the model ids. Without it, `model` if the file has it."""
 
 
 class TraceChoice(BaseModel):
@@ -126,14 +137,21 @@ class TraceChoice(BaseModel):
     model_config = STRICT
 
     file: Annotated[str, Field(min_length=1)]
+    """The path of the trace."""
     columns: Columns = Columns()
-    unit: Annotated[Literal["s", "ms", "us", "ns"] | None, Field(description="of times that are numbers")] = None
-    window: (
-        Annotated[list[Duration], Field(min_length=2, max_length=2, description="since the first arrival")] | None
-    ) = None
-    thin: Annotated[float, Field(gt=0, le=1, description="the probability that an arrival is kept")] = 1.0
-    speed: Annotated[float, Field(gt=0, le=1e6, description="times are divided by it")] = 1.0
+    """The names of the columns, such as `{time: TIMESTAMP}`, or of the keys of its lines."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """The unit of times that are numbers: `s`, `ms`, `us` or `ns`. Without it they are seconds. ISO times are read as
+    well.
+    """
+    window: Annotated[list[Duration], Field(min_length=2, max_length=2)] | None = None
+    """Cuts out a part, counted from the first arrival, such as `[0s, 10min]`."""
+    thin: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keeps each arrival with this probability, and leaves the times as they are."""
+    speed: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Divides the times by this number."""
     popularity: Popularity | None = None
+    """Draws the models if the file names none, or in place of those that it names."""
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
@@ -148,8 +166,11 @@ class Workload(BaseModel):
     model_config = STRICT
 
     closed: Closed | None = None
+    """Requests come when a client has its answer."""
     open: Open | None = None
+    """Requests come at a rate, however long the answers take."""
     trace: TraceChoice | None = None
+    """Requests come at recorded times."""
 
     @model_validator(mode="before")
     @classmethod

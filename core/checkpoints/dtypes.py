@@ -21,6 +21,7 @@ from .heads import read_config
 
 log = logging.getLogger("residency")
 Dtype = Literal["float32", "bfloat16"]
+DTYPE = "`bfloat16` if the processor computes in it. The checkpoint is converted once, into the cache."
 NAMES = {"float32": "F32", "bfloat16": "BF16"}
 FORMAT = 1  # part of the name in the cache; raise it when the files change
 WIDENED = {"F64", "F32", "F16", "BF16"}  # types that NumPy alone converts to float32

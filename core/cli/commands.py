@@ -76,7 +76,7 @@ def commands() -> None:
 @click.argument("file", type=FILE)
 @OUTPUT
 @experiment_flags
-@click.option("--dry-run", is_flag=True, help="Check the experiment and list its trials; measure nothing.")
+@click.option("--dry-run", is_flag=True, help="Check the file and list its trials. Write and download nothing.")
 @report_flags
 def run(file: Path, output: Path, dry_run: bool, **flags: Any) -> int:
     """Run the experiment in FILE, and report it."""
@@ -119,7 +119,7 @@ def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
 
 @commands.command()
 @click.argument("folder", metavar="DIR", type=RunFolder())
-@click.option("--output", type=FILE, metavar="DIR", help="Folder for the files.  [default: export in the run's folder]")
+@click.option("--output", type=FILE, metavar="DIR", help="Folder of the files.  [default: export in the run's folder]")
 def export(folder: Path, output: Path | None) -> int:
     """Write a run's data as CSV, SVG, PDF and LaTeX.
 
@@ -172,7 +172,7 @@ def convert(references: tuple[str, ...]) -> int:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", type=FILE, help="Settings of the server, as RESIDENCY_CONFIG.")
+@click.option("--config", type=FILE, help="Settings of the server, in place of RESIDENCY_CONFIG.")
 @click.argument("uvicorn_flags", nargs=-1, type=click.UNPROCESSED, metavar="[UVICORN FLAGS]...")
 def serve(config: Path | None, uvicorn_flags: tuple[str, ...]) -> int:
     """Serve models over HTTP.

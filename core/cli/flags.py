@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..config.choices import parse_fraction
 from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, parse_rate
@@ -88,6 +89,9 @@ class RunFolder(click.ParamType[Path]):
 
     name = "DIR"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _folders(incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         return resolve_link(Path(value))
 
@@ -97,29 +101,37 @@ class FinishedRun(click.ParamType[OlderRun]):
 
     name = "DIR"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _folders(incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> OlderRun:
         return value if isinstance(value, OlderRun) else read_older_run(resolve_link(Path(value)))
 
 
+def _folders(incomplete: str) -> list[CompletionItem]:
+    """Has the shell complete the names of folders."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), default=Path("results"), metavar="DIR", show_default=True,
-    help="Folder for all results.",
+    help="Root folder of all results.",
 )  # fmt: skip
 TOLERANCE = click.option(
-    "--tolerance", type=Share(), default="5%", show_default=True, help="Smallest change that is a regression."
+    "--tolerance", type=Share(), default="5%", show_default=True, help="Exit with 1 on a regression beyond this share."
 )
 OF_AN_EXPERIMENT = (
-    click.option("--repetitions", type=Count(), help="Requests for each text in each round."),
-    click.option("--repeats", type=Count(), help="Number of rounds."),
+    click.option("--repetitions", type=Count(), help="Requests for each text in each round, in place of the file's."),
+    click.option("--repeats", type=Count(), help="Rounds, in place of the file's."),
     click.option("--strategies", type=Names(), help="Run only these trials, by label or by strategy."),
-    click.option("--model", "models", multiple=True, type=Model(), help="Replace the checkpoint of a model id."),
+    click.option("--model", "models", multiple=True, type=Model(), help="Replace the reference of a model id."),
 )
 OF_A_REPORT = (
     click.option("--wide", is_flag=True, help="Print all columns of the table."),
-    click.option("--waterfall", is_flag=True, help="Draw where the time of a load goes."),
-    click.option("--compare", "older", type=FinishedRun(), help="Report what changed since this older run."),
+    click.option("--waterfall", is_flag=True, help="Draw where the time of a load goes, phase by phase."),
+    click.option("--compare", "older", type=FinishedRun(), help="Report what changed since the older run in DIR."),
     TOLERANCE,
-    click.option("--rate", type=Rate(), help="Recommend for this request rate, such as 200/h."),
+    click.option("--rate", type=Rate(), help="Recommend for this rate, such as 200/h, if no workload states one."),
     click.option("--exit-on-slo", is_flag=True, help="Exit with 1 unless every target of 'slo' is met."),
 )
 

@@ -83,7 +83,9 @@ class LoaderChoice(BaseModel):
     model_config = STRICT
 
     name: str = "onnxruntime"
+    """The loader."""
     options: dict[str, Any] = {}
+    """Its options, which may also stand beside `name`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -101,11 +103,12 @@ class Batching(BaseModel):
 
     model_config = STRICT
 
-    max_batch_size: Annotated[int, Field(ge=1, le=4096, description="texts")] = 32
-    max_batch_tokens: Annotated[int, Field(ge=1, description="of a padded batch, estimated")] = 2048
-    max_wait_ms: Annotated[
-        float, BeforeValidator(_milliseconds), Field(ge=0, le=60_000, description="for a batch to fill")
-    ] = 0.0
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Texts that are computed together at most."""
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 2048
+    """Tokens of a batch at most, with its padding. Four characters count as one token."""
+    max_wait_ms: Annotated[float, BeforeValidator(_milliseconds), Field(ge=0, le=60_000)] = 0.0
+    """Milliseconds that a request waits for others to arrive."""
 
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -117,8 +120,11 @@ class BilledSize(BaseModel):
     model_config = STRICT
 
     memory: Annotated[Size, Field(gt=0)]
-    cpu: Annotated[float, Field(gt=0, allow_inf_nan=False, description="cores")]
+    """Its memory, such as `512MiB`."""
+    cpu: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Its cores."""
     hour: Price
+    """The price of an hour, memory and CPU included."""
 
 
 class Cost(BaseModel):
@@ -132,15 +138,21 @@ class Cost(BaseModel):
     model_config = STRICT
 
     memory_gib_hour: Price = 0.004445
-    cpu_hour: Annotated[Price, Field(description="of one core")] = 0.04048
-    latency_hour: Annotated[Price, Field(description="of a caller's waiting")] = 0.0
-    charge: Annotated[Literal["pss", "private"], Field(description="which memory is paid for")] = "pss"
-    billing: Annotated[
-        Literal["average", "peak", "size"],
-        Field(description="peak: the most that was held, all the time; size: the smallest of 'sizes' that holds it"),
-    ] = "average"
-    sizes: Annotated[list[BilledSize], Field(description="of billing: size, from the smallest")] = []
-    trifle: Annotated[float, Field(ge=0, allow_inf_nan=False, description="a month; less is not worth deciding")] = 1.0
+    """The price of a GiB of memory for an hour."""
+    cpu_hour: Price = 0.04048
+    """The price of one core for an hour."""
+    latency_hour: Price = 0.0
+    """What an hour of your callers' waiting is worth. Only you can say; by default nothing."""
+    charge: Literal["pss", "private"] = "pss"
+    """Which memory is paid for: `pss` or `private`."""
+    billing: Literal["average", "peak", "size"] = "average"
+    """When memory is paid for. `average`: as it is held. `peak`: the most that was ever held, all the time. `size`: the
+    smallest of `sizes` that holds it.
+    """
+    sizes: list[BilledSize] = []
+    """For `billing: size`: a list of sizes with their prices, from the smallest."""
+    trifle: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """An amount of money. What saves less than this a month is not worth deciding."""
 
     @model_validator(mode="before")
     @classmethod
@@ -185,9 +197,13 @@ class StrategyChoice(BaseModel):
     model_config = STRICT
 
     strategy: str
+    """The strategy's name."""
     options: dict[str, Any] = {}
+    """Its options."""
     loader: LoaderChoice = LoaderChoice()
+    """The name of a loader, or a mapping with its `name` and its options: `{name: onnxruntime, dtype: int8}`."""
     label: Label | None = None
+    """The name in the table of an experiment: 1 to 60 printable characters, no `|`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -34,34 +34,68 @@ from .variables import PREFIX, check, set_variables
 from .wrong_values import explain
 
 CONFIG = f"{PREFIX}CONFIG"
-ELSEWHERE = {"CONFIG", "CACHE"}  # variables that are no field of the settings
+ELSEWHERE = {  # variables that are no field of the settings: their defaults, and what they mean
+    "CONFIG": ("none", "The file of settings."),
+    "CACHE": (
+        "`~/.cache/residency`",
+        "The cache of converted and synthetic checkpoints. A container's user without a home directory must set it.",
+    ),
+}
 
 
 class Settings(BaseSettings):
-    """What to serve, and the limits of a request."""
+    """What to serve, and the limits of a request. The docstrings of the fields are the reference in docs/serving.md."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    strategies: Annotated[list[StrategyChoice], NoDecode] | None = None  # every one that there is
+    strategies: Annotated[list[StrategyChoice], NoDecode] | None = None
+    """The strategies to mount, each a name or a mapping with `strategy`, `options` and `loader`."""
     models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
-    default: Annotated[str, Field(description="the model of a request that names none")] | None = None
+    """Model ids with their references. The default is the embedded model."""
+    default: str | None = None
+    """The model of requests that name none."""
     plugins: Annotated[list[str], NoDecode] = []
+    """Modules or `.py` files. The server runs their code."""
     max_body: Size = ByteSize(2 << 20)
+    """Bytes of a body."""
     max_header: Annotated[Size, Field(ge=1024)] = ByteSize(32 << 10)
+    """Bytes of a request's head."""
     max_texts: Annotated[int, Field(ge=1)] = 256
-    max_text: Annotated[int, Field(ge=1, description="characters")] = 100_000
+    """Texts in a body."""
+    max_text: Annotated[int, Field(ge=1)] = 100_000
+    """Characters of each text."""
     batching: Annotated[BatchingChoice, NoDecode] = Batching()
-    max_queue: Annotated[int, Field(ge=1, description="requests for one model under one strategy")] = 128
-    max_queue_bytes: Size = ByteSize(64 << 20)  # of all bodies that are read, or wait, at a time
-    allowed_hosts: Annotated[list[str], NoDecode] = []  # of the Host header; any, when left out
-    token: Annotated[SecretStr, Field(min_length=16)] | None = None  # without one nobody loads or unloads by hand
+    """How requests that wait for the same model are computed together: `on`, `off`, or a mapping."""
+    max_queue: Annotated[int, Field(ge=1)] = 128
+    """Queue slots for each model under each strategy: requests that wait or are being computed. If none is free, the
+    answer is 503.
+    """
+    max_queue_bytes: Size = ByteSize(64 << 20)
+    """Bytes of all bodies that are being read, or wait, at a time. Above it, the answer is 503."""
+    allowed_hosts: Annotated[list[str], NoDecode] = []
+    """Names in the `Host` header that the server answers. Without any, it answers every name."""
+    token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """If set, callers with this token can load and unload models manually, and change settings without a restart. At
+    least 16 characters.
+    """
     log: Literal["text", "json"] = "text"
-    cost: Annotated[Cost | None, NoDecode, Field(description="prices, for strategies that go by them")] = None
-    state: Annotated[Path, Field(description="where what strategies have learned survives a restart")] | None = None
-    capture: Annotated[Path, Field(description="a trace of the requests is appended to it")] | None = None
-    request_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must have begun")] = 30.0
-    receive_timeout: Annotated[Duration, Field(gt=0, le=3600, description="until it must be received")] = 20.0
-    shutdown_timeout: Annotated[Duration, Field(ge=0, le=3600, description="for those that run")] = 30.0
+    """`json`: each line is an object, and each request has a line with its id and what it cost."""
+    cost: Annotated[Cost | None, NoDecode] = None
+    """Prices as in an experiment, for strategies that use prices and are given none: `{memory_gib_hour: 0.005}`."""
+    state: Path | None = None
+    """A file that keeps what strategies have learned across a restart. The server writes it at the end, and every
+    minute.
+    """
+    capture: Path | None = None
+    """A file to which the server appends the time and model id of each request: a trace. logrotate may rename, delete
+    or cut it.
+    """
+    request_timeout: Annotated[Duration, Field(gt=0, le=3600)] = 30.0
+    """A request must begin within this time."""
+    receive_timeout: Annotated[Duration, Field(gt=0, le=3600)] = 20.0
+    """A request must be complete within this time."""
+    shutdown_timeout: Annotated[Duration, Field(ge=0, le=3600)] = 30.0
+    """Accepted requests have this time to be answered at shutdown."""
 
     @field_validator("strategies", "models", "plugins", "allowed_hosts", mode="before")
     @classmethod

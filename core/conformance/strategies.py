@@ -109,13 +109,10 @@ def _check_threads(registered: Registered) -> None:
 
 def _check_limits(keeper: Keeper, loader: _Loader) -> None:
     decisions = keeper.decisions
-    limits = [
-        each for each in (decisions.capacity, decisions.budget and decisions.budget // NBYTES) if each is not None
-    ]
-    require(
-        not limits or loader.peak <= min(limits),
-        f"{loader.peak} models were in memory, where {min(limits)} are allowed",
-    )
+    fitting = None if decisions.budget is None else decisions.budget // NBYTES
+    limit = min((each for each in (decisions.capacity, fitting) if each is not None), default=None)
+    is_kept = limit is None or loader.peak <= limit
+    require(is_kept, f"{loader.peak} models were in memory, where {limit} are allowed")
 
 
 def _check_leases(registered: Registered) -> None:

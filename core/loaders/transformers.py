@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pluggy
+from pydantic import Field
 
 from ..checkpoints import checkpoint
 from ..checkpoints.dtypes import (
     BYTES,
+    DTYPE,
     Dtype,
     convert_dtype,
     supported_dtype,
@@ -25,7 +27,7 @@ class TransformersLoader:
 
     name = "transformers"
 
-    def __init__(self, *, dtype: Dtype = "float32") -> None:
+    def __init__(self, *, dtype: Annotated[Dtype, Field(description=DTYPE)] = "float32") -> None:
         # Imported here, because listing loaders and their options must not import torch.
         from . import stock
 

@@ -45,31 +45,41 @@ class ConfirmChoice(BaseModel):
 
     model_config = STRICT
 
-    window: Annotated[Duration, Field(gt=0, description="of the traffic's beginning, seconds")] = 10 * MINUTE
-    repeats: Annotated[int, Field(ge=1, le=1000, description="rounds")] = 1
+    window: Annotated[Duration, Field(gt=0)] = 10 * MINUTE
+    """How much of the traffic's beginning is measured."""
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Rounds."""
 
 
 class PlanFile(BaseModel):
-    """The keys of a plan's YAML file."""
+    """The keys of a plan's YAML file. The docstrings are the reference in docs/planning.md."""
 
     model_config = STRICT
 
     name: ModelId
-    profile: Annotated[str, Field(min_length=1, description="the folder of a run")]
+    """The name of the plan, and of its folder under `results`."""
+    profile: Annotated[str, Field(min_length=1)]
+    """The folder of a run. One of its strategies must load for each request."""
     workload: Workload
-    models: Annotated[
-        int | None, Field(ge=1, le=MOST_MODELS, description="copies of the run's first model; else the run's own")
-    ] = None
-    cost: Annotated[Cost | None, Field(description="that of the run, if left out")] = None
-    limit: Annotated[Limit | None, Field(description="settings that exceed it are left out")] = None
+    """An `open` or `trace` workload."""
+    models: Annotated[int | None, Field(ge=1, le=MOST_MODELS)] = None
+    """`models: 1000` plans for so many models like the run's first one. Without it, the plan uses the run's own."""
+    cost: Cost | None = None
+    """Prices. The run's, if left out."""
+    limit: Limit | None = None
+    """`{memory: 300MiB}`, as in an experiment: leaves out settings that hold more."""
     slo: dict[Percentile, Annotated[Duration, Field(gt=0)]] | None = None
-    grid: Annotated[
-        dict[str, Values | list[Values] | None],
-        Field(description="by strategy, the values of its options; null leaves it out"),
-    ] = {}
+    """Latency targets. The run's, if left out."""
+    grid: dict[str, Values | list[Values] | None] = {}
+    """The settings to simulate: for each strategy, values of its options. null leaves a strategy out. A strategy that
+    is not named has a grid of its own.
+    """
     plugins: list[str] = []
+    """Strategies of plugins. Those of the run are included."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """The seed of all draws."""
     confirm: ConfirmChoice = ConfirmChoice()
+    """How `--confirm` measures: `{window: 10min, repeats: 1}`."""
 
 
 @dataclass(frozen=True)

@@ -178,9 +178,7 @@ class Pool:
             self._make_room(now)
 
     def mark_failed(self, copy: Copy, error: BaseException, now: float, *, remember: bool = True) -> None:
-        """Refuse the leases that wait for a failed load; if `remember`, also those requested within
-        FAILURE_CACHE_SECONDS.
-        """
+        """Refuse the leases that wait for a failed load; if `remember`, also those that are requested soon after."""
         if remember:
             self._failures[copy.model_id] = error, now + FAILURE_CACHE_SECONDS
         self._refuse(self._discard(copy), error)

@@ -33,14 +33,19 @@ class TrialSpec(Recorded):
     """A trial, as the experiment defines it."""
 
     label: str
+    """Its name in the table."""
     strategy: str
+    """The strategy's name."""
     route: str
     """The path of its prediction requests."""
     options: dict[str, JsonValue]
     """The strategy's options, with durations in seconds."""
     loader: str = "transformers"
+    """The loader's name."""
     loader_options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Of the loader; durations in seconds."""
     dtype: str
+    """The dtype that the loader is asked for."""
     weights_mib: float
     """The weights of all models in that dtype, before any is loaded."""
     model_mib: dict[str, float] = Field(default_factory=dict)
@@ -53,7 +58,9 @@ class ClosedSpec(Recorded):
     duration: float | None = None
     """Seconds."""
     requests: int | None = None
+    """How many there are, if that is what ends it."""
     clients: int
+    """How many clients there are."""
 
 
 class OpenSpec(Recorded):
@@ -62,17 +69,20 @@ class OpenSpec(Recorded):
     duration: float | None = None
     """Seconds."""
     requests: int | None = None
+    """How many there are, if that is what ends it."""
     rate: float
     """Requests per second."""
     arrivals: Literal["poisson", "constant"] | dict[Literal["gamma"], float] | None = None
     """`gamma` has the squared coefficient of variation of the gaps."""
     popularity: Popularity | None = None
+    """How the requests are distributed over the models."""
 
 
 class TraceSpec(Recorded):
     """Recorded arrivals."""
 
     file: str
+    """Its path."""
     columns: dict[str, str] | None = None
     """The names of the columns `time` and `model`."""
     unit: str | None = None
@@ -84,14 +94,18 @@ class TraceSpec(Recorded):
     speed: float | None = None
     """The number that times were divided by."""
     popularity: Popularity | None = None
+    """How the requests are distributed over the models; None if the file names them."""
 
 
 class WorkloadSpec(Recorded):
     """The traffic: exactly one of these is not None."""
 
     closed: ClosedSpec | None = None
+    """Clients that wait for their answers."""
     open: OpenSpec | None = None
+    """Requests that arrive at a rate, however long the answers take."""
     trace: TraceSpec | None = None
+    """Recorded arrivals."""
 
 
 class SizeSpec(Recorded):
@@ -102,18 +116,22 @@ class SizeSpec(Recorded):
     cpu: float
     """Cores."""
     hour: float
+    """What an hour of it costs."""
 
 
 class CostSpec(Recorded):
     """The prices of a deployment, in one currency."""
 
     memory_gib_hour: float
+    """For a GiB of memory."""
     cpu_hour: float
     """For one core."""
     latency_hour: float
     """For an hour of a caller's waiting."""
     charge: Charge
+    """Which memory is paid for."""
     billing: Billing
+    """When it is paid for."""
     sizes: list[SizeSpec] = Field(default_factory=list)
     """The smallest first."""
     trifle: float = 1.0
@@ -133,7 +151,9 @@ class BatchingSpec(Recorded):
     max_batch_size: int
     """Texts."""
     max_batch_tokens: int | None = None
+    """Tokens, with their padding."""
     max_wait_ms: float | None = None
+    """Milliseconds that a request waits for others to arrive."""
 
 
 class RunHeader(Recorded):
@@ -143,15 +163,19 @@ class RunHeader(Recorded):
     experiment_sha256: str | None = None
     """The digest of the experiment as it was resolved, and of its texts."""
     schema_version: Literal[6] = Field(alias="schema")
+    """The version of this format."""
     experiment: str
     """The experiment's name."""
     question: str
+    """The first line of the experiment's file, or empty."""
     started: str
     """The time in UTC, ISO 8601."""
     rounds: int
     """The rounds that were planned."""
     page_cache: PageCache
+    """Where loads had to find the checkpoint: on disk (`cold`), or in the page cache (`warm`)."""
     batching: BatchingSpec | Literal["off"] = "off"
+    """How requests that wait for the same model were computed together."""
     workload: WorkloadSpec | None = None
     """None: each text is sent to each model, one request after the other."""
     most_labels: int = 1
@@ -163,13 +187,17 @@ class RunHeader(Recorded):
     precision: float | None
     """The relative width of the intervals at which the run may end."""
     cost: CostSpec | None = None
+    """What a deployment pays, in one currency."""
     rate: float | None = None
     """Requests per second to recommend a trial for."""
     limit: LimitSpec | None = None
+    """What a server may take."""
     plugins: list[str] = Field(default_factory=list)
+    """Modules, or paths of `.py` files."""
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
     """By model id."""
     trials: Annotated[list[TrialSpec], Field(min_length=1)]
+    """In the order of the experiment."""
 
     @property
     def clients(self) -> int:

@@ -31,7 +31,9 @@ class MemoryAfter(Recorded):
     """Memory after one request, in MiB."""
 
     pss: float | None
+    """PSS, in MiB."""
     private: float | None
+    """Private memory, in MiB."""
 
 
 class Sample(_OfTrial):
@@ -67,7 +69,7 @@ class Sample(_OfTrial):
     page_cache: PageCache | None = None
     """Where a load had to find the checkpoint; None unless the experiment drops it from the page cache."""
     memory_mib: MemoryAfter | None = None
-    """None unless the experiment asks for it after each request."""
+    """Memory after it, in MiB; None unless the experiment asks for it after each request."""
 
     @model_validator(mode="after")
     def _check_answer(self) -> Self:
@@ -90,6 +92,7 @@ class Load(_OfTrial):
     model: str
     """The model id."""
     page_cache: PageCache
+    """Where it had to find the checkpoint: on disk (`cold`), or in the page cache (`warm`)."""
     ms: float
     """The latency of the request that waited for it."""
     processor_s: float | None
@@ -106,6 +109,7 @@ class LoadGenerator(Recorded):
     seconds: float
     """From the start until the last answer."""
     sends: int
+    """How many requests it sent."""
     late_share: float
     """The share of the sends, or in a closed loop of the beats, that were late."""
     lag_p99_ms: float
@@ -116,13 +120,15 @@ class Memory(Recorded):
     """Memory of the server's process tree, in MiB."""
 
     idle_pss: float | None = None
-    """A second after the last request."""
+    """PSS, a second after the last request."""
     idle_private: float | None = None
+    """Private memory at the same time."""
     idle_rss: float | None = None
+    """Resident memory at the same time."""
     peak_rss: float | None = None
-    """The most in the steady state."""
+    """The most resident memory in the steady state."""
     start_peak_rss: float | None = None
-    """The most until the first answer."""
+    """The most resident memory until the first answer."""
 
     def idle(self, kind: str) -> float | None:
         """Idle memory of that kind: `pss`, `private` or `rss`."""
@@ -137,8 +143,9 @@ class UsedModel(Recorded):
     loader: str
     """The loader; after a fallback, not the one that the trial names."""
     dtype: str
-    """Empty if the loader does not report it."""
+    """What it was loaded in; empty if the loader does not report it."""
     nbytes: int
+    """Bytes of its weights."""
 
 
 class MemoryOverTime(Recorded):
@@ -147,6 +154,7 @@ class MemoryOverTime(Recorded):
     at: list[float]
     """Seconds since the steady state began."""
     rss_mib: list[float]
+    """Resident memory at each of these times, in MiB."""
 
 
 class ModelEvent(Recorded):
@@ -157,7 +165,9 @@ class ModelEvent(Recorded):
     model: str
     """The model id."""
     event: Literal["load", "unload"]
+    """What happened to it."""
     reason: str
+    """Why, such as `request` or `expired`."""
     seconds: float
     """The duration of the load, or the time that the model was in memory."""
 
@@ -177,8 +187,9 @@ class TrialEnd(_OfTrial):
     processor_s: float | None
     """The server's CPU time in the steady state."""
     generator: LoadGenerator | None = None
-    """None without a workload."""
+    """What the load generator measured of itself; None without a workload."""
     memory_mib: Memory
+    """Memory of the server's process tree, in MiB."""
     resident: list[str] | None = None
     """The model ids in memory at the end; None in older records."""
     loads: int
@@ -186,11 +197,13 @@ class TrialEnd(_OfTrial):
     unloads: int
     """Unloads of all models since the start."""
     unload_s: float | None = None
-    """What all unloads took together."""
+    """What all unloads took together, in seconds."""
     used: list[UsedModel] = Field(default_factory=list)
+    """What the latest load of each model used."""
     least_keep: float | None
     """The shortest timeout of an idle model in seconds; None if models were freed at once, or never."""
     timeline: MemoryOverTime | None = None
+    """Resident memory over the steady state."""
     mean_rss: float | None = None
     """The average resident memory over the steady state, in MiB."""
     events: list[ModelEvent] | None = None
@@ -206,6 +219,7 @@ class Failure(_OfTrial):
 
     kind: Literal["failure"] = "failure"
     reason: str
+    """Why, in a sentence."""
 
 
 class Stop(Recorded):
@@ -215,6 +229,7 @@ class Stop(Recorded):
     round: int
     """The last round, from 0."""
     reason: str
+    """Why, in a sentence."""
 
 
 Measured = Begin | Sample | Load | TrialEnd | Failure | Stop

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import psutil
 
@@ -50,7 +51,8 @@ MIB = 1 << 20
 STRATEGY = ("strategy",)
 LOADER = ("strategy", "loader")
 CHANGE = ("strategy", "model", "loader", "reason")
-NO_MODEL = ""  # for requests that were refused before their body was read; no model id is empty
+MODEL_INFO = "The checkpoint of a model"
+NO_MODEL = ""  # the label of requests that were refused before their body was read; no model id is empty
 
 
 def check_multiprocess() -> None:
@@ -63,6 +65,16 @@ def check_multiprocess() -> None:
         raise SettingsError(f"{MULTIPROCESS} names {folder}, which is not a writable folder; make an empty one.")
 
 
+class Definition(NamedTuple):
+    """What a metric is called and means."""
+
+    name: str
+    """As it is scraped; of a histogram without `_bucket`, `_sum` and `_count`."""
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    text: str
+
+
 class Metrics:
     """The metrics of one app, counted from the events of its engine."""
 
@@ -73,30 +85,38 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._info = _ModelInfo(versions)
         registry.register(self._info)
+        self.definitions = [
+            Definition("residency_model_info", "gauge", ("model", "revision", "sha256"), f"{MODEL_INFO}; always 1")
+        ]
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            self.definitions.append(Definition(f"residency_{name}_total", "counter", labels, text))
             return Counter(f"residency_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            self.definitions.append(Definition(f"residency_{name}", "histogram", labels, text))
             return Histogram(f"residency_{name}", text, labels, buckets=buckets, registry=registry)
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = (), mode: str = "livesum") -> Gauge:
+            self.definitions.append(Definition(f"residency_{name}", "gauge", labels, text))
             return Gauge(f"residency_{name}", text, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
         self.loads = counter("loads", "Loads of a model", CHANGE)
-        self.unloads = counter("unloads", "Models that left memory; by capacity or budget they were evicted", CHANGE)
+        self.unloads = counter("unloads", "Models that left memory; for capacity or budget, they were evicted", CHANGE)
         self.load_seconds = histogram("load_seconds", "Seconds of a load", LOADER)
         self.phase_seconds = histogram("load_phase_seconds", "Seconds of a load's phase", (*LOADER, "phase"))
         self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOADER, AGES)
         self.resident = gauge("resident_bytes", "Parameters and buffers in memory", STRATEGY)
-        self.budget = gauge("budget_bytes", "The strategy's memory_budget", STRATEGY)
+        self.budget = gauge("budget_bytes", "The strategy's memory_budget; +Inf without one", STRATEGY)
         self.requests = counter("requests", "Requests by how they ended", ("strategy", "model", "outcome"))
-        self.latency = histogram("request_seconds", "Seconds from arrival to answer", ("strategy", "start"))
+        self.latency = histogram(
+            "request_seconds", "Seconds from arrival to answer, cold or warm", ("strategy", "start")
+        )
         self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", STRATEGY)
         self.batch = histogram("batch_texts", "Texts that were computed together", STRATEGY, TEXTS)
-        self.in_flight = gauge("in_flight", "Requests that wait or are computed", STRATEGY)
+        self.in_flight = gauge("in_flight", "Requests that wait or are being computed", STRATEGY)
         self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
-        self.private = gauge("process_private_bytes", "Memory that they have written", mode="liveall")
+        self.private = gauge("process_private_bytes", "Private memory of the process and its children", mode="liveall")
         self._children: dict[str, _Children] = {}  # by strategy
 
     def record(self, event: Event) -> None:
@@ -176,7 +196,7 @@ class _ModelInfo(Collector):
         self._versions = versions
 
     def collect(self) -> Iterator[Metric]:
-        info = InfoMetricFamily("residency_model", "The checkpoint of a model", labels=["model"])
+        info = InfoMetricFamily("residency_model", MODEL_INFO, labels=["model"])
         for model_id, version in self._versions():
             info.add_metric([model_id], {"revision": version.revision or "", "sha256": version.sha256 or ""})
         yield info

@@ -63,7 +63,7 @@ def host_of(loader: Any, *directories: Path, strategy: str = "test", clock: Cloc
     observers = Observers(load_plugins([FAKES]).manager.hook)
     versions = Versions({path.name: str(path) for path in directories})
     versions.find_all()
-    return Host(strategy, loader, versions, Semaphore(64), observers.hear, clock=clock)
+    return Host(strategy, loader, versions, Semaphore(64), observers.notify, clock=clock)
 
 
 def keeper_of(strategy: Any, loader: Any, *directories: Path, clock: Clock = CLOCK, state: str | None = None) -> Keeper:

@@ -102,7 +102,7 @@ class FakeHost:
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self.clock = SimpleNamespace(now=stage.now)
         self.model_ids = tuple(NAMES[: len(scenario.models)])
-        self.versions = SimpleNamespace(moment=nullcontext())
+        self.versions = SimpleNamespace(switch_lock=nullcontext())
         self.is_running = False
         self._stage = stage
         self._takes = dict(zip(NAMES, scenario.models, strict=False))
@@ -124,7 +124,7 @@ class FakeHost:
         if (seconds := self._takes[model.model_id][2]) and self.is_running:
             self._stage.sleep(seconds)
 
-    def arrived(self, *_: Any) -> None:
+    def record_load(self, *_: Any) -> None:
         pass
 
 

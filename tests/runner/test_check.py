@@ -21,7 +21,7 @@ def register_strategies():
 FAULTS = {
     "    def keep(self, model, now):\n        return model.uses / 0\n": "keep fails: ZeroDivisionError",
     "    def keep(self, model, now):\n        return math.nan\n": "keep fails: it answered nan, which is not a time",
-    "    capacity = 1\n    def evict(self, candidates, now):\n        return 'me'\n": "evict fails: it names 'me'",
+    "    capacity = 1\n    def evict(self, candidates, now):\n        return 'me'\n": "evict fails: it named 'me'",
     "    def explain(self, model, now):\n        raise KeyError(1)\n": "explain fails: KeyError: 1",
     "    def unloaded(self, model, reason, now):\n        del self.seen\n": "unloaded fails: AttributeError",
     "    def start(self, models):\n        return ['nobody']\n": "nobody",
@@ -103,7 +103,7 @@ def test_the_runner_says_it_and_fails(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "strategy mine: it answers: yes" in done.stdout
     assert "strategy mine: its members answer as the contract says: NO. Keep fails: ZeroDivisionError" in done.stdout
-    nothing = run_python(str(ROOT / "runner.py"), "check", str(ROOT / "core" / "serving" / "load_log.py"))
+    nothing = run_python(str(ROOT / "runner.py"), "check", str(ROOT / "core" / "residency" / "load_log.py"))
     assert nothing.returncode == 2
     assert "there is nothing to check" in nothing.stderr
-    assert run_python(str(ROOT / "runner.py"), "check", FAKES).returncode in (0, 1)
+    assert run_python(str(ROOT / "runner.py"), "check", FAKES).returncode == 0

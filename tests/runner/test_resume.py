@@ -163,7 +163,7 @@ def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: P
     original = (finished / "experiment.yaml").read_text()
     (finished / "experiment.yaml").write_text(original.replace("repeats: 2", "repeats: 3"))
     done = run_here("resume", str(finished))
-    assert (done.returncode, "experiment.yaml was changed" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "experiment.yaml or texts.jsonl was changed" in done.stderr) == (2, True), done.stderr
     (finished / "experiment.yaml").unlink()
     assert "experiment.yaml cannot be read" in run_here("resume", str(finished)).stderr
     (finished / "experiment.yaml").write_text(original)

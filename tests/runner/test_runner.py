@@ -213,7 +213,7 @@ def test_a_failing_trial_is_1_and_the_others_still_run(tmp_path: Path) -> None:
         {"strategy": "lru-cached", "loader": "fake", "options": {"memory_budget": 1}, "label": "too small"},
         {"strategy": "persistent", "loader": "fake", "label": "kept"},
     ]
-    done = runner(experiment(tmp_path, strategies=strategies), "--output", str(tmp_path / "out"))
+    done = run_here(experiment(tmp_path, strategies=strategies), "--output", str(tmp_path / "out"))
     assert done.returncode == 1, done.stderr
     summary = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")
     assert {trial["label"]: trial["requests"] for trial in summary["trials"]} == {"too small": 0, "kept": 4}
@@ -224,7 +224,7 @@ def test_a_failing_trial_is_1_and_the_others_still_run(tmp_path: Path) -> None:
 
 def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     (checkpoint_in(tmp_path / "a") / "broken").touch()
-    done = runner(experiment(tmp_path, repeats=2), "--output", str(tmp_path / "out"))
+    done = run_here(experiment(tmp_path, repeats=2), "--output", str(tmp_path / "out"))
     assert done.returncode == 1
     folder = only_folder(tmp_path / "out", "quick")
     [trial] = read_json(folder / "summary.json")["trials"]
@@ -302,7 +302,7 @@ def test_why_a_plugin_failed_is_told_and_kept(tmp_path: Path) -> None:
         for at in ("start", "request", "exit")
     ]
     path = experiment(tmp_path, plugins=[FAKES, "broken.py"], strategies=strategies)
-    done = runner(path, "--output", str(tmp_path / "out"))
+    done = run_here(path, "--output", str(tmp_path / "out"))
     assert done.returncode == 1, done.stderr
     for told in (
         "start failed in round 1: the server ended with status 1: Strategy 'broken' cannot start: cannot begin",
@@ -503,7 +503,7 @@ def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
     strategies = [{"strategy": name, "loader": "fake", "label": name} for name in ("leaky", "on-demand")]
     plugins = [FAKES, str(tmp_path / "leaky.py")]
     path = experiment(tmp_path, strategies=strategies, plugins=plugins, memory_after_each=True, repetitions=6)
-    done = runner(path, "--output", str(tmp_path / "out"), "--waterfall")
+    done = run_here(path, "--output", str(tmp_path / "out"), "--waterfall")
     assert done.returncode == 0, done.stderr
     leaky, sound = read_json(only_folder(tmp_path / "out", "quick") / "summary.json")["trials"]
     assert leaky["memory_return"]["slope_mib_per_cycle"] == pytest.approx(1, abs=0.3)
@@ -516,7 +516,7 @@ def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     for _ in range(2):
         path = experiment(tmp_path, batching="off", slo={"p99": "1h"})
-        assert runner(path, "--output", str(tmp_path / "out")).returncode == 0
+        assert run_here(path, "--output", str(tmp_path / "out")).returncode == 0
     first, second = sorted((tmp_path / "out" / "quick").glob("2*"))
     assert (first.parent / "latest").resolve() == second
     summary = read_json(first / "summary.json")

@@ -50,7 +50,7 @@ from core.config.choices import LoaderChoice
 print(json.dumps(missing_requirement(Competitor(print, loader=LoaderChoice(name='nobody')))))
 """
 RATIOS = """
-from experiments.peers import Figures, ratios
+from experiments.peers.compare import Figures, ratios
 def rounds(count, rate, alone):  # each slower than the one before
     return {n: Figures(rate / 2**n, None, None, alone * 2**n, None, None) for n in range(count)}
 print(json.dumps(ratios({

@@ -188,7 +188,7 @@ def test_what_cannot_be_mapped_is_loaded_the_stock_way_with_one_warning(
                 model: Any = loader.load(directory)
                 assert (model.loaded_by, model.dtype) == ("transformers", "float32")
                 model.close()
-    [warning] = {record.getMessage() for record in caplog.records if "stock path" in record.getMessage()}
+    [warning] = {record.getMessage() for record in caplog.records if "uses 'transformers' for" in record.getMessage()}
     assert "is not aligned" in warning
 
 

@@ -157,7 +157,7 @@ def test_errors_are_sentences_for_the_client(client: Any) -> None:
     refused(422, "outputs.0.parameters.classification: is no key here", good, outputs=[classes])
     refused(422, "11 texts are over the limit of 10", tensor(["x"] * 11))
     refused(413, "over the limit of 20480 bytes", tensor(["x" * 30_000]))
-    refused(415, "takes no compressed ones", good, request_compression_algorithm="gzip")
+    refused(415, "accepts no compressed bodies", good, request_compression_algorithm="gzip")
     refused(422, "X-Request-Timeout must be a number of seconds", good, headers={"X-Request-Timeout": "soon"})
     with pytest.raises(InferenceServerException, match="Not Found"):
         client.get_model_config("a")  # Triton's own
@@ -172,9 +172,9 @@ def element(text: bytes) -> bytes:
     [
         (element(b"good"), 8, [2], r"shape: must be \[n\] or \[n, 1\], where n is the number of texts, 1"),
         (element(b"good"), 8, [1, 2], "inputs.0.shape: must be"),
-        (element(b"good"), 7, [1], "8 bytes follow the JSON, and 'binary_data_size' does not say so"),
+        (element(b"good"), 7, [1], "8 bytes follow the JSON, but 'binary_data_size' is 7"),
         (element(b"good"), 9, [1], "8 bytes follow the JSON"),
-        (element(b"good"), None, [1], "give either 'data' or the parameter 'binary_data_size'"),
+        (element(b"good"), None, [1], "give either 'data', or 'binary_data_size'"),
         (element(b"good")[:-1], 7, [1], "the binary tensor ends within text 0"),
         (element(b"good") + b"\x01\x00", 10, [2], "the binary tensor ends within text 1"),
         (b"\xff\xff\xff\xff", 4, [1], "the binary tensor ends within text 0"),

@@ -478,7 +478,9 @@ def test_a_missing_folder_for_the_workers_metrics_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "missing"))
-    with pytest.raises(ResidencyError, match=r"PROMETHEUS_MULTIPROC_DIR names .*missing, which is no folder"):
+    with pytest.raises(
+        ResidencyError, match=r"PROMETHEUS_MULTIPROC_DIR names .*missing, which is not a writable folder"
+    ):
         Service(Settings(), load_plugins([]))
 
 

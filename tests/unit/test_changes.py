@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from core.stats.changes import Changes, shift
@@ -158,6 +159,7 @@ def report(new: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return run_here("report", str(new), *flags)
 
 
+@pytest.mark.process
 def test_the_runner_exits_with_1_on_a_regression(tmp_path: Path) -> None:
     for name, records in (("old", run_at(10)), ("new", run_at(12, NEW))):
         (tmp_path / name).mkdir()

@@ -9,19 +9,24 @@ from tests.helpers.fakes import FakeLoader, FakeModel
 from tests.helpers.support import keeper_of
 
 
-class ClosingLoader(FakeLoader):
-    """Closes each model, which is for others to do."""
+class RememberingLoader(FakeLoader):
+    """Remembers the models that it has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: list[FakeModel] = []
 
     def load(self, checkpoint: Path) -> FakeModel:
-        model = super().load(checkpoint)
-        model.close()
-        return model
+        self.models.append(super().load(checkpoint))
+        return self.models[-1]
 
 
 def test_a_model_that_is_closed_twice_is_noticed(checkpoints: list[Path], misuses: list[str]) -> None:
-    """Although its keeper takes what `close` raises."""
-    keeper = keeper_of(OnDemand(), ClosingLoader(), *checkpoints)
+    """Although a second `close` does nothing."""
+    loader = RememberingLoader()
+    keeper = keeper_of(OnDemand(), loader, *checkpoints)
     with keeper.lease("a"):
+        loader.models[-1].close()
         assert misuses == []
     assert misuses == ["a was closed twice"]
     misuses.clear()

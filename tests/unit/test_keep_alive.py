@@ -108,7 +108,7 @@ def test_preloads_and_pins(checkpoints: list[Path]) -> None:
         ({"pin": ["x"]}, "no model 'x' to pin"),
         (
             {"pin": ["a", "b"], "memory_budget": ByteSize(2 * SIZE)},
-            "model 'c' takes 1000B beside 2.0KiB that are pinned",
+            "model 'c' takes 1000B beside 2.0KiB of pinned models",
         ),
     ],
 )
@@ -146,6 +146,7 @@ def test_on_demand_shares_the_load_of_requests_that_overlap(checkpoints: list[Pa
     assert loader.held == 0
 
 
+@pytest.mark.process
 def test_a_storm_over_a_small_budget(tmp_path: Path) -> None:
     """32 threads × 200 uses of 8 models with room for 3: no error, no deadlock, never over budget."""
     directories = [checkpoint_in(tmp_path / name) for name in "defghijk"]

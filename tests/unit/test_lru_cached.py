@@ -98,6 +98,7 @@ def test_never_evicts_a_model_in_use(checkpoints: list[Path]) -> None:
     assert (ids(cache), loader.most) == (["b"], SIZE)
 
 
+@pytest.mark.process
 def test_never_over_budget_whoever_asks(tmp_path: Path) -> None:
     """32 threads × 200 uses of 8 models, with room for 3: no deadlock, and no model twice in memory."""
     cache, loader = cache_of([checkpoint_in(tmp_path / name) for name in "abcdefgh"], memory_budget=ByteSize(3 * SIZE))

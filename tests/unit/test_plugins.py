@@ -150,7 +150,7 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both(tmp_path: Path) 
         (('name = "third"', ""), "kebab-case"),
         (
             ("def keep(self, model, now)", "def acquire(self, model_id)"),
-            r"lends models itself.*def keep\(self, model, now",
+            r"has a method acquire.*def keep\(self, model, now",
         ),
         (
             ("def keep(self, model, now)", "def keep(self, model)"),

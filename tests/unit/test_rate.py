@@ -76,6 +76,7 @@ def test_it_goes_with_a_run_or_a_report(capsys: pytest.CaptureFixture[str]) -> N
         assert "there is no flag --rate" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_report_answers_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run_folder(tmp_path, rate=1000 / 3600)
     for flags, cheapest, where in (

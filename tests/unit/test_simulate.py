@@ -123,6 +123,7 @@ def test_the_lru_loads_as_a_sequence_without_time_does() -> None:
 
 
 # The same examples each time: in one of 2,000, where events fall together, the two take turns in another order.
+@pytest.mark.process
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),

@@ -101,6 +101,7 @@ def test_a_duration_ends_the_arrivals(tmp_path: Path) -> None:
     assert max(times(tmp_path, "{open: {rate: 100, duration: 500ms}}")) < 0.5
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("burstiness", [1, 8, 100])
 def test_bursts_are_in_equilibrium_when_a_duration_begins(burstiness: float) -> None:
     """As many requests come as the rate says; the first one after the stationary excess of a gap."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pluggy
+from pydantic import Field
 
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import CannotMap
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 BYTES = {"float32": 4, "int8": 1}
 ENOUGH = 200  # forwards, after which the weights of a model are packed for the first time
+PACK = (
+    "Packs the weights, for faster forwards. `auto`: of a model that stays in memory. `true`: before the first load."
+    " `false`: never."
+)
 Found = tuple[Converted, Packed] | CannotConvert
 SharedState = tuple[dict[str, Found], dict[tuple[Path, int], Tokens]]
 
@@ -46,7 +51,15 @@ class OnnxRuntimeLoader:
 
     name = "onnxruntime"
 
-    def __init__(self, *, dtype: Literal["float32", "int8"] = "float32", pack: Literal["auto"] | bool = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        dtype: Annotated[
+            Literal["float32", "int8"],
+            Field(description="`int8` quantizes the weights. The model is faster and smaller, but another model."),
+        ] = "float32",
+        pack: Annotated[Literal["auto"] | bool, Field(description=PACK)] = "auto",
+    ) -> None:
         """Raises ValueError if `dtype` does not allow this value of `pack`."""
         check_options(dtype, pack)
         # Imported here, because listing loaders and their options must not import an engine.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pluggy
+from pydantic import Field
 
 from ...checkpoints import checkpoint
 from ...checkpoints.dtypes import supported_dtype, warn_once
@@ -33,7 +34,14 @@ class OpenVinoLoader:
 
     name = "openvino"
 
-    def __init__(self, *, dtype: Literal["float32", "bfloat16", "int8"] = "float32") -> None:
+    def __init__(
+        self,
+        *,
+        dtype: Annotated[
+            Literal["float32", "bfloat16", "int8"],
+            Field(description="`bfloat16` if the processor computes in it. `int8` quantizes the weights."),
+        ] = "float32",
+    ) -> None:
         """Raises PluginError if OpenVINO is not installed."""
         if importlib.util.find_spec("openvino") is None:
             raise PluginError("the loader 'openvino' needs OpenVINO: pip install 'residency[openvino]'")

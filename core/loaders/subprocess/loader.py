@@ -47,11 +47,18 @@ class SubprocessLoader:
     def __init__(
         self,
         *,
-        inner: Literal["onnxruntime", "mapped"] = "onnxruntime",
-        dtype: Literal["float32", "bfloat16", "int8"] = "float32",
-        linear: Literal["auto", "stock"] = "auto",
-        pack: Literal["auto"] | bool = "auto",
-        deadline: Annotated[float, Field(gt=0, le=3600)] = 120.0,
+        inner: Annotated[
+            Literal["onnxruntime", "mapped"], Field(description="The loader by which the child loads.")
+        ] = "onnxruntime",
+        dtype: Annotated[
+            Literal["float32", "bfloat16", "int8"],
+            Field(description="As of the inner loader: `bfloat16` with `mapped`, `int8` with `onnxruntime`."),
+        ] = "float32",
+        linear: Annotated[Literal["auto", "stock"], Field(description="As of `mapped`.")] = "auto",
+        pack: Annotated[Literal["auto"] | bool, Field(description="As of `onnxruntime`.")] = "auto",
+        deadline: Annotated[
+            float, Field(gt=0, le=3600, description="Seconds after which a child that does not answer is ended.")
+        ] = 120.0,
     ) -> None:
         """Raises ValueError on a system other than Linux, and for an option that the inner loader does not have."""
         if sys.platform != "linux":
