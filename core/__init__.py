@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from .contracts import (
-    Loader,
-    LoadingStrategy,
-    Model,
-    Prediction,
-    Resident,
-)
+from .contracts import Loader, LoadingStrategy, Model, Prediction, Resident
 from .errors import ResidencyError
 
 __all__ = ["Loader", "LoadingStrategy", "Model", "Prediction", "ResidencyError", "Resident"]

@@ -161,15 +161,13 @@ def _import_requested(name: str) -> tuple[ModuleType, str]:
             print(f"Running the code of plugin {name}: {module.__file__}", file=sys.stderr)
             return module, name
         if not path.is_file():
-            raise PluginError(f"Plugin '{name}' was asked for, but there is no file {path}.")
+            raise PluginError(f"Plugin '{name}' cannot be imported: there is no file {path}.")
         print(f"Running the code of plugin {path}", file=sys.stderr)
         return _import_file(path), str(path)
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"Plugin '{name}' was asked for, but importing it failed: {type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"Plugin '{name}' cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _import_file(path: Path) -> ModuleType:

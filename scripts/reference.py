@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -34,13 +35,15 @@ from core.config.settings import ELSEWHERE, Settings
 from core.config.variables import PREFIX
 from core.planning.plan_file import PlanFile
 from core.plugins import Registered, load_plugins
-from core.results import header, records
+from core.results import card, economics, flips, header, plan, plan_findings, records
 from core.serving.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BUILT_IN = "built in"  # the source of the plugins that ship; others may be installed
 LONG = 80  # characters of a mapping that is no longer shown
 SCHEMA = Path("schema/records.json")
+PLAN_SCHEMA = Path("schema/plan.json")
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MARKED = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MORE = {  # where a page says more, by the part and the key
     ("commands", "run"): "[Experiments](experiments.md)",
@@ -244,9 +247,23 @@ def metrics() -> str:
 def record_schema() -> dict[str, Any]:
     """The JSON schema of a line of `samples.jsonl`, with what the code says of each field."""
     schema = records.RECORD.json_schema()
+    _describe(schema, records, header)
+    return {"$schema": DRAFT, "title": "A line of samples.jsonl", **schema}
+
+
+def plan_schema() -> dict[str, Any]:
+    """The JSON schema of `plan.json`, with what the code says of each field."""
+    schema = plan.Plan.model_json_schema(mode="serialization")
+    schema["$defs"]["Plan"] = {key: schema.pop(key) for key in ("description", "properties", "required", "type")}
+    _describe(schema, plan, plan_findings, flips, economics, header)
+    return {"$schema": DRAFT, "title": "plan.json", **schema["$defs"].pop("Plan"), "$defs": schema["$defs"]}
+
+
+def _describe(schema: Mapping[str, Any], *modules: ModuleType) -> None:
+    """Add what the classes of these modules say of their fields."""
     classes: dict[str, type[BaseModel]] = {
         name: value
-        for module in (records, header)
+        for module in modules
         for name, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, BaseModel)
     }
@@ -254,12 +271,25 @@ def record_schema() -> dict[str, Any]:
         docs = field_docs(classes[name]) if name in classes else {}
         for field, text in docs.items():
             shown = classes[name].model_fields[field].alias or field
-            definition["properties"][shown]["description"] = re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text))
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A line of samples.jsonl",
-        **schema,
-    }
+            definition["properties"][shown]["description"] = _as_json_says(text)
+
+
+def _as_json_says(text: str) -> str:
+    """A docstring in one line, with JSON's word for None."""
+    return re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text))
+
+
+def plan_fields() -> str:
+    """A row for each field of `plan.json`."""
+    schema = plan_schema()
+    rows = [(f"`{name}`", str(node["description"])) for name, node in schema["properties"].items()]
+    return table(("key", "meaning"), rows)
+
+
+def figures(cls: type[BaseModel]) -> str:
+    """A row for each field of a part of `summary.json`."""
+    docs = {name: _as_json_says(text) for name, text in field_docs(cls).items()}
+    return table(("key", "meaning"), [(f"`{name}`", docs[name]) for name in cls.model_fields if name != "kind"])
 
 
 def record_fields() -> str:
@@ -329,13 +359,21 @@ def parts() -> dict[str, Callable[[], str]]:
         "loader-options": lambda: options("loader", plugins.loaders),
         "metrics": metrics,
         "records": record_fields,
+        "plan-figures": plan_fields,
+        "economics": lambda: figures(economics.Economics),
+        "trial-costs": lambda: figures(economics.TrialCosts),
+        "break-even": lambda: figures(economics.BreakEven),
+        "card": lambda: figures(card.Card),
+        "card-settings": lambda: figures(card.Settings),
+        "bursts": lambda: figures(card.Bursts),
     }
 
 
 def pages(folder: Path) -> dict[Path, str]:
     """Every generated file of the folder, as it should be. Raises ValueError for a part that has no page, or two."""
     made = {name: f"\n{make()}\n" for name, make in parts().items()}
-    written = {folder / SCHEMA: json.dumps(record_schema(), indent=2, ensure_ascii=False) + "\n"}
+    schemas = {SCHEMA: record_schema(), PLAN_SCHEMA: plan_schema()}
+    written = {folder / path: json.dumps(each, indent=2, ensure_ascii=False) + "\n" for path, each in schemas.items()}
     found: list[str] = []
     for path in sorted(folder.rglob("*.md")):
         text = path.read_text()

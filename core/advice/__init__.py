@@ -1,4 +1,4 @@
-"""What to use: the summary of a run, its card, and what a plan shares with it.
+"""What to use: the summary of a run, what there is to say of it, its card. It holds no sentences.
 
 It imports `costs`, `stats` and `results`.
 """

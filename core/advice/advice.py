@@ -1,26 +1,23 @@
-"""What both kinds of card say, before prices and settings are added."""
+"""What cards for one rate and for all rates share: the evidence, and the findings that both have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..config.quantities import duration, limit
 from ..costs.economics import Costs, TrialCost
 from ..costs.prices import HOUR
-from ..costs.worth import MATTERS
-from ..report.format import (
-    listed,
-    milliseconds,
-    missing,
-    number,
-    rate,
-)
+from ..results.answers import FastestOfSame, MeanLatency, RoundsLacking, Settles, TargetMet, TargetNotSettled
+from ..results.comparisons import StatisticName, Verdict
+from ..results.economics import BreakEven
+from ..results.figures import Latency, TrialFigures
+from ..results.flips import RATE_FLIPS, Capacity, LatencyFlip, Longer, RateFlip, Rates
+from ..results.notes import BackToBackProcessor, BackToBackWaiting, Finding, NotCompared, NotPriced, ValidGaps
+from ..results.summary import Measurements
 from ..stats.intervals import VERDICT_ROUNDS
 from .choice import left_out
 
-PERCENTILES = ("p99", "p50")  # of which the rounds give verdicts
+PERCENTILES: tuple[StatisticName, ...] = ("p99", "p50")  # of which the rounds give verdicts
 
 
 @dataclass
@@ -32,58 +29,61 @@ class Advice:
     recommended: str | None = None
     """The trial for the highest rates, if `sides` has several."""
     runner_up: str | None = None
-    answer: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    flips: list[dict[str, Any]] = field(default_factory=list)
-    settles: str | None = None
-    sides: list[tuple[str, str]] = field(default_factory=list)
-    """Labels, and in words the rates for which each is recommended."""
+    answer: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    settles: Settles | None = None
+    sides: list[tuple[str, Rates | None]] = field(default_factory=list)
+    """Labels, and the rates for which each is recommended; None: those of the run."""
     order: tuple[str, ...] = ()
     """Labels that distinguish this answer from another one."""
 
     @property
-    def headline(self) -> str:
-        """What is recommended, and for which rates."""
-        sides = "; ".join(f"{label}, {where}" if where else label for label, where in self.sides)
-        runner_up = f"; the runner-up is {self.runner_up}" if self.runner_up and len(self.sides) == 1 else ""
-        return f"Recommended: {sides}{runner_up}."
+    def rate_flips(self) -> list[RateFlip]:
+        """The rates at which the answer changes."""
+        return [each for each in (*self.answer, *self.notes) if isinstance(each, RATE_FLIPS)]
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What advice is derived from."""
 
-    summary: Mapping[str, Any]
+    measured: Measurements
     costs: Costs
-    pairs: Sequence[Mapping[str, Any]]
+    pairs: Sequence[BreakEven]
 
-    def trial(self, label: str) -> Mapping[str, Any]:
+    def trial(self, label: str) -> TrialFigures:
         """The trial of that label in the summary."""
-        return next(dict(trial) for trial in self.summary["trials"] if trial["label"] == label)
+        return next(trial for trial in self.measured.trials if trial.label == label)
+
+    def mean(self, label: str) -> float:
+        """The mean latency of a priced trial, in milliseconds."""
+        mean = self.trial(label).latency_ms.mean
+        assert mean is not None, "a trial without an answer has no price"
+        return mean
 
     def cost(self, label: str) -> TrialCost:
         return next(trial for trial in self.costs.trials if trial.label == label)
 
-    def pair(self, one: str, other: str) -> Mapping[str, Any]:
-        return next(pair for pair in self.pairs if {pair["trial"], pair["against"]} == {one, other})
+    def pair(self, one: str, other: str) -> BreakEven:
+        return next(pair for pair in self.pairs if {pair.trial, pair.against} == {one, other})
 
     @property
     def rate(self) -> float | None:
         """The rate, in requests an hour, for which to advise, of a run whose traffic has no rate of its own."""
-        per_second = self.summary.get("rate")
-        return None if per_second is None else float(per_second) * HOUR
+        return None if self.measured.rate is None else self.measured.rate * HOUR
 
     @property
     def trifle(self) -> float:
         """Money a month; a smaller saving decides nothing."""
-        return float(self.summary["cost"]["trifle"])
+        assert self.measured.cost is not None, "costs have prices"
+        return self.measured.cost.trifle
 
-    def is_quicker(self, one: str, other: str, names: Sequence[str] = ("p50", "mean")) -> bool:
+    def is_quicker(self, one: str, other: str, names: Sequence[StatisticName] = ("p50", "mean")) -> bool:
         """Whether the rounds show that `one` has the lower latency, by the first of these statistics with a verdict."""
-        wanted = {(one, other): "lower", (other, one): "higher"}
-        for pair in self.summary["comparisons"]:
-            if verdict := wanted.get((pair["trial"], pair["against"])):
-                verdicts = [pair["statistics"][name].get("verdict") for name in names]
+        wanted: dict[tuple[str, str], Verdict] = {(one, other): "lower", (other, one): "higher"}
+        for pair in self.measured.comparisons:
+            if verdict := wanted.get((pair.trial, pair.against)):
+                verdicts = [pair.statistics[name].verdict for name in names]
                 return next((each for each in verdicts if each is not None), None) == verdict
         return False
 
@@ -93,109 +93,89 @@ class Evidence:
         return [trial for trial in self.costs.trials if not left_out(self.trial(trial.label))]
 
     @property
-    def excluded(self) -> list[str]:
-        """A sentence for each of the others."""
-        reasons = {trial["label"]: left_out(trial) for trial in self.summary["trials"]}
-        sentences = [f"{label} is left out: it {why}." for label, why in reasons.items() if why]
-        return sentences + [f"{label} cannot be priced: {why}." for label, why in self.costs.unpriced.items()]
+    def excluded(self) -> list[Finding]:
+        """Why each of the others is left out."""
+        reasons = [found for trial in self.measured.trials if (found := left_out(trial))]
+        return [*reasons, *(NotPriced(label=label, reason=why) for label, why in self.costs.unpriced.items())]
 
     @property
     def clients(self) -> int:
         """Clients of a closed loop; 0 under a workload that has a rate of its own."""
-        workload = self.summary["workload"]
-        closed = {} if workload is None else workload.get("closed")
-        return 0 if closed is None else int(closed.get("clients", 1))
+        workload = self.measured.workload
+        if workload is None:
+            return 1
+        return workload.closed.clients if workload.closed else 0
 
-    @property
-    def senders(self) -> str:
-        """Who sends the requests of a closed loop."""
-        return f"{f'{self.clients} clients' if self.clients > 1 else 'one client'} sending requests back to back"
-
-    def most(self, trial: TrialCost) -> str:
+    def capacity(self, trial: TrialCost) -> Capacity:
         """The most requests that a trial can answer, as far as that is known, and why."""
-        if trial.size is not None and trial.is_limited_by_size:
-            return f"the {number(trial.size.cpu)} cores of its size have time for {rate(trial.capacity or 0.0)}"
-        return f"it answered at most {rate(trial.capacity or 0.0)} for {self.senders}"
+        is_size = trial.size is not None and trial.is_limited_by_size
+        cores = trial.size.cpu if trial.size is not None and is_size else None
+        return Capacity(per_hour=trial.capacity or 0.0, cores=cores, clients=self.clients)
 
 
-def rounds_lacking(rounds: int, due: int) -> str | None:
+def rounds_lacking(rounds: int, due: int) -> RoundsLacking | None:
     """What would decide it if fewer than 5 of the `due` rounds were finished; None if there are enough."""
     if rounds >= VERDICT_ROUNDS:
         return None
     lacking = VERDICT_ROUNDS - rounds
-    repeats = VERDICT_ROUNDS if due < VERDICT_ROUNDS else due + lacking
-    return (
-        f"A recommendation needs {VERDICT_ROUNDS} rounds finished by every trial; {missing(lacking)}"
-        f" (set repeats: {repeats})."
-    )
+    return RoundsLacking(lacking=lacking, repeats=VERDICT_ROUNDS if due < VERDICT_ROUNDS else due + lacking)
 
 
-def latency_flip(evidence: Evidence, label: str, ranked: Sequence[str]) -> list[dict[str, Any]]:
+def latency_flip(evidence: Evidence, label: str, ranked: Sequence[str]) -> list[LatencyFlip]:
     """The latency target from which on `label` is too slow, if another one is faster; `ranked` are the labels, the
     cheapest first.
     """
-    latency = {name: evidence.trial(name)["latency_ms"] for name in {label, *ranked}}
     for q in PERCENTILES:
-        ours = latency[label][q]
+        ours = _percentile(evidence.trial(label).latency_ms, q)
         quicker = next((name for name in ranked if name != label and evidence.is_quicker(name, label, (q,))), None)
-        if ours is None or quicker is None:
+        theirs = _percentile(evidence.trial(quicker).latency_ms, q) if quicker else None
+        if ours is None or quicker is None or theirs is None:
             continue
-        of = f" of {evidence.senders}" if evidence.clients > 1 else ""
-        sentence = (
-            f"If {q}{of} must be below {milliseconds(ours)}, {label} is too slow, whatever its cost; use {quicker}"
-            f" ({q} {milliseconds(latency[quicker][q])})."
-        )
-        return [{"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": quicker, "sentence": sentence}]
+        return [LatencyFlip(at=ours, percentile=q, to=quicker, to_ms=theirs, instead=label, clients=evidence.clients)]
     return []
 
 
-def longer(evidence: Evidence, slow: str, quick: str) -> str:
-    """`; it costs your callers 38 ms each`, if the rounds show that it is slower; in a closed loop, for whom."""
-    means = [evidence.trial(label)["latency_ms"]["mean"] for label in (slow, quick)]
-    if None in means or means[0] <= means[1] or not evidence.is_quicker(quick, slow):
-        return ""
-    more = milliseconds(means[0] - means[1])
-    if evidence.clients == 1:
-        return f"; a request that does not have to queue takes {more} longer on average"
-    if evidence.clients:
-        return f"; for {evidence.senders}, a request takes {more} longer on average"
-    return f"; it costs your callers {more} each on average"
+def _percentile(latency: Latency, name: str) -> float | None:
+    return {"p50": latency.p50, "p99": latency.p99}[name]
+
+
+def longer(evidence: Evidence, slow: str, quick: str) -> Longer | None:
+    """How much longer a request takes under `slow`, if the rounds show that it is slower."""
+    more = evidence.mean(slow) - evidence.mean(quick)
+    return Longer(ms=more, clients=evidence.clients) if more > 0 and evidence.is_quicker(quick, slow) else None
 
 
 def fastest(evidence: Evidence, labels: Sequence[str], preferred: str | None = None) -> str:
     """The trial with the lowest mean latency; of those that the rounds do not show to be slower, the `preferred` one,
     or else the one with the fewest options, and of these the first of the file.
     """
-    least = min(labels, key=lambda label: evidence.trial(label)["latency_ms"]["mean"])
-    alike = [trial["label"] for trial in evidence.summary["trials"] if trial["label"] in labels]
+    least = min(labels, key=evidence.mean)
+    alike = [trial.label for trial in evidence.measured.trials if trial.label in labels]
     alike = [label for label in alike if not evidence.is_quicker(least, label)]
     if preferred in alike:
         return str(preferred)
-    return str(min(alike, key=lambda label: len(evidence.trial(label)["options"])))
+    return min(alike, key=lambda label: len(evidence.trial(label).options))
 
 
-def why_the_fastest(evidence: Evidence, label: str, others: Sequence[str], most: float | None) -> str:
-    """Why `label` is recommended of those that cost the same: the others save at most `most` a month; None if they
-    cost the same in proportion.
+def why_the_fastest(
+    evidence: Evidence, label: str, others: Sequence[str], rates: Rates | None, most: float | None
+) -> FastestOfSame:
+    """Why `label` is recommended at these rates (None: at all) of those that cost the same: the others save at most
+    `most` a month; None if they cost the same in proportion.
     """
-    means = {each: evidence.trial(each)["latency_ms"]["mean"] for each in (label, *others)}
     slower = [each for each in others if evidence.is_quicker(label, each)]
-    figures = [f"{milliseconds(means[each])} under {each}" for each in slower]
-    against = f", against {listed(figures)}" if figures else ""
     alike = [each for each in others if each not in slower]
-    doubt = ""
-    if alike:
-        options = {each: len(evidence.trial(each)["options"]) for each in (label, *alike)}
-        fewer = "; it has fewer options" if options[label] < min(options[each] for each in alike) else ""
-        figures = [f"{each} ({milliseconds(means[each])})" for each in alike]
-        doubt = f" The rounds do not show it to be faster than {listed(figures)}{fewer}."
-    margin = f"more than {MATTERS:.0%} of the cost"
-    if most is not None and most > 0:
-        margin = f"more than {number(most)} a month (the threshold, 'trifle', is {number(evidence.trifle)})"
-    elif most is not None:
-        margin = "anything"
-    ours = f"{label} takes {milliseconds(means[label])} on average"
-    return f"no alternative saves {margin}, so the fastest is recommended: {ours}{against}.{doubt}"
+    options = {each: len(evidence.trial(each).options) for each in (label, *alike)}
+    return FastestOfSame(
+        rates=rates,
+        label=label,
+        mean_ms=evidence.mean(label),
+        slower=[MeanLatency(label=each, ms=evidence.mean(each)) for each in slower],
+        alike=[MeanLatency(label=each, ms=evidence.mean(each)) for each in alike],
+        has_fewest_options=bool(alike) and options[label] < min(options[each] for each in alike),
+        saves=most,
+        trifle=evidence.trifle,
+    )
 
 
 def simplest(evidence: Evidence, label: str) -> str | None:
@@ -205,52 +185,40 @@ def simplest(evidence: Evidence, label: str) -> str | None:
     kept = [
         trial.label
         for trial in evidence.eligible
-        if trial.least_keep is None and evidence.trial(trial.label)["cold"]["share"] == 0
+        if trial.least_keep is None and evidence.trial(trial.label).cold.share == 0
     ]
     if label in kept:
         return None
-    loaders = {each: [evidence.trial(each)[key] for key in ("loader", "loader_options")] for each in {label, *kept}}
+    found = {each: evidence.trial(each) for each in {label, *kept}}
+    loaders = {each: (trial.loader, trial.loader_options) for each, trial in found.items()}
     return min(kept, key=lambda each: loaders[each] != loaders[label], default=None)
 
 
-def doubts(evidence: Evidence, labels: Iterable[str]) -> list[str]:
-    """A sentence for each target: how far it is known that these meet it."""
-    sentences = []
+def doubts(evidence: Evidence, labels: Iterable[str]) -> Iterator[Finding]:
+    """For each target, how far it is known that these meet it."""
     for label in dict.fromkeys(labels):
-        for target in evidence.trial(label)["slo"]:
-            name, rounds = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}", target["rounds"]
-            if target["verdict"] == "met":
-                least = f"at least {target['processes_least']:.0%} of all such processes do"
-                sentences.append(f"All {rounds} server processes of {label} met {name}, so {least}.")
+        for target in evidence.trial(label).slo:
+            name, ms = target.percentile, target.target_ms
+            if target.processes_least is not None:
+                least = target.processes_least
+                yield TargetMet(label=label, percentile=name, target_ms=ms, rounds=target.rounds, least=least)
             else:
-                sentences.append(f"Whether {label} meets {name} is not settled.")
-    return sentences
+                yield TargetNotSettled(label=label, percentile=name, target_ms=ms)
 
 
-def back_to_back(evidence: Evidence) -> list[str]:
+def back_to_back(evidence: Evidence) -> Iterator[Finding]:
     """Whose CPU time and waiting the costs of a closed loop are, if these have a price."""
-    prices, sentences = evidence.costs.prices, []
+    prices = evidence.costs.prices
     if prices.cpu_hour:
-        sentences.append(
-            "CPU time was measured with back-to-back requests; with pauses in between, a request usually takes more."
-        )
+        yield BackToBackProcessor()
     if prices.latency_hour and evidence.clients > 1:
-        sentences.append(f"The waiting that is paid for is that of {evidence.senders}; fewer clients wait less.")
-    return sentences
+        yield BackToBackWaiting(clients=evidence.clients)
 
 
-def gaps(evidence: Evidence) -> list[str]:
-    """Sentences on trials whose models expire."""
-    sentences = []
+def gaps(evidence: Evidence) -> Iterator[Finding]:
+    """On which gaps the cost of trials depends whose models expire."""
     for trial in evidence.eligible:
         if not trial.is_line:
-            sentences.append(
-                f"{trial.label} is not compared: its models expire, so its cost depends on the gaps between"
-                " requests. Give the experiment a 'workload'."
-            )
+            yield NotCompared(label=trial.label)
         elif trial.least_keep is not None:
-            least = duration(trial.least_keep)
-            sentences.append(
-                f"The cost of {trial.label} is valid only if every gap between requests is shorter than {least}."
-            )
-    return sentences
+            yield ValidGaps(label=trial.label, shorter_than_s=trial.least_keep)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from ..costs.break_even import SAME_MIB
 from ..costs.economics import MILLION, RoundCost, TrialCost
 from ..costs.memory_price import Bill, memory_price_flips
 from ..costs.prices import MIB_PER_GIB
-from ..costs.worth import (
-    MONTH,
-    Saving,
-    differences,
-    monthly,
-    rounds_to_settle,
-    saving,
+from ..costs.worth import MONTH, Saving, differences, monthly, rounds_to_settle, saving
+from ..results.answers import (
+    CheapestAtRate,
+    CheapestNotSettled,
+    MeasuredCosts,
+    MillionCost,
+    MonthlySaving,
+    NoAlternative,
+    NothingEligible,
+    PerhapsCheaper,
+    SavingsAtRate,
 )
-from ..report.format import (
-    between,
-    listed,
-    number,
-    rate,
-)
+from ..results.figures import Interval
+from ..results.flips import CapacityReachedFlip, MemoryPriceFlip, OtherRateFlip, RateFlip, Rates
+from ..results.notes import CheapestElsewhereUnknown, Finding, LeftOutForCapacity
 from .advice import (
     Advice,
     Evidence,
@@ -69,12 +70,16 @@ class Traffic:
         """So much money a month, converted to money for a million answers."""
         return a_month / MONTH / self.per_hour * MILLION
 
-    def costs(self, trials: Sequence[TrialCost]) -> list[str]:
-        """What a million answers cost under each of these."""
-        return [number(self.million(self.month(trial))) for trial in trials]
+    def million_cost(self, trial: TrialCost) -> MillionCost:
+        return MillionCost(label=trial.label, million=self.million(self.month(trial)))
 
-    def __str__(self) -> str:
-        return f"At {rate(self.per_hour)}{'' if self.is_stated else ', as in this run'}"
+    def interval(self, found: Saving) -> Interval:
+        """That of a saving, for a million answers."""
+        return self.million(found.low), self.million(found.high)
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(start=self.per_hour, end=self.per_hour, as_measured=not self.is_stated)
 
 
 def advise_at_rate(evidence: Evidence) -> Advice:
@@ -82,19 +87,18 @@ def advise_at_rate(evidence: Evidence) -> Advice:
     advice, stated = Advice(notes=evidence.excluded), evidence.rate
     able = evidence.eligible if stated is None else _able(evidence, stated, advice)
     if not able:
-        advice.answer = ["There is nothing to recommend."]
+        advice.answer = [NothingEligible()]
         return advice
     per_hour = stated or min(able, key=lambda trial: trial.typical("per_answer")).typical("rate")
     traffic = Traffic(per_hour, stated is not None)
     best, *others = ranked = sorted(able, key=traffic.month)
-    lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.summary["rounds_due"])
+    lacking = rounds_lacking(len(_rounds_of_all(ranked)), evidence.measured.rounds_due)
     advice.recommended, advice.runner_up = best.label, others[0].label if others else None
     if not others:
-        advice.answer = [f"There is no other eligible trial to compare {best.label} with."]
+        advice.answer = [NoAlternative(label=best.label)]
     elif lacking:
-        ours, theirs = traffic.costs([best, others[0]])
-        costs = f"a million requests cost {ours} under {best.label} and {theirs} under {others[0].label}"
-        advice.answer = [f"{traffic}, {costs}, by these measurements; that is not a verdict."]
+        first, second = map(traffic.million_cost, (best, others[0]))
+        advice.answer = [MeasuredCosts(rates=traffic.rates, first=first, second=second)]
     else:
         _compare(evidence, traffic, best, others, advice)
     advice.settles = lacking or advice.settles
@@ -102,7 +106,7 @@ def advise_at_rate(evidence: Evidence) -> Advice:
         advice.recommended = None
     advice.order = (advice.recommended or best.label,)
     if advice.recommended:
-        advice.sides = [(advice.recommended, f"at {rate(per_hour)}" if traffic.is_stated else "")]
+        advice.sides = [(advice.recommended, traffic.rates if traffic.is_stated else None)]
         advice.answer += doubts(evidence, [advice.recommended])
     _add_flips(evidence, traffic, ranked, advice, is_figure=bool(lacking))
     return advice
@@ -112,7 +116,7 @@ def _able(evidence: Evidence, per_hour: float, advice: Advice) -> list[TrialCost
     """Those whose cost at that rate is known, and that answered as many requests."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     slow = [trial for trial in lines if trial.capacity is not None and trial.capacity < per_hour]
-    advice.notes += [f"{trial.label} is left out: {evidence.most(trial)}." for trial in slow]
+    advice.notes += [LeftOutForCapacity(label=each.label, capacity=evidence.capacity(each)) for each in slow]
     advice.notes += [*gaps(evidence), *back_to_back(evidence)]
     return [trial for trial in lines if trial not in slow]
 
@@ -124,7 +128,7 @@ def _rounds_of_all(trials: Sequence[TrialCost]) -> set[int]:
 def _compare(
     evidence: Evidence, traffic: Traffic, best: TrialCost, others: Sequence[TrialCost], advice: Advice
 ) -> None:
-    """Say what the cheapest saves against each of the others, as far as that is known."""
+    """Find what the cheapest saves against each of the others, as far as that is known."""
     found = {other.label: saving(best, other, traffic.hourly) for other in others}
     unknown = [other for other in others if not found[other.label].is_settled(evidence.trifle)]
     ties = [other for other in others if found[other.label].is_tie(evidence.trifle)]
@@ -141,44 +145,43 @@ def _compare(
         same = [label for label in tied if label != chosen]
         trifle = all(found[each.label].is_trifle(evidence.trifle) for each in ties)
         most = max(found[each.label].high for each in ties) if trifle else None
-        advice.answer = [f"{traffic}, {why_the_fastest(evidence, chosen, same, most)}"]
+        advice.answer = [why_the_fastest(evidence, chosen, same, traffic.rates, most)]
         advice.runner_up = same[0]
     else:
-        second = dearer[0]
-        low, high = (number(traffic.million(bound)) for bound in found[second.label][1:3])
-        within = f"(95 % interval of the difference {low} to {high})"
-        costs_callers = longer(evidence, best.label, second.label)
-        advice.answer = [f"{_cheapest(traffic, best, second)} {within}{costs_callers}."]
+        advice.answer = [_cheapest(evidence, traffic, best, dearer[0], found)]
     advice.answer += _saves(evidence, traffic, str(advice.recommended), dearer)
 
 
-def _cheapest(traffic: Traffic, best: TrialCost, second: TrialCost) -> str:
-    costs = " against ".join(traffic.costs([best, second]))
-    return f"{traffic}, {best.label} is the cheapest, ahead of {second.label}: {costs} for a million requests"
-
-
-def _unknown(traffic: Traffic, best: TrialCost, unknown: Sequence[TrialCost], found: Savings) -> str:
-    """That it is not settled whether one of several is cheaper."""
-    figures = []
-    for other, cost in zip(unknown, traffic.costs(unknown), strict=True):
-        low, high = (number(traffic.million(bound)) for bound in found[other.label][1:3])
-        figures.append(f"{cost} under {other.label} (95 % interval of the difference {low} to {high})")
-    return (
-        f"{traffic}, it is not settled whether {best.label} costs less than {listed([each.label for each in unknown])}:"
-        f" {traffic.costs([best])[0]} for a million requests against {listed(figures)}."
+def _cheapest(
+    evidence: Evidence, traffic: Traffic, best: TrialCost, second: TrialCost, found: Savings
+) -> CheapestAtRate:
+    return CheapestAtRate(
+        rates=traffic.rates,
+        first=traffic.million_cost(best),
+        second=traffic.million_cost(second),
+        ci95=traffic.interval(found[second.label]),
+        longer=longer(evidence, best.label, second.label),
     )
 
 
-def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[TrialCost]) -> list[str]:
+def _unknown(traffic: Traffic, best: TrialCost, unknown: Sequence[TrialCost], found: Savings) -> CheapestNotSettled:
+    """That it is not settled whether one of several is cheaper."""
+    others = []
+    for other in unknown:
+        cost, bounds = traffic.million_cost(other), traffic.interval(found[other.label])
+        others.append(PerhapsCheaper(label=cost.label, million=cost.million, ci95=bounds))
+    return CheapestNotSettled(rates=traffic.rates, first=traffic.million_cost(best), others=others)
+
+
+def _saves(evidence: Evidence, traffic: Traffic, label: str, dearer: Sequence[TrialCost]) -> list[Finding]:
     """What it saves in a month, against the next one and against the trial that keeps its models."""
     simple = simplest(evidence, label)
     against = [other for i, other in enumerate(dearer) if i == 0 or other.label == simple]
     found = []
     for other in against:
-        amount = number(saving(evidence.cost(label), other, traffic.hourly).typical)
-        keeps = ", which keeps its models" if other.label == simple else ""
-        found.append(f"{amount} a month compared with {other.label}{keeps}")
-    return [f"{label} saves {listed(found)}."] if found else []
+        amount = saving(evidence.cost(label), other, traffic.hourly).typical
+        found.append(MonthlySaving(against=other.label, saves=amount, keeps_models=other.label == simple))
+    return [SavingsAtRate(label=label, savings=found)] if found else []
 
 
 def _add_flips(
@@ -187,17 +190,16 @@ def _add_flips(
     """What changes the answer: the rate, the price of memory, a latency target."""
     best = ranked[0]
     label = advice.recommended or best.label
-    advice.flips = [] if is_figure else [*_rates(evidence, best, ranked, traffic.per_hour)]
+    flips: list[Finding] = [] if is_figure else [*_rates(evidence, best, ranked, traffic.per_hour)]
     if label == best.label and evidence.costs.prices.billing != "size" and not is_figure:
-        advice.flips += _memory_prices(evidence, traffic, ranked)
-    advice.flips += latency_flip(evidence, label, [trial.label for trial in ranked if trial.label != label])
-    advice.notes[:0] = [flip["sentence"] for flip in advice.flips]
+        flips += _memory_prices(evidence, traffic, ranked)
+    flips += latency_flip(evidence, label, [trial.label for trial in ranked if trial.label != label])
+    advice.notes[:0] = flips
     if not best.is_line:
-        why = "its models expire in the gaps between requests, and other rates have other gaps"
-        advice.notes.append(f"It is unknown at which other rates {best.label} stops being the cheapest: {why}.")
+        advice.notes.append(CheapestElsewhereUnknown(label=best.label))
 
 
-def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at: float) -> Iterator[dict[str, Any]]:
+def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at: float) -> Iterator[RateFlip]:
     """The rates below and above which another one would be cheaper, if each cost the same at other rates."""
     if not best.is_line:
         return
@@ -206,19 +208,18 @@ def _rates(evidence: Evidence, best: TrialCost, ranked: Sequence[TrialCost], at:
     here = next((i for i, segment in enumerate(segments) if segment.start <= at < segment.end), None)
     if here is None or segments[here].label != best.label:
         return
-    for i, edge, side in ((here - 1, segments[here].start, "Below"), (here + 1, segments[here].end, "Above")):
+    for i, edge in ((here - 1, segments[here].start), (here + 1, segments[here].end)):
         if 0 <= i < len(segments):
             to = segments[i].label
             pair = evidence.pair(best.label, to)
-            sentence = f"{side} {rate(edge)}{between(pair['ci95'])} {to} would be cheaper than {best.label}."
-            if edge != best.capacity and not is_told(pair):
-                continue
             if edge == best.capacity:
-                sentence = f"Above {rate(edge)}, use {to} instead of {best.label}: {evidence.most(best)}."
-            yield {"what": "rate", "at": edge, "unit": "requests/hour", "to": to, "sentence": sentence}
+                yield CapacityReachedFlip(at=edge, to=to, instead=best.label, capacity=evidence.capacity(best))
+            elif is_told(pair):
+                side: Literal["below", "above"] = "below" if i < here else "above"
+                yield OtherRateFlip(at=edge, to=to, instead=best.label, side=side, ci95=pair.ci95)
 
 
-def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost]) -> Iterator[dict[str, Any]]:
+def _memory_prices(evidence: Evidence, traffic: Traffic, ranked: Sequence[TrialCost]) -> Iterator[MemoryPriceFlip]:
     """The prices of a GiB-hour below and above which another one would be cheaper at this rate."""
     best, *others = ranked
     price = evidence.costs.prices.memory_gib_hour

@@ -6,24 +6,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..costs.break_even import break_even
 from ..costs.economics import TrialCost
 from ..costs.prices import HOUR, Prices
-from ..costs.worth import (
-    at,
-    differences,
-    rounds_to_settle,
-    saving,
-    settled_between,
+from ..costs.worth import at, differences, rounds_to_settle, saving, settled_between
+from ..results.answers import (
+    CheapestAtEveryRate,
+    FurtherRounds,
+    MeasuredCheapest,
+    NoAlternative,
+    NoneKnownCheaper,
+    NothingEligible,
+    RateNotSettled,
+    RateSaving,
+    SavingsByRate,
 )
-from ..report.format import (
-    between,
-    listed,
-    number,
-    rate,
-)
+from ..results.flips import BreakEvenFlip, CapacityFlip, MeasuredFlip, RateFlip, Rates
+from ..results.notes import Finding, OtherCheapestAtTwice, RatesAtTwice, UnknownAbove
 from .advice import (
     Advice,
     Evidence,
@@ -37,12 +38,7 @@ from .advice import (
     simplest,
     why_the_fastest,
 )
-from .choice import (
-    Segment,
-    cheapest_by_rate,
-    contenders,
-    is_told,
-)
+from .choice import Segment, cheapest_by_rate, contenders, is_told
 
 
 class Side(NamedTuple):
@@ -56,24 +52,27 @@ class Side(NamedTuple):
     most: float = 0.0
     """The most that one of them saves in a month; infinite if they cost the same in proportion."""
 
+    @property
+    def rates(self) -> Rates:
+        return Rates(start=self.start, end=self.end)
+
 
 def advise_by_rate(evidence: Evidence) -> Advice:
     """Recommends a trial for every rate at which the cheapest is settled, up to the highest rate that was answered."""
     lines = [trial for trial in evidence.eligible if trial.is_line]
     found = contenders(lines, evidence.pairs)
     segments = cheapest_by_rate(found.trials, evidence.pairs)
-    advice = Advice(notes=[*found.sentences, *evidence.excluded, *gaps(evidence), *back_to_back(evidence)])
+    advice = Advice(notes=[*found.reasons, *evidence.excluded, *gaps(evidence), *back_to_back(evidence)])
     if not segments:
-        advice.answer = ["There is nothing to recommend."]
+        advice.answer = [NothingEligible()]
         return advice
     labels = [segment.label for segment in segments]
-    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.summary["rounds_due"])
+    advice.settles = rounds_lacking(min(len(trial.rounds) for trial in lines), evidence.measured.rounds_due)
     told = [(below, above) for below, above in pairwise(segments) if _is_known(evidence, below, above)]
-    advice.flips = [_flip(evidence, below, above, is_figure=bool(advice.settles)) for below, above in told]
     if len(segments) == 1:
         advice.answer = [_everywhere(evidence, segments[0], lines, is_figure=bool(advice.settles))]
     else:
-        advice.answer = [flip["sentence"] for flip in advice.flips]
+        advice.answer = [_flip(evidence, below, above, is_figure=bool(advice.settles)) for below, above in told]
     sides = [] if advice.settles else _sides(evidence, segments, lines, advice)
     if sides:
         _recommend(evidence, sides, advice)
@@ -82,27 +81,25 @@ def advise_by_rate(evidence: Evidence) -> Advice:
     ranked = dict.fromkeys([*reversed(advice.order), *reversed(labels), *(trial.label for trial in dearer)])
     advice.runner_up = next((label for label in ranked if label != advice.order[-1]), None)
     for label in dict.fromkeys([*labels, *advice.order]):
-        targets = latency_flip(evidence, label, list(ranked))
-        advice.flips += targets
-        advice.notes[:0] = [flip["sentence"] for flip in targets]
+        advice.notes[:0] = latency_flip(evidence, label, list(ranked))
     if sides and sides[-1].end == evidence.cost(labels[-1]).capacity:
         best = evidence.cost(labels[-1])
-        advice.notes.append(f"Nothing is known of {best.label} above that rate: {evidence.most(best)}.")
+        advice.notes.append(UnknownAbove(label=best.label, capacity=evidence.capacity(best)))
     if told and len(told) == len(segments) - 1 and evidence.costs.prices.billing != "size":
         advice.notes.append(_at_twice_the_price(evidence, found.trials, segments))
     return advice
 
 
 def _recommend(evidence: Evidence, sides: Sequence[Side], advice: Advice) -> None:
-    """Say which trial to use for which rates, and why; if it is one trial for all, a flip is no more than a note."""
+    """Recommend a trial for each range of rates, with the reasons; if it is one for all, a flip is but a note."""
     advice.recommended = sides[-1].label
-    advice.sides = [(side.label, _where(side)) for side in sides]
-    why = []
+    advice.sides = [(side.label, side.rates) for side in sides]
+    why: list[Finding] = []
     for side in sides:
         if side.same:
             most = side.most if math.isfinite(side.most) else None
-            reason = why_the_fastest(evidence, side.label, side.same, most)
-            why.append(f"{_capital(_where(side))}, {reason}" if len(sides) > 1 else _capital(reason))
+            rates = side.rates if len(sides) > 1 else None
+            why.append(why_the_fastest(evidence, side.label, side.same, rates, most))
     if why and len(sides) == 1:
         advice.notes[:0] = advice.answer
         advice.answer = []
@@ -114,20 +111,20 @@ def _is_known(evidence: Evidence, below: Segment, above: Segment) -> bool:
     return evidence.cost(below.label).capacity == below.end or is_told(evidence.pair(below.label, above.label))
 
 
-def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], *, is_figure: bool) -> str:
-    """The sentence on the trial that no other one is known to beat at any rate; `is_figure`: with too few rounds."""
+def _everywhere(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], *, is_figure: bool) -> Finding:
+    """What is known of the trial that no other one is known to beat at any rate; `is_figure`: with too few rounds."""
     best = evidence.cost(segment.label)
     others = [each for each in lines if each is not best]
     if not others:
-        return f"There is no other eligible trial to compare {best.label} with."
+        return NoAlternative(label=best.label)
     if is_figure:
-        return f"By these measurements {best.label} costs the least at every rate; that is not a verdict."
+        return MeasuredCheapest(label=best.label)
     found = {each.label: [saving(best, each, at(edge)) for edge in segment[1:]] for each in others}
     more = [each for each in others if not all(edge.is_tie(evidence.trifle) for edge in found[each.label])]
     if not more or not all(edge.is_settled(evidence.trifle) for edges in found.values() for edge in edges):
-        return f"No other is known to cost less than {best.label} at any rate."
+        return NoneKnownCheaper(label=best.label)
     second = min(more, key=lambda each: each.typical("per_request"))
-    return f"{best.label} is the cheapest at every rate. {_saves(evidence, best.label, second.label, segment)}"
+    return CheapestAtEveryRate(savings=_saves(evidence, best.label, second.label, segment, keeps_models=False))
 
 
 def _sides(evidence: Evidence, segments: Sequence[Segment], lines: Sequence[TrialCost], advice: Advice) -> list[Side]:
@@ -157,10 +154,10 @@ def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
             continue
         low, high = settled_between(best, other, *segment[1:], evidence.trifle)
         if (low, high) != segment[1:] and not _flips(evidence, best, other):  # next to a flip it never is
-            where = f"Below {rate(low)}" if high == segment.end else f"Above {rate(high)}"
-            question = f"is not settled whether {best.label} costs less than {other.label}"
+            side: Literal["below", "above"] = "below" if high == segment.end else "above"
+            edge = low if side == "below" else high
             more = rounds_to_settle(differences(best, other, at(segment.end if high < segment.end else segment.start)))
-            advice.notes.insert(0, f"{where} it {question}. {more}" if low < high else f"It {question}. {more}")
+            advice.notes.insert(0, _not_settled(best, other, side if low < high else None, edge, more))
             advice.settles = advice.settles or more
         start, end = max(start, low), min(end, high)
     return segment._replace(start=start, end=end)
@@ -169,7 +166,7 @@ def _settled(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], a
 def _flips(evidence: Evidence, one: TrialCost, other: TrialCost) -> bool:
     """Whether the rounds show at which rate the one becomes cheaper than the other."""
     pair = evidence.pair(one.label, other.label)
-    return pair["rate_per_hour"] is not None and is_told(pair)
+    return pair.rate_per_hour is not None and is_told(pair)
 
 
 def _to_take(evidence: Evidence, segment: Segment, lines: Sequence[TrialCost], above: str | None) -> Side:
@@ -194,70 +191,65 @@ def _costs_more(trial: TrialCost, others: Sequence[TrialCost], rates: Segment) -
     return any(saving(trial, other, at(edge)).typical < 0 for other in others for edge in rates[1:])
 
 
-def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[str]:
+def _worth(evidence: Evidence, sides: Sequence[Side]) -> Iterator[Finding]:
     """What each side saves in a month against the trial that keeps its models; the flips compare the sides."""
     for side in sides:
         simple = simplest(evidence, side.label)
         if simple is not None and simple not in [each.label for each in sides]:
-            yield _saves(evidence, side.label, simple, Segment(*side[:3]), ", which keeps its models,")
+            yield _saves(evidence, side.label, simple, Segment(*side[:3]), keeps_models=True)
 
 
-def _saves(evidence: Evidence, label: str, other: str, rates: Segment, aside: str = ",") -> str:
-    """What it saves in a month, from one end of the rates to the other."""
+def _saves(evidence: Evidence, label: str, other: str, rates: Segment, *, keeps_models: bool) -> SavingsByRate:
+    """What it saves in a month, from one end of the rates to the other; `keeps_models` is said of the other one."""
     found = []
     for edge in rates[1:]:
         amount = saving(evidence.cost(label), evidence.cost(other), at(edge)).typical
-        found.append(f"{number(amount)} a month {f'at {rate(edge)}' if edge else 'with no requests'}")
-    return f"Compared with {other}{aside} {label} saves {listed(found)}."
+        found.append(RateSaving(per_hour=edge, saves=amount))
+    return SavingsByRate(label=label, against=other, keeps_models=keeps_models, savings=found)
 
 
-def _where(side: Side) -> str:
-    """The rates of a side, in words."""
-    return f"from {number(side.start)} to {rate(side.end)}" if side.start else f"up to {rate(side.end)}"
+def _not_settled(
+    best: TrialCost, other: TrialCost, side: Literal["below", "above"] | None, edge: float, settles: FurtherRounds
+) -> RateNotSettled:
+    return RateNotSettled(label=best.label, against=other.label, side=side, at=edge, settles=settles)
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
-
-
-def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool) -> dict[str, Any]:
+def _flip(evidence: Evidence, below: Segment, above: Segment, *, is_figure: bool) -> RateFlip:
     """The change from `below` to `above`, because of their costs, or because `below` was not seen to answer more."""
     low, high = evidence.cost(below.label), evidence.cost(above.label)
-    costs = longer(evidence, below.label, above.label)
+    costs_callers = longer(evidence, below.label, above.label)
     if low.capacity == below.end:
-        cheaper = "costs less by these measurements" if is_figure else "is cheaper"
-        sentence = (
-            f"Up to {rate(below.end)} {low.label} {cheaper}{costs}. Above that rate it may not keep up, so use"
-            f" {high.label}: {evidence.most(low)}."
+        return CapacityFlip(
+            at=below.end,
+            to=low.label,
+            instead=high.label,
+            is_verdict=not is_figure,
+            longer=costs_callers,
+            capacity=evidence.capacity(low),
         )
-    elif is_figure:
-        sentence = (
-            f"By these measurements {low.label} and {high.label} cost the same at {rate(below.end)}, and {low.label}"
-            " costs less below; that is not a verdict."
-        )
-    else:
-        interval = between(evidence.pair(low.label, high.label)["ci95"])
-        rates = f"From {number(below.start)} to" if below.start else "Below"
-        less = number(saving(low, high, at(below.start)).typical)
-        end = above.end if low.capacity is None else min(above.end, low.capacity)  # what was measured of both
-        more = number(saving(high, low, at(end)).typical)
-        sentence = (
-            f"{rates} {rate(below.end)}{interval} {low.label} is cheaper, by at most {less} a month{costs}. Above that"
-            f" rate {high.label} is cheaper, and the saving grows with the rate: {more} a month at {rate(end)}."
-        )
-    return {"what": "rate", "at": below.end, "unit": "requests/hour", "to": low.label, "sentence": sentence}
+    if is_figure:
+        return MeasuredFlip(at=below.end, to=low.label, instead=high.label)
+    end = above.end if low.capacity is None else min(above.end, low.capacity)  # what was measured of both
+    return BreakEvenFlip(
+        at=below.end,
+        to=low.label,
+        instead=high.label,
+        ci95=evidence.pair(low.label, high.label).ci95,
+        start=below.start,
+        saves=saving(low, high, at(below.start)).typical,
+        above=end,
+        saves_above=saving(high, low, at(end)).typical,
+        longer=costs_callers,
+    )
 
 
-def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> str:
+def _at_twice_the_price(evidence: Evidence, trials: Sequence[TrialCost], segments: Sequence[Segment]) -> Finding:
     """At which rates the answer changes at twice the price of memory."""
     doubled = [_with_dearer_memory(trial, evidence.costs.prices) for trial in trials]
     dearer = cheapest_by_rate(doubled, break_even(replace(evidence.costs, trials=doubled)))
     if [each.label for each in dearer] != [each.label for each in segments]:
-        last = dearer[-1]
-        where = f"from {rate(last.start)} on" if last.start else "at every rate"
-        return f"At twice the price of memory, {last.label} is the cheapest {where}."
-    rates = listed([rate(each.end) for each in dearer[:-1]])
-    return f"At twice the price of memory, the answer changes at {rates}."
+        return OtherCheapestAtTwice(label=dearer[-1].label, start=dearer[-1].start)
+    return RatesAtTwice(rates=[each.end for each in dearer[:-1]])
 
 
 def _with_dearer_memory(trial: TrialCost, prices: Prices) -> TrialCost:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..config.quantities import limit
 from ..costs.economics import TrialCost
-
-Pair = Mapping[str, Any]
+from ..results.economics import BreakEven, BreakEvenReason
+from ..results.figures import TrialFigures
+from ..results.notes import LeftOut, LeftOutForAnswers, LeftOutForErrors, LeftOutForMemory, LeftOutForTarget
 
 
 class Segment(NamedTuple):
@@ -24,35 +24,35 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Contenders:
-    """The trials that are the cheapest at some rate, and a sentence for each of the others."""
+    """The trials that are the cheapest at some rate, and why each of the others is not."""
 
     trials: list[TrialCost]
-    sentences: list[str]
+    reasons: list[BreakEvenReason]
 
 
-def left_out(trial: Mapping[str, Any]) -> str:
-    """Why a trial of the summary is not to be recommended, whatever it costs; empty if it may be, as it may if it is
-    unknown whether it meets a target.
+def left_out(trial: TrialFigures) -> LeftOut | None:
+    """Why a trial is not to be recommended, whatever it costs; None if it may be, as it may if it is unknown whether it
+    meets a target.
     """
-    if trial["errors"]:
-        return f"answered {trial['errors']} requests with an error"
-    if not trial["labels_agree"]:
-        return "gave answers that differ from the others'"
-    if trial["over_limit"]:
-        return str(trial["over_limit"])
-    for target in trial["slo"]:
-        if target["verdict"] == "missed":
-            return f"misses {target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}"
-    return ""
+    if trial.errors:
+        return LeftOutForErrors(label=trial.label, errors=trial.errors)
+    if not trial.labels_agree:
+        return LeftOutForAnswers(label=trial.label)
+    if trial.over_limit is not None:
+        return LeftOutForMemory(label=trial.label, over=trial.over_limit)
+    for target in trial.slo:
+        if target.verdict == "missed":
+            return LeftOutForTarget(label=trial.label, percentile=target.percentile, target_ms=target.target_ms)
+    return None
 
 
-def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders:
+def contenders(trials: Sequence[TrialCost], pairs: Sequence[BreakEven]) -> Contenders:
     """The trials without those that another one beats at every rate; of two between which the rounds show no
     difference, the first is taken.
     """
-    known = {frozenset((pair["trial"], pair["against"])): pair for pair in pairs}
+    known = {frozenset((pair.trial, pair.against)): pair for pair in pairs}
     kept: list[TrialCost] = []
-    sentences = []
+    reasons: list[BreakEvenReason] = []
     for trial in trials:
         found = [known[frozenset((trial.label, other.label))] for other in trials if other is not trial]
         limited = {other.label for other in trials if other.is_limited_by_size}  # what answers more is no loser
@@ -61,37 +61,38 @@ def contenders(trials: Sequence[TrialCost], pairs: Sequence[Pair]) -> Contenders
             (pair for pair in found if is_undecided(pair) and _other(trial.label, pair) in [k.label for k in kept]),
             None,
         )
-        if lost := beaten or same:
-            sentences.append(str(lost["reason"]))
-        else:
+        lost = beaten or same
+        if lost is None:
             kept.append(trial)
+        elif lost.reason is not None:
+            reasons.append(lost.reason)
     # Pairwise verdicts need not be transitive: if they form a ring, the figures decide.
-    return Contenders(kept, sentences) if kept else Contenders(list(trials), [])
+    return Contenders(kept, reasons) if kept else Contenders(list(trials), [])
 
 
-def _other(label: str, pair: Pair) -> str:
-    return str(pair["against"] if pair["trial"] == label else pair["trial"])
+def _other(label: str, pair: BreakEven) -> str:
+    return pair.against if pair.trial == label else pair.trial
 
 
-def _loses(label: str, pair: Pair) -> bool:
+def _loses(label: str, pair: BreakEven) -> bool:
     """Whether the rounds show that the other one is cheaper at every rate."""
-    return pair["rate_per_hour"] is None and pair["cheaper_below"] == _other(label, pair)
+    return pair.rate_per_hour is None and pair.cheaper_below == _other(label, pair)
 
 
-def is_told(pair: Pair) -> bool:
+def is_told(pair: BreakEven) -> bool:
     """Whether the rounds show which of both is cheaper at low rates, and which at high ones."""
-    return pair.get("settled", True) and None not in (pair["cheaper_below"], pair["cheaper_above"])
+    return pair.settled and None not in (pair.cheaper_below, pair.cheaper_above)
 
 
-def is_undecided(pair: Pair) -> bool:
+def is_undecided(pair: BreakEven) -> bool:
     """Whether the rounds show neither which is cheaper at low rates nor which at high ones: both cost the same, or it
     is not settled (`settled` says which).
     """
-    known = (pair["rate_per_hour"], pair["cheaper_below"], pair["cheaper_above"])
-    return known == (None, None, None) and bool(pair["rounds"])
+    known = (pair.rate_per_hour, pair.cheaper_below, pair.cheaper_above)
+    return known == (None, None, None) and bool(pair.rounds)
 
 
-def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) -> list[Segment]:
+def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[BreakEven] = ()) -> list[Segment]:
     """The lower envelope of a + b λ, each line up to its trial's capacity; from 0 on, without gaps. Two lines meet at
     the break-even rate of their pair, if that is known.
     """
@@ -113,7 +114,7 @@ def cheapest_by_rate(trials: Sequence[TrialCost], pairs: Sequence[Pair] = ()) ->
             segments[-1] = segments[-1]._replace(end=end)
         else:
             segments.append(Segment(label, start, end))
-    known = {frozenset((pair["trial"], pair["against"])): pair["rate_per_hour"] for pair in pairs}
+    known = {frozenset((pair.trial, pair.against)): pair.rate_per_hour for pair in pairs}
     capacities = {trial.label: trial.capacity for trial in trials}
     for i, (below, above) in enumerate(pairwise(segments)):
         even = known.get(frozenset((below.label, above.label)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from ..results.environment import Environment
 from ..system.threads import cores, forward_threads
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -32,34 +31,22 @@ PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
-    """The environment of this process, as JSON."""
+def describe_environment() -> Environment:
+    """The environment of this process."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     flags = set(cpuinfo.split())
-    return {
-        "machine": platform.platform(),
-        "processor": model[1] if model else platform.processor(),
-        "processor_features": [feature for feature in FEATURES if feature in flags],
-        "cores": cores(),
-        "memory_mib": psutil.virtual_memory().total >> 20,
-        "python": platform.python_version(),
-        "torch_threads": forward_threads(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
-    }
-
-
-def differences(before: Any, after: Any) -> Iterator[str]:
-    """The differences, each as part of a sentence: "torch became 2.13.1 (was 2.13.0)". None if one is unknown."""
-    if not (isinstance(before, dict) and isinstance(after, dict)):
-        return
-    for key, now in after.items():
-        was = before.get(key)
-        if isinstance(now, dict) and isinstance(was, dict):
-            yield from differences(was, now)
-        elif now != was:
-            yield f"{key} became {now} (was {was})"
+    return Environment(
+        machine=platform.platform(),
+        processor=model[1] if model else platform.processor(),
+        processor_features=[feature for feature in FEATURES if feature in flags],
+        cores=cores(),
+        memory_mib=psutil.virtual_memory().total >> 20,
+        python=platform.python_version(),
+        torch_threads=forward_threads(),
+        versions={name: _version(name) for name in PACKAGES},
+        commit=_commit(),
+    )
 
 
 def _version(package: str) -> str | None:

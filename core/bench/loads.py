@@ -23,7 +23,7 @@ PATIENCE = 1.0  # seconds to wait for a model that is kept for a while
 
 @dataclass(frozen=True)
 class LoadMeasurement:
-    """Measures loads of one of a trial's models, by requests for it while it is not in memory."""
+    """Measures loads of one model of a trial, by sending requests for it while it is not in memory."""
 
     round: int
     """From 0."""
@@ -97,7 +97,10 @@ class LoadMeasurement:
         return None
 
     def _wait_until_absent(self, model: str) -> bool:
-        """Wait until the model is not in memory, requesting others to evict it. Returns False if it stays."""
+        """Wait until the model is not in memory, sending requests for other models so that it is evicted.
+
+        Returns False if it stays.
+        """
         end = time.monotonic() + PATIENCE
         while model not in self._absent():
             if time.monotonic() > end:

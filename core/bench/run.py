@@ -16,17 +16,8 @@ from ..checkpoints.dtypes import BYTES, converted_directory
 from ..checkpoints.references import describe_source, resolve
 from ..errors import ModelReferenceError, TrialFailed
 from ..results.folder import RecordWriter, RunRecords
-from ..results.header import (
-    SCHEMA,
-    BatchingSpec,
-    CostSpec,
-    LimitSpec,
-    ModelSpec,
-    RunHeader,
-    TrialSpec,
-    WorkloadSpec,
-)
-from ..results.records import Begin, Failure, Stop
+from ..results.header import SCHEMA, BatchingSpec, CostSpec, LimitSpec, ModelSpec, RunHeader, TrialSpec, WorkloadSpec
+from ..results.records import Begin, Failure, NarrowIntervals, Stop
 from ..system.page_cache import reread
 from .client import MOST_LABELS
 from .convert import convert_checkpoints
@@ -116,7 +107,7 @@ def run_trials(
     records: RecordWriter,
     progress: Progress,
     past: RunRecords,
-    reason_to_stop: Callable[[int], str | None],
+    reason_to_stop: Callable[[int], NarrowIntervals | str | None],
 ) -> None:
     """Run all trials in all rounds, and append their records. A trial that fails leaves a record, too.
 

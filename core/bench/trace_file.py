@@ -21,7 +21,7 @@ UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": 
 
 
 class Row(NamedTuple):
-    """An arrival: seconds on the file's own clock, the model id if the file has it, and the line."""
+    """An arrival: seconds on the file's own clock, the model id if the file has one, and the line number."""
 
     time: float
     model: str | None
@@ -81,7 +81,7 @@ def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str, u
     value, model_id = fields.get(time), fields.get(model)
     if value is None:
         names = ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
-        raise FileError(f"{path}:{line}: has no '{time}', but {names}; name the column under 'columns'.")
+        raise FileError(f"{path}:{line}: has no '{time}'; it has {names}. Name the column under 'columns'.")
     seconds = _seconds(value, unit)
     if seconds is None:
         raise FileError(

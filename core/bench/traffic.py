@@ -14,15 +14,7 @@ from ..config.strict_yaml import Document
 from ..errors import FileError
 from ..system.files import resolve_path
 from .trace_file import read_trace
-from .workload import (
-    MAX_REQUESTS,
-    Gamma,
-    Open,
-    Shares,
-    TraceChoice,
-    Workload,
-    Zipf,
-)
+from .workload import MAX_REQUESTS, Gamma, Open, Shares, TraceChoice, Workload, Zipf
 
 SHOWN = 5  # shares that a description lists
 CHUNK = 1024  # requests of a closed loop that are drawn at a time

@@ -21,16 +21,7 @@ from ..errors import TrialFailed
 from ..loaders.onnxruntime.packed import weight_files
 from ..loaders.openvino.compiled import compiled_files
 from ..results.folder import RecordWriter
-from ..results.records import (
-    OK,
-    Load,
-    LoadGenerator,
-    Memory,
-    MemoryAfter,
-    Sample,
-    TrialEnd,
-    UsedModel,
-)
+from ..results.records import OK, Load, LoadGenerator, Memory, MemoryAfter, Sample, TrialEnd, UsedModel
 from ..system import memory
 from ..system.page_cache import drop_files
 from .client import ask, connect, read_strategy

@@ -18,12 +18,7 @@ from ..system.files import resolve_path
 from . import checkpoint
 from .embedded import embedded_directory
 from .heads import read_head
-from .synthetic import (
-    ARCHITECTURES,
-    cache_entry,
-    parse,
-    synthetic_directory,
-)
+from .synthetic import ARCHITECTURES, cache_entry, parse, synthetic_directory
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
 HUB_SECONDS = 4.0  # for the hub to answer

@@ -12,19 +12,8 @@ from ..bench.convert import convert as convert_checkpoint
 from ..bench.describe import describe, long_run_warning
 from ..bench.experiment import HAS_A_RATE, ResolvedExperiment, load_experiment
 from ..bench.resume import check_checkpoints, read_experiment
-from ..bench.run import (
-    locate_models,
-    prepare,
-    run_trials,
-    write_header,
-)
-from ..errors import (
-    FileError,
-    PluginError,
-    ResidencyError,
-    ResultsError,
-    YamlError,
-)
+from ..bench.run import locate_models, prepare, run_trials, write_header
+from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
 from ..names import COMMAND
 from ..planning.candidates import candidates
 from ..planning.confirm import check, errors, write_experiment
@@ -34,17 +23,11 @@ from ..report.export import export as export_run
 from ..report.progress import RunProgress
 from ..results.folder import RecordWriter, new_folder, read_records
 from ..results.header import RunHeader
+from ..results.records import NarrowIntervals
 from ..stats.rounds import arrange
 from ..stats.stopping import precise_enough
-from .results_folder import (
-    OlderRun,
-    ReportOptions,
-    compare_runs,
-    warn_of_differences,
-    write_environment,
-    write_plan,
-    write_run,
-)
+from .results_folder import OlderRun, compare_runs, warn_of_differences, write_environment, write_plan
+from .run_report import ReportOptions, report_run
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -74,7 +57,7 @@ def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folde
     """Measure the trials that the folder lacks, then report. An interrupted run is reported, too."""
     precision = resolved.experiment.precision
 
-    def reason_to_stop(number: int) -> str | None:
+    def reason_to_stop(number: int) -> NarrowIntervals | None:
         """Why no round is needed after round `number`, or None."""
         if precision is None:
             return None
@@ -90,9 +73,9 @@ def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folde
                 run_trials(resolved, checkpoints, records, progress, past, reason_to_stop)
         except KeyboardInterrupt:
             print(f"Interrupted. Finished trials are kept; continue with: {COMMAND} resume {folder}", file=sys.stderr)
-            write_run(folder, options)
+            report_run(folder, options)
             return INTERRUPTED
-    return OK if write_run(folder, options) else FAILED
+    return OK if report_run(folder, options) else FAILED
 
 
 def resume(folder: Path, options: ReportOptions) -> int:
@@ -111,7 +94,7 @@ def report(folder: Path, options: ReportOptions) -> int:
     """Report a run again."""
     with _as_bad_input():
         _check_header(options, read_records(folder).header)
-        return OK if write_run(folder, options) else FAILED
+        return OK if report_run(folder, options) else FAILED
 
 
 def export(folder: Path, output: Path) -> int:

@@ -16,15 +16,9 @@ from ..names import APP
 from ..plugins import load_plugins
 from ..report.plugin_list import plugin_list
 from . import actions
-from .flags import (
-    OUTPUT,
-    TOLERANCE,
-    FinishedRun,
-    RunFolder,
-    experiment_flags,
-    report_flags,
-)
-from .results_folder import OlderRun, ReportOptions
+from .flags import OUTPUT, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+from .results_folder import OlderRun
+from .run_report import ReportOptions
 
 FILE = click.Path(path_type=Path)
 # Flags that became commands. They still work.
@@ -119,7 +113,7 @@ def compare(older: OlderRun, newer: Path, tolerance: float) -> int:
 
 @commands.command()
 @click.argument("folder", metavar="DIR", type=RunFolder())
-@click.option("--output", type=FILE, metavar="DIR", help="Folder of the files.  [default: export in the run's folder]")
+@click.option("--output", type=FILE, metavar="DIR", help="Folder for the files.  [default: export in the run's folder]")
 def export(folder: Path, output: Path | None) -> int:
     """Write a run's data as CSV, SVG, PDF and LaTeX.
 

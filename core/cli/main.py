@@ -12,12 +12,7 @@ import click
 
 from ..errors import ResidencyError, ResultsError
 from ..system.terminal import lenient_streams
-from .actions import (
-    BAD_INPUT,
-    FAILED,
-    INTERRUPTED,
-    OK,
-)
+from .actions import BAD_INPUT, FAILED, INTERRUPTED, OK
 from .commands import commands
 
 EXAMPLES = {  # values for errors about flags without a value

@@ -104,9 +104,9 @@ class Batching(BaseModel):
     model_config = STRICT
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Texts that are computed together at most."""
+    """The most texts that are computed together."""
     max_batch_tokens: Annotated[int, Field(ge=1)] = 2048
-    """Tokens of a batch at most, with its padding. Four characters count as one token."""
+    """The most tokens in a batch, padding included. Four characters count as one token."""
     max_wait_ms: Annotated[float, BeforeValidator(_milliseconds), Field(ge=0, le=60_000)] = 0.0
     """Milliseconds that a request waits for others to arrive."""
 
@@ -152,7 +152,7 @@ class Cost(BaseModel):
     sizes: list[BilledSize] = []
     """For `billing: size`: a list of sizes with their prices, from the smallest."""
     trifle: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """An amount of money. What saves less than this a month is not worth deciding."""
+    """An amount of money. Savings of less than this a month are ignored."""
 
     @model_validator(mode="before")
     @classmethod

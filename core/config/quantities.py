@@ -87,7 +87,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else -1.0
 
 
-def limit(length: float) -> str:
+def latency_target(length: float) -> str:
     """A latency target in words: `200 ms`, `1500 ms`, `1 min`."""
     return f"{length * 1e3:.4g} ms" if length < 10 else duration(length)
 

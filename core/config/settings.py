@@ -7,30 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..checkpoints.references import resolve_reference
 from ..errors import SettingsError, YamlError
 from ..system.files import resolve_path
-from .choices import (
-    Batching,
-    BatchingChoice,
-    Cost,
-    Duration,
-    ModelId,
-    Reference,
-    Size,
-    StrategyChoice,
-)
+from .choices import Batching, BatchingChoice, Cost, Duration, ModelId, Reference, Size, StrategyChoice
 from .file_kinds import check_kind
 from .strict_yaml import Document, parse, read
-from .variables import PREFIX, check, set_variables
+from .variables import PREFIX, check, residency_variables
 from .wrong_values import explain
 
 CONFIG = f"{PREFIX}CONFIG"
@@ -148,7 +133,7 @@ def settings_from_environment() -> Settings:
         detail = error.errors(include_url=False)[0]
         field = str(detail["loc"][0]) if detail["loc"] else ""
         variable = PREFIX + field.upper()
-        if variable not in set_variables() and (document := _file()):
+        if variable not in residency_variables() and (document := _file()):
             raise document.invalid([detail], Settings) from error
         raise SettingsError(f"{variable}: {explain(detail, Settings.model_fields.get(field))}.") from error
 
@@ -157,7 +142,7 @@ def configured_by() -> str:
     """The file and the variables that `settings_from_environment` reads, for the log."""
     name = os.environ.get(CONFIG)
     file = [str(resolve_path(name, Path.cwd()))] if name else []
-    return ", ".join([*file, *sorted(set_variables() - {CONFIG})]) or "nothing but defaults"
+    return ", ".join([*file, *sorted(residency_variables() - {CONFIG})]) or "nothing but defaults"
 
 
 def _file() -> Document | None:

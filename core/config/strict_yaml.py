@@ -43,7 +43,7 @@ class Document:
         return YamlError(f"{self.path}:{line}:{column}: {f'{key}: ' if key else ''}{sentence}")
 
     def validate(self, model: type[ModelType]) -> ModelType:
-        """The document as a `model`. Raises YamlError for one key that is wrong."""
+        """The document as a `model`. Raises YamlError, which names one wrong key."""
         if not isinstance(self.value, dict):
             raise self.error((), f"must be a mapping with the keys {_keys(model)}.")
         try:

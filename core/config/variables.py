@@ -1,4 +1,4 @@
-"""Environment variables with our prefix: telling settings apart from variables that others inject."""
+"""Environment variables with our prefix: which are settings, and which others have injected."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INJECTED = re.compile(
 )
 
 
-def set_variables() -> set[str]:
-    """The names of all variables that are set for this program. An empty variable counts as unset."""
+def residency_variables() -> set[str]:
+    """The names of all variables with our prefix that are set and not injected. An empty one counts as unset."""
     return {
         name
         for name, value in os.environ.items()
@@ -35,7 +35,7 @@ def set_variables() -> set[str]:
 def check(allowed: Collection[str]) -> None:
     """Raise SettingsError for a variable with our prefix that is not `allowed`: it may be misspelt."""
     full_names = {name.removeprefix(PREFIX): name for name in allowed}
-    for name in sorted(set_variables().difference(allowed)):
+    for name in sorted(residency_variables().difference(allowed)):
         similar = get_close_matches(name.removeprefix(PREFIX), full_names, n=1)
         suggestion = f"did you mean {full_names[similar[0]]}? " if similar else ""
         raise SettingsError(f"The variable {name} is not a setting; {suggestion}allowed: {', '.join(sorted(allowed))}.")

@@ -5,23 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..stats.intervals import (
-    VERDICT_ROUNDS,
-    further_rounds,
-    interval,
-    sign,
-    typical,
+from ..results.economics import (
+    BeyondCapacity,
+    BreakEven,
+    BreakEvenReason,
+    CheaperAtAnyRate,
+    CostNotSeparable,
+    MemoryNotSeparable,
+    NoCommonRound,
+    OtherRatesUnknown,
+    SameCosts,
+    TooFewRounds,
 )
+from ..results.figures import Interval
+from ..stats.intervals import VERDICT_ROUNDS, further_rounds, interval, sign, typical
 from .economics import Costs, TrialCost
 
 SAME_MIB = 1.0  # trials whose memory differs by less hold the same memory
 MATTERS = 0.05  # costs of a request whose difference is certainly a smaller share are the same for a choice
 
 
-def break_even(costs: Costs | None) -> list[dict[str, Any]]:
-    """Every pair of trials: each later one of the file against each earlier one, as summary.json has it.
+def break_even(costs: Costs | None) -> list[BreakEven]:
+    """Every pair of trials: each later one of the file against each earlier one.
 
     With the cost rates a_i + b_i λ, `rate_per_hour` is the λ = (a_i − a_j) / (b_j − b_i) of a typical round, of those
     that both finished; `ci95` is that of `crossing`. It is None if neither has the higher a and the lower b, and if the
@@ -61,23 +68,29 @@ def crossing(more: Sequence[float], less: Sequence[float]) -> Crossing:
     return Crossing(at, max(0.0, low), high)
 
 
-def _pair(trial: TrialCost, against: TrialCost) -> dict[str, Any]:
-    result: dict[str, Any] = {"trial": trial.label, "against": against.label}
-    empty = dict.fromkeys(("rate_per_hour", "ci95", "cheaper_below", "cheaper_above", "capped_per_hour", "reason"))
+def _pair(trial: TrialCost, against: TrialCost) -> BreakEven:
     both = sorted(set(trial.rounds) & set(against.rounds))
-    result |= empty | {"settled": True, "rounds": len(both)}
-    if not both:
-        return result | {"reason": "No round was finished by both.", "settled": False}
-    for each in (trial, against):
-        if not each.is_line:
-            why = "its models expire in the gaps between requests"
-            reason = f"The cost of {each.label} at other rates is unknown: {why}."
-            return result | {"reason": reason, "settled": False}
+    unknown = [OtherRatesUnknown(label=each.label) for each in (trial, against) if not each.is_line]
+    reason = NoCommonRound() if not both else unknown[0] if unknown else None
+    if reason is not None:
+        return BreakEven(trial=trial.label, against=against.label, rounds=len(both), settled=False, reason=reason)
     pairs = [(trial.rounds[number], against.rounds[number]) for number in both]
     more = [one.holding - other.holding for one, other in pairs]
     less = [other.per_request - one.per_request for one, other in pairs]
     mib = [one.charged_mib - other.charged_mib for one, other in pairs]
-    return result | _verdict(trial, against, more, less, _holds(mib))
+    found = _verdict(trial, against, more, less, _holds(mib))
+    return BreakEven(
+        trial=trial.label,
+        against=against.label,
+        rate_per_hour=found.rate_per_hour,
+        ci95=found.ci95,
+        cheaper_below=found.cheaper_below,
+        cheaper_above=found.cheaper_above,
+        capped_per_hour=found.capped_per_hour,
+        reason=found.reason,
+        settled=found.settled,
+        rounds=len(both),
+    )
 
 
 def _holds(mib: Sequence[float]) -> int | None:
@@ -94,59 +107,71 @@ def _of_figures(values: Sequence[float]) -> int:
     return (typical(values) > 0) - (typical(values) < 0)
 
 
+class _Verdict(NamedTuple):
+    """The fields of `BreakEven` that the costs decide."""
+
+    rate_per_hour: float | None = None
+    ci95: Interval | None = None
+    cheaper_below: str | None = None
+    cheaper_above: str | None = None
+    capped_per_hour: float | None = None
+    reason: BreakEvenReason | None = None
+    settled: bool = True
+
+
 def _verdict(
     trial: TrialCost, against: TrialCost, more: Sequence[float], less: Sequence[float], holds: int | None
-) -> dict[str, Any]:
+) -> _Verdict:
     """`more` is what the trial costs more per hour, `less` what it saves on each request; `holds` is from `_holds`."""
     saves = sign(less) if len(less) >= VERDICT_ROUNDS else _of_figures(less)
     quick, slow = (trial, against) if saves > 0 else (against, trial)  # cheaper for each request
     if holds is None:
-        return _open(quick, slow, more, saves)
+        return _memory_open(quick, slow, more, saves)
     cheap, dear = (against, trial) if holds > 0 else (trial, against)  # to hold
     if saves == 0:
         return _alike(cheap, dear, holds, less)
     if holds == 0 or quick is cheap:
-        sentence = f"{quick.label} holds {_memory(holds, slow)} and costs less per request."
-        return {"cheaper_below": quick.label, "cheaper_above": quick.label, "reason": sentence}
+        cheaper = CheaperAtAnyRate(label=quick.label, against=slow.label, same_memory=holds == 0)
+        return _Verdict(cheaper_below=quick.label, cheaper_above=quick.label, reason=cheaper)
     met = crossing(more, less) if holds > 0 else crossing([-m for m in more], [-s for s in less])
     rate = met.at if math.isfinite(met.at) else typical(more) / typical(less)
-    result: dict[str, Any] = {"rate_per_hour": rate, "ci95": None}
-    if len(more) >= VERDICT_ROUNDS and met.high < math.inf:
-        result["ci95"] = [met.low, met.high]
-    result |= {"cheaper_below": slow.label, "cheaper_above": quick.label}
-    if slow.capacity is not None and slow.capacity < rate:
-        most = f"{slow.label} answered at most {slow.capacity:,.0f} requests an hour, less than this break-even rate."
-        result |= {"capped_per_hour": slow.capacity, "reason": most}
+    is_bounded = len(more) >= VERDICT_ROUNDS and met.high < math.inf
+    bounds = (met.low, met.high) if is_bounded else None
+    capped = slow.capacity if slow.capacity is not None and slow.capacity < rate else None
+    reason: BreakEvenReason | None = None
+    if capped is not None:
+        reason = BeyondCapacity(label=slow.label, per_hour=capped)
     elif len(more) < VERDICT_ROUNDS:
-        result["reason"] = f"A measurement, not a verdict: a verdict needs {VERDICT_ROUNDS} rounds."
-    return result
+        reason = TooFewRounds()
+    return _Verdict(rate, bounds, slow.label, quick.label, capped, reason)
 
 
-def _open(quick: TrialCost, slow: TrialCost, more: Sequence[float], saves: int) -> dict[str, Any]:
+def _memory_open(quick: TrialCost, slow: TrialCost, more: Sequence[float], saves: int) -> _Verdict:
     """The rounds do not show which holds more; `quick` may still be known to cost less for each request."""
-    start = f"In {len(more)} rounds, no difference in memory between {quick.label} and {slow.label} could be shown"
-    above = quick.label if saves else None
-    also = f"; {quick.label} costs less per request" if saves else ", nor in cost per request"
-    return {"cheaper_above": above, "settled": False, "reason": f"{start}{also}. {_lacking(more)}"}
+    reason = MemoryNotSeparable(
+        label=quick.label,
+        against=slow.label,
+        rounds=len(more),
+        cheaper_per_request=bool(saves),
+        further_rounds=_further(more),
+    )
+    return _Verdict(cheaper_above=quick.label if saves else None, settled=False, reason=reason)
 
 
-def _alike(cheap: TrialCost, dear: TrialCost, holds: int, less: Sequence[float]) -> dict[str, Any]:
+def _alike(cheap: TrialCost, dear: TrialCost, holds: int, less: Sequence[float]) -> _Verdict:
     """The rounds do not show which costs less for each request."""
-    if _is_trifle(less, cheap):
-        within = f"cost the same per request (to within {MATTERS:.0%})"
-        same = f"{cheap.label} and {dear.label} hold the same memory (to within 1 MiB) and {within}."
-        lower = f"{cheap.label} holds less memory than {dear.label}, and both {within}."
-        cheaper = None if holds == 0 else cheap.label
-        return {"cheaper_below": cheaper, "cheaper_above": cheaper, "reason": same if holds == 0 else lower}
-    rounds = f"{len(less)} round{'s' if len(less) > 1 else ''}"
-    unknown = f"in {rounds}, no difference in cost per request could be shown"
-    sentence = f"{cheap.label} holds {_memory(holds, dear)}; {unknown}."
     below = None if holds == 0 else cheap.label
-    return {"cheaper_below": below, "settled": False, "reason": f"{sentence} {_lacking(less)}"}
-
-
-def _memory(holds: int, other: TrialCost) -> str:
-    return f"the same memory as {other.label} (to within 1 MiB)" if holds == 0 else f"less memory than {other.label}"
+    if _is_trifle(less, cheap):
+        same = SameCosts(label=cheap.label, against=dear.label, same_memory=holds == 0, share=MATTERS)
+        return _Verdict(cheaper_below=below, cheaper_above=below, reason=same)
+    reason = CostNotSeparable(
+        label=cheap.label,
+        against=dear.label,
+        same_memory=holds == 0,
+        rounds=len(less),
+        further_rounds=_further(less),
+    )
+    return _Verdict(cheaper_below=below, settled=False, reason=reason)
 
 
 def _is_trifle(less: Sequence[float], trial: TrialCost) -> bool:
@@ -157,9 +182,6 @@ def _is_trifle(less: Sequence[float], trial: TrialCost) -> bool:
     return max(abs(low), abs(high)) <= MATTERS * typical(trial.values("per_request"))
 
 
-def _lacking(values: Sequence[float]) -> str:
-    """How many more rounds would decide it, as far as that is known."""
-    further = further_rounds(values) if len(values) >= VERDICT_ROUNDS else None
-    if further is None:
-        return "The number of further rounds needed is unknown: the difference is too small relative to its noise."
-    return f"About {further} more rounds would decide it, if the true difference is as large as measured."
+def _further(values: Sequence[float]) -> int | None:
+    """How many more rounds would decide it; None if that is unknown."""
+    return further_rounds(values) if len(values) >= VERDICT_ROUNDS else None

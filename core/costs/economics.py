@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
+from ..results.economics import (
+    BreakEven,
+    CoresOverSizes,
+    Economics,
+    LoadFigures,
+    MemoryOverSizes,
+    NotMeasured,
+    TrialCosts,
+    Unpriced,
+)
+from ..results.figures import Interval
 from ..results.header import Charge
 from ..stats.intervals import VERDICT_ROUNDS, interval, typical
 from ..stats.rounds import Round, Run
 from .limit import most_rss
-from .loads import (
-    Further,
-    LoadPrice,
-    cold_requests,
-    load_price,
-)
-from .prices import (
-    HOUR,
-    MIB_PER_GIB,
-    Prices,
-    Size,
-)
+from .loads import Further, LoadPrice, cold_requests, load_price
+from .prices import HOUR, MIB_PER_GIB, Prices, Size
 
 MILLION = 1e6
 IDLE_SECONDS = 1.0  # after the last request, when idle memory is read
@@ -100,13 +100,14 @@ class Costs:
     prices: Prices
     trials: list[TrialCost]
     """The trials that can be priced, in the order of the file."""
-    unpriced: dict[str, str]
+    unpriced: dict[str, Unpriced]
     """Why the others cannot be, by label."""
 
 
 def price(run: Run, prices: Prices) -> Costs:
     """Prices every trial of the run."""
-    trials, unpriced = [], {}
+    trials: list[TrialCost] = []
+    unpriced: dict[str, Unpriced] = {}
     for spec in run.header.trials:
         label = spec.label
         rounds = run.finished(label)
@@ -135,60 +136,64 @@ def price(run: Run, prices: Prices) -> Costs:
     return Costs(prices, trials, unpriced)
 
 
-def economics(costs: Costs | None, pairs: list[dict[str, Any]], *, states_a_rate: bool) -> dict[str, Any] | None:
-    """The costs as in summary.json, with the break-even rates of `pairs`; None if nothing can be priced."""
+def economics(costs: Costs | None, pairs: list[BreakEven], *, states_a_rate: bool) -> Economics | None:
+    """The costs, with the break-even rates of `pairs`; None if nothing can be priced."""
     if costs is None or not costs.trials:
         return None
-    prices = asdict(costs.prices)
-    trials = [_described(trial, states_a_rate=states_a_rate) for trial in costs.trials]
-    return {"prices": prices, "trials": trials, "break_even": pairs, "unpriced": costs.unpriced}
+    return Economics(
+        prices=costs.prices.recorded,
+        trials=[_described(trial, states_a_rate=states_a_rate) for trial in costs.trials],
+        break_even=pairs,
+        unpriced=costs.unpriced,
+    )
 
 
-def _described(trial: TrialCost, *, states_a_rate: bool) -> dict[str, Any]:
-    measured = trial.typical("measured") if states_a_rate else None
-    return {
-        "label": trial.label,
-        "is_line": trial.is_line,
-        "holding_per_hour": trial.typical("holding"),
-        "holding_ci95": _ci95(trial.values("holding")),
-        "per_request": trial.typical("per_request"),
-        "per_request_ci95": _ci95(trial.values("per_request")),
-        "charged_mib": trial.typical("charged_mib"),
-        "capacity_rps": None if trial.capacity is None else trial.capacity / HOUR,
-        "load": _load(trial.load),
-        "measured_per_hour": measured,
-        "per_million": trial.typical("per_answer") * MILLION if states_a_rate else None,
-    }
+def _described(trial: TrialCost, *, states_a_rate: bool) -> TrialCosts:
+    return TrialCosts(
+        label=trial.label,
+        is_line=trial.is_line,
+        holding_per_hour=trial.typical("holding"),
+        holding_ci95=_ci95(trial.values("holding")),
+        per_request=trial.typical("per_request"),
+        per_request_ci95=_ci95(trial.values("per_request")),
+        charged_mib=trial.typical("charged_mib"),
+        capacity_rps=None if trial.capacity is None else trial.capacity / HOUR,
+        load=_load(trial.load),
+        measured_per_hour=trial.typical("measured") if states_a_rate else None,
+        per_million=trial.typical("per_answer") * MILLION if states_a_rate else None,
+    )
 
 
-def _load(price: LoadPrice | None) -> dict[str, Any] | None:
+def _load(price: LoadPrice | None) -> LoadFigures | None:
     if price is None:
         return None
     further = price.further
-    return {"page_cache": price.page_cache, "lacking": price.lacking or None} | {
-        "further_ms": further.ms,
-        "further_processor_s": further.processor_s,
-    }
+    return LoadFigures(
+        page_cache=price.page_cache,
+        lacking=price.lacking,
+        further_ms=further.ms,
+        further_processor_s=further.processor_s,
+    )
 
 
-def _ci95(values: Sequence[float]) -> list[float] | None:
+def _ci95(values: Sequence[float]) -> Interval | None:
     """The interval of the median over rounds; None below 5 rounds."""
-    return list(interval(values)[:2]) if len(values) >= VERDICT_ROUNDS else None
+    return interval(values)[:2] if len(values) >= VERDICT_ROUNDS else None
 
 
-def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> str:
-    """Why the trial cannot be priced; empty when it can."""
+def _unpriced(rounds: Sequence[Round], prices: Prices, is_line: bool) -> Unpriced | None:
+    """Why the trial cannot be priced; None if it can."""
     if not rounds:
-        return "no round of it was finished"
+        return NotMeasured(kind="no finished round")
     if not all(each.answered and each.ended.steady_s > 0 for each in rounds):
-        return "in some round no request was answered"
+        return NotMeasured(kind="no answered request")
     if any(_lacks_memory(each, prices) for each in rounds):
-        return "memory is not known, because this system has no /proc"
+        return NotMeasured(kind="memory unknown")
     if prices.billing == "average" and not is_line and any(each.ended.mean_rss is None for each in rounds):
-        return "models expire, and memory over time is not known"
+        return NotMeasured(kind="memory over time unknown")
     if any(each.ended.processor_s is None for each in rounds):
-        return "CPU time could not be read"
-    return ""
+        return NotMeasured(kind="CPU time unknown")
+    return None
 
 
 def _lacks_memory(each: Round, prices: Prices) -> bool:
@@ -198,11 +203,11 @@ def _lacks_memory(each: Round, prices: Prices) -> bool:
     return None in (memory.idle(prices.charge), *whole)
 
 
-def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> str:
-    held, has = most_rss(rounds) or 0.0, largest.memory_mib
-    if held <= has:
-        return f"it took {cores:.2g} cores on average, and the largest of 'sizes' has {largest.cpu:.2g}"
-    return f"it held up to {held:.0f} MiB, start-up included, and the largest of 'sizes' has {has:.0f} MiB"
+def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> Unpriced:
+    held = most_rss(rounds) or 0.0
+    if held <= largest.memory_mib:
+        return CoresOverSizes(took=cores, largest=largest.cpu)
+    return MemoryOverSizes(held_mib=held, largest_mib=largest.memory_mib)
 
 
 def _core_seconds(each: Round, load: LoadPrice | None) -> float:

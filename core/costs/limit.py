@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from ..results.economics import Floor
+from ..results.figures import OverLimit
 from ..results.header import LimitSpec
 from ..stats.rounds import Round, Run
 
@@ -18,14 +19,14 @@ def most_rss(rounds: Sequence[Round]) -> float | None:
     return max(known) if known and len(known) == len(most) else None
 
 
-def over_limit(most: float | None, limit: LimitSpec | None) -> str | None:
-    """That the trial held too much, as the end of a sentence; None if it did not, or if that is unknown."""
+def over_limit(most: float | None, limit: LimitSpec | None) -> OverLimit | None:
+    """That the trial held too much; None if it did not, or if that is unknown."""
     if limit is None or most is None or most <= limit.memory_mib:
         return None
-    return f"held up to {most:.0f} MiB, start-up included, over the limit of {limit.memory_mib:.0f} MiB"
+    return OverLimit(held_mib=most, limit_mib=limit.memory_mib)
 
 
-def floor(run: Run) -> dict[str, Any] | None:
+def floor(run: Run) -> Floor | None:
     """The least memory of a server between requests without a model; None if no trial had such a server."""
     found: list[tuple[float, float, str]] = []
     for label in run.labels:
@@ -38,18 +39,4 @@ def floor(run: Run) -> dict[str, Any] | None:
     if not found:
         return None
     rss, pss, label = min(found)
-    return {"trial": label, "rss_mib": rss, "pss_mib": pss}
-
-
-def floor_in_words(summary: Mapping[str, Any]) -> str:
-    """The memory of a server without a model, or how to measure it."""
-    least = summary["floor"]
-    if least is None:
-        return (
-            "The memory of a server without a model is unknown, because every server held one when it was measured. To"
-            " measure it, add a strategy that frees its models after each request."
-        )
-    return (
-        f"A server without a model takes {least['rss_mib']:.0f} MiB of resident memory ({least['pss_mib']:.0f} MiB PSS,"
-        f" measured under {least['trial']}). No setting takes less."
-    )
+    return Floor(trial=label, rss_mib=rss, pss_mib=pss)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..results.economics import LoadsLacking
 from ..results.header import TrialSpec
 from ..results.recorded import PageCache
 from ..stats.intervals import typical
 from ..stats.rounds import Round, Run
-
-NOT_MEASURED = "loads from disk and from the page cache were not measured separately"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class LoadPrice:
     page_cache: PageCache
     """`cold` or `warm`: where the checkpoint is assumed to be found."""
     rounds: Mapping[int, Further]
-    lacking: str = ""
+    lacking: LoadsLacking | None = None
     """Why loads could not be priced from the source that the prices call for."""
 
     @property
@@ -63,7 +62,8 @@ def load_price(run: Run, spec: TrialSpec, wanted: PageCache) -> LoadPrice | None
         if found := _further(run.finished(label), wanted, measured):
             return LoadPrice(wanted, found)
     reasons = (reason for each in rounds if (reason := each.ended.loads_lacking))
-    return LoadPrice(measured, {each.number: Further() for each in rounds}, next(reasons, NOT_MEASURED))
+    lacking = LoadsLacking(recorded=next(reasons, None))
+    return LoadPrice(measured, {each.number: Further() for each in rounds}, lacking)
 
 
 def cold_requests(each: Round) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..report.format import between, number
+from ..results.flips import MemoryPriceFlip
 from ..stats.intervals import VERDICT_ROUNDS, sign, typical
 from .break_even import Crossing, crossing
 
@@ -25,7 +25,7 @@ class Bill(NamedTuple):
     rest: Mapping[int, float]
 
 
-def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iterator[dict[str, Any]]:
+def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iterator[MemoryPriceFlip]:
     """The nearest price below and above `price` at which one of the others costs less than the best one.
 
     Nothing where the rounds do not tell which of both takes more memory, or whether that price is another one.
@@ -33,15 +33,12 @@ def memory_price_flips(best: Bill, others: Sequence[Bill], price: float) -> Iter
     flips = [(met, other.label) for other in others if (met := _crossing(best, other, price)) is not None]
     below = max((flip for flip in flips if flip[0].high < price), default=None)
     above = min((flip for flip in flips if flip[0].low > price), default=None)
-    for side, flip in (("below", below), ("above", above)):
+    for flip in (below, above):
         if flip is not None:
             met, to = flip
-            within = between([met.low, met.high]) if len(best.rest) >= VERDICT_ROUNDS else ""
-            sentence = (
-                f"If a GiB-hour of memory cost {side} {number(met.at)}{within} (it costs {number(price)}), {to} would"
-                " be cheaper."
-            )
-            yield {"what": "memory price", "at": met.at, "unit": "per GiB-hour", "to": to, "sentence": sentence}
+            bounds = (met.low, met.high) if len(best.rest) >= VERDICT_ROUNDS else None
+            side: Literal["below", "above"] = "below" if flip is below else "above"
+            yield MemoryPriceFlip(at=met.at, to=to, side=side, ci95=bounds, price=price)
 
 
 def _crossing(best: Bill, other: Bill, price: float) -> Crossing | None:

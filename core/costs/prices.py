@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..results.economics import PricesUsed, SizePrice
 from ..results.header import Billing, Charge, CostSpec
 from ..results.recorded import PageCache
 
@@ -51,6 +52,18 @@ class Prices:
             charge=cost.charge,
             billing=cost.billing,
             sizes=tuple(Size(each.memory / BYTES_PER_MIB, each.cpu, each.hour) for each in cost.sizes),
+        )
+
+    @property
+    def recorded(self) -> PricesUsed:
+        """As summary.json has them."""
+        return PricesUsed(
+            memory_gib_hour=self.memory_gib_hour,
+            cpu_hour=self.cpu_hour,
+            latency_hour=self.latency_hour,
+            charge=self.charge,
+            billing=self.billing,
+            sizes=tuple(SizePrice(memory_mib=each.memory_mib, cpu=each.cpu, hour=each.hour) for each in self.sizes),
         )
 
     @property

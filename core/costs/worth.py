@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..results.answers import FurtherRounds
 from ..stats.intervals import VERDICT_ROUNDS, further_rounds, interval
 from .economics import RoundCost, TrialCost
 
@@ -88,12 +89,7 @@ def settled_between(trial: TrialCost, other: TrialCost, start: float, end: float
     return (start, low) if settled[start] else (high, end)
 
 
-def rounds_to_settle(values: Sequence[float]) -> str:
+def rounds_to_settle(values: Sequence[float]) -> FurtherRounds:
     """How many more rounds would distinguish the differences from 0, as far as that is known."""
     further = further_rounds(values)
-    if further is None:
-        return "The number of further rounds needed is unknown: the difference is too small relative to its noise."
-    return (
-        f"About {further} more rounds would decide it, if the true difference is as large as measured"
-        f" (repeats: {len(values) + further})."
-    )
+    return FurtherRounds(rounds=further, repeats=None if further is None else len(values) + further)

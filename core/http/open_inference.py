@@ -15,23 +15,11 @@ from starlette.exceptions import HTTPException
 from ..errors import NotReady
 from ..serving.service import Service
 from .openapi import PREDICTING, problem_responses
-from .predict import (
-    TIMEOUT,
-    add_prediction_route,
-    answer_headers,
-    run_prediction,
-    validate_body,
-)
+from .predict import TIMEOUT, add_prediction_route, answer_headers, run_prediction, validate_body
 from .problems import CLIENT_GONE
 from .schemas import ModelVersion, ProtocolProblem
 from .status import version_of
-from .tensors import (
-    DATATYPES,
-    InferAnswer,
-    InferRequest,
-    encode_outputs,
-    texts_of,
-)
+from .tensors import DATATYPES, InferAnswer, InferRequest, encode_outputs, texts_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"

@@ -24,14 +24,7 @@ from ..serving.service import Service
 from .access import LOG_FIELDS
 from .openapi import PREDICTING, admin_links, problem_responses
 from .problems import CLIENT_GONE
-from .schemas import (
-    ANSWER_EXAMPLE,
-    REQUEST_EXAMPLES,
-    LabelScore,
-    PredictAnswer,
-    PredictRequest,
-    TextAnswer,
-)
+from .schemas import ANSWER_EXAMPLE, REQUEST_EXAMPLES, LabelScore, PredictAnswer, PredictRequest, TextAnswer
 
 Result = TypeVar("Result")
 Body = TypeVar("Body", bound=BaseModel)

@@ -10,13 +10,7 @@ import pluggy
 from pydantic import Field
 
 from ..checkpoints import checkpoint
-from ..checkpoints.dtypes import (
-    BYTES,
-    DTYPE,
-    Dtype,
-    convert_dtype,
-    supported_dtype,
-)
+from ..checkpoints.dtypes import BYTES, DTYPE, Dtype, convert_dtype, supported_dtype
 
 if TYPE_CHECKING:
     from .classifier import Classifier

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
@@ -12,9 +11,13 @@ from ..costs.economics import header_costs
 from ..costs.prices import HOUR, Prices, Size
 from ..errors import ResidencyError
 from ..plugins import load_plugins
-from ..report.format import milliseconds, rate
+from ..results.card import Bursts
+from ..results.economics import BreakEven
+from ..results.plan import OutcomeFigures
+from ..results.summary import Summary
 from ..stats.rounds import Run
 from .arrivals import arrivals_of
+from .outcome import SAME
 from .profile import Profile, profiles
 from .setting import Setting
 from .simulator import Server
@@ -24,12 +27,11 @@ BURSTS = Gamma(gamma=8)
 REQUESTS = {"bursts": 2000, "constant": 200}  # the latter are evenly spaced, and all alike
 SEED = 0
 STEPS, CLOSE = 6, 0.02  # of the search for a break-even rate; it ends if the costs differ by no more than that share
-SAME = 0.05  # of a rate: the simulator is no more accurate
 WIDEST = 16.0  # a break-even rate is looked for within this factor of the card's
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedTrial:
     """A trial of a run, in the form of a plan's setting."""
 
     setting: Setting
@@ -39,8 +41,8 @@ class Simulated:
     """The one that is billed."""
     max_batch: int
 
-    def under(self, per_hour: float, kind: Kind) -> dict[str, Any]:
-        """The result of requests of that kind and rate, in the form of a plan's row."""
+    def under(self, per_hour: float, kind: Kind) -> OutcomeFigures:
+        """The result of requests of that kind and rate."""
         count = REQUESTS["constant" if kind == "constant" else "bursts"]
         names, models = list(self.profile.models), list(self.profile.models.values())
         workload = Workload(open=Open(rate=per_hour / HOUR, arrivals=kind, requests=count))
@@ -50,24 +52,23 @@ class Simulated:
         scale = (count - 1) / per_hour * HOUR / (last - first)
         server = Server(self.setting.decisions(self.prices), names, models, self.max_batch, SEED)
         outcome = server.run([(at - first) * scale for at in arrivals.at], arrivals.asked)
-        return outcome.described(self.profile.base_mib, models, self.prices, self.size)
+        return outcome.figures(self.profile.base_mib, models, self.prices, self.size)
 
 
 @dataclass(frozen=True)
-class Pair:
+class TwoTrials:
     """Two trials, of which `low` is cheaper at low rates."""
 
-    low: Simulated
-    high: Simulated
+    low: SimulatedTrial
+    high: SimulatedTrial
 
     def longer_ms(self, per_hour: float, kind: Kind) -> float:
         """How much longer callers wait under `low`, on average."""
-        return float(self.low.under(per_hour, kind)["mean_ms"] - self.high.under(per_hour, kind)["mean_ms"])
+        return self.low.under(per_hour, kind).mean_ms - self.high.under(per_hour, kind).mean_ms
 
     def excess(self, per_hour: float, kind: Kind) -> float:
         """By how much `low` costs more, as a share of the cost of `high`."""
-        costs = [each.under(per_hour, kind)["cost_per_hour"] for each in (self.low, self.high)]
-        return float(costs[0] / costs[1] - 1)
+        return self.low.under(per_hour, kind).cost_per_hour / self.high.under(per_hour, kind).cost_per_hour - 1
 
     def flip(self, near: float, kind: Kind) -> float | None:
         """The rate above which `high` costs less; None if there is none within a factor of `WIDEST` of `near`."""
@@ -91,39 +92,48 @@ class Pair:
         return middle
 
 
-def bursts(run: Run, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How bursts change the card's first break-even rate, as in summary.json. At `at` requests an hour, under the trial
-    that is cheaper at low rates, callers wait `longer_ms` longer if they come in bursts, and `alone_ms` if they are
-    evenly spaced. The simulated break-even rates are `flip` and `alone_flip`. None if the card has no such rate, if the
-    workload has a rate of its own, or if the run did not measure what a load costs.
+def bursts(run: Run, summary: Summary) -> Bursts | None:
+    """How bursts change the card's first break-even rate. None if the card has no such rate, if the workload has a rate
+    of its own, or if the run did not measure what a load costs.
     """
-    pair = _break_even(summary)
-    if pair is None:
+    even = _break_even(summary)
+    if even is None:
         return None
     try:
-        low, high = (_simulated(run, pair[key]) for key in ("cheaper_below", "cheaper_above"))
-        at = summary["rate"] * HOUR if summary["rate"] else pair["rate_per_hour"] / 2
-        return _described(Pair(low, high), pair, at)
+        trials = TwoTrials(_simulated_trial(run, even.cheaper_below), _simulated_trial(run, even.cheaper_above))
+        return _bursts_of(trials, even, at=summary.rate * HOUR if summary.rate else even.per_hour / 2)
     except ResidencyError:
         return None
 
 
-def _break_even(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The pair of trials whose costs are the same at the rate at which the card's answer changes."""
-    workload = summary["workload"]
-    if summary["economics"] is None or (workload and not workload.get("closed")):
+class CardRate(NamedTuple):
+    """The break-even rate at which a card's answer changes, in requests an hour."""
+
+    per_hour: float
+    cheaper_below: str
+    cheaper_above: str
+
+
+def _break_even(summary: Summary) -> CardRate | None:
+    """The break-even rate that is the nearest to the first rate at which the card's answer changes."""
+    workload = summary.workload
+    if summary.economics is None or (workload and not workload.closed):
         return None
-    pairs: list[Mapping[str, Any]] = [
-        pair for pair in summary["economics"]["break_even"] if pair["rate_per_hour"] is not None
-    ]
-    for flip in summary["card"]["flips"]:
-        one_of = [pair for pair in pairs if flip["what"] == "rate" and flip["to"] in (pair["trial"], pair["against"])]
+    known = [(each, rate) for each in summary.economics.break_even if (rate := _card_rate(each)) is not None]
+    for flip in summary.card.flips:
+        one_of = [rate for each, rate in known if flip.what == "rate" and flip.to in (each.trial, each.against)]
         if one_of:
-            return min(one_of, key=lambda pair: abs(float(pair["rate_per_hour"] - flip["at"])))
+            return min(one_of, key=lambda rate: abs(rate.per_hour - flip.at))
     return None
 
 
-def _simulated(run: Run, label: str) -> Simulated:
+def _card_rate(even: BreakEven) -> CardRate | None:
+    if even.rate_per_hour is None or even.cheaper_below is None or even.cheaper_above is None:
+        return None
+    return CardRate(even.rate_per_hour, even.cheaper_below, even.cheaper_above)
+
+
+def _simulated_trial(run: Run, label: str) -> SimulatedTrial:
     """The trial of that label. Raises ResidencyError if its loader's loads were not measured, or if its strategy is not
     installed.
 
@@ -137,34 +147,20 @@ def _simulated(run: Run, label: str) -> Simulated:
     prices, [size] = costs.prices, [trial.size for trial in costs.trials if trial.label == label]
     [profile] = profiles(replace(run, header=run.header.model_copy(update={"trials": alike})), prices)
     setting = Setting(load_plugins().strategy(spec.strategy), spec.options)
-    return Simulated(setting, profile, prices, size, run.header.max_batch)
+    return SimulatedTrial(setting, profile, prices, size, run.header.max_batch)
 
 
-def _described(pair: Pair, even: Mapping[str, Any], at: float) -> dict[str, Any]:
-    near = float(even["rate_per_hour"])
-    longer, alone = (pair.longer_ms(at, kind) for kind in (BURSTS, "constant"))
-    flip, alone_flip = (pair.flip(near, kind) for kind in (BURSTS, "constant"))
-    sentence = (
-        f"With bursty arrivals (simulated, squared coefficient of variation of the gaps {BURSTS.gamma:g}) at"
-        f" {rate(at)}, callers wait {_longer(longer)} on average under {even['cheaper_below']} than under"
-        f" {even['cheaper_above']}; with evenly spaced arrivals, {_longer(alone)}.{_flips(near, flip, alone_flip)}"
+def _bursts_of(trials: TwoTrials, even: CardRate, at: float) -> Bursts:
+    return Bursts(
+        cheaper_below=even.cheaper_below,
+        cheaper_above=even.cheaper_above,
+        burstiness=BURSTS.gamma,
+        at=at,
+        longer_ms=trials.longer_ms(at, BURSTS),
+        alone_ms=trials.longer_ms(at, "constant"),
+        flip=trials.flip(even.per_hour, BURSTS),
+        alone_flip=trials.flip(even.per_hour, "constant"),
+        near=even.per_hour,
+        widest=WIDEST,
+        same=SAME,
     )
-    figures = {"at": at, "longer_ms": longer, "alone_ms": alone, "flip": flip, "alone_flip": alone_flip}
-    return figures | {"sentence": sentence}
-
-
-def _longer(ms: float) -> str:
-    return f"{milliseconds(abs(ms))} {'longer' if ms >= 0 else 'less'}"
-
-
-def _flips(near: float, flip: float | None, alone_flip: float | None) -> str:
-    """The break-even rate for bursts, relative to that for evenly spaced arrivals. Both are the simulator's, whose
-    prices of memory and loads need not be exactly the card's.
-    """
-    if alone_flip is None:
-        return ""
-    if flip is None:
-        return f" For bursts, no break-even rate was found within a factor of {WIDEST:g} of {rate(near)}."
-    moved = flip / alone_flip
-    share = f"within {SAME:.0%} of" if abs(moved - 1) < SAME else f"about {moved:.0%} of"
-    return f" The break-even rate for bursts is {share} the one for evenly spaced arrivals."

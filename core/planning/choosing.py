@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..costs.worth import MONTH
-from .candidates import SAME, Candidate, pool_of
+from .candidates import Candidate, pool_of
+from .outcome import SAME
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,4 @@ def _costs_the_same(cheapest: Candidate, other: Candidate) -> bool:
 
 
 def _latency(candidate: Candidate) -> float:
-    return float(candidate.result["mean_ms"])
+    return candidate.figures.mean_ms

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from ..bench.experiment import load_experiment
 from ..bench.resume import EXPERIMENT, write_resolved
 from ..bench.traffic import Traffic
+from ..bench.workload import Open, TraceChoice, Workload
 from ..config.quantities import duration
 from ..errors import YamlError
+from ..results.plan import ComparedFigures, Confirmed, ConfirmedSetting, SimulationError
 from ..stats.rounds import Run
 from .arrivals import Arrivals, arrivals_of
 from .candidates import Candidate, simulate
 from .choosing import choose
 from .outcome import Outcome
-from .plan_file import Planned
+from .plan_file import PlanInputs
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # the target for the simulator's error
@@ -26,47 +29,47 @@ FEWEST = 20  # requests, for a comparison
 NAME = "confirm"
 
 
-def check(planned: Planned) -> None:
+def check(inputs: PlanInputs) -> None:
     """Raises ResidencyError if the plan cannot be confirmed, whatever it will recommend."""
-    if planned.file.models is not None:
+    if inputs.file.models is not None:
         raise YamlError(
-            f"--confirm: 'models' in {planned.path} asks for simulated copies, which cannot be served; leave that key"
+            f"--confirm: 'models' in {inputs.path} asks for simulated copies, which cannot be served; leave that key"
             " out."
         )
-    if not planned.on_its_own_clock:
+    if not inputs.on_its_own_clock:
         raise YamlError(
-            f"--confirm: needs a trace at its original speed; remove 'speed' from the workload in {planned.path}."
+            f"--confirm: needs a trace at its original speed; remove 'speed' from the workload in {inputs.path}."
         )
-    load_experiment(planned.folder / EXPERIMENT)
-    _enough(planned, len(planned.arrivals.until(planned.file.confirm.window).at))
+    load_experiment(inputs.folder / EXPERIMENT)
+    _enough(inputs, len(inputs.arrivals.until(inputs.file.confirm.window).at))
 
 
-def _enough(planned: Planned, requests: float) -> None:
+def _enough(inputs: PlanInputs, requests: float) -> None:
     if requests < FEWEST:
         raise YamlError(
-            f"--confirm: {requests:.0f} requests come in the first {duration(planned.file.confirm.window)}, too few:"
-            f" {FEWEST} are needed; lengthen 'confirm.window', or the workload, in {planned.path}."
+            f"--confirm: {requests:.0f} requests come in the first {duration(inputs.file.confirm.window)}, too few:"
+            f" {FEWEST} are needed; lengthen 'confirm.window', or the workload, in {inputs.path}."
         )
 
 
-def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path) -> Path:
+def write_experiment(inputs: PlanInputs, found: Sequence[Candidate], folder: Path) -> Path:
     """The experiment that runs the best two settings on the beginning of the traffic, at its original speed, thinned to
     what both can serve; its path in `folder`.
 
     Raises ResidencyError if no setting can be recommended, or if too little of the traffic could be served.
     """
-    best = _best(planned, found)
+    best = _best(inputs, found)
     if not best:
         raise YamlError("--confirm: no setting can be recommended, so there is nothing to confirm.")
-    measured = load_experiment(planned.folder / EXPERIMENT)
-    workload = _thinned(planned, best)
+    measured = load_experiment(inputs.folder / EXPERIMENT)
+    workload = _thin(inputs, best).model_dump(mode="json", exclude_none=True)
     experiment = measured.experiment.model_dump(mode="json", exclude_none=True) | {
         "name": NAME,
         "strategies": [_choice(candidate) for candidate in best],
         "workload": workload,
-        "repeats": planned.file.confirm.repeats,
-        "seed": planned.file.seed,
-        "plugins": planned.plugins,
+        "repeats": inputs.file.confirm.repeats,
+        "seed": inputs.file.seed,
+        "plugins": inputs.plugins,
         "memory_after_each": False,
         "page_cache": "warm",
     }
@@ -74,91 +77,98 @@ def write_experiment(planned: Planned, found: Sequence[Candidate], folder: Path)
     for key in ("repetitions", "precision", "rate"):
         experiment.pop(key, None)
     path = folder / f"{NAME}.yaml"
-    write_resolved(path, f"Does {planned.file.name} behave as simulated?", experiment, measured.texts)
+    write_resolved(path, f"Does {inputs.file.name} behave as simulated?", experiment, measured.texts)
     return path
 
 
-def _best(planned: Planned, found: Sequence[Candidate]) -> list[Candidate]:
+def _best(inputs: PlanInputs, found: Sequence[Candidate]) -> list[Candidate]:
     """The chosen one and the runner-up."""
-    choice = choose(found, planned.trifle)
+    choice = choose(found, inputs.trifle)
     return choice.ranked[:2] if choice else []
 
 
-def _choice(candidate: Candidate) -> dict[str, Any]:
+def _choice(candidate: Candidate) -> dict[str, JsonValue]:
     setting, profile = candidate.setting, candidate.profile
-    loader = {"name": profile.loader, **profile.options}
-    options = dict(setting.options)
     return {
         "strategy": setting.strategy,
-        "options": options,
-        "loader": loader,
+        "options": dict(setting.options),
+        "loader": {"name": profile.loader, **profile.options},
         "label": candidate.label[:60],
     }
 
 
-def _thinned(planned: Planned, best: Sequence[Candidate]) -> dict[str, Any]:
+def _thin(inputs: PlanInputs, best: Sequence[Candidate]) -> Workload:
     """The workload's beginning, with as large a share of its requests as both can serve."""
-    length = planned.file.confirm.window
-    window = planned.arrivals.until(length)
-    outcomes = [_simulated(planned, each, window, resident=False) for each in best]
+    length = inputs.file.confirm.window
+    window = inputs.arrivals.until(length)
+    outcomes = [_simulate(inputs, each, window, resident=False) for each in best]
     keep = min([1.0, *(BUSY / busy for outcome in outcomes if (busy := outcome.busy))])
     keep = float(f"{keep:.3g}")
-    _enough(planned, keep * len(window.at))
-    workload = planned.traffic.workload.model_dump(mode="json", exclude_none=True)
-    if trace := workload.get("trace"):
-        begin = (trace.get("window") or [0.0])[0]
-        end = min(begin + length, (trace.get("window") or [0.0, float("inf")])[1])
-        trace |= {"window": [begin, end], "thin": trace["thin"] * keep}
-    else:
-        seconds = min(length, planned.traffic.seconds or length)
-        opened = workload["open"]
-        opened.pop("requests", None)
-        opened |= {"rate": opened["rate"] * keep, "duration": seconds}
-    return workload
+    _enough(inputs, keep * len(window.at))
+    workload = inputs.traffic.workload
+    if workload.trace is not None:
+        return Workload(trace=_trace_until(workload.trace, length, keep))
+    assert workload.open is not None  # or there would be no plan
+    seconds = min(length, inputs.traffic.seconds or length)
+    return Workload(open=_open_for(workload.open, seconds, keep))
 
 
-def _simulated(planned: Planned, candidate: Candidate, arrivals: Arrivals, *, resident: bool) -> Outcome:
+def _trace_until(trace: TraceChoice, length: float, keep: float) -> TraceChoice:
+    """The trace's beginning of that length, with that share of its requests."""
+    begin, end = trace.window or [0.0, math.inf]
+    return trace.model_copy(update={"window": [begin, min(begin + length, end)], "thin": trace.thin * keep})
+
+
+def _open_for(traffic: Open, seconds: float, keep: float) -> Open:
+    """So many seconds of the traffic, with that share of its requests."""
+    return traffic.model_copy(update={"requests": None, "rate": traffic.rate * keep, "duration": seconds})
+
+
+def _simulate(inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals, *, resident: bool) -> Outcome:
     """As it would be measured: the first request, before the workload, leaves its model in memory."""
     before = [0] if resident else []
     return simulate(
         candidate.setting,
         candidate.profile,
         arrivals,
-        planned.max_batch,
-        planned.file.seed,
-        planned.prices,
+        inputs.max_batch,
+        inputs.file.seed,
+        inputs.prices,
         resident=before,
     )
 
 
-def errors(planned: Planned, found: Sequence[Candidate], traffic: Traffic, run: Run) -> dict[str, Any]:
+def errors(inputs: PlanInputs, found: Sequence[Candidate], traffic: Traffic, run: Run) -> Confirmed:
     """For each setting, over all rounds, what was measured, what the simulator finds for the same arrivals, and its
-    error relative to what was measured: `{"trials": [{"label", "rounds", "measured", "simulated", "error"}]}`, and
-    sentences.
+    error relative to what was measured.
     """
-    trials = []
-    for candidate, label in zip(_best(planned, found), run.labels, strict=True):
-        rounds = run.finished(label)
-        if rounds and any(each.answered for each in rounds):
-            trials.append({"label": label, "rounds": len(rounds), **_compared(planned, candidate, traffic, run, label)})
-    return {"requests": traffic.requests, "trials": trials, "sentences": sentences(trials)}
+    trials = [
+        _compare(inputs, candidate, traffic, run, label)
+        for candidate, label in zip(_best(inputs, found), run.labels, strict=True)
+        if any(each.answered for each in run.finished(label))
+    ]
+    return Confirmed(requests=traffic.requests, trials=trials)
 
 
-def _compared(planned: Planned, candidate: Candidate, traffic: Traffic, run: Run, label: str) -> dict[str, Any]:
+def _compare(inputs: PlanInputs, candidate: Candidate, traffic: Traffic, run: Run, label: str) -> ConfirmedSetting:
     rounds = run.finished(label)
     answered = [sample for each in rounds for sample in each.answered]
-    measured = {
-        "cold_share": sum(bool(sample.cold) for sample in answered) / len(answered),
-        "mean_ms": float(np.mean([sample.ms for sample in answered])),
-    }
-    outcomes = [_simulated(planned, candidate, arrivals_of(traffic, each.number), resident=True) for each in rounds]
+    measured = ComparedFigures(
+        cold_share=sum(bool(sample.cold) for sample in answered) / len(answered),
+        mean_ms=float(np.mean([sample.ms for sample in answered])),
+    )
+    outcomes = [_simulate(inputs, candidate, arrivals_of(traffic, each.number), resident=True) for each in rounds]
     latencies = np.concatenate([outcome.latencies for outcome in outcomes])
-    simulated = {
-        "cold_share": sum(outcome.cold for outcome in outcomes) / len(latencies),
-        "mean_ms": float(latencies.mean()) * 1e3,
-    }
-    error = {key: _error(simulated[key], measured[key]) for key in measured}
-    return {"measured": measured, "simulated": simulated, "error": error}
+    simulated = ComparedFigures(
+        cold_share=sum(outcome.cold for outcome in outcomes) / len(latencies), mean_ms=float(latencies.mean()) * 1e3
+    )
+    error = SimulationError(
+        cold_share=_error(simulated.cold_share, measured.cold_share),
+        mean_ms=_error(simulated.mean_ms, measured.mean_ms),
+    )
+    return ConfirmedSetting(
+        label=label, rounds=len(rounds), measured=measured, simulated=simulated, error=error, target=WITHIN
+    )
 
 
 def _error(simulated: float, measured: float) -> float | None:
@@ -166,22 +176,3 @@ def _error(simulated: float, measured: float) -> float | None:
     if measured == 0:
         return 0.0 if simulated == 0 else None
     return simulated / measured - 1
-
-
-def sentences(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One for each setting."""
-    found = []
-    for trial in trials:
-        measured, simulated, error = trial["measured"], trial["simulated"], trial["error"]
-        known = [abs(value) for value in error.values() if value is not None]
-        held = "within" if len(known) == len(error) and max(known) <= WITHIN else "beyond"
-        found.append(
-            f"{trial['label']}, measured against simulated: cold {measured['cold_share']:.1%} against"
-            f" {simulated['cold_share']:.1%} ({_percent(error['cold_share'])}), mean {measured['mean_ms']:.1f} against"
-            f" {simulated['mean_ms']:.1f} ms ({_percent(error['mean_ms'])}): {held} the target of {WITHIN:.0%}."
-        )
-    return found or ["Nothing was confirmed: no trial was finished."]
-
-
-def _percent(error: float | None) -> str:
-    return "no measured request was cold" if error is None else f"an error of {error:+.1%}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ..costs.memory_price import Bill, memory_price_flips
+from ..results.flips import LatencyFlip, MemoryPriceFlip
+from ..results.plan import SettingFigures
 
 QUICKER = 0.9  # times the latency: what is closer is within the simulator's error
-Row = Mapping[str, Any]
 
 
-def flips(ranked: Sequence[Row], price: float | None) -> list[dict[str, Any]]:
+def flips(ranked: Sequence[SettingFigures], price: float | None) -> list[MemoryPriceFlip | LatencyFlip]:
     """The price of memory and the target for latency at which another setting is the better one. `ranked` are the
     eligible settings, the chosen one first; `price` is that of a GiB-hour, None if memory has no price of its own.
     """
@@ -20,24 +20,24 @@ def flips(ranked: Sequence[Row], price: float | None) -> list[dict[str, Any]]:
     best, *others = ranked
     if price is None:
         return list(_latency(best, others))
-    dearer = [_bill(row, price) for row in others if row["cost"]["total"] > best["cost"]["total"]]
+    dearer = [_bill(each, price) for each in others if each.cost.total > best.cost.total]
     return [*memory_price_flips(_bill(best, price), dearer, price), *_latency(best, others)]
 
 
-def _bill(row: Row, price: float) -> Bill:
-    gib_hours = row["gib_hours"]
-    return Bill(row["label"], {0: gib_hours}, {0: row["cost"]["total"] - gib_hours * price})
+def _bill(setting: SettingFigures, price: float) -> Bill:
+    gib_hours = setting.gib_hours
+    return Bill(setting.label, {0: gib_hours}, {0: setting.cost.total - gib_hours * price})
 
 
-def _latency(best: Row, others: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def _latency(best: SettingFigures, others: Sequence[SettingFigures]) -> Iterator[LatencyFlip]:
     """The target for latency that needs a faster setting, and the cheapest such setting."""
-    q = "p99" if best["p99_ms"] is not None else "p50"
-    ours = best[f"{q}_ms"]
-    quicker = next((row for row in others if ours is not None and row[f"{q}_ms"] < QUICKER * ours), None)
-    if quicker is not None:
-        to, theirs = quicker["label"], quicker[f"{q}_ms"]
-        sentence = (
-            f"If {q} must be below {ours:.3g} ms, {best['label']} is too slow, whatever its cost; use {to} ({q}"
-            f" {theirs:.3g} ms)."
-        )
-        yield {"what": "latency target", "at": ours, "unit": f"ms ({q})", "to": to, "sentence": sentence}
+    percentile, ours = ("p99", best.p99_ms) if best.p99_ms is not None else ("p50", best.p50_ms)
+    if ours is None:
+        return
+    for other in others:
+        theirs = other.p99_ms if percentile == "p99" else other.p50_ms
+        if theirs is not None and theirs < QUICKER * ours:
+            yield LatencyFlip(
+                at=ours, percentile=percentile, to=other.label, to_ms=theirs, instead=best.label, clients=0
+            )
+            return

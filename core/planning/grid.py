@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+
+from pydantic import JsonValue
 
 from ..config.strict_yaml import Document
 from ..costs.prices import Prices
 from ..errors import OptionError, ResidencyError
 from ..plugins import Plugins, Registered
 from ..residency.limits import start_strategy
+from ..results.plan_findings import SettingLeftOut
 from .profile import Profile
 from .setting import Setting
 
 MIB = 1 << 20
-Values = Mapping[str, Sequence[Any]]
+Values = Mapping[str, Sequence[JsonValue]]
 """By the name of an option."""
 Grid = Mapping[str, Values | Sequence[Values] | None]
 """By the name of a strategy."""
@@ -73,14 +75,11 @@ def settings(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -
     return [each for each in all_of_them if not _is_idle(each, profile) and not _why_not(each, profile, prices)]
 
 
-def left_out(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[str]:
-    """A sentence for each setting that is left out, with the reason."""
+def left_out(all_of_them: Iterable[Setting], profile: Profile, prices: Prices) -> list[SettingLeftOut]:
+    """The settings that are left out, with the reasons."""
     wanted = [each for each in all_of_them if not _is_idle(each, profile)]
-    return [
-        f"{profile.shown_as}: {each.label} is left out: {why}."
-        for each in wanted
-        if (why := _why_not(each, profile, prices))
-    ]
+    reasons = [(each.label, _why_not(each, profile, prices)) for each in wanted]
+    return [SettingLeftOut(label=label, reason=why) for label, why in reasons if why]
 
 
 def _is_idle(setting: Setting, profile: Profile) -> bool:

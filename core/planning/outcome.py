@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..costs.prices import (
-    HOUR,
-    MIB_PER_GIB,
-    Prices,
-    Size,
-)
+from ..costs.prices import HOUR, MIB_PER_GIB, Prices, Size
+from ..results.plan import CostParts, OutcomeFigures
 from ..stats.estimates import percentile
 from .profile import ModelProfile
 
 MILLION = 1_000_000
+SAME = 0.05  # what differs by a smaller share is the same: the simulator's error is larger
 
 
 @dataclass(frozen=True)
@@ -52,11 +48,8 @@ class Outcome:
 
     def money(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
-    ) -> dict[str, float]:
-        """The cost of the whole workload: `holding` the server and its models, `processor`, `waiting`, and the `total`.
-
-        `size` is the one that is billed, if sizes are.
-        """
+    ) -> CostParts:
+        """The cost of the whole workload; `size` is the one that is billed, if sizes are."""
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
         if size is not None:
             holding = size.hour / HOUR * self.seconds
@@ -64,7 +57,7 @@ class Outcome:
         further = self.cold * models[0].load_further_s  # the same under all models of a loader
         waiting = prices.waiting(float(self.latencies.sum()) + further)
         total = holding + processor + waiting
-        return {"holding": holding, "processor": processor, "waiting": waiting, "total": total}
+        return CostParts(holding=holding, processor=processor, waiting=waiting, total=total)
 
     def core_seconds(self, models: Sequence[ModelProfile]) -> float:
         """CPU time of all loads and requests."""
@@ -81,27 +74,27 @@ class Outcome:
         unheld = sum(n * (model.cold_start(prices) - prices.holding(model.mib) * model.load_s) for n, model in starts)
         return prices.holding(self.mib_seconds) + unheld
 
-    def described(
+    def figures(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
-    ) -> dict[str, Any]:
-        """The result as in plan.json."""
+    ) -> OutcomeFigures:
+        """The result in figures."""
         money = self.money(base_mib, models, prices, size)
         count = len(self.latencies)
-        return {
-            "cold_share": self.cold / count,
-            "loads": sum(self.loads),
-            "mean_ms": float(self.latencies.mean()) * 1e3,
-            "p50_ms": _milliseconds(self.latencies, 0.5),
-            "p99_ms": _milliseconds(self.latencies, 0.99),
-            "mean_mib": base_mib + self.mib_seconds / self.seconds,
-            "peak_mib": base_mib + self.peak_mib,
-            "gib_hours": self._charged(base_mib, prices) / MIB_PER_GIB * self.seconds / HOUR,
-            "busy": self.busy,
-            "capacity_exceeded": self.exceeded,
-            "cost": money,
-            "cost_per_hour": money["total"] / self.seconds * HOUR,
-            "cost_per_million": money["total"] / count * MILLION,
-        }
+        return OutcomeFigures(
+            cold_share=self.cold / count,
+            loads=sum(self.loads),
+            mean_ms=float(self.latencies.mean()) * 1e3,
+            p50_ms=_milliseconds(self.latencies, 0.5),
+            p99_ms=_milliseconds(self.latencies, 0.99),
+            mean_mib=base_mib + self.mib_seconds / self.seconds,
+            peak_mib=base_mib + self.peak_mib,
+            gib_hours=self._charged(base_mib, prices) / MIB_PER_GIB * self.seconds / HOUR,
+            busy=self.busy,
+            capacity_exceeded=self.exceeded,
+            cost=money,
+            cost_per_hour=money.total / self.seconds * HOUR,
+            cost_per_million=money.total / count * MILLION,
+        )
 
 
 def _milliseconds(latencies: NDArray[np.float64], q: float) -> float | None:

@@ -2,140 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from ..advice.app_settings import Chosen, app_settings
-from ..report.format import number
+from ..results.header import WorkloadSpec
+from ..results.plan import ChoiceReasons, Confirmed, Hindsight, Plan, PlanNote, SettingFigures
+from ..results.plan_findings import OtherRate
 from .bounds import eviction, theory
 from .candidates import Candidate, TooLarge, pool_of
 from .choosing import Choice, choose, saves
+from .findings import answer, minimum
 from .flips import flips
 from .grid import left_out
-from .plan_file import Planned
+from .plan_file import PlanInputs
 from .profile import Profile
-from .words import answer, grounds
 
 FAR = 2.0  # times the rate: beyond, the CPU time of a request may be another one
+WITHIN = 1.1  # times the best fixed setting in hindsight: the target for a choice by the first half
 
 
 def plan_of_settings(
-    planned: Planned,
+    inputs: PlanInputs,
     found: Sequence[Candidate],
     too_large: Sequence[TooLarge] = (),
-    confirmed: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """`plan.json`, of these candidates, with what `--confirm` found."""
-    arrivals = planned.arrivals
-    price = None if planned.prices.sizes else planned.prices.memory_gib_hour
-    choice = choose(found, planned.trifle)
+    confirmed: Confirmed | None = None,
+) -> Plan:
+    """The plan of these candidates, with what `--confirm` found."""
+    arrivals, traffic, prices = inputs.arrivals, inputs.traffic, inputs.prices
+    choice = choose(found, inputs.trifle)
     ranked = choice.ranked if choice else []
     capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
-    plan = {
-        "plan": planned.file.name,
-        "profile": str(planned.folder),
-        "workload": planned.traffic.workload.model_dump(mode="json", exclude_none=True),
-        "traffic": str(planned.traffic),
-        "on_its_own_clock": planned.on_its_own_clock,
-        "requests": len(arrivals.at),
-        "seconds": arrivals.at[-1],
-        "models": len(planned.traffic.models),
-        "prices": asdict(planned.prices),
-        "limit_mib": planned.limit_mib,
-        "floor_mib": _floor(planned),
-        "too_large": {each.label: each.most_mib for each in too_large},
-        "trifle": planned.trifle,
-        "slo": planned.slo,
-        "settings": [_described(candidate) for candidate in found],
-        "recommended": ranked[0].label if ranked else None,
-        "runner_up": ranked[1].label if len(ranked) > 1 else None,
-        "choice": _choice(choice) if choice else None,
-        "flips": flips([_described(each) for each in _differ(choice)], price),
-        "yaml": _settings(planned, ranked[0]) if ranked else None,
-        "hindsight": _hindsight(pool_of(found)),
-        "theory": [row for profile in planned.profiles for row in theory(planned, profile, arrivals)],
-        "eviction": eviction(capacities, planned.profiles[0], arrivals, planned.prices),
-        "notes": [note for each in planned.profiles for note in _notes(planned, each)],
-        "confirmed": confirmed,
-    }
-    return plan | {"answer": answer(plan), "grounds": grounds(plan)}
+    plan = Plan(
+        plan=inputs.file.name,
+        profile=str(inputs.folder),
+        workload=WorkloadSpec.model_validate(traffic.workload.model_dump(mode="json", exclude_none=True)),
+        traffic=str(traffic),
+        on_its_own_clock=inputs.on_its_own_clock,
+        requests=len(arrivals.at),
+        seconds=arrivals.at[-1],
+        models=len(traffic.models),
+        prices=prices.recorded,
+        limit_mib=inputs.limit_mib,
+        floor_mib=_floor(inputs),
+        too_large={each.label: each.most_mib for each in too_large},
+        trifle=inputs.trifle,
+        slo=inputs.slo,
+        settings=[candidate.figures for candidate in found],
+        recommended=ranked[0].label if ranked else None,
+        runner_up=ranked[1].label if len(ranked) > 1 else None,
+        choice=_reasons(choice) if choice else None,
+        answer=[],
+        flips=flips(_differ(choice), None if prices.sizes else prices.memory_gib_hour),
+        yaml=_settings(inputs, ranked[0]) if ranked else None,
+        hindsight=_hindsight(pool_of(found)),
+        theory=[row for profile in inputs.profiles for row in theory(inputs, profile, arrivals)],
+        minimum=None,
+        eviction=eviction(capacities, inputs.profiles[0], arrivals, prices),
+        notes=[note for each in inputs.profiles for note in _notes(inputs, each)],
+        confirmed=confirmed,
+    )
+    return plan.model_copy(update={"answer": answer(plan), "minimum": minimum(plan)})
 
 
-def _floor(planned: Planned) -> float | None:
+def _floor(inputs: PlanInputs) -> float | None:
     """MiB of resident memory that the smallest server takes between requests when it holds no model."""
-    known = [profile.resident.base_mib for profile in planned.profiles if profile.resident]
+    known = [profile.resident.base_mib for profile in inputs.profiles if profile.resident]
     return min(known, default=None)
 
 
-def _notes(planned: Planned, profile: Profile) -> list[str]:
-    rate = [f"{profile.shown_as}: {note}" for note in _rate(planned, profile)]
-    return [*left_out(planned.settings, profile, planned.prices), *profile.notes, *rate]
+def _notes(inputs: PlanInputs, profile: Profile) -> list[PlanNote]:
+    found = [*left_out(inputs.settings, profile, inputs.prices), *profile.notes, *_rate(inputs, profile)]
+    return [PlanNote(loader=profile.shown_as, finding=finding) for finding in found]
 
 
-def _rate(planned: Planned, profile: Profile) -> Iterator[str]:
-    """A note if requests come at another rate than that at which their CPU time was measured."""
-    arrivals, measured = planned.arrivals, profile.requests_per_second
-    if measured is None or not planned.prices.cpu_hour or not arrivals.at[-1]:
+def _rate(inputs: PlanInputs, profile: Profile) -> Iterator[OtherRate]:
+    """Whether requests come at another rate than that at which their CPU time was measured."""
+    arrivals, measured = inputs.arrivals, profile.requests_per_second
+    if measured is None or not inputs.prices.cpu_hour or not arrivals.at[-1]:
         return
     here = len(arrivals.at) / arrivals.at[-1]
     if not 1 / FAR <= here / measured <= FAR:
-        yield (
-            f"the CPU time of a request was measured at {number(measured)} requests a second, and is used here"
-            f" for {number(here)}: it depends on the rate. A run with this workload measures it."
-        )
+        yield OtherRate(measured=measured, here=here)
 
 
-def _settings(planned: Planned, chosen: Candidate) -> str | None:
+def _settings(inputs: PlanInputs, chosen: Candidate) -> str | None:
     """The settings to paste; None for a plan with simulated copies of a model, which cannot be served."""
-    if planned.file.models is not None:
+    if inputs.file.models is not None:
         return None
     setting, profile = chosen.setting, chosen.profile
-    header = planned.run.header.model_copy(update={"plugins": planned.plugins})
-    served = Chosen(setting.strategy, setting.route, setting.options, profile.loader, profile.options)
-    return app_settings(header, served, chosen.label)
+    header = inputs.run.header.model_copy(update={"plugins": inputs.plugins})
+    served = Chosen(setting.strategy, setting.options, profile.loader, profile.options)
+    return app_settings(header, served)
 
 
-def _described(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "label": candidate.label,
-        "strategy": candidate.setting.strategy,
-        "route": candidate.setting.route,
-        "options": dict(candidate.setting.options),
-        "loader": candidate.profile.loader,
-        "loader_options": dict(candidate.profile.options),
-        **candidate.result,
-        "most_mib": candidate.most_mib,
-        "targets": candidate.targets,
-        "decides_per_hour": list(candidate.costs),
-        "first_half": candidate.halves[0],
-        "second_half": candidate.halves[1],
-    }
+def _reasons(choice: Choice) -> ChoiceReasons:
+    runner_up = choice.others[0] if choice.others else None
+    rivals = [choice.simplest] if runner_up is None else [choice.simplest, runner_up]
+    return ChoiceReasons(
+        cheapest=choice.cheapest.label,
+        same=[each.label for each in choice.same],
+        trifling={each.label: saves(choice.cheapest, each) for each in choice.trifling},
+        by_latency=choice.by_latency,
+        simplest=choice.simplest.label,
+        runner_up=None if runner_up is None else runner_up.label,
+        saves={each.label: saves(choice.chosen, each) for each in rivals},
+    )
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
-    """Why the setting was chosen, by labels; `saves` is money a month, against the simplest one and the runner-up."""
-    others = {"simplest": choice.simplest} | ({"runner_up": choice.others[0]} if choice.others else {})
-    return {
-        "cheapest": choice.cheapest.label,
-        "same": [each.label for each in choice.same],
-        "trifling": {each.label: saves(choice.cheapest, each) for each in choice.trifling},
-        "by_latency": choice.by_latency,
-        **{name: each.label for name, each in others.items()},
-        "saves": {each.label: saves(choice.chosen, each) for each in others.values()},
-    }
-
-
-def _differ(choice: Choice | None) -> list[Candidate]:
+def _differ(choice: Choice | None) -> list[SettingFigures]:
     """The chosen setting, and those that do not tie with it."""
-    return [choice.chosen, *choice.others] if choice else []
+    return [each.figures for each in (choice.chosen, *choice.others)] if choice else []
 
 
-def _hindsight(pool: Sequence[Candidate]) -> dict[str, Any] | None:
+def _hindsight(pool: Sequence[Candidate]) -> Hindsight | None:
     """What the cheapest setting of the first half costs in the second half, and what the cheapest one there costs."""
     if not pool:
         return None
     by_first, best = (min(pool, key=lambda each: each.halves[half]) for half in (0, 1))
     cost, least = by_first.halves[1], best.halves[1]
     ratio = cost / least if least else None
-    return {"by_first": by_first.label, "best": best.label, "best_cost": least, "cost": cost, "ratio": ratio}
+    return Hindsight(by_first=by_first.label, best=best.label, best_cost=least, cost=cost, ratio=ratio, target=WITHIN)

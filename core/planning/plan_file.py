@@ -5,19 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from ..bench.experiment import Limit, Percentile
 from ..bench.traffic import Traffic, resolve_traffic
 from ..bench.workload import Workload
-from ..config.choices import (
-    STRICT,
-    Cost,
-    Duration,
-    ModelId,
-)
+from ..config.choices import STRICT, Cost, Duration, ModelId
 from ..config.file_kinds import check_kind
 from ..config.strict_yaml import Document, read
 from ..costs.prices import Prices
@@ -37,7 +32,7 @@ MINUTE = 60.0
 MIB = 1 << 20
 
 
-Values = dict[str, list[Any]]
+Values = dict[str, list[JsonValue]]
 
 
 class ConfirmChoice(BaseModel):
@@ -83,8 +78,8 @@ class PlanFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A plan with everything read that it names."""
+class PlanInputs:
+    """Everything that a plan is made from: its file, and what that names, read."""
 
     file: PlanFile
     path: Path
@@ -113,7 +108,7 @@ class Planned:
 
     @property
     def max_batch(self) -> int:
-        """Texts that are computed together at most."""
+        """The most texts that are computed together."""
         return self.run.header.max_batch
 
     @property
@@ -136,7 +131,7 @@ class Planned:
         return trace is None or trace.speed == 1
 
 
-def load_plan(path: Path) -> Planned:
+def load_plan(path: Path) -> PlanInputs:
     """Raises ResidencyError, whose sentence names file, line, column and key."""
     document = read(path)
     check_kind(document, "plan")
@@ -163,15 +158,15 @@ def load_plan(path: Path) -> Planned:
     except ResidencyError as error:
         raise document.error(("plugins",), str(error)) from error
     grid = grid_of(document, file.grid, plugins)
-    planned = Planned(file, path, folder, run, found, traffic, prices, cost.trifle, grid, files)
-    if planned.limit_mib is not None and any(profile.resident is None for profile in found):
+    inputs = PlanInputs(file, path, folder, run, found, traffic, prices, cost.trifle, grid, files)
+    if inputs.limit_mib is not None and any(profile.resident is None for profile in found):
         where = ("limit",) if file.limit else ("cost", "billing") if file.cost else ("profile",)
         raise document.error(
             where, "needs resident memory, which this run did not measure; leave that key out, or measure on Linux."
         )
-    if len(planned.arrivals.at) < 2:
+    if len(inputs.arrivals.at) < 2:
         raise document.error(("workload",), "must have two requests or more: its halves score the choice.")
-    return planned
+    return inputs
 
 
 def _cost(file: PlanFile, run: Run) -> CostSpec:

@@ -7,23 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from ..costs.loads import Further, LoadPrice, load_price
 from ..costs.prices import Prices
 from ..errors import ResultsError
 from ..results.header import TrialSpec
+from ..results.plan_findings import LoadPriceUnknown, LoadsFromDisk, LoadsPricedFrom, NoteFinding
 from ..stats.rounds import Round, Run
-from .resources import (
-    Memory,
-    Processor,
-    Resident,
-    memory_of,
-    processor_of,
-    resident_of,
-)
+from .resources import Memory, Processor, Resident, memory_of, processor_of, resident_of
 from .times import Times, unloading_of
 
 
@@ -81,13 +75,13 @@ class Profile:
     """A loader with its options, as a run measured it."""
 
     loader: str
-    options: Mapping[str, Any]
+    options: Mapping[str, JsonValue]
     base_mib: float
     """Charged memory of a server that holds no model."""
     models: Mapping[str, ModelProfile]
     """By model id."""
-    notes: tuple[str, ...]
-    """Sentences on what was not measured, and what is assumed instead."""
+    notes: tuple[NoteFinding, ...]
+    """What was not measured, so that something is assumed instead."""
     resident: Resident | None = None
     requests_per_second: float | None = None
     """The rate at which the CPU time of a request was measured; None if it was not."""
@@ -128,18 +122,16 @@ def _profile(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> Profile:
     load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     models = {name: _loaded_from(load, model) for name, model in models.items()}
-    disk = ["each load came from disk (page_cache: cold)."] if run.header.page_cache == "cold" else []
-    profile = Profile(
+    disk = [LoadsFromDisk()] if run.header.page_cache == "cold" else []
+    return Profile(
         loader,
         dict(specs[0].loader_options),
         memory.base_mib,
         models,
-        (),
+        (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices)),
         resident_of(rounds, len(ids), total),
         None if processor.request is None else _rate(rounds),
     )
-    notes = (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices))
-    return replace(profile, notes=tuple(f"{profile.shown_as}: {note}" for note in notes))
 
 
 def _load_price(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> LoadPrice | None:
@@ -156,24 +148,15 @@ def _loaded_from(price: LoadPrice | None, model: ModelProfile) -> ModelProfile:
     return replace(model, load_cpu=max(0.0, model.load_cpu + further.processor_s), load_further_s=further.ms / 1e3)
 
 
-def _page_cache(price: LoadPrice | None, prices: Prices) -> Iterator[str]:
+def _page_cache(price: LoadPrice | None, prices: Prices) -> Iterator[NoteFinding]:
     """From where loads are priced, if they were measured from elsewhere, or if their price is not known."""
     if price is None:
         return
     if price.lacking:
-        wanted, effect = ("disk", "higher") if prices.loads_from == "cold" else ("the page cache", "lower")
-        cost = f"the cost of a load from {wanted} is unknown ({price.lacking})"
-        yield f"{cost}; it would be {effect} than is assumed here."
+        yield LoadPriceUnknown(page_cache=prices.loads_from, reason=price.lacking)
     elif any(further != Further() for further in price.rounds.values()):
-        why = ", because freed memory is assumed to be reused by others"
-        where = f"disk{why}" if price.page_cache == "cold" else "the page cache"
-        ms, core_ms = price.further.ms, price.further.processor_s * 1e3
-        waiting = f"{abs(ms):.1f} ms {'longer' if ms >= 0 else 'shorter'}"
-        computing = f"{abs(core_ms):.1f} ms {'more' if core_ms >= 0 else 'less'} CPU time"
-        yield (
-            f"loads are priced as loads from {where}: {waiting} and {computing} each than the loads that requests"
-            " waited for. Latencies are reported as measured."
-        )
+        ms, seconds = price.further.ms, price.further.processor_s
+        yield LoadsPricedFrom(page_cache=price.page_cache, further_ms=ms, further_processor_s=seconds)
 
 
 def _rate(rounds: Sequence[Round]) -> float | None:

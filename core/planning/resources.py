@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from ..results.plan_findings import MemoryUncertain, ModelsAlmostFree, NoteFinding, Unmeasured
 from ..stats.intervals import VERDICT_ROUNDS, interval
 from ..stats.rounds import Round
 
@@ -23,7 +23,7 @@ class Memory:
 
     base_mib: float
     per_weight: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[NoteFinding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Processor:
 
     request: float | None
     load: float | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[NoteFinding, ...] = ()
 
 
 def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: str) -> Memory:
@@ -64,15 +64,13 @@ def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: st
             points[each.number].append(((ended.loads - ended.unloads) / models * weights_mib, idle))
     every = [point for found in points.values() for point in found]
     if not every:
-        note = "memory was not measured; an empty server is assumed to take none, and a model as much as its weights."
-        return Memory(0.0, 1.0, (note,))
+        return Memory(0.0, 1.0, (Unmeasured(what="memory"),))
     slopes = [slope for found in points.values() if (slope := _slope(found)) is not None]
     if not slopes and (slope := _slope(every)) is not None:  # no round had both
         slopes = [slope]
     if not slopes:
-        note = "only servers that hold the same number of models were measured;"
         base = float(np.median([idle - x for x, idle in every]))
-        return Memory(max(0.0, base), 1.0, (f"{note} a model is assumed to take as much as its weights.",))
+        return Memory(max(0.0, base), 1.0, (Unmeasured(what="memory of a model"),))
     per_weight = max(0.0, float(np.median(slopes)))
     base = float(np.median([idle - per_weight * x for x, idle in every]))
     return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
@@ -96,19 +94,13 @@ def _slope(points: Sequence[tuple[float, float]]) -> float | None:
     return float(np.median([(a[1] - b[1]) / (a[0] - b[0]) for a, b in pairs])) if pairs else None
 
 
-def _doubts(slopes: Sequence[float]) -> Iterator[str]:
-    middle, known = float(np.median(slopes)), ""
-    low, high = -math.inf, math.inf
-    if len(slopes) >= VERDICT_ROUNDS:
-        low, high, _ = interval(slopes)
-        known = f" (95 % interval {low:.2f} to {high:.2f}, {len(slopes)} rounds)"
+def _doubts(slopes: Sequence[float]) -> Iterator[NoteFinding]:
+    middle = float(np.median(slopes))
+    ci95 = interval(slopes)[:2] if len(slopes) >= VERDICT_ROUNDS else None
     if middle <= FREE:
-        yield f"keeping a model adds little or no charged memory: {middle:.2f} MiB for each MiB of its weights{known}."
-    elif known and (high - low) / 2 > WIDE * middle:
-        yield (
-            f"a MiB of weights takes {middle:.2f} MiB of memory{known}: the cost of holding a model is equally"
-            " uncertain; more rounds would narrow it."
-        )
+        yield ModelsAlmostFree(per_weight=middle, ci95=ci95, rounds=len(slopes))
+    elif ci95 is not None and (ci95[1] - ci95[0]) / 2 > WIDE * middle:
+        yield MemoryUncertain(per_weight=middle, ci95=ci95, rounds=len(slopes))
 
 
 def processor_of(rounds: Sequence[Round]) -> Processor:
@@ -123,12 +115,10 @@ def processor_of(rounds: Sequence[Round]) -> Processor:
         if (taken := each.ended.processor_s) is not None and each.steady:
             measured.append((len(each.steady), loads, taken))
     if not measured:
-        note = "CPU time was not measured; a load or a forward pass is assumed to use one core for as long as it lasts."
-        return Processor(None, None, (note,))
+        return Processor(None, None, (Unmeasured(what="CPU time"),))
     counts, seconds = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
     if np.linalg.matrix_rank(counts) < 2:
-        note = "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
-        return Processor(None, None, (note,))
+        return Processor(None, None, (Unmeasured(what="CPU time of loads"),))
     from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
 
     request, load = nnls(counts, seconds)[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import JsonValue
 
 from ..costs.prices import Prices
 from ..plugins import Registered
@@ -16,7 +17,7 @@ class Setting:
     """One point of the grid."""
 
     registered: Registered
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
     """As the plan's YAML has them."""
     is_default: bool = False
     """Whether it comes from the strategy's own grid, not from the plan."""
@@ -44,7 +45,7 @@ class Setting:
         return Decisions(self.registered.cls(**self.registered.validate(options)), self.strategy)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: JsonValue) -> str:
     """An option's value in the table, as YAML has it."""
     if isinstance(value, list):
         return " and ".join(map(_shown, value))

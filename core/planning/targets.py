@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..results.plan_findings import SettingVerdict, TargetShare
 from ..stats.estimates import mean_interval, samples_for
 from ..stats.slo import quantile, wilson
 from .outcome import Outcome
 
 PARTS = 10  # of the requests in a row, each long enough to hold whole bursts
-MET, MISSED, UNKNOWN = "met", "missed", "not known"
 
 
-def judged(outcome: Outcome, slo: Mapping[str, float]) -> list[dict[str, Any]]:
+def judge(outcome: Outcome, slo: Mapping[str, float]) -> list[TargetShare]:
     """For each target, `{"p99": seconds}`: the share of the requests that are answered within it, and a verdict.
 
     p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms. The verdict is "missed" if
@@ -25,23 +24,27 @@ def judged(outcome: Outcome, slo: Mapping[str, float]) -> list[dict[str, Any]]:
     is missed even with every request that waited for its model's first load counted as within it; it counts as met only
     if it is met with these requests as they were simulated.
     """
-    return [_judged(outcome, name, seconds) for name, seconds in slo.items()]
+    return [_judge(outcome, name, seconds) for name, seconds in slo.items()]
 
 
-def _judged(outcome: Outcome, name: str, seconds: float) -> dict[str, Any]:
+def _judge(outcome: Outcome, name: str, seconds: float) -> TargetShare:
     wanted, count = quantile(name), len(outcome.latencies)
     within = outcome.latencies <= seconds
     low, high = _interval(within)[0], _interval(within | outcome.at_first)[1]
     needed = samples_for(wanted)
-    verdict = MISSED if high < wanted else MET if low >= wanted and count >= needed else UNKNOWN
-    return {
-        "percentile": name,
-        "target_ms": seconds * 1e3,
-        "share_within": float(np.mean(within)),
-        "share_ci95": [low, high],
-        "requests_needed": needed,
-        "verdict": verdict,
-    }
+    verdict: SettingVerdict = "not known"
+    if high < wanted:
+        verdict = "missed"
+    elif low >= wanted and count >= needed:
+        verdict = "met"
+    return TargetShare(
+        percentile=name,
+        target_ms=seconds * 1e3,
+        share_within=float(np.mean(within)),
+        share_ci95=(low, high),
+        requests_needed=needed,
+        verdict=verdict,
+    )
 
 
 def _interval(within: NDArray[np.bool_]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ResultsError
+from ..results.plan_findings import NoteFinding, Unmeasured
 from ..results.records import OK, Sample
 from ..stats.rounds import Round
 
@@ -67,7 +68,7 @@ class Times:
         single = [sample for sample, size in self._batches if size == 1]
         self.cold = _alone_if_enough([sample for sample in alone if sample.cold], whole or cold)
         self.warm = _alone_if_enough([sample for sample in alone if not sample.cold], single or warm)
-        self.notes: list[str] = []
+        self.notes: list[NoteFinding] = []
         if not cold:
             raise ResultsError(
                 f"In this run no request waited for a load under the loader '{loader}', so the cost of a load is"
@@ -75,9 +76,9 @@ class Times:
             )
         if not warm:
             self.warm = self.cold
-            self.notes.append("no request was warm; a warm forward pass is assumed to take as long as after a load.")
+            self.notes.append(Unmeasured(what="warm requests"))
         if sum(size > 1 for _, size in self._batches) < FEWEST:
-            self.notes.append("batches were not measured; each further text is assumed to cost as much as the first.")
+            self.notes.append(Unmeasured(what="batches"))
 
     def further(self, model: str) -> float:
         """Seconds that each further text of a batch adds to a forward pass: the median over batches."""
@@ -93,7 +94,7 @@ class Unloading:
     """What it takes to close a model, on average."""
 
     seconds: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[NoteFinding, ...] = ()
 
 
 def unloading_of(rounds: Iterable[Round]) -> Unloading:
@@ -101,7 +102,7 @@ def unloading_of(rounds: Iterable[Round]) -> Unloading:
     known = [(ended.unload_s, ended.unloads) for ended in (each.ended for each in rounds) if ended.unload_s is not None]
     if unloads := sum(count for _, count in known):
         return Unloading(sum(seconds for seconds, _ in known) / unloads)
-    return Unloading(0.0, ("how long an unload takes was not measured; it is assumed to take no time.",))
+    return Unloading(0.0, (Unmeasured(what="unloads"),))
 
 
 def lone(each: Round) -> list[Sample]:

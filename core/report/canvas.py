@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from html import escape
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
-from ..report.format import number
+from .format import number
 
 if TYPE_CHECKING:  # drawing is imported when something is drawn: whoever only measures must not pay for it
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 WIDTH = 3.4  # inches: a column of the page, which is also a phone's width
 SIDE = 0.12  # inches left free at the right and, beside tick labels, at the left
@@ -25,7 +26,8 @@ NAMES = ("text", "muted", "line", "warm", "cold", "memory", "error", *(f"s{i}" f
 COLOURS = {name: f"#0102{number:02x}" for number, name in enumerate(NAMES)}
 
 
-def _style() -> dict[Any, Any]:
+def _style() -> dict[RcKeyType, str | float]:
+    """matplotlib's settings, in the page's colours."""
     return {
         "svg.fonttype": "none",  # text stays text, in the reader's font
         "text.parse_math": False,  # a label may hold a dollar sign

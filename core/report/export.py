@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .figures import (
-    cost_curves,
-    distributions,
-    latencies,
-    load_waterfall,
-)
+from ..results.summary import Summary
+from .figures import cost_curves, distributions, latencies, load_waterfall
 from .html import rates
+from .sheets import Value
 from .table import table
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ PHASES = ("queue", "load", "inference")  # ms, of the answer's Server-Timing
 FORMATS = ("svg", "pdf")
 
 
-def export(run: Run, summary: Mapping[str, Any], folder: Path) -> list[Path]:
+def export(run: Run, summary: Summary, folder: Path) -> list[Path]:
     """Write the files into `folder`. Returns their paths."""
     requests, latex = folder / "requests.csv", folder / "table.tex"
     with requests.open("w", encoding="utf-8", newline="") as file:
@@ -36,7 +33,7 @@ def export(run: Run, summary: Mapping[str, Any], folder: Path) -> list[Path]:
     return [requests, latex, *_figures(run, summary, folder)]
 
 
-def _requests(run: Run) -> Iterator[dict[str, Any]]:
+def _requests(run: Run) -> Iterator[dict[str, Value]]:
     """One row for each request of the rounds that were finished; rounds are counted from 1."""
     for label in run.labels:
         spec = run.spec(label)
@@ -51,9 +48,9 @@ def _requests(run: Run) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _figures(run: Run, summary: Mapping[str, Any], folder: Path) -> Iterator[Path]:
-    economics = summary["economics"]
-    costs = cost_curves(economics, rates(summary["card"])) if economics else None
+def _figures(run: Run, summary: Summary, folder: Path) -> Iterator[Path]:
+    economics = summary.economics
+    costs = cost_curves(economics, rates(summary.card)) if economics else None
     for drawing in (distributions(latencies(run)), load_waterfall(summary), costs):
         for suffix in FORMATS if drawing is not None else ():
             assert drawing is not None

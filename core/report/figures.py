@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..report.format import number
-from .canvas import (
-    COLOURS,
-    Drawing,
-    axes,
-    log_ticks,
-    shortened,
-)
-from .waterfall import parts
+from ..costs.prices import HOUR
+from ..results.economics import Economics, TrialCosts
+from ..results.summary import Summary
+from .canvas import COLOURS, Drawing, axes, log_ticks, shortened
+from .format import number
+from .waterfall import cold_starts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +21,12 @@ if TYPE_CHECKING:
 
     from ..stats.rounds import Run
 
-Summary = Mapping[str, Any]
 Latencies = dict[str, dict[str, list[float]]]
 BINS = 60
 ROW = 0.5  # inches for a trial's distribution
 LINE = 0.17  # … for a line of text
-DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # as in the style sheet
+Dash = str | tuple[float, Sequence[float]]
+DASHES: Sequence[Dash] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # as in the style sheet
 RATES = (1.0, 1e5)  # requests an hour, where nothing says what matters
 
 
@@ -88,42 +85,34 @@ def _in_words(kinds: Mapping[str, Sequence[float]]) -> str:
     return "; ".join(part(kind, values) for kind, values in kinds.items())
 
 
-def phases(summary: Summary) -> Iterator[tuple[str, float, list[tuple[str, float]]]]:
-    """(label, median answer, (phase, ms) in the order of time) of each trial that had cold requests."""
-    for trial in summary["trials"]:
-        medians = trial["cold"]["phases_ms"]
-        if medians.get("answer"):
-            yield trial["label"], medians["answer"], list(parts(medians, medians["answer"]))
-
-
 def load_waterfall(summary: Summary) -> Drawing | None:
     """For each trial its phases one after the other, on a common scale."""
-    trials = list(phases(summary))
-    if not trials:
+    starts = cold_starts(summary)
+    if not starts:
         return None
-    lines = sum(len(steps) + 1.6 for _, _, steps in trials)
-    longest = max(sum(ms for _, ms in steps) for _, _, steps in trials)
+    lines = sum(len(start.phases) + 1.6 for start in starts)
+    longest = max(sum(ms for _, ms in start.phases) for start in starts)
 
     def draw(figure: Figure) -> None:
         ax = axes(figure, 0.05, LINE * lines, left=1.05, right=0.62)
         ax.set(xlim=(0, longest), ylim=(lines, 0), yticks=[], xlabel="ms")
         ax.spines["left"].set_visible(False)
         beside, top = ax.get_yaxis_transform(), 0.5
-        for label, answer, steps in trials:
-            ax.text(-0.6, top, shortened(label), transform=beside, va="center")
-            ax.text(1.36, top, f"{number(answer)} ms", transform=beside, va="center", ha="right")
+        for start in starts:
+            ax.text(-0.6, top, shortened(start.label), transform=beside, va="center")
+            ax.text(1.36, top, f"{number(start.answer_ms)} ms", transform=beside, va="center", ha="right")
             begin = 0.0
-            for line, (name, ms) in enumerate(steps, start=1):
-                place: dict[str, Any] = {"transform": beside, "va": "center", "color": COLOURS["muted"]}
-                ax.text(-0.04, top + line, name, ha="right", **place)
-                ax.text(1.36, top + line, f"{ms:.1f}", ha="right", **place)
+            for line, (name, ms) in enumerate(start.phases, start=1):
+                for at, text in ((-0.04, name), (1.36, f"{ms:.1f}")):
+                    ax.text(at, top + line, text, transform=beside, va="center", ha="right", color=COLOURS["muted"])
                 colour = COLOURS["warm" if name == "first forward" else "cold" if _loads(name) else "muted"]
                 ax.barh(top + line, ms, left=begin, height=0.7, color=colour, linewidth=0)
                 begin += ms
-            top += len(steps) + 1.6
+            top += len(start.phases) + 1.6
 
     words = (
-        f"{label}, {answer:.1f} ms: {', '.join(f'{n} {ms:.1f}' for n, ms in steps)}." for label, answer, steps in trials
+        f"{start.label}, {start.answer_ms:.1f} ms: {', '.join(f'{name} {ms:.1f}' for name, ms in start.phases)}."
+        for start in starts
     )
     return Drawing("waterfall", "Where the time of a cold start goes", " ".join(words), LINE * lines + 0.5, draw)
 
@@ -132,27 +121,23 @@ def _loads(phase: str) -> bool:
     return phase not in ("queue", "first forward", "HTTP and rest")
 
 
-def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) -> Drawing | None:
+def cost_curves(economics: Economics, flips_of_card: Sequence[float]) -> Drawing | None:
     """Money per hour, a + b λ, of each trial up to its capacity, with the rates at which the cheaper one changes."""
     trials = lines(economics)
     if not trials:
         return None
-    flips = sorted({pair["rate_per_hour"] for pair in economics["break_even"] if pair["rate_per_hour"]})
+    flips = sorted({pair.rate_per_hour for pair in economics.break_even if pair.rate_per_hour})
     low, high = (flips[0] / 30, flips[-1] * 10) if flips else RATES
     rates = np.geomspace(low, high, 80)
 
     def draw(figure: Figure) -> None:
         ax = axes(figure, 0.4, 1.9, left=0.62, right=0.25)
         for place, trial in enumerate(trials):
-            most = (trial["capacity_rps"] or np.inf) * 3600
+            most = (trial.capacity_rps or np.inf) * HOUR
             served = np.append(rates[rates < most], min(most, high))
-            line: dict[str, Any] = {
-                "color": COLOURS[f"s{place % 8}"],
-                "linestyle": DASHES[place % 4],
-                "linewidth": 1.6,
-                "label": trial["label"],  # the page has a legend of its own
-            }
-            ax.plot(served, trial["holding_per_hour"] + trial["per_request"] * served, **line)
+            [line] = ax.plot(served, trial.holding_per_hour + trial.per_request * served, linewidth=1.6)
+            line.set(color=COLOURS[f"s{place % 8}"], linestyle=DASHES[place % 4])
+            line.set_label(trial.label)  # the page has a legend of its own
         shown: list[float] = []
         for rate in sorted(flips, key=lambda rate: not any(math.isclose(rate, flip) for flip in flips_of_card)):
             ax.axvline(rate, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
@@ -171,18 +156,17 @@ def cost_curves(economics: Mapping[str, Any], flips_of_card: Sequence[float]) ->
     return Drawing("cost", "Cost against request rate", " ".join(_cost_in_words(trials, economics)), 2.8, draw)
 
 
-def lines(economics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def lines(economics: Economics) -> list[TrialCosts]:
     """The trials whose cost at other rates is known."""
-    return [trial for trial in economics["trials"] if trial["is_line"]]
+    return [trial for trial in economics.trials if trial.is_line]
 
 
-def _cost_in_words(trials: Sequence[Summary], economics: Summary) -> Iterator[str]:
+def _cost_in_words(trials: Sequence[TrialCosts], economics: Economics) -> Iterator[str]:
     for trial in trials:
-        holding, each = number(trial["holding_per_hour"]), number(trial["per_request"])
-        yield f"{trial['label']}: {holding} an hour and {each} per request."
-    for pair in economics["break_even"]:
-        if pair["rate_per_hour"]:
+        yield f"{trial.label}: {number(trial.holding_per_hour)} an hour and {number(trial.per_request)} per request."
+    for pair in economics.break_even:
+        if pair.rate_per_hour:
             yield (
-                f"At {number(pair['rate_per_hour'])} requests an hour {pair['trial']} and {pair['against']} cost the"
-                f" same; below, {pair['cheaper_below']} is cheaper, above, {pair['cheaper_above']}."
+                f"At {number(pair.rate_per_hour)} requests an hour {pair.trial} and {pair.against} cost the same;"
+                f" below, {pair.cheaper_below} is cheaper, above, {pair.cheaper_above}."
             )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from .figures import (
-    cost_curves,
-    distributions,
-    latencies,
-    lines,
-    load_waterfall,
-)
+from ..results.card import Card
+from ..results.environment import Environment
+from ..results.summary import Summary
+from .figures import cost_curves, distributions, latencies, lines, load_waterfall
 from .over_time import over_time, parts_over_time
+from .prose.card import CardText
 from .sheets import (
     break_even_sheet,
     environment_sheet,
+    first_sheet,
     latency_data,
     main_sheet,
     price_sheet,
@@ -29,52 +28,55 @@ if TYPE_CHECKING:
     from ..stats.rounds import Run
 
 PAGE = Path(__file__).with_name("page")
-WARNING = "Warning: "
 
 
-def report(
-    summary: Mapping[str, Any],
-    run: Run,
-    words: Sequence[str],
-    notes: Sequence[str],
-    environment: Mapping[str, Any] | None,
-) -> str:
+class Said(NamedTuple):
+    """The sentences of a run, as the terminal shows them."""
+
+    answer: Sequence[str]
+    """What was measured."""
+    warnings: Sequence[str]
+    """What casts doubt on it."""
+    card: CardText
+    """What to use."""
+    footnotes: Sequence[str]
+    """Of the table with all columns."""
+
+
+def report(summary: Summary, run: Run, said: Said, environment: Environment | None) -> str:
     """The page of a run. What the run does not have is left out, or said to be missing.
 
-    `words` and `notes` are those of the terminal; `environment` is None where its file was lost. Everything that
-    comes from the run is escaped.
+    `environment` is None where its file was lost. Everything that comes from the run is escaped.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # for the escaping; PyTorch brings it anyway
+    from jinja2 import Environment as Templates  # for the escaping; PyTorch brings it anyway
+    from jinja2 import FileSystemLoader, StrictUndefined
 
     measured, parts = latencies(run), parts_over_time(run)
-    economics, waterfall = summary.get("economics"), load_waterfall(summary)
-    template = Environment(
+    economics, waterfall = summary.economics, load_waterfall(summary)
+    template = Templates(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template("report.html")
     return template.render(
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
         summary=summary,
-        labels=[trial["label"] for trial in summary["trials"]],
-        card=summary.get("card"),
-        words=[sentence for sentence in words if not sentence.startswith(WARNING)],
-        warnings=[sentence.removeprefix(WARNING) for sentence in words if sentence.startswith(WARNING)],
-        notes=notes,
+        labels=run.labels,
+        said=said,
+        first=first_sheet(summary),
         table=main_sheet(summary),
         latency=distributions(measured),
         latency_data=latency_data(measured),
         waterfall=waterfall,
         waterfall_data=waterfall_data(summary),
-        economics=economics,
-        cost=cost_curves(economics, rates(summary["card"])) if economics else None,
-        cost_labels=[trial["label"] for trial in lines(economics)] if economics else [],
+        cost=cost_curves(economics, rates(summary.card)) if economics else None,
+        cost_labels=[trial.label for trial in lines(economics)] if economics else [],
         price_sheets=[price_sheet(economics), break_even_sheet(economics)] if economics else [],
-        prices=prices_in_words(economics) if economics else "",
+        prices=prices_in_words(economics.prices) if economics else "",
         times=over_time(parts),
         time_data=time_data(parts),
-        environment=environment_sheet(environment) if isinstance(environment, Mapping) else None,
+        environment=environment_sheet(environment) if environment else None,
     )
 
 
-def rates(card: Mapping[str, Any]) -> list[float]:
+def rates(card: Card) -> list[float]:
     """The rates at which its answer changes."""
-    return [float(flip["at"]) for flip in card["flips"] if flip["what"] == "rate"]
+    return [flip.at for flip in card.flips if flip.what == "rate"]

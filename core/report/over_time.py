@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..report.format import number
-from ..results.records import (
-    OK,
-    MemoryOverTime,
-    ModelEvent,
-    Sample,
-)
-from .canvas import (
-    COLOURS,
-    Drawing,
-    axes,
-    log_ticks,
-)
+from ..results.records import OK, MemoryOverTime, ModelEvent, Sample
+from .canvas import COLOURS, Drawing, axes, log_ticks
+from .format import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +103,8 @@ def _drawing(
             _say(top, "not known")
         for event, (shape, colour, height) in MARKS.items():
             at = [each.at for each in part.events if each.event == event]
-            place: dict[str, Any] = {"transform": top.get_xaxis_transform(), "linestyle": "none", "clip_on": False}
-            top.plot(at, [height] * len(at), marker=shape, color=COLOURS[colour], markersize=4, **place)
+            [marks] = top.plot(at, [height] * len(at), marker=shape, color=COLOURS[colour], markersize=4)
+            marks.set(transform=top.get_xaxis_transform(), linestyle="none", clip_on=False)
         below = axes(figure, 1.45, 0.95, left=0.5)
         below.set(title="latency of requests (ms)", xlim=span, xlabel="seconds", yscale="log")
         if latency:
@@ -144,7 +134,7 @@ def _dots(ax: Axes, dots: Sequence[Dot], colour: str) -> None:
     ax.plot(x, y, color=colour, linewidth=2.6, solid_capstyle="round")
 
 
-def thinned(samples: Sequence[Any]) -> Sequence[Any]:
+def thinned(samples: Sequence[Dot]) -> Sequence[Dot]:
     """At most `MOST`, as far apart as they were."""
     return samples[:: -(-len(samples) // MOST)] if samples else samples
 

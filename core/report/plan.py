@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from textwrap import indent
-from typing import Any
 
-from tabulate import tabulate
-
-from ..report.format import number
-from .table import MISSING, milliseconds
-
-Row = Mapping[str, Any]
+from ..results.plan import Plan, SettingFigures
+from .format import bare_milliseconds, decimals, number, percent
+from .prose.plan import answer, confirmed_in_words, grounds
+from .prose.settings import settings_to_paste
+from .table import aligned
 
 
-def plan_text(plan: Row, style: str) -> str:
+def plan_text(plan: Plan, style: str) -> str:
     """`style` is tabulate's, `pipe` for Markdown."""
     markdown = style == "pipe"
-    parts = [f"# {plan['plan']}"] if markdown else []
+    parts = [f"# {plan.plan}"] if markdown else []
     parts.append(_table(plan, style))
-    if plan["confirmed"]:
-        parts.append(_listed("As measured", plan["confirmed"]["sentences"], markdown=markdown))
-    parts.append(_listed("What to use", plan["answer"], markdown=markdown))
-    if plan["yaml"]:
-        parts.append(f"```yaml\n{plan['yaml']}```" if markdown else indent(plan["yaml"].rstrip(), "  "))
-    parts.append(_listed("Basis of this answer", plan["grounds"], markdown=markdown))
+    if plan.confirmed is not None:
+        parts.append(_listed("As measured", confirmed_in_words(plan.confirmed), markdown=markdown))
+    parts.append(_listed("What to use", answer(plan), markdown=markdown))
+    if plan.yaml and plan.recommended:
+        [route] = [setting.route for setting in plan.settings if setting.label == plan.recommended]
+        text = settings_to_paste(plan.recommended, route, plan.yaml)
+        parts.append(f"```yaml\n{text}```" if markdown else indent(text.rstrip(), "  "))
+    parts.append(_listed("Basis of this answer", grounds(plan), markdown=markdown))
     return "\n\n".join(parts)
 
 
@@ -33,25 +33,22 @@ def _listed(title: str, sentences: list[str], *, markdown: bool) -> str:
     return f"{'## ' if markdown else ''}{title}\n\n{listed}"
 
 
-def _table(plan: Row, style: str) -> str:
-    separator = " " if style == "pipe" else "\n"
-    rows = [[column(row) for column in COLUMNS.values()] for row in plan["settings"]]
-    headers = [name.replace("|", separator) for name in COLUMNS]
-    align = ("left", *("right" for _ in headers[1:]))
-    return tabulate(rows, headers=headers, tablefmt=style, colalign=align, disable_numparse=True)
+def _table(plan: Plan, style: str) -> str:
+    cells = [[column(row) for column in COLUMNS.values()] for row in plan.settings]
+    return aligned(list(COLUMNS), cells, style)
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {  # | is a line break where there is room
-    "setting": lambda row: str(row["label"]),
-    "cold": lambda row: f"{row['cold_share']:.1%}",
-    "loads": lambda row: str(row["loads"]),
-    "mean|(ms)": lambda row: milliseconds(row["mean_ms"]),
-    "p50|(ms)": lambda row: milliseconds(row["p50_ms"]),
-    "p99|(ms)": lambda row: milliseconds(row["p99_ms"]),
-    "mean|(MiB)": lambda row: f"{row['mean_mib']:.0f}",
-    "peak|(MiB)": lambda row: f"{row['peak_mib']:.0f}",
-    "per hour": lambda row: number(row["cost_per_hour"], 4),
-    "per million": lambda row: number(row["cost_per_million"], 4),
-    "× clairvoyant|minimum": lambda row: MISSING if row["regret"] is None else f"{row['regret']:.2f}",
-    "capacity": lambda row: "exceeded" if row["capacity_exceeded"] else f"{row['busy']:.0%} used",
+COLUMNS: dict[str, Callable[[SettingFigures], str]] = {  # | is a line break where there is room
+    "setting": lambda setting: setting.label,
+    "cold": lambda setting: percent(setting.cold_share, 1),
+    "loads": lambda setting: str(setting.loads),
+    "mean|(ms)": lambda setting: bare_milliseconds(setting.mean_ms),
+    "p50|(ms)": lambda setting: bare_milliseconds(setting.p50_ms),
+    "p99|(ms)": lambda setting: bare_milliseconds(setting.p99_ms),
+    "mean|(MiB)": lambda setting: decimals(setting.mean_mib, 0),
+    "peak|(MiB)": lambda setting: decimals(setting.peak_mib, 0),
+    "per hour": lambda setting: number(setting.cost_per_hour, 4),
+    "per million": lambda setting: number(setting.cost_per_million, 4),
+    "× clairvoyant|minimum": lambda setting: decimals(setting.regret, 2),
+    "capacity": lambda setting: "exceeded" if setting.capacity_exceeded else f"{percent(setting.busy)} used",
 }

@@ -12,10 +12,10 @@ REDRAWS_PER_SECOND = 4  # a redraw takes CPU time from what is measured
 
 
 class RunProgress:
-    """`core.bench.run.Progress`, on standard error; a context manager."""
+    """Shows progress on standard error, as `core.bench.run.Progress` asks; a context manager."""
 
     def __init__(self, rounds: int, trials: int, requests: int) -> None:
-        """`trials` in all that are left, `requests` in each."""
+        """`trials` counts those still to run, in all rounds; `requests` are those of one trial."""
         self._rounds = rounds
         self._requests = requests
         self._console = Console(stderr=True, highlight=False)
@@ -46,6 +46,6 @@ class RunProgress:
             self._bar.refresh()
 
     def trial_ended(self, failure: str | None) -> None:
-        self._bar.advance(self._task, self._requests - self._done)  # it failed, or was estimated
+        self._bar.advance(self._task, self._requests - self._done)  # the trial failed, or `requests` was an estimate
         if failure is not None or not self._console.is_terminal:
             self._console.print(f"{self._label}: {failure or f'{self._done} requests'}", markup=False, soft_wrap=True)

@@ -12,19 +12,8 @@ from threading import Lock, Semaphore
 from typing import Any
 
 from ..checkpoints.heads import read_config
-from ..contracts import (
-    Loader,
-    LoadReason,
-    Model,
-    UnloadReason,
-)
-from ..errors import (
-    LoadFailed,
-    ModelCrashed,
-    ModelReferenceError,
-    PluginError,
-    ResidencyError,
-)
+from ..contracts import Loader, LoadReason, Model, UnloadReason
+from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, PluginError, ResidencyError
 from ..loaders.probe import Probes
 from .clock import CLOCK, Clock
 from .events import Change, Loaded, Unloaded

@@ -4,47 +4,73 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .answers import Settles
+from .flips import FLIPS, Flip, Rates
+from .notes import Finding
 from .recorded import Recorded
-
-
-class Flip(Recorded):
-    """Where the answer changes."""
-
-    what: Literal["rate", "memory price", "latency target"]
-    at: float
-    unit: str
-    to: str
-    """The label of the trial that is then the better one."""
-    sentence: str
 
 
 class Settings(Recorded):
     """Settings to paste."""
 
     label: str
-    where: str
-    """The rates for which they are recommended."""
+    """The trial that has them."""
+    rates: Rates | None
+    """The rates for which they are recommended; None: those of the run."""
+    route: str
+    """The path of the prediction requests that they serve."""
     yaml: str
+    """The file for `RESIDENCY_CONFIG`."""
 
 
 class Bursts(Recorded):
-    """How bursts change the first break-even rate; rates are requests an hour."""
+    """How bursts of requests affect the first break-even rate, simulated; rates are requests an hour."""
 
+    kind: Literal["bursts"] = "bursts"
+    cheaper_below: str
+    """The trial that is cheaper below that rate."""
+    cheaper_above: str
+    """The trial that is cheaper above it."""
+    burstiness: float
+    """The squared coefficient of variation of the gaps between requests."""
     at: float
+    """The rate at which callers wait so much longer."""
     longer_ms: float
+    """How much longer they wait under `cheaper_below` on average, if requests come in bursts."""
     alone_ms: float
+    """The same if requests are evenly spaced."""
     flip: float | None
+    """The break-even rate of bursts; None if none was found."""
     alone_flip: float | None
-    sentence: str
+    """The same of evenly spaced requests."""
+    near: float
+    """The break-even rate that the run shows."""
+    widest: float
+    """`flip` is looked for within this factor of `near`."""
+    same: float
+    """The share of a rate that does not count as a difference."""
 
 
 class Card(Recorded):
     """What is recommended, and why."""
 
     recommended: str | None
+    """The label of the trial to use, at the highest rates if there are several; None if the answer is open."""
     runner_up: str | None
-    sentences: list[str]
-    flips: list[Flip]
+    """The label of the next best trial."""
+    answer: list[Finding]
+    """What to use, and why."""
+    notes: list[Finding]
+    """What the answer depends on, and what is left out."""
     settings: list[Settings]
-    settles: str | None
+    """Settings to paste, for each range of rates that has a recommendation of its own."""
+    settles: Settles | None
+    """What would settle an open answer."""
     bursts: Bursts | None = None
+    """What bursts of requests change, simulated; None if that is not known."""
+
+    @property
+    def flips(self) -> list[Flip]:
+        """Where the answer changes: rates first."""
+        found = [each for each in (*self.answer, *self.notes) if isinstance(each, FLIPS)]
+        return sorted(found, key=lambda each: each.what != "rate")

@@ -10,6 +10,22 @@ from .recorded import Recorded
 Verdict = Literal["higher", "lower", "not separable"]
 
 
+StatisticName = Literal[
+    "p50", "mean", "p99", "throughput", "idle_pss", "idle_private", "cold_share", "loads_per_request"
+]
+
+
+class StatisticUnknown(Recorded):
+    """Why a statistic is not known."""
+
+    kind: Literal[
+        "rate is offered", "no round in common", "too few requests", "no memory reported", "loads not counted"
+    ]
+    """`rate is offered`: the offered rate decides the throughput; only a closed loop has one of its own."""
+    needed: int | None = None
+    """Answered requests in each round, if there are too few."""
+
+
 class Statistic(Recorded):
     """One statistic of two trials, compared over the rounds that both finished."""
 
@@ -17,7 +33,7 @@ class Statistic(Recorded):
     """Of the trial to the other one, the median over rounds; None for a difference, and if it is not known."""
     difference: float | None = None
     """The trial's minus the other one's; None for a ratio, and if it is not known."""
-    null_because: str | None = None
+    null_because: StatisticUnknown | None = None
     """Why neither is known."""
     ci95: Interval | None = None
     method: str | None = None
@@ -38,6 +54,6 @@ class Comparison(Recorded):
     against: str
     rounds: int
     """That both finished."""
-    statistics: dict[str, Statistic]
-    told: list[str]
+    statistics: dict[StatisticName, Statistic]
+    told: list[StatisticName]
     """The statistics that are reported."""

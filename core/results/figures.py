@@ -14,6 +14,15 @@ Interval = tuple[float, float]
 TargetVerdict = Literal["met", "missed", "not settled"]
 
 
+class TooFew(Recorded):
+    """Why a figure is None."""
+
+    kind: Literal["too few"] = "too few"
+    unit: Literal["rounds", "requests"]
+    needed: int
+    found: int
+
+
 class Latency(Recorded):
     """A distribution of latencies, in milliseconds: the median over rounds of each process's own figure."""
 
@@ -22,7 +31,7 @@ class Latency(Recorded):
     p50: float | None
     p95: float | None
     p99: float | None
-    null_because: dict[str, str]
+    null_because: dict[str, TooFew]
     """Why figures are None, by their names."""
 
 
@@ -97,6 +106,15 @@ class MemoryReturn(Recorded):
     leaks: bool
 
 
+class OverLimit(Recorded):
+    """A trial held more memory than the limit."""
+
+    kind: Literal["over limit"] = "over limit"
+    held_mib: float
+    """The most resident memory, start-up included."""
+    limit_mib: float
+
+
 class TrialFigures(Recorded):
     """A trial, over the rounds that it finished."""
 
@@ -129,8 +147,8 @@ class TrialFigures(Recorded):
     generator: GeneratorFigures | None
     slo: list[Target]
     memory_mib: MemoryFigures
-    over_limit: str | None
-    """That it held more memory than the limit; else None."""
+    over_limit: OverLimit | None
+    """None if it held no more memory than the limit, or if that is unknown."""
     loads: int
     loads_per_request: float | None
     weights_mib: float

@@ -18,13 +18,7 @@ from pydantic import ValidationError
 from ..errors import ResultsError
 from ..names import COMMAND
 from .header import RunHeader
-from .records import (
-    RECORD,
-    Measured,
-    Record,
-    Stop,
-    TrialEnd,
-)
+from .records import RECORD, Measured, Record, Stop, TrialEnd
 
 SAMPLES = "samples.jsonl"
 SERVER_LOG = "server.log"

@@ -222,14 +222,28 @@ class Failure(_OfTrial):
     """Why, in a sentence."""
 
 
+class NarrowIntervals(Recorded):
+    """Why a run needs no further round: its intervals are as narrow as `precision` asks for."""
+
+    kind: Literal["narrow intervals"] = "narrow intervals"
+    rounds: int
+    """That every trial finished."""
+    precision: float
+    """The relative width that was asked for."""
+    relative_to: str | None
+    """The label of the trial to which p50 is relative; None with a single trial, whose mean latency counts."""
+    widths: dict[str, float]
+    """The relative width of each interval, by trial label."""
+
+
 class Stop(Recorded):
     """The run ended before its last planned round."""
 
     kind: Literal["stop"] = "stop"
     round: int
     """The last round, from 0."""
-    reason: str
-    """Why, in a sentence."""
+    reason: NarrowIntervals | str
+    """Why: its intervals are narrow enough. In records of an older version, a sentence."""
 
 
 Measured = Begin | Sample | Load | TrialEnd | Failure | Stop

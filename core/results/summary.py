@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, JsonValue
 
 from .card import Card
@@ -10,21 +12,17 @@ from .economics import Economics, Floor
 from .figures import TrialFigures
 from .header import CostSpec, LimitSpec, WorkloadSpec
 from .recorded import PageCache, Recorded
+from .records import NarrowIntervals
+from .warnings import Disagreement, RunWarning
 
 
 class Stopped(Recorded):
     """Why the run ended before its cap."""
 
     round: int
-    reason: str
-
-
-class Doubt(Recorded):
-    """A warning about one trial."""
-
-    kind: str
-    trial: str
-    sentence: str
+    """The last one, from 0."""
+    reason: NarrowIntervals | str
+    """A sentence in a run of an older version."""
 
 
 class Failed(Recorded):
@@ -36,10 +34,10 @@ class Failed(Recorded):
     reason: str
 
 
-class Summary(Recorded):
-    """A run in figures. Rounds that did not finish are counted, not averaged."""
+class Measurements(Recorded):
+    """What a run measured, in figures. Rounds that did not finish are counted, not averaged."""
 
-    schema_version: int = Field(alias="schema")
+    schema_version: Literal[7] = Field(default=7, alias="schema")
     experiment: str
     question: str
     started: str
@@ -62,8 +60,19 @@ class Summary(Recorded):
     """The relative widths of the intervals that `precision` limits, by trial label."""
     trials: list[TrialFigures]
     comparisons: list[Comparison]
-    warnings: list[Doubt]
+    warnings: list[RunWarning]
     failures: list[Failed]
-    disagreements: list[str]
+    disagreements: list[Disagreement]
+    """The first of each trial."""
+
+
+class Summary(Measurements):
+    """A run in figures, with what it costs and what to use."""
+
     economics: Economics | None
     card: Card
+
+    @staticmethod
+    def of(measured: Measurements, economics: Economics | None, card: Card) -> Summary:
+        """These parts together."""
+        return Summary.model_construct(**dict(measured), economics=economics, card=card)

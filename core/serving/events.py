@@ -10,8 +10,8 @@ from ..contracts import Prediction
 from ..residency.events import Loaded, Unloaded
 from ..residency.versions import Version
 
-Outcome = Literal["answered", "failed", "overloaded", "late", "gone"]
-"""How a request ended; `late`: deadline exceeded, `gone`: cancelled by its client."""
+Outcome = Literal["answered", "failed", "overloaded", "deadline_exceeded", "cancelled"]
+"""How a request ended. `overloaded`: there was no free queue slot. `cancelled`: its client disconnected."""
 
 
 @dataclass(frozen=True)

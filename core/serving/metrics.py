@@ -18,13 +18,7 @@ from ..errors import SettingsError
 from ..residency.events import Loaded, Unloaded
 from ..residency.versions import Version
 from ..system import memory
-from .events import (
-    Computed,
-    Configured,
-    Ended,
-    Event,
-    Queued,
-)
+from .events import Computed, Configured, Ended, Event, Queued
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(MULTIPROCESS):  # prometheus-client would take an empty value for a path

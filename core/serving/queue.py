@@ -13,14 +13,7 @@ from threading import Condition
 
 from ..config.choices import Batching
 from ..errors import DeadlineExceeded, Overloaded
-from .events import (
-    Answer,
-    Computed,
-    Ended,
-    Event,
-    Outcome,
-    Queued,
-)
+from .events import Answer, Computed, Ended, Event, Outcome, Queued
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being served, for the log."""
@@ -104,7 +97,8 @@ class RequestQueue:
             self.recent_answers.append((answer.cold, waited))
         except BaseException as error:
             is_late, is_cancelled = isinstance(error, DeadlineExceeded), isinstance(error, asyncio.CancelledError)
-            self._report_end("late" if is_late else "gone" if is_cancelled else "failed", self._now() - request.arrived)
+            outcome: Outcome = "deadline_exceeded" if is_late else "cancelled" if is_cancelled else "failed"
+            self._report_end(outcome, self._now() - request.arrived)
             raise
         finally:
             self.slots_in_use -= 1

@@ -12,12 +12,7 @@ from typing import Any
 
 from ..config.choices import Batching, StrategyChoice
 from ..contracts import Loader, Resident
-from ..errors import (
-    CannotLoadManually,
-    InUse,
-    LoadFailed,
-    StartupFailed,
-)
+from ..errors import CannotLoadManually, InUse, LoadFailed, StartupFailed
 from ..loaders.probe import Probes
 from ..plugins import Plugins, Registered
 from ..residency.clock import Clock

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..results.records import OK, Sample
+from ..results.warnings import Disagreement, OtherLabels
 
 WITHIN_DTYPE = 1e-4  # of scores
 ACROSS_DTYPES = 0.97  # the share of answers whose label is the same
@@ -34,8 +35,8 @@ class Agreement:
         self._first: dict[Question, tuple[str, Answer]] = {}
         self._first_alike: dict[tuple[str, Question], tuple[str, Answer]] = {}
         self._same_label: defaultdict[str, dict[Question, bool]] = defaultdict(dict)
-        self.disagreements: dict[str, str] = {}
-        """The first disagreement of each trial in scores, as a sentence."""
+        self.disagreements: dict[str, Disagreement] = {}
+        """The first disagreement of each trial in scores, by its label."""
 
     def check(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
@@ -50,23 +51,32 @@ class Agreement:
             self._same_label[trial].setdefault(question, _is_same_label(first, answer))
             other, first = self._first_alike.setdefault((computed_in, question), (trial, answer))
         if apart(first, answer, self._most_labels) > WITHIN_DTYPE:
-            label, score, of_first = _furthest(first, answer)
-            self.disagreements[trial] = (
-                f"{trial} answers text {sample.text + 1} with {label} {score:.6f}, but {other} answers {of_first}."
+            (label, score), (other_label, other_score) = _furthest(first, answer)
+            self.disagreements[trial] = Disagreement(
+                trial=trial,
+                text=sample.text,
+                label=label,
+                score=score,
+                other=other,
+                other_label=other_label,
+                other_score=other_score,
             )
 
-    def warnings(self) -> Iterator[dict[str, str]]:
-        """`{"kind", "trial", "sentence"}` of each trial that gives too many other labels than one in another dtype."""
+    def warnings(self) -> Iterator[OtherLabels]:
+        """A warning of each trial that gives too many other labels than one in another dtype."""
         for trial, same in self._same_label.items():
-            count, share = sum(same.values()), sum(same.values()) / len(same)
-            if share < ACROSS_DTYPES:
+            count = sum(same.values())
+            if count / len(same) < ACROSS_DTYPES:
                 other, _ = self._first[next(iter(same))]
-                sentence = (
-                    f"{trial}: {count} of {len(same)} answers ({share:.1%}) have the label that {other} gives,"
-                    f" less than {ACROSS_DTYPES:.0%}. In {self._computed_in[trial]} it is another model than in"
-                    f" {self._computed_in[other]}: measure on texts of your own how often each is right."
+                yield OtherLabels(
+                    trial=trial,
+                    same=count,
+                    answers=len(same),
+                    least_share=ACROSS_DTYPES,
+                    computed_in=self._computed_in[trial],
+                    other=other,
+                    other_computed_in=self._computed_in[other],
                 )
-                yield {"kind": "labels", "trial": trial, "sentence": sentence}
 
 
 def apart(one: Answer, other: Answer, most_labels: int) -> float:
@@ -90,14 +100,14 @@ def _is_same_label(first: Answer, answer: Answer) -> bool:
     return label == best[0] or best[1] - dict(first).get(label, -float("inf")) <= NEAR_TIE
 
 
-def _furthest(first: Answer, answer: Answer) -> tuple[str, float, str]:
-    """The label whose score is furthest from the first answer's, with both."""
+def _furthest(first: Answer, answer: Answer) -> tuple[tuple[str, float], tuple[str, float]]:
+    """The label whose score is furthest from the first answer's: of the answer, and of the first one."""
     ours, theirs = _scores(answer), _scores(first)
     shared = [key for key in ours if key in theirs]
     if answer[0][0] != first[0][0] or not shared:
-        return *answer[0], f"{first[0][0]} {first[0][1]:.6f}"
+        return answer[0], first[0]
     worst = max(shared, key=lambda key: abs(ours[key] - theirs[key]))
-    return worst[0], ours[worst], f"{worst[0]} {theirs[worst]:.6f}"
+    return (worst[0], ours[worst]), (worst[0], theirs[worst])
 
 
 def _scores(answer: Answer) -> Scores:

@@ -11,37 +11,39 @@ from pathlib import PurePath
 
 import numpy as np
 
-from ..results.header import WorkloadSpec
+from ..results.changes import (
+    BaselineChanged,
+    Changed,
+    ChangedStatistic,
+    ChangeNotJudged,
+    DtypeDiffers,
+    Finding,
+    InOneRunOnly,
+    LoadedBy,
+    LoaderDiffers,
+    NoRoundFinished,
+    Outcome,
+    SeparateVerdicts,
+    SetupDiffers,
+    Which,
+)
+from ..results.header import RunHeader, WorkloadSpec
 from .comparison import log_ratios
 from .intervals import CONFIDENCE, VERDICT_ROUNDS, typical
 from .rounds import Round, Run
 
-UNITS = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_private": "MiB"}
-SHOWN = {"idle_private": "private memory"}
-MORE_IS_BETTER = {"throughput"}
-BY_ITSELF = {"idle_private"}  # what does not depend on how fast the machine was at that hour
+STATISTICS: tuple[ChangedStatistic, ...] = ("p50", "p99", "throughput", "idle_private")
+MORE_IS_BETTER: set[ChangedStatistic] = {"throughput"}
+BY_ITSELF: set[ChangedStatistic] = {"idle_private"}  # what does not depend on how fast the machine was at that hour
 
 
 @dataclass(frozen=True)
 class Changes:
     """What `--compare` reports."""
 
-    sentences: list[str]
+    findings: list[Finding]
     regressed: bool
     """Whether some interval lies beyond the tolerance, on the worse side, as a whole."""
-
-
-@dataclass(frozen=True)
-class _Change:
-    """One statistic of a trial in both runs."""
-
-    figures: str
-    old: list[float]
-    new: list[float]
-    """The logarithm, for each round, of the statistic or of its ratio to the reference in that round."""
-    relative_to: str
-    """The label of the reference; empty for what needs none."""
-    more_is_better: bool
 
 
 def changes(before: Run, after: Run, tolerance: float) -> Changes:
@@ -53,62 +55,68 @@ def changes(before: Run, after: Run, tolerance: float) -> Changes:
     be paired: see `shift`.
     """
     reference = _reference(before, after)
-    sentences, regressed, judged = [], False, 0
+    findings: list[Finding] = []
     for label in before.labels:
-        if label not in after.labels:
-            sentences.append(f"{label} is in the old run only.")
-            continue
-        if why := _unlike(before, after, label):
-            sentences.append(f"{label} cannot be compared: {why}.")
-            continue
-        one, other = (_loaded_by(run, label) for run in (before, after))
-        if one != other:
-            sentences.append(f"{label} was loaded by {one} in the old run, and by {other} in the new one.")
-        if not all(run.finished(label) for run in (before, after)):
-            which = "new" if before.finished(label) else "old"
-            sentences.append(f"{label} cannot be compared: no round of it was finished in the {which} run.")
-            continue
-        for change in _of_trial(before, after, label, reference):
-            sentence, worse = _sentence(change, tolerance)
-            sentences.append(sentence)
-            regressed, judged = regressed or worse, judged + (_why_none(change) == "")
-    sentences += [f"{label} is in the new run only." for label in after.labels if label not in before.labels]
-    if judged > 1:
-        sentences.append(
-            f"Each of these {judged} verdicts stands by itself: where nothing changed, one in twenty says that it did."
-        )
-    return Changes(sentences, regressed)
+        findings += _of_label(before, after, label, reference, tolerance)
+    findings += [InOneRunOnly(trial=label, run="new") for label in after.labels if label not in before.labels]
+    judged = [finding for finding in findings if isinstance(finding, Changed)]
+    if len(judged) > 1:
+        findings.append(SeparateVerdicts(verdicts=len(judged)))
+    return Changes(findings, any(finding.outcome == "regression" for finding in judged))
 
 
-def _reference(before: Run, after: Run) -> str:
-    """The label of the first trial that both runs finished with the same loaders; empty if there is none."""
+def _of_label(before: Run, after: Run, label: str, reference: str | None, tolerance: float) -> Iterator[Finding]:
+    """What changed in a trial of the old run, or why that is not known."""
+    if label not in after.labels:
+        yield InOneRunOnly(trial=label, run="old")
+        return
+    if why := _unlike(before, after, label):
+        yield why
+        return
+    one, other = (_loaded_by(run, label) for run in (before, after))
+    if one != other:
+        yield LoaderDiffers(trial=label, old=one, new=other)
+    if not all(run.finished(label) for run in (before, after)):
+        yield NoRoundFinished(trial=label, run="new" if before.finished(label) else "old")
+        return
+    for name in STATISTICS:
+        if name != "throughput" or _is_of_its_own(after):
+            yield from _of_statistic(before, after, label, name, reference, tolerance)
+
+
+def _reference(before: Run, after: Run) -> str | None:
+    """The label of the first trial that both runs finished with the same loaders; None if there is none."""
     for label in before.labels:
         if label in after.labels and not _unlike(before, after, label):
             one, other = (_loaded_by(run, label) for run in (before, after))
             if one == other and before.finished(label) and after.finished(label):
                 return label
-    return ""
+    return None
 
 
-def _unlike(before: Run, after: Run, label: str) -> str:
-    """Why the label's figures are of different things; empty when they are not."""
+def _unlike(before: Run, after: Run, label: str) -> DtypeDiffers | SetupDiffers | None:
+    """Why the label's figures are of different things; None when they are not."""
+    old, new = before.header, after.header
     dtypes = [run.used[label].dtype for run in (before, after)]
     if dtypes[0] != dtypes[1]:
-        return f"the old run computed in {dtypes[0]}, the new one in {dtypes[1]}"
-    digests = [{m: model.sha256 for m, model in run.header.models.items()} for run in (before, after)]
-    if digests[0] != digests[1]:
-        return "the checkpoints are not the same"
+        return DtypeDiffers(trial=label, old=dtypes[0], new=dtypes[1])
+    if _digests(old) != _digests(new):
+        return SetupDiffers(trial=label, what="checkpoints")
     if _traffic(before) != _traffic(after):
-        return "the workload is not the same"
-    if before.header.texts != after.header.texts:
-        return "the texts are not the same"
-    return "" if before.header.page_cache == after.header.page_cache else "'page_cache' is not the same"
+        return SetupDiffers(trial=label, what="workload")
+    if old.texts != new.texts:
+        return SetupDiffers(trial=label, what="texts")
+    return None if old.page_cache == new.page_cache else SetupDiffers(trial=label, what="page_cache")
 
 
-def _loaded_by(run: Run, label: str) -> str:
-    """The loaders that the trial's servers used, and the options that were asked for: `mapped (linear stock)`."""
-    options = ", ".join(f"{key} {value}" for key, value in run.spec(label).loader_options.items())
-    return " and ".join(run.used[label].loaders) + (f" ({options})" if options else "")
+def _digests(header: RunHeader) -> dict[str, str]:
+    """Of the checkpoints, by model id."""
+    return {model_id: model.sha256 for model_id, model in header.models.items()}
+
+
+def _loaded_by(run: Run, label: str) -> LoadedBy:
+    """The loaders that the trial's servers used, and the options that were asked for."""
+    return LoadedBy(loaders=run.used[label].loaders, options=run.spec(label).loader_options)
 
 
 def _traffic(run: Run) -> WorkloadSpec | None:
@@ -120,24 +128,40 @@ def _traffic(run: Run) -> WorkloadSpec | None:
     return WorkloadSpec(trace=trace)
 
 
-def _of_trial(before: Run, after: Run, label: str, reference: str) -> Iterator[_Change]:
-    """The statistics that every round of both runs has."""
-    for name in UNITS:
-        if name == "throughput" and not _is_of_its_own(after):
-            continue
-        figures = [_values(run.finished(label), name) for run in (before, after)]
-        if not all(figures):
-            continue
-        relative_to = "" if name in BY_ITSELF or label == reference else reference
-        logs = [_relative(run, label, relative_to, name) for run in (before, after)]
-        old, new = (math.exp(typical(np.log(values).tolist())) for values in figures)
-        digits = 0 if name == "idle_private" else 1
-        told = (
-            f"{label}, {SHOWN.get(name, name)}: {old:.{digits}f} → {new:.{digits}f} {UNITS[name]}, {new / old - 1:+.1%}"
+def _of_statistic(
+    before: Run, after: Run, label: str, name: ChangedStatistic, reference: str | None, tolerance: float
+) -> Iterator[Changed | BaselineChanged | ChangeNotJudged]:
+    """How the statistic changed; nothing unless every round of both runs has it."""
+    figures = [_values(run.finished(label), name) for run in (before, after)]
+    if not all(figures):
+        return
+    old, new = (math.exp(typical(np.log(values).tolist())) for values in figures)
+    relative_to = None if name in BY_ITSELF or label == reference else reference
+    logs = [_relative(run, label, relative_to, name) for run in (before, after)]
+    if not any(logs) or (relative_to is None and name not in BY_ITSELF):
+        yield BaselineChanged(trial=label, statistic=name, old=old, new=new)
+    elif (fewest := min(map(len, logs))) < VERDICT_ROUNDS:
+        which: Which = "old" if len(logs[0]) == fewest else "new"
+        yield ChangeNotJudged(trial=label, statistic=name, old=old, new=new, run=which, rounds=fewest)
+    else:
+        low, high = (math.exp(bound) - 1 for bound in shift(*logs))
+        yield Changed(
+            trial=label,
+            statistic=name,
+            old=old,
+            new=new,
+            relative_to=relative_to,
+            change_ci95=(low, high),
+            tolerance=tolerance,
+            outcome=_outcome(-high, -low, tolerance) if name in MORE_IS_BETTER else _outcome(low, high, tolerance),
         )
-        judged = name in BY_ITSELF or bool(relative_to)
-        one, other = logs if judged else ([], [])
-        yield _Change(told, one, other, relative_to, name in MORE_IS_BETTER)
+
+
+def _outcome(low: float, high: float, tolerance: float) -> Outcome:
+    """Of the interval of a change of what should be low."""
+    if low > tolerance:
+        return "regression"
+    return "worse" if low > 0 else "better" if high < 0 else "not separable"
 
 
 def _is_of_its_own(run: Run) -> bool:
@@ -145,41 +169,12 @@ def _is_of_its_own(run: Run) -> bool:
     return run.header.clients > 1
 
 
-def _relative(run: Run, label: str, reference: str, name: str) -> list[float]:
+def _relative(run: Run, label: str, reference: str | None, name: ChangedStatistic) -> list[float]:
     """The logarithms of each round; with a reference, of the ratios in the rounds that both finished."""
-    if not reference:
+    if reference is None:
         return [math.log(value) for value in _values(run.finished(label), name)]
     ours, theirs = run.rounds[label], run.rounds[reference]
     return log_ratios(name, [(ours[n], theirs[n]) for n in sorted(set(ours) & set(theirs))]) or []
-
-
-def _why_none(change: _Change) -> str:
-    """Why there is no verdict; empty if there is one."""
-    if not change.old and not change.new:
-        return (
-            "this trial is the baseline for the others, and the speed of the machine may have changed between the two"
-            " runs. If only this trial became slower, the others appear faster"
-        )
-    fewest = min(len(change.old), len(change.new))
-    if fewest >= VERDICT_ROUNDS:
-        return ""
-    which = "old" if len(change.old) == fewest else "new"
-    return f"that needs {VERDICT_ROUNDS} rounds in both runs, and the {which} one has {fewest}"
-
-
-def _sentence(change: _Change, tolerance: float) -> tuple[str, bool]:
-    """A sentence on what changed, and whether it is a regression."""
-    if why := _why_none(change):
-        return f"{change.figures}. No verdict: {why}.", False
-    low, high = (math.exp(bound) - 1 for bound in shift(change.old, change.new))
-    than = f"relative to {change.relative_to}, " if change.relative_to else ""
-    figures = f"{change.figures} ({than}95 % interval {low:+.1%} to {high:+.1%})"
-    better, worse = (high < 0, low > 0) if not change.more_is_better else (low > 0, high < 0)
-    if low > tolerance if not change.more_is_better else high < -tolerance:
-        return f"{figures}: a regression beyond {tolerance:.1%}.", True
-    if worse:
-        return f"{figures}: worse, but not certainly by more than {tolerance:.1%}.", False
-    return f"{figures}: {'better' if better else 'not separable'}.", False
 
 
 def shift(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
@@ -209,7 +204,7 @@ def _left_out(old: int, new: int) -> int:
     return bisect_left(shifts[: len(shifts) // 2], True, key=lambda shift: not is_refuted(shift)) - 1
 
 
-def _values(rounds: Sequence[Round], name: str) -> list[float]:
+def _values(rounds: Sequence[Round], name: ChangedStatistic) -> list[float]:
     """The statistic of each round; empty if a round has none."""
     values = [each.statistics[name] for each in rounds]
     return [float(value) for value in values if value] if all(values) else []

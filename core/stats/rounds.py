@@ -9,22 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
+from ..results.comparisons import StatisticName
+from ..results.figures import GeneratorFigures
 from ..results.folder import RunRecords
 from ..results.header import RunHeader, TrialSpec
-from ..results.records import (
-    OK,
-    Begin,
-    Failure,
-    Load,
-    Sample,
-    Stop,
-    TrialEnd,
-)
+from ..results.records import OK, Begin, Failure, Load, Sample, Stop, TrialEnd
 from .estimates import percentile
 
 MIB = 1 << 20
-RATIOS = ("p50", "mean", "p99", "throughput", "idle_pss", "idle_private")
-DIFFERENCES = ("cold_share", "loads_per_request")
+RATIOS: tuple[StatisticName, ...] = ("p50", "mean", "p99", "throughput", "idle_pss", "idle_private")
+DIFFERENCES: tuple[StatisticName, ...] = ("cold_share", "loads_per_request")
 """The statistics that are compared, one value for each server process: milliseconds, answers per second and MiB by
 their ratio, and what may be 0 by its difference.
 """
@@ -57,7 +51,7 @@ class Round:
         return None if start is None or steady is None else max(start, steady)
 
     @cached_property
-    def statistics(self) -> dict[str, float | None]:
+    def statistics(self) -> dict[StatisticName, float | None]:
         """This process's `RATIOS` and `DIFFERENCES`; None for those that its samples do not support."""
         latencies = [sample.ms for sample in self.answered]
         seconds, loads = self.ended.steady_s, self.ended.steady_loads
@@ -148,19 +142,16 @@ def _as_used(spec: TrialSpec, rounds: Sequence[Round]) -> AsUsed:
     )
 
 
-def generator(rounds: Sequence[Round]) -> dict[str, float] | None:
-    """The load generator's worst figures of a round: `cores`, `lag_p99_ms` of its sends, `late_share` of them.
-
-    None without a workload.
-    """
+def generator(rounds: Sequence[Round]) -> GeneratorFigures | None:
+    """The load generator's worst figures of a round; None without a workload."""
     known = [found for each in rounds if (found := each.ended.generator) is not None and found.seconds > 0]
     if not known:
         return None
-    return {
-        "cores": max(found.processor_s / found.seconds for found in known),
-        "lag_p99_ms": max(found.lag_p99_ms for found in known),
-        "late_share": max(found.late_share for found in known),
-    }
+    return GeneratorFigures(
+        cores=max(found.processor_s / found.seconds for found in known),
+        lag_p99_ms=max(found.lag_p99_ms for found in known),
+        late_share=max(found.late_share for found in known),
+    )
 
 
 def arrange(records: RunRecords) -> Run:

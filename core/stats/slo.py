@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from ..config.quantities import limit
-from .intervals import (
-    CONFIDENCE,
-    MOST_FURTHER,
-    VERDICT_ROUNDS,
-    interval,
+from ..results.figures import Interval, Target, TargetVerdict
+from ..results.shortfalls import (
+    NoRequests,
+    ProcessWithoutAnswer,
+    RequestsTooFew,
+    RoundsTooFew,
+    Shortfall,
+    SomeProcessesMiss,
+    TargetMissed,
+    TrialTarget,
 )
+from ..results.summary import Measurements
+from .intervals import CONFIDENCE, MOST_FURTHER, VERDICT_ROUNDS, interval
 from .rounds import Round
 
 
-def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str, Any]]:
+def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[Target]:
     """For each target, `{"p99": seconds}`: the share of the steady requests that were answered within it.
 
     p99 within 200 ms means that at least 99 % of the requests are answered within 200 ms; one that failed is
@@ -31,27 +37,46 @@ def goodput(rounds: Sequence[Round], slo: Mapping[str, float]) -> list[dict[str,
     return [_target(rounds, name, seconds) for name, seconds in slo.items()]
 
 
-def _target(rounds: Sequence[Round], name: str, seconds: float) -> dict[str, Any]:
+def _target(rounds: Sequence[Round], name: str, seconds: float) -> Target:
     sent = [len(each.steady) for each in rounds]
     within = [sum(sample.ms <= seconds * 1e3 for sample in each.answered) for each in rounds]
     duration, wanted = sum(each.ended.steady_s for each in rounds), quantile(name)
     met = sum(count > 0 and hits / count >= wanted for hits, count in zip(within, sent, strict=True))
-    result: dict[str, Any] = {"percentile": name, "target_ms": seconds * 1e3}
-    result["goodput_rps"] = sum(within) / duration if duration > 0 else None
-    result["share_within"] = sum(within) / sum(sent) if sum(sent) else None
-    result |= {"share_ci95": None, "rounds": len(rounds), "verdict": None, "further_rounds": None}
-    result |= {"processes_met": met, "processes_least": None}
-    if len(rounds) < VERDICT_ROUNDS or 0 in sent:
-        return result | {"further_rounds": max(0, VERDICT_ROUNDS - len(rounds))}
+    verdict = _verdict(within, sent, met, wanted)
+    return Target(
+        percentile=name,
+        target_ms=seconds * 1e3,
+        goodput_rps=sum(within) / duration if duration > 0 else None,
+        share_within=sum(within) / sum(sent) if sum(sent) else None,
+        share_ci95=verdict.share_ci95,
+        rounds=len(rounds),
+        verdict=verdict.verdict,
+        further_rounds=verdict.further_rounds,
+        processes_met=met,
+        processes_least=(1 - CONFIDENCE) ** (1 / len(rounds)) if verdict.verdict == "met" else None,
+    )
+
+
+class _Verdict(NamedTuple):
+    """The fields of a target that tell whether it is met."""
+
+    share_ci95: Interval | None
+    verdict: TargetVerdict | None
+    further_rounds: int | None
+
+
+def _verdict(within: Sequence[int], sent: Sequence[int], met: int, wanted: float) -> _Verdict:
+    """From the requests of each process, sent and answered within the target, and the processes that met it."""
+    rounds = len(sent)
+    if rounds < VERDICT_ROUNDS or 0 in sent:
+        return _Verdict(None, None, max(0, VERDICT_ROUNDS - rounds))
     least, _ = wilson(sum(within), sum(sent))
-    low, high = share_interval(within, sent)
-    result["share_ci95"] = [low, high]
-    if met == len(rounds) and least >= wanted:
-        return result | {"verdict": "met", "processes_least": (1 - CONFIDENCE) ** (1 / len(rounds))}
-    if high < wanted:
-        return result | {"verdict": "missed"}
-    further = _further(sum(within), sum(sent), len(rounds), wanted) if met == len(rounds) else None
-    return result | {"verdict": "not settled", "further_rounds": further}
+    bounds = share_interval(within, sent)
+    if met == rounds and least >= wanted:
+        return _Verdict(bounds, "met", None)
+    if bounds[1] < wanted:
+        return _Verdict(bounds, "missed", None)
+    return _Verdict(bounds, "not settled", _further(sum(within), sum(sent), rounds, wanted) if met == rounds else None)
 
 
 def _further(within: int, sent: int, rounds: int, wanted: float) -> int | None:
@@ -63,33 +88,31 @@ def _further(within: int, sent: int, rounds: int, wanted: float) -> int | None:
     return None
 
 
-def unmet(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each target that a trial misses, and for each of which it is unknown whether it is met: a check
-    that passes what it cannot judge is worse than one that fails.
+def unmet(summary: Measurements) -> list[Shortfall]:
+    """Each target that a trial misses, and each of which it is unknown whether it is met: a check that passes what it
+    cannot judge is worse than one that fails.
     """
-    targets = ((trial, target) for trial in summary["trials"] for target in trial["slo"])
-    return [f"{trial['label']} {why}" for trial, target in targets if (why := _shortfall(trial["requests"], target))]
+    found = (_shortfall(trial.label, trial.requests, target) for trial in summary.trials for target in trial.slo)
+    return [shortfall for shortfall in found if shortfall is not None]
 
 
-def _shortfall(requests: int, target: Mapping[str, Any]) -> str:
-    """Why the target is not met; empty if it is, as far as 5 rounds or more show."""
-    name, share = f"{target['percentile']} ≤ {limit(target['target_ms'] / 1e3)}", target["share_within"]
-    wanted = quantile(target["percentile"])
+def _shortfall(label: str, requests: int, target: Target) -> Shortfall | None:
+    """Why the target is not met; None if it is, as far as 5 rounds or more show."""
+    of = TrialTarget(trial=label, percentile=target.percentile, target_ms=target.target_ms)
+    share, rounds = target.share_within, target.rounds
     if share is None:
-        return f"has no requests in a finished round, so {name} cannot be judged."
-    low, high = target["share_ci95"] or wilson(round(share * requests), requests)
-    within = f"{share:.2%} of the requests are within it"
-    if target["verdict"] == "met":
-        return ""
-    if high < wanted:
-        return f"misses {name}: {within}."
-    if target["verdict"] is None and target["rounds"] >= VERDICT_ROUNDS:
-        return f"cannot be judged by {name}: one of its server processes answered no request."
-    if target["verdict"] is None:
-        return f"has too few rounds to judge {name}: {VERDICT_ROUNDS} are needed, it has {target['rounds']}."
-    if missed := target["rounds"] - target["processes_met"]:
-        return f"may miss {name}: {missed} of {target['rounds']} server processes missed it, although {within}."
-    return f"may miss {name}: {within} (95 % interval {low:.2%} to {high:.2%}); more rounds would decide it."
+        return NoRequests(target=of)
+    low, high = target.share_ci95 or wilson(round(share * requests), requests)
+    if target.verdict == "met":
+        return None
+    if high < quantile(target.percentile):
+        return TargetMissed(target=of, share_within=share)
+    if target.verdict is None:
+        is_short = rounds < VERDICT_ROUNDS
+        return RoundsTooFew(target=of, rounds=rounds) if is_short else ProcessWithoutAnswer(target=of)
+    if missed := rounds - target.processes_met:
+        return SomeProcessesMiss(target=of, missed=missed, rounds=rounds, share_within=share)
+    return RequestsTooFew(target=of, share_within=share, share_ci95=(low, high))
 
 
 def quantile(name: str) -> float:

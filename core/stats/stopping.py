@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..results.records import NarrowIntervals
 from .comparison import log_ratios
 from .intervals import VERDICT_ROUNDS, interval, typical
 from .rounds import Run
@@ -12,8 +13,8 @@ from .rounds import Run
 IN_A_ROW = 6  # rounds after which the intervals must have been narrow; see `precise_enough`
 
 
-def precise_enough(run: Run, precision: float) -> str | None:
-    """A reason to stop, as a sentence with its figures, or None; to be called after each complete round.
+def precise_enough(run: Run, precision: float) -> NarrowIntervals | None:
+    """A reason to stop, or None; to be called after each complete round.
 
     Every ratio of p50 to the first trial's must have a 95 % interval no wider than `precision` of itself
     (with a single trial: its mean latency, of a typical round), after each of the latest six complete rounds, the
@@ -30,8 +31,8 @@ def precise_enough(run: Run, precision: float) -> str | None:
     widths = [{label: width(values[:n]) for label, values in logs.items()} for n in latest]
     if any(each > precision for known in widths for each in known.values()):
         return None
-    figures = ", ".join(f"{label} {each:.1%}" for label, each in widths[0].items())
-    return f"After {rounds} rounds, the interval of {_what(run)} is no wider than {precision:.1%}: {figures}."
+    relative_to = run.labels[0] if len(run.labels) > 1 else None
+    return NarrowIntervals(rounds=rounds, precision=precision, relative_to=relative_to, widths=widths[0])
 
 
 def reached(run: Run) -> dict[str, float] | None:
@@ -57,7 +58,3 @@ def _logs(run: Run) -> dict[str, list[float]]:
         label: log_ratios("p50", [(run.rounds[label][n], run.rounds[first][n]) for n in complete]) for label in others
     }
     return {label: logs for label, logs in ratios.items() if logs} if all(ratios.values()) else {}
-
-
-def _what(run: Run) -> str:
-    return f"p50 relative to {run.labels[0]}" if len(run.labels) > 1 else "the mean latency"

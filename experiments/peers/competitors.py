@@ -17,14 +17,7 @@ from core.config.choices import LoaderChoice
 from core.errors import ResidencyError, TrialFailed
 from core.plugins import load_plugins
 from core.system.threads import cores
-from experiments.peers.served import (
-    CONNECTIONS,
-    TEXT,
-    Start,
-    idle_pss,
-    load,
-    running,
-)
+from experiments.peers.served import CONNECTIONS, TEXT, Start, idle_pss, load, running
 
 PEERS = Path(__file__).resolve().parent
 EXPORTING = ("onnx", "onnxruntime")  # the packages that export and check an ONNX graph

@@ -16,14 +16,7 @@ from core.bench.client import connect
 from core.bench.server import serve
 from core.checkpoints.references import resolve
 from core.errors import TrialFailed
-from experiments.peers.served import (
-    CONNECTIONS,
-    TIMEOUT,
-    Start,
-    idle_pss,
-    running,
-    wait_for_answer,
-)
+from experiments.peers.served import CONNECTIONS, TIMEOUT, Start, idle_pss, running, wait_for_answer
 
 LOADER = {"name": "onnxruntime", "pack": True}  # the state that a model reaches if it stays in memory
 HEADERS = (

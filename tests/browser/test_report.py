@@ -13,19 +13,18 @@ from typing import Any
 import pytest
 import yaml
 
-from core.advice.summary import summarise
-from core.advice.words import answer_in_words
+from core.cli.run_report import said
 from core.report.html import report
-from core.report.table import footnotes
+from core.results.answers import RoundsLacking
+from core.results.card import Card, Settings
+from core.results.economics import BreakEven, Economics, PricesUsed, TrialCosts
+from core.results.environment import Environment
+from core.results.flips import MeasuredFlip, Rates
+from core.results.summary import Summary
 from tests.helpers.browsing import CONTRASTS
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    checkpoint_in,
-    read_json,
-    run_python,
-)
-from tests.helpers.synthetic import arranged, lines_in
+from tests.helpers.priced import costing, ended_with
+from tests.helpers.support import FAKES, ROOT, checkpoint_in, run_python
+from tests.helpers.synthetic import arranged, lines_in, summarised
 
 WIDTHS = (390, 768, 1280)
 MARKUP = "<img src=x onerror=alert(1)> & $\\frac{ 模"
@@ -76,34 +75,37 @@ def with_a_second(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [records[0] | {"trials": [trial, trial | {"label": KEPT}]}, *records[1:], *copies]
 
 
-def page_of(records: list[dict[str, Any]], environment: Any = None, **more: Any) -> str:
-    run = arranged(records)
-    summary = summarise(run) | more
-    return report(summary, run, answer_in_words(summary), footnotes(summary, wide=True), environment)
+def page_of(records: list[dict[str, Any]], environment: Environment | None = None, **changes: object) -> str:
+    """The page of a run, with those parts of its summary changed."""
+    return page(records, summarised(records).model_copy(update=changes), environment)
 
 
-def economics() -> dict[str, Any]:
-    """As `decide` tells it, of two trials."""
+def page(records: list[dict[str, Any]], summary: Summary, environment: Environment | None) -> str:
+    return report(summary, arranged(records), said(summary), environment)
 
-    def trial(label: str, holding: float, request: float, **known: float) -> dict[str, Any]:
-        priced = {"label": label, "is_line": True, "holding_per_hour": holding, "per_request": request}
-        lacking = (
-            "capacity_rps",
-            "holding_ci95",
-            "per_request_ci95",
-            "charged_mib",
-            "measured_per_hour",
-            "per_million",
-        )
-        return priced | dict.fromkeys(lacking) | known
 
-    one, other = MARKUP, KEPT
-    break_even = {"trial": other, "against": one, "cheaper_below": other, "cheaper_above": one, "reason": None}
-    return {
-        "prices": {"memory_gib_hour": 0.004445, "cpu_hour": 0.04048, "charge": "pss"},
-        "trials": [trial(one, 2e-3, 1e-7, capacity_rps=300.0), trial(other, 1e-3, 4e-7, per_million=3.0)],
-        "break_even": [break_even | {"rate_per_hour": 3333.0, "ci95": [3000.0, 4000.0]}],
-    }
+def environment_of(folder: Path) -> Environment:
+    return Environment.model_validate_json((folder / "environment.json").read_bytes())
+
+
+def costs(label: str, holding: float, request: float, **known: float) -> TrialCosts:
+    """Of a trial whose cost at other rates is known, too."""
+    figures = dict.fromkeys(TrialCosts.model_fields) | {"charged_mib": 100.0} | known
+    line = {"label": label, "is_line": True, "holding_per_hour": holding, "per_request": request}
+    return TrialCosts.model_validate(figures | line)
+
+
+def economics() -> Economics:
+    """Of two trials."""
+    even = BreakEven(
+        trial=KEPT, against=MARKUP, cheaper_below=KEPT, cheaper_above=MARKUP, rate_per_hour=3333.0,
+        ci95=(3000.0, 4000.0), capped_per_hour=None, reason=None, settled=True, rounds=5,
+    )  # fmt: skip
+    prices = PricesUsed(
+        memory_gib_hour=0.004445, cpu_hour=0.04048, latency_hour=0.0, charge="pss", billing="average", sizes=()
+    )
+    one, other = costs(MARKUP, 2e-3, 1e-7, capacity_rps=300.0), costs(KEPT, 1e-3, 4e-7, per_million=3.0)
+    return Economics(prices=prices, trials=[one, other], break_even=[even], unpriced={})
 
 
 @contextmanager
@@ -127,16 +129,20 @@ def opened(browser: Any, path: Path, **options: Any) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def priced(folder: Path) -> Path:
     """The run's page, with what its deployment costs."""
-    card = {
-        "recommended": KEPT,
-        "runner_up": MARKUP,
-        "sentences": ["It is the cheapest."],
-        "flips": [{"what": "rate", "at": 3333.0, "unit": "1/h", "to": MARKUP, "sentence": f"Above it, {MARKUP}."}],
-        "settings": [{"label": KEPT, "where": "up to 3,333 an hour", "yaml": "strategies: [persistent]\n"}],
-        "settles": None,
-    }
+    card = Card(
+        recommended=KEPT,
+        runner_up=MARKUP,
+        answer=[MeasuredFlip(at=3333.0, to=KEPT, instead=MARKUP)],
+        notes=[],
+        settings=[
+            Settings(
+                label=KEPT, rates=Rates(start=0.0, end=3333.0), route="/predict", yaml="strategies: [persistent]\n"
+            )
+        ],
+        settles=None,
+    )
     records = with_a_second(lines_in(folder))
-    page = page_of(records, read_json(folder / "environment.json"), economics=economics(), card=card)
+    page = page_of(records, environment_of(folder), economics=economics(), card=card)
     (folder / "priced.html").write_text(page)
     return folder / "priced.html"
 
@@ -144,7 +150,8 @@ def priced(folder: Path) -> Path:
 def test_it_is_rebuilt_from_the_samples_alone(folder: Path) -> None:
     """To the byte: nothing of it depends on the time or on chance."""
     assert "timeline" in {key for record in lines_in(folder) for key in record}
-    again = page_of(lines_in(folder), read_json(folder / "environment.json"), **read_json(folder / "summary.json"))
+    summary = Summary.model_validate_json((folder / "summary.json").read_bytes())
+    again = page(lines_in(folder), summary, environment_of(folder))
     assert again == (folder / "report.html").read_text()
     assert "environment.json is not there" in page_of(lines_in(folder))
 
@@ -170,6 +177,21 @@ def check_figures(page: Any, width: int) -> None:
         assert [text for text, *at in each["texts"] if not inside(at, each["box"])] == []
         assert overlapping(each["texts"]) == []
         assert min(at[3] - at[1] for _, *at in each["texts"]) >= 11  # pixels, of a line of text
+
+
+def test_the_first_table_can_be_read_on_a_phone_without_scrolling(browser: Any, tmp_path: Path) -> None:
+    """Whatever its figures are; the names of the default experiment are as long as usual."""
+    names = [f"{name}, {loader}" for loader in ("onnxruntime", "transformers") for name in ("persistent", "on-demand")]
+    labels = [*names, "lru-cached (2), onnxruntime"]
+    records = costing({label: [(12345.0, 1.2)] * 5 for label in labels}, dict.fromkeys(labels, 12345.0))
+    (tmp_path / "page.html").write_text(page_of(ended_with(records, labels[1], loads=12345)))
+    with opened(browser, tmp_path / "page.html") as page:
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            around = page.locator(".scroll:has(#first)")
+            assert 0 < around.evaluate("(node) => node.scrollWidth") <= around.evaluate("(node) => node.clientWidth")
+            [rows] = page.evaluate("[[...document.querySelectorAll('#first tr')].map((row) => row.innerText)]")
+            assert [len(row.split("\t")) for row in rows] == [6] * 6
 
 
 def inside(box: list[float], other: list[float]) -> bool:
@@ -268,12 +290,12 @@ def test_a_run_with_little_data_has_a_page(folder: Path) -> None:
     unfinished = page_of([record for record in whole if record["kind"] != "trial"])
     assert "There is nothing to compare." in unfinished
     assert "did not run to the end" in unfinished
-    undecided: dict[str, Any] = {
-        "recommended": None,
-        "runner_up": None,
-        "sentences": [],
-        "flips": [],
-        "settings": [],
-        "settles": "More rounds.",
-    }
+    undecided = Card(
+        recommended=None,
+        runner_up=None,
+        answer=[],
+        notes=[],
+        settings=[],
+        settles=RoundsLacking(lacking=1, repeats=5),
+    )
     assert "This run does not support a choice" in page_of(whole, card=undecided, economics=None)

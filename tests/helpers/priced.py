@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tests.helpers.synthetic import (
-    Record,
-    loads_of,
-    run_of,
-    trial_of,
-    trial_with,
-)
+from core.report.prose.card import CardText, SettingsText, card_in_words
+from core.report.prose.notes import say
+from core.results.card import Card
+from core.results.economics import Economics
+from core.results.flips import Flip
+from tests.helpers.synthetic import Record, loads_of, run_of, summarised, trial_of, trial_with
 
 # One a MiB-hour, one a core second, and nothing for waiting: a is a number of MiB, b one of core seconds.
 UNITS = {"memory_gib_hour": 1024.0, "cpu_hour": 3600.0, "latency_hour": 0.0, "charge": "pss", "billing": "average"}
 REQUESTS = 20  # in each round, of two seconds, which is ten a second
 MIB, SECONDS = 0, 1
+
+
+@dataclass(frozen=True)
+class ToldCard:
+    """The card of a run, as facts and in words."""
+
+    facts: Card
+    text: CardText
+
+    @property
+    def recommended(self) -> str | None:
+        return self.facts.recommended
+
+    @property
+    def runner_up(self) -> str | None:
+        return self.facts.runner_up
+
+    @property
+    def flips(self) -> list[Flip]:
+        return self.facts.flips
+
+    @property
+    def sentences(self) -> list[str]:
+        return self.text.sentences
+
+    @property
+    def settings(self) -> list[SettingsText]:
+        return self.text.settings
+
+    @property
+    def settles(self) -> str | None:
+        """What would settle it, whether or not a sentence says it, too."""
+        return None if self.facts.settles is None else say(self.facts.settles)
+
+
+def card_of(records: Sequence[Record]) -> ToldCard:
+    summary = summarised(records)
+    return ToldCard(summary.card, card_in_words(summary))
+
+
+def economics_of(records: Sequence[Record]) -> Economics:
+    """The costs of a run that has some."""
+    found = summarised(records).economics
+    assert found is not None
+    return found
 
 
 def costing(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from core.advice.summary import summarise
 from core.results.folder import RunRecords, parse_records
 from core.results.recorded import Recorded
+from core.results.summary import Summary
 from core.stats.rounds import Run, arrange
 
 Record = dict[str, Any]
@@ -28,7 +29,7 @@ def arranged(records: Sequence[Record]) -> Run:
     return arrange(records_of(records))
 
 
-def summary_of(records: Sequence[Record]) -> dict[str, Any]:
+def summarised(records: Sequence[Record]) -> Summary:
     return summarise(arranged(records))
 
 

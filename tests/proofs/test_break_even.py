@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.helpers.priced import economics_of
 from tests.helpers.support import ROOT, read_json, run_python
-from tests.helpers.synthetic import lines_in, summary_of
+from tests.helpers.synthetic import lines_in
 
 RATE = 3 * 3600.0  # requests per hour, at which prices are chosen so that it is the break-even rate
 CPU_HOUR = 3600.0
@@ -41,25 +42,28 @@ def test_the_cheaper_one_changes_at_the_break_even_rate(charge: str, tmp_path: P
     """
     cost = {"memory_gib_hour": 1024.0, "cpu_hour": CPU_HOUR, "charge": charge, "trifle": 0.0}
     header, *records = lines_in(run(tmp_path, "plain", cost=cost, repetitions=50, repeats=5))
-    [even] = summary_of([header, *records])["economics"]["break_even"]
-    assert even["rate_per_hour"] is not None, even["reason"]
+    [even] = economics_of([header, *records]).break_even
+    assert even.rate_per_hour is not None, even.reason
     # The rate is nearly in proportion to the price of memory: what requests alone hold is paid for, too.
+    rate = even.rate_per_hour
     for _ in range(20):
-        header["cost"]["memory_gib_hour"] *= RATE / even["rate_per_hour"]
-        [even] = summary_of([header, *records])["economics"]["break_even"]
-    assert even["rate_per_hour"] == pytest.approx(RATE, rel=0.05)
+        header["cost"]["memory_gib_hour"] *= RATE / rate
+        [even] = economics_of([header, *records]).break_even
+        assert even.rate_per_hour is not None
+        rate = even.rate_per_hour
+    assert rate == pytest.approx(RATE, rel=0.05)
     price = header["cost"]["memory_gib_hour"]
-    print(f"{charge}: break-even at {even['rate_per_hour']:.0f}/h, {even['ci95']}, at {price:.0f}")
+    print(f"{charge}: break-even at {rate:.0f}/h, {even.ci95}, at {price:.0f}")
     cheaper = {}
     for name, factor in (("half", 0.5), ("twice", 2.0)):
-        workload = {"open": {"rate": even["rate_per_hour"] * factor / 3600, "duration": 15}}
+        workload = {"open": {"rate": rate * factor / 3600, "duration": 15}}
         stated = cost | {"memory_gib_hour": price}
         found = read_json(run(tmp_path, name, cost=stated, workload=workload, repeats=5) / "summary.json")
         assert min(trial["rounds"] for trial in found["trials"]) >= 3, found["failures"]
         costs = {trial["label"]: trial["measured_per_hour"] for trial in found["economics"]["trials"]}
-        print(f"{name}: {costs}, {found['card']['sentences'][:2]}")
+        print(f"{name}: {costs}, {found['card']['answer']}")
         cheaper[name] = min(costs, key=lambda label: costs[label])
-    assert cheaper == {"half": even["cheaper_below"], "twice": even["cheaper_above"]}
+    assert cheaper == {"half": even.cheaper_below, "twice": even.cheaper_above}
     assert cheaper == {"half": "on-demand", "twice": "persistent"}
 
 
@@ -76,12 +80,12 @@ def test_the_flip_of_the_default_experiment_at_its_own_prices(tmp_path: Path) ->
     [even] = found["economics"]["break_even"]
     assert even["settled"], even["reason"]
     rate = even["rate_per_hour"]
-    print(f"break-even at {rate:.0f}/h, {even['ci95']}: {found['card']['sentences'][:2]}", flush=True)
+    print(f"break-even at {rate:.0f}/h, {even['ci95']}: {found['card']['answer']}", flush=True)
     cheaper = {}
     for name, factor in (("half", 0.5), ("twice", 2.0)):
         workload = {"open": {"rate": rate * factor / 3600, "arrivals": "constant", "requests": 5}}
         there = read_json(run(tmp_path, name, cost=cost, workload=workload, repeats=5, **values) / "summary.json")
         costs = {trial["label"]: trial["measured_per_hour"] for trial in there["economics"]["trials"]}
-        print(f"{name}: {costs}, {there['card']['sentences'][:2]}", flush=True)
+        print(f"{name}: {costs}, {there['card']['answer']}", flush=True)
         cheaper[name] = min(costs, key=lambda label: costs[label])
     assert cheaper == {"half": even["cheaper_below"], "twice": even["cheaper_above"]}

@@ -13,12 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.helpers.support import (
-    ROOT,
-    SECONDS,
-    read_json,
-    wait_for,
-)
+from tests.helpers.support import ROOT, SECONDS, read_json, wait_for
 
 
 def project() -> dict[str, dict[str, object]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.results.changes import Changed
 from core.results.folder import read_records
 from core.stats.changes import changes
 from core.stats.rounds import Run, arrange
@@ -45,8 +46,8 @@ def measured(folder: Path, strategies: list[Any]) -> Path:
 
 def regressed(older: Run, newer: Run) -> bool:
     """Whether the second trial, the same in both runs, is said to have become worse by more than 5 %."""
-    said = [sentence for sentence in changes(older, newer, 0.05).sentences if sentence.startswith("again, ")]
-    return any("a regression" in sentence for sentence in said)
+    found = [each for each in changes(older, newer, 0.05).findings if isinstance(each, Changed)]
+    return any(each.trial == "again" and each.outcome == "regression" for each in found)
 
 
 @pytest.mark.slow

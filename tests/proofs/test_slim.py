@@ -15,13 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.helpers.architectures import build
-from tests.helpers.support import (
-    ROOT,
-    convert,
-    run_python,
-    uvicorn,
-    wait_for,
-)
+from tests.helpers.support import ROOT, convert, run_python, uvicorn, wait_for
 
 REQUIREMENTS = ROOT / "requirements" / "serve.txt"
 TEXT = {"text": "I absolutely love this product."}

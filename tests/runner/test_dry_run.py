@@ -16,12 +16,7 @@ import yaml
 import runner
 from core.bench.describe import long_run_warning
 from core.bench.experiment import load_experiment
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    checkpoint_in,
-    run_python,
-)
+from tests.helpers.support import FAKES, ROOT, checkpoint_in, run_python
 
 
 def experiment(folder: Path, **changes: Any) -> str:
@@ -112,7 +107,7 @@ def test_a_hub_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
     path = experiment(tmp_path, models={"a": "org/name"})
     variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     done = run_python(str(ROOT / "runner.py"), path, "--dry-run", variables=variables)
-    assert (done.returncode, "no copy of it is on this machine" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "there is no copy on this machine" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_model_that_the_experiment_does_not_have_is_refused(
@@ -129,7 +124,7 @@ def test_a_long_run_is_told_and_so_is_the_shorter_way(tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "in 2 h each: about 1200 requests, 20 h of traffic." in said
     assert "This run takes about 20 h: 10 trials with 2 h of traffic each. To save time, " in said
-    assert "with the command plan" in said
+    assert "with the command 'plan'" in said
     plan = load_experiment(Path(path))
     assert long_run_warning(plan, 1)  # as where a run goes on
     assert long_run_warning(plan, 0) is None

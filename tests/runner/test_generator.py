@@ -32,20 +32,8 @@ from core.errors import TrialFailed
 from core.report.progress import RunProgress
 from core.results.folder import RecordWriter, read_records
 from core.results.header import OpenSpec
-from core.results.records import (
-    Failure,
-    LoadGenerator,
-    Sample,
-    TrialEnd,
-)
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    SECONDS,
-    checkpoint_in,
-    start,
-    wait_for,
-)
+from core.results.records import Failure, LoadGenerator, Sample, TrialEnd
+from tests.helpers.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
 
 
 @contextmanager

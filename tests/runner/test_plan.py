@@ -20,21 +20,19 @@ from core.planning.candidates import Candidate, candidates, simulate
 from core.planning.choosing import choose
 from core.planning.confirm import errors, write_experiment
 from core.planning.plan import plan_of_settings
-from core.planning.plan_file import Planned, load_plan
+from core.planning.plan_file import PlanInputs, load_plan
 from core.planning.profile import profiles
 from core.report.plan import plan_text
+from core.report.prose.plan import answer, confirmed_in_words, grounds, say
+from core.results.flips import LatencyFlip
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec
+from core.results.plan import Confirmed, Plan, SettingFigures
+from core.results.plan_findings import BelowMinimum, Unmeasured
 from core.stats.rounds import arrange
 from tests.helpers.priced import UNITS
-from tests.helpers.support import ROOT, read_json, running
-from tests.helpers.synthetic import (
-    arranged,
-    ended,
-    run_of,
-    sample_of,
-    trial_of,
-)
+from tests.helpers.support import ROOT, running
+from tests.helpers.synthetic import arranged, ended, run_of, sample_of, trial_of
 
 STRATEGIES = ("persistent", "on-demand")
 PSS = Prices.of(CostSpec.model_validate(UNITS))
@@ -105,13 +103,20 @@ def write_resolved(run: Path) -> None:
     (run / "experiment.yaml").write_text(yaml.safe_dump(resolved))
 
 
-def planned_from(folder: Path, of_run: int = 1, **changes: Any) -> tuple[Planned, dict[str, Any]]:
+def planned_from(folder: Path, of_run: int = 1, **changes: Any) -> tuple[PlanInputs, Plan]:
     run_folder(folder / "run", of_run)
     planned = load_plan(plan_file(folder, **changes))
     return planned, plan_of_settings(planned, *candidates(planned))
 
 
-def best_of(planned: Planned, found: list[Candidate]) -> list[Candidate]:
+def ratio_of(plan: Plan) -> float:
+    """Of the first half's choice to the second half's best one."""
+    assert plan.hindsight is not None
+    assert plan.hindsight.ratio is not None
+    return plan.hindsight.ratio
+
+
+def best_of(planned: PlanInputs, found: list[Candidate]) -> list[Candidate]:
     choice = choose(found, planned.trifle)
     assert choice is not None
     return choice.ranked
@@ -126,8 +131,8 @@ def test_a_profile_is_what_the_run_measured(tmp_path: Path) -> None:
     assert (model.around, model.around_cold, model.waiting_s) == pytest.approx((0.001, 0.001, 0.024))
     assert (model.request_cpu, model.load_cpu, model.unload) == pytest.approx((0.008, 0.025, 0.003))
     note, unknown = profile.notes
-    assert unknown.startswith("transformers: the cost of a load from disk is unknown (loads from disk and")
-    assert note == "transformers: batches were not measured; each further text is assumed to cost as much as the first."
+    assert say(unknown).startswith("the cost of a load from disk is unknown (loads from disk and")
+    assert note == Unmeasured(what="batches")
     [private] = profiles(arrange(read_records(tmp_path)), replace(PSS, charge="private"))
     assert private.models["m1"].mib == pytest.approx(20)
 
@@ -139,9 +144,7 @@ def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
     model = profile.models["m0"]
     assert (model.mib, model.load_cpu, model.request_cpu) == pytest.approx((50, 0.02, 0.005))
     assert model.unload == 0
-    assert "how long an unload takes was not measured" in profile.notes[1]
-    assert "as much as its weights" in profile.notes[2]
-    assert "CPU time was not measured" in profile.notes[3]
+    assert profile.notes[1:4] == tuple(Unmeasured(what=what) for what in ("unloads", "memory", "CPU time"))
 
 
 def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:
@@ -168,16 +171,17 @@ def test_batches_are_seen_in_the_samples(tmp_path: Path) -> None:
 def test_rare_requests_are_loaded_for_and_frequent_ones_kept(tmp_path: Path) -> None:
     """λ* = m/k divides them: what is advised lies on the right side of it."""
     _, rare = planned_from(tmp_path)
-    [theory] = rare["theory"]
-    rate = theory["break_even_per_hour"]
-    assert rate == pytest.approx(theory["holding_per_hour"] / theory["cold_start"])
+    [theory] = rare.theory
+    rate = theory.break_even_per_hour
+    assert rate is not None
+    assert rate == pytest.approx(theory.holding_per_hour / theory.cold_start)
     for times, cold in ((0.05, 1.0), (20, 0.0)):
         workload = {"open": {"rate": f"{times * rate:.4f}/h", "requests": 400}}
         _, plan = planned_from(tmp_path, workload=workload)
-        chosen = next(row for row in plan["settings"] if row["label"] == plan["recommended"])
-        assert chosen["cold_share"] == pytest.approx(cold, abs=0.05)
-        assert plan["hindsight"]["ratio"] <= 1.1
-        assert f"use {plan['recommended']}" in plan["answer"][0]
+        chosen = next(row for row in plan.settings if row.label == plan.recommended)
+        assert chosen.cold_share == pytest.approx(cold, abs=0.05)
+        assert ratio_of(plan) <= 1.1
+        assert f"use {plan.recommended}" in answer(plan)[0]
 
 
 def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
@@ -188,26 +192,28 @@ def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
     planned, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv"}})
     first, second = arrivals_of(planned.traffic).halves()
     assert (len(first.at), len(second.at), second.at[0]) == (100, 100, 0.0)
-    settings = {row["label"]: row for row in plan["settings"]}
-    hindsight = plan["hindsight"]
-    assert settings[hindsight["by_first"]]["first_half"] == min(row["first_half"] for row in plan["settings"])
-    assert hindsight["best_cost"] == min(row["second_half"] for row in plan["settings"])
-    assert hindsight["ratio"] == pytest.approx(settings[hindsight["by_first"]]["second_half"] / hindsight["best_cost"])
-    assert hindsight["ratio"] > 1.1
-    assert any("beyond the target of 1.1" in sentence for sentence in plan["answer"])
+    settings = {row.label: row for row in plan.settings}
+    hindsight = plan.hindsight
+    assert hindsight is not None
+    assert settings[hindsight.by_first].first_half == min(row.first_half for row in plan.settings)
+    assert hindsight.best_cost == min(row.second_half for row in plan.settings)
+    assert hindsight.ratio == pytest.approx(settings[hindsight.by_first].second_half / hindsight.best_cost)
+    assert ratio_of(plan) > hindsight.target == 1.1
+    assert any("beyond the target of 1.1" in sentence for sentence in answer(plan))
 
 
 def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
     trace = {"open": {"rate": "600/h", "requests": 500, "popularity": {"zipf": 1.1}}}
     _, plan = planned_from(tmp_path, 4, workload=trace)
-    assert all(row["regret"] >= 1 for row in plan["settings"])
-    auto = next(row for row in plan["settings"] if row["label"] == "keep-alive (ttl auto)")
-    assert auto["regret"] < 2.01  # the bound of ski rental, but for the time in service
-    assert [row["capacity"] for row in plan["eviction"]] == [1, 2]
-    for row in plan["eviction"]:
-        assert row["lru_loads"] >= row["belady_loads"] >= 4
-        assert row["optimum"]
-    words = "\n".join(plan["grounds"])
+    assert all(row.regret is not None and row.regret >= 1 for row in plan.settings)
+    auto = next(row for row in plan.settings if row.label == "keep-alive (ttl auto)")
+    assert auto.regret is not None
+    assert auto.regret < 2.01  # the bound of ski rental, but for the time in service
+    assert [row.capacity for row in plan.eviction] == [1, 2]
+    for each in plan.eviction:
+        assert each.lru_loads >= each.belady_loads >= 4
+        assert each.optimum
+    words = "\n".join(grounds(plan))
     for part in ("at least 1.58 times", "the minimum is", "(Belady", "break-even rate", "Prices: 0.004445"):
         assert part in words
 
@@ -215,13 +221,15 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
 def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_path: Path) -> None:
     """A server knows its 50 MiB of weights, not the 40 that are charged for them."""
     planned, plan = planned_from(tmp_path, grid={"keep-alive": {"ttl": ["auto"]}})
-    [row] = plan["theory"]
-    assert (row["timeout_s"], row["served_timeout_s"]) == pytest.approx((5.85, 4.68), abs=0.01)
+    [row] = plan.theory
+    assert row.timeout_s == pytest.approx(5.85, abs=0.01)
+    assert row.served_timeout_s == pytest.approx(4.68, abs=0.01)
+    assert row.is_served_otherwise
     [auto] = [each for each in planned.settings if each.options == {"ttl": "auto"}]
     simulated = simulate(auto, planned.profiles[0], planned.arrivals, 32, 0, planned.prices)
-    assert simulated.least_keep == pytest.approx(row["served_timeout_s"])
-    told = next(sentence for sentence in plan["grounds"] if "(k/m)" in sentence)
-    assert "freed after 5.85 s idle (k/m)" in told
+    assert simulated.least_keep == pytest.approx(row.served_timeout_s)
+    told = next(sentence for sentence in grounds(plan) if "(k/m," in sentence)
+    assert "freed after 5.85 s idle (k/m," in told
     assert "With ttl: auto a server computes this time from the size of its weights (50 MiB) and its own loads" in told
     assert "is charged: 4.68 s. The simulation does so, too." in told
 
@@ -229,11 +237,11 @@ def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_pat
 def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Path) -> None:
     """As a card prices them: from disk, if freed memory is reused by others; latencies stay as they were."""
 
-    def found(**cost: Any) -> tuple[Any, str]:
+    def found(**cost: Any) -> tuple[SettingFigures, str]:
         planned = load_plan(plan_file(tmp_path, cost={"latency_hour": 3600.0, "cpu_hour": 3600.0} | cost))
         plan = plan_of_settings(planned, *candidates(planned))
-        [row] = [each for each in plan["settings"] if each["label"] == "on-demand"]
-        return row, "\n".join(plan["notes"])
+        [row] = [each for each in plan.settings if each.label == "on-demand"]
+        return row, "\n".join(map(say, plan.notes))
 
     run_folder(tmp_path / "run")
     measured, _ = found()
@@ -243,20 +251,20 @@ def test_loads_are_priced_from_where_the_prices_put_the_checkpoint(tmp_path: Pat
     loads = [place | {"page_cache": kind, "ms": ms, "processor_s": seconds} for kind, ms, seconds in kinds]
     samples.write_text(samples.read_text() + "".join(json.dumps(load) + "\n" for load in loads))
     priced, notes = found()
-    assert priced["mean_ms"] == measured["mean_ms"]
-    loads_of = priced["loads"]
-    assert priced["cost"]["processor"] - measured["cost"]["processor"] == pytest.approx(loads_of * 0.012)
-    assert priced["cost"]["waiting"] - measured["cost"]["waiting"] == pytest.approx(loads_of * 0.030)
+    assert priced.mean_ms == measured.mean_ms
+    loads_of = priced.loads
+    assert priced.cost.processor - measured.cost.processor == pytest.approx(loads_of * 0.012)
+    assert priced.cost.waiting - measured.cost.waiting == pytest.approx(loads_of * 0.030)
     more = "30.0 ms longer and 12.0 ms more CPU time each than the loads that requests waited for."
     assert f"priced as loads from disk, because freed memory is assumed to be reused by others: {more}" in notes
     private, notes = found(charge="private")
-    assert private["cost"]["processor"] == pytest.approx(measured["cost"]["processor"])
+    assert private.cost.processor == pytest.approx(measured.cost.processor)
     assert "page cache" not in notes
 
 
 def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path: Path) -> None:
     def notes(**changes: Any) -> str:
-        return "\n".join(planned_from(tmp_path, **changes)[1]["notes"])
+        return "\n".join(map(say, planned_from(tmp_path, **changes)[1].notes))
 
     told = notes()
     lacking = "(loads from disk and from the page cache were not measured separately)"
@@ -270,8 +278,8 @@ def test_it_says_where_loads_and_processor_time_were_measured_otherwise(tmp_path
 
 def test_memory_that_costs_nothing_is_kept_at_every_rate(tmp_path: Path) -> None:
     _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 0})
-    assert any("Holding it costs nothing, so keeping it pays at every rate." in each for each in plan["grounds"])
-    assert plan["recommended"] == "persistent"
+    assert any("Holding it costs nothing, so keeping it pays at every rate." in each for each in grounds(plan))
+    assert plan.recommended == "persistent"
 
 
 def test_a_limit_needs_resident_memory(tmp_path: Path) -> None:
@@ -284,25 +292,26 @@ def test_a_limit_needs_resident_memory(tmp_path: Path) -> None:
 def test_another_clock_has_no_timeouts(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("time\n" + "\n".join(str(t * 60) for t in range(50)))
     _, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv", "speed": 10}})
-    assert not [row for row in plan["settings"] if "ttl" in row["options"] and row["options"]["ttl"] != "forever"]
-    assert any("no advice on timeouts" in sentence for sentence in plan["answer"])
+    assert not [row for row in plan.settings if "ttl" in row.options and row.options["ttl"] != "forever"]
+    assert any("no advice on timeouts" in sentence for sentence in answer(plan))
 
 
 def test_a_target_that_is_missed_rules_out(tmp_path: Path) -> None:
     _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 1000})
-    assert plan["recommended"] == "on-demand"
+    assert plan.recommended == "on-demand"
     _, plan = planned_from(tmp_path, slo={"p99": "15ms"}, cost={"memory_gib_hour": 1000})
-    found = {row["label"]: row for row in plan["settings"]}
-    assert found[plan["recommended"]]["cold_share"] < 0.01
-    assert found["on-demand"]["targets"][0]["verdict"] == "missed"  # by all requests, so that 200 are enough
-    assert found["persistent"]["targets"][0]["verdict"] == "not known"
+    found = {row.label: row for row in plan.settings}
+    assert plan.chosen is not None
+    assert plan.chosen.cold_share < 0.01
+    assert found["on-demand"].targets[0].verdict == "missed"  # by all requests, so that 200 are enough
+    assert found["persistent"].targets[0].verdict == "not known"
     assert any(
-        "Whether" in s and "is not known: that needs 1,000 requests, and there are 200" in s for s in plan["answer"]
+        "Whether" in s and "is not known: that needs 1,000 requests, and there are 200" in s for s in answer(plan)
     )
-    assert any("Cheaper settings that miss p99 ≤ 15 ms" in s and "on-demand" in s for s in plan["answer"])
+    assert any("Cheaper settings that miss p99 ≤ 15 ms" in s and "on-demand" in s for s in answer(plan))
     _, plan = planned_from(tmp_path, slo={"p99": "2ms"})
-    assert (plan["recommended"], plan["yaml"]) == (None, None)
-    assert "no setting can be recommended" in plan["answer"][0]
+    assert (plan.recommended, plan.yaml) == (None, None)
+    assert "no setting can be recommended" in answer(plan)[0]
 
 
 def test_it_says_at_which_price_of_memory_the_answer_flips(tmp_path: Path) -> None:
@@ -310,32 +319,34 @@ def test_it_says_at_which_price_of_memory_the_answer_flips(tmp_path: Path) -> No
     grid = {"keep-alive": None, "lru-cached": None, "on-demand": {"share": [False]}}
     workload = {"open": {"rate": "30/h", "arrivals": "constant", "requests": 200}}
     _, plan = planned_from(tmp_path, cost={"memory_gib_hour": 1e-5}, grid=grid, workload=workload)
-    assert plan["recommended"] == "persistent"
-    [flip] = [flip for flip in plan["flips"] if flip["what"] == "memory price"]
-    assert flip["to"] == "on-demand"
-    assert flip["sentence"].startswith("If a GiB-hour of memory cost above")
-    assert flip["sentence"] in plan["answer"]
+    assert plan.recommended == "persistent"
+    [flip] = [flip for flip in plan.flips if flip.what == "memory price"]
+    assert flip.to == "on-demand"
+    assert say(flip).startswith("If a GiB-hour of memory cost more than")
+    assert say(flip) in answer(plan)
     for times, chosen in ((0.9, "persistent"), (1.1, "on-demand")):
-        cost = {"memory_gib_hour": times * flip["at"]}
+        cost = {"memory_gib_hour": times * flip.at}
         _, there = planned_from(tmp_path, cost=cost, grid=grid, workload=workload)
-        assert there["recommended"] == chosen
-    [latency] = [flip for flip in there["flips"] if flip["what"] == "latency target"]
-    assert (latency["to"], latency["unit"]) == ("persistent", "ms (p50)")  # too few requests for a p99
-    assert latency["at"] == pytest.approx(30, abs=0.1)
+        assert there.recommended == chosen
+    [latency] = [flip for flip in there.flips if isinstance(flip, LatencyFlip)]
+    assert (latency.to, latency.percentile) == ("persistent", "p50")  # too few requests for a p99
+    assert latency.at == pytest.approx(30, abs=0.1)
 
 
 def test_its_settings_start_an_app(tmp_path: Path) -> None:
     grid = {"keep-alive": {"ttl": [300]}, "persistent": None, "on-demand": None, "lru-cached": None}
     _, plan = planned_from(tmp_path, 2, grid=grid)
-    assert plan["recommended"].startswith("keep-alive")
-    assert "# app.yaml: keep-alive" in plan["yaml"]
-    with running(yaml.safe_load(plan["yaml"])) as (_, client):
+    assert plan.recommended is not None
+    assert plan.recommended.startswith("keep-alive")
+    assert plan.yaml is not None
+    assert "# app.yaml: keep-alive" in plan_text(plan, "simple")
+    with running(yaml.safe_load(plan.yaml)) as (_, client):
         [strategy] = client.get("/strategies").json()["strategies"]
         assert (strategy["name"], strategy["options"]["ttl"], strategy["loads"]) == ("keep-alive", 300, 0)
     for style, mark in (("pipe", "```yaml\n# app.yaml"), ("simple", "\n  # app.yaml")):
         assert mark in plan_text(plan, style)
     _, many = planned_from(tmp_path, models=3)
-    assert many["yaml"] is None  # none of its own to serve
+    assert many.yaml is None  # none of its own to serve
 
 
 def test_a_target_is_judged_by_all_requests(tmp_path: Path) -> None:
@@ -344,9 +355,9 @@ def test_a_target_is_judged_by_all_requests(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("time\n" + "\n".join(map(str, at)))
     grid = {"keep-alive": {"ttl": [10, "forever"]}, "persistent": None, "on-demand": None}
     _, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv"}}, grid=grid, slo={"p50": "15ms"})
-    verdicts = {row["label"]: row["targets"][0]["verdict"] for row in plan["settings"]}
+    verdicts = {row.label: row.targets[0].verdict for row in plan.settings}
     assert verdicts == {"keep-alive (ttl 10)": "missed", "keep-alive (ttl forever)": "met"}
-    assert plan["recommended"] == "keep-alive (ttl forever)"
+    assert plan.recommended == "keep-alive (ttl forever)"
 
 
 def test_the_first_load_of_a_model_decides_no_target(tmp_path: Path) -> None:
@@ -355,13 +366,13 @@ def test_the_first_load_of_a_model_decides_no_target(tmp_path: Path) -> None:
     for requests, verdict in ((100, "not known"), (20_000, "met")):
         workload = {"open": {"rate": "1200/h", "requests": requests}}
         _, plan = planned_from(tmp_path, workload=workload, slo={"p99": "15ms"}, grid=grid)
-        kept = [row for row in plan["settings"] if row["label"] != "keep-alive (ttl 1min)"]
-        assert {row["targets"][0]["verdict"] for row in kept} == {verdict}
-        assert not any("that miss" in sentence for sentence in plan["answer"])
+        kept = [row for row in plan.settings if row.label != "keep-alive (ttl 1min)"]
+        assert {row.targets[0].verdict for row in kept} == {verdict}
+        assert not any("that miss" in sentence for sentence in answer(plan))
     # Over many models each one's first load is more than one request in a hundred, and says no more.
     workload = {"open": {"rate": "20/s", "requests": 2000}}
     _, plan = planned_from(tmp_path, 1, models=100, workload=workload, slo={"p99": "20ms"}, grid=grid)
-    verdicts = {row["label"]: row["targets"][0]["verdict"] for row in plan["settings"]}
+    verdicts = {row.label: row.targets[0].verdict for row in plan.settings}
     assert verdicts["keep-alive (ttl forever)"] == "not known"
     assert verdicts["persistent"] == "met"
 
@@ -369,11 +380,11 @@ def test_the_first_load_of_a_model_decides_no_target(tmp_path: Path) -> None:
 def test_without_a_setting_it_says_so(tmp_path: Path) -> None:
     none = dict.fromkeys(("persistent", "on-demand", "lru-cached", "keep-alive"))
     _, plan = planned_from(tmp_path, grid=none)
-    assert "there is no setting to choose from" in plan["answer"][0]
+    assert "there is no setting to choose from" in answer(plan)[0]
     _, plan = planned_from(tmp_path, grid=none | {"lru-cached": {"memory_budget": ["1MiB", "49MiB"]}})
-    assert "there is no setting to choose from" in plan["answer"][0]
-    for note, budget in zip(plan["notes"], ("1MiB", "49MiB"), strict=False):
-        assert note.startswith(
+    assert "there is no setting to choose from" in answer(plan)[0]
+    for note, budget in zip(plan.notes, ("1MiB", "49MiB"), strict=False):
+        assert say(note).startswith(
             f"transformers: lru-cached (memory_budget {budget}) is left out: model 'm0' takes 50.0MiB"
         )
 
@@ -383,8 +394,10 @@ def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None
     grid = {"persistent": None, "keep-alive": None, "on-demand": None, "lru-cached": {"capacity": [1]}}
     workload = {"open": {"rate": "60/s", "requests": 1000}}
     _, plan = planned_from(tmp_path, 3, workload=workload, grid=grid, cost={"memory_gib_hour": 1.0})
-    assert plan["settings"][0]["regret"] < 1
-    assert any("each request is answered at once; here requests wait" in sentence for sentence in plan["grounds"])
+    assert isinstance(plan.minimum, BelowMinimum)
+    assert plan.minimum.ratio == plan.settings[0].regret
+    assert plan.minimum.ratio < 1
+    assert any("each request is answered at once; here requests wait" in sentence for sentence in grounds(plan))
 
 
 @pytest.mark.parametrize(
@@ -413,10 +426,10 @@ def test_what_cannot_be_confirmed_is_told_before_anything_is_simulated(
 def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
     grid = {"keep-alive": {"ttl": ["1min"]}, "lru-cached": {"capacity": [10]}, "on-demand": None}
     _, plan = planned_from(tmp_path, models=1000, grid=grid)
-    assert plan["models"] == 1000
-    labels = [row["label"] for row in plan["settings"]]
+    assert plan.models == 1000
+    labels = [row.label for row in plan.settings]
     assert labels == ["persistent", "lru-cached (capacity 10)", "keep-alive (ttl 1min)"]
-    assert plan["settings"][0]["peak_mib"] == pytest.approx(300 + 40 * 1000)
+    assert plan.settings[0].peak_mib == pytest.approx(300 + 40 * 1000)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +447,7 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
         ({"grid": {"keep-alive": {"ttl": ["soon"]}}}, "grid.keep-alive.ttl[0]"),
         ({"grid": {"lru-cached": {"capacity": [0]}}}, "must be more than 0"),
         ({"grid": {"persistent": {"x": [1]}}}, "there is no option 'x'"),
-        ({"plugins": ["nowhere.py"]}, "nowhere.py' was asked for, but there is no file"),
+        ({"plugins": ["nowhere.py"]}, "nowhere.py' cannot be imported: there is no file"),
         ({"models": 0}, "models: must be at least 1"),
         ({"name": None}, "name: is required"),
         ({"cost": {"memory": 1}}, "cost.memory: is not a known key"),
@@ -470,11 +483,11 @@ def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     run_folder(tmp_path / "run")
     assert runner.main(["plan", str(plan_file(tmp_path)), "--output", str(tmp_path / "out")]) == 0
     [folder] = (tmp_path / "out" / "evening").glob("2*")
-    plan = read_json(folder / "plan.json")
+    plan = Plan.model_validate_json((folder / "plan.json").read_text())
     shown = capsys.readouterr().out
-    assert plan["answer"][0] in shown
-    assert plan["answer"][0] in (folder / "plan.md").read_text()
-    assert {row["label"] for row in plan["settings"]} >= {"persistent", "on-demand", "keep-alive (ttl auto)"}
+    assert answer(plan)[0] in shown
+    assert answer(plan)[0] in (folder / "plan.md").read_text()
+    assert {row.label for row in plan.settings} >= {"persistent", "on-demand", "keep-alive (ttl auto)"}
 
 
 def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: Path) -> None:
@@ -492,17 +505,17 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
     assert (written["repeats"], written["workload"]["open"]["duration"]) == (2, 10)
     assert 5 < written["workload"]["open"]["rate"] < 100
 
-    def confirmed(ms: dict[str, float]) -> dict[str, Any]:
+    def confirmed(ms: dict[str, float]) -> Confirmed:
         """As if each had answered one request, after a load, in so many milliseconds."""
         samples = [sample_of(label, each, cold=True) for label, each in ms.items()]
         live = [run_of(*map(trial_of, ms)), *samples, *map(ended, ms)]
         return errors(planned, found, planned.traffic, arranged(live))
 
     assert set(labels) == {"on-demand (share true)", "keep-alive (ttl 0.2)"}
-    simulated = {trial["label"]: trial["simulated"] for trial in confirmed(dict.fromkeys(labels, 1.0))["trials"]}
+    simulated = {trial.label: trial.simulated for trial in confirmed(dict.fromkeys(labels, 1.0)).trials}
     twice = {"on-demand (share true)": 1.0, "keep-alive (ttl 0.2)": 2.0}
-    found_errors = confirmed({label: simulated[label]["mean_ms"] * twice[label] for label in labels})
-    words = dict(zip(labels, found_errors["sentences"], strict=True))
+    found_errors = confirmed({label: simulated[label].mean_ms * twice[label] for label in labels})
+    words = dict(zip(labels, confirmed_in_words(found_errors), strict=True))
     assert "cold 100.0% against 100.0% (an error of +0.0%)" in words["on-demand (share true)"]
     assert "within the target of 10%" in words["on-demand (share true)"]
     assert "ms (an error of -50.0%): beyond the target of 10%" in words["keep-alive (ttl 0.2)"]
@@ -524,9 +537,11 @@ def test_what_is_confirmed_is_as_it_was_simulated(tmp_path: Path) -> None:
     changes = {"profile": str(folder), "workload": traffic, "grid": grid, "confirm": {"window": "40s", "repeats": 3}}
     assert runner.main(["plan", str(plan_file(tmp_path, **changes)), "--confirm", "--output", str(tmp_path)]) == 0
     [made] = (tmp_path / "evening").glob("2*")
-    confirmed = read_json(made / "plan.json")["confirmed"]
-    print(*confirmed["sentences"], sep="\n")
-    assert len(confirmed["trials"]) == 2
-    for trial in confirmed["trials"]:
-        assert abs(trial["error"]["cold_share"]) < 0.1
-        assert abs(trial["error"]["mean_ms"]) < 0.1
+    confirmed = Plan.model_validate_json((made / "plan.json").read_text()).confirmed
+    assert confirmed is not None
+    print(*confirmed_in_words(confirmed), sep="\n")
+    assert len(confirmed.trials) == 2
+    for trial in confirmed.trials:
+        assert trial.error.cold_share is not None
+        assert trial.error.mean_ms is not None
+        assert max(abs(trial.error.cold_share), abs(trial.error.mean_ms)) < trial.target == 0.1

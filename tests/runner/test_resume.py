@@ -21,33 +21,11 @@ from core.bench.experiment import Overrides, load_experiment
 from core.bench.resume import read_experiment
 from core.bench.run import prepare, run_trials, write_header
 from core.report.progress import RunProgress
-from core.results.folder import (
-    SAMPLES,
-    RecordWriter,
-    new_folder,
-    read_records,
-)
-from core.results.records import (
-    Begin,
-    Sample,
-    Stop,
-    TrialEnd,
-)
+from core.results.folder import SAMPLES, RecordWriter, new_folder, read_records
+from core.results.records import Begin, Sample, Stop, TrialEnd
 from core.stats.rounds import arrange
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    read_json,
-    run_here,
-    wait_for,
-)
-from tests.runner.test_runner import (
-    experiment,
-    only_folder,
-    runner,
-    start_runner,
-)
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, read_json, run_here, wait_for
+from tests.runner.test_runner import experiment, only_folder, runner, start_runner
 
 STRATEGIES = [{"strategy": name, "loader": "fake", "label": name} for name in ("on-demand", "persistent")]
 

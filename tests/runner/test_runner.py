@@ -18,7 +18,9 @@ import pytest
 import yaml
 
 from core.checkpoints import checkpoint
+from core.report.prose.plan import say
 from core.results.folder import read_records
+from core.results.plan import Plan
 from tests.helpers.support import (
     FAKES,
     ROOT,
@@ -78,7 +80,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 def test_default_measures_every_strategy(default_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = default_run
     summary = read_json(folder / "summary.json")
-    assert (summary["schema"], summary["experiment"]) == (6, "default")
+    assert (summary["schema"], summary["experiment"]) == (7, "default")
     trials = {trial["label"]: trial for trial in summary["trials"]}
     assert list(trials) == [
         *(f"{name}, onnxruntime" for name in ("persistent", "on-demand", "lru-cached (2)")),
@@ -162,7 +164,8 @@ def test_a_run_can_be_planned_from(default_run: tuple[Path, subprocess.Completed
     by_label = {row["label"]: row for row in plan["settings"]}
     kept, loaded = (by_label[f"{strategy}, transformers"] for strategy in ("persistent", "on-demand"))
     assert (kept["cold_share"], loaded["cold_share"], loaded["loads"]) == (0, 1, 100)
-    assert plan["answer"][0] in done.stdout
+    read = Plan.model_validate_json((only_folder(tmp_path, "ahead") / "plan.json").read_bytes())
+    assert say(read.answer[0]) in done.stdout
 
 
 def test_lists_plugins_with_their_options() -> None:
@@ -237,7 +240,7 @@ def test_failed_requests_are_counted_and_are_1(tmp_path: Path) -> None:
     assert trial["log"] in log
     wide = run_here("report", str(folder), "--wide")
     assert wide.returncode == 1
-    for shown, header in ((done.stdout, "requests/s"), (wide.stdout, "errors")):
+    for shown, header in ((done.stdout, "loads"), (wide.stdout, "errors")):
         [table, below] = shown.split("\n\n")[1:3]
         assert header in table
         assert below.startswith("Warning: on-demand, fake answered 10 requests with an error")  # in either

@@ -21,13 +21,7 @@ from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
 from core.loaders.probe import probe
 from core.loaders.subprocess.loader import SubprocessLoader
 from core.loaders.transformers import TransformersLoader
-from tests.helpers.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    build,
-    make_tokenizer,
-    wrapped,
-)
+from tests.helpers.architectures import ARCHITECTURES, Architecture, build, make_tokenizer, wrapped
 from tests.helpers.support import convert
 
 SHORT = "a good film"

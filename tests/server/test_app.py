@@ -21,15 +21,7 @@ from core.config.settings import Settings, settings_from_environment
 from core.errors import ResidencyError
 from core.plugins import load_plugins
 from core.serving.service import Service
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    run_python,
-    running,
-    wait_for,
-)
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, gated, run_python, running, wait_for
 
 ROUTES = {"persistent": "/predict", "on-demand": "/predict-on-demand", "lru-cached": "/predict-lru-cached"}
 Client = httpx.Client
@@ -392,7 +384,7 @@ def test_a_default_that_is_no_model_is_refused_at_the_start(tmp_path: Path) -> N
 def test_a_thousand_models_are_not_all_listed_in_an_error() -> None:
     models = {f"m{i}": "embedded" for i in range(1000)}
     service = Service(Settings(models=models), load_plugins([]))
-    with pytest.raises(ResidencyError, match=r"this server has: m0, m1, .*, m99 …and 900 more\.$"):
+    with pytest.raises(ResidencyError, match=r"models of this server: m0, m1, .*, m99 …and 900 more\.$"):
         service.find_model(None)
 
 

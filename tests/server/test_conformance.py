@@ -19,15 +19,7 @@ from core.residency.host import Host
 from core.residency.keeper import Keeper
 from core.serving.dispatcher import Dispatcher
 from core.serving.events import Answer
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    host_of,
-    ids,
-    in_threads,
-    wait_for,
-)
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, host_of, ids, in_threads, wait_for
 
 PLUGINS = load_plugins([FAKES])
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]

@@ -17,27 +17,8 @@ from core.app import create_app
 from core.bench.server import ServerProcess
 from core.config.settings import Settings
 from core.system.memory import pss_and_private
-from tests.helpers.raw import (
-    BODY,
-    MAX_QUEUE,
-    POST,
-    WHOLE,
-    admitted,
-    answer,
-    connected,
-    dripped,
-    rest,
-    sent,
-    status,
-)
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    running,
-    wait_for,
-)
+from tests.helpers.raw import BODY, MAX_QUEUE, POST, WHOLE, admitted, answer, connected, dripped, rest, sent, status
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, gated, running, wait_for
 
 TIMEOUT = 0.25
 HEADER = 8 << 10

@@ -8,12 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.checkpoints.embedded import embedded_directory
-from tests.helpers.support import (
-    ROOT,
-    checkpoint_in,
-    run_python,
-    uvicorn,
-)
+from tests.helpers.support import ROOT, checkpoint_in, run_python, uvicorn
 
 # In every Python process. What a system without the entry answers; to become such a user takes rights that not
 # everybody who runs the tests has.

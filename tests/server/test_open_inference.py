@@ -18,12 +18,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from core.checkpoints.checkpoint import sha256
-from tests.helpers.support import (
-    FAKES,
-    checkpoint_in,
-    gated,
-    running,
-)
+from tests.helpers.support import FAKES, checkpoint_in, gated, running
 from tests.proofs.test_docs import block
 
 TEXTS = ["a good one", "ein schönes Stück, gut ≠ good 🎈", "", "bad"]

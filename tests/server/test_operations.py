@@ -27,16 +27,7 @@ from core.http import access
 from core.plugins import load_plugins
 from core.serving.queue import request_id
 from core.serving.service import Service
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    running,
-    uvicorn,
-    wait_for,
-)
+from tests.helpers.support import FAKES, ROOT, SECONDS, checkpoint_in, gated, running, uvicorn, wait_for
 from tests.unit.test_engine import LEARNER
 
 TOKEN = "a token of the tests"

@@ -19,13 +19,7 @@ from core.checkpoints.read_ahead import read_ahead
 from core.errors import TrialFailed
 from core.system import page_cache
 from core.system.page_cache import cached_share, drop_files
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    read_json,
-    run_python,
-    wait_for,
-)
+from tests.helpers.support import FAKES, ROOT, read_json, run_python, wait_for
 
 NBYTES = 64 * mmap.PAGESIZE
 

@@ -180,7 +180,7 @@ def test_an_unreachable_hub_is_given_up_with_the_offline_choices(own_cache: Path
 
 
 def test_the_cache_refuses_what_does_not_fit(own_cache: Path) -> None:
-    with pytest.raises(ModelReferenceError, match=r"MiB are free\. Free some, or point RESIDENCY_CACHE"):
+    with pytest.raises(ModelReferenceError, match=r"MiB are free\. Free some space, or set RESIDENCY_CACHE"):
         cache.write_once("giant", 1 << 60, lambda directory: None)
 
 

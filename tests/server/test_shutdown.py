@@ -14,24 +14,8 @@ import psutil
 import pytest
 
 from core.bench.server import ServerProcess
-from tests.helpers.raw import (
-    BODY,
-    MAX_QUEUE,
-    WHOLE,
-    answer,
-    connected,
-    rest,
-    sent,
-    status,
-)
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    running,
-    wait_for,
-)
+from tests.helpers.raw import BODY, MAX_QUEUE, WHOLE, answer, connected, rest, sent, status
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, gated, running, wait_for
 
 GRACE = 0.5
 LITTLE = 1.5  # seconds, for a process to end on a machine that does other things, too

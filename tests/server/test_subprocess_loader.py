@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -37,15 +38,7 @@ from core.serving.events import Answer
 from strategies.lru_cached import LruCached
 from strategies.persistent import Persistent
 from tests.helpers.architectures import build
-from tests.helpers.support import (
-    ROOT,
-    SECONDS,
-    checkpoint_in,
-    keeper_of,
-    run_python,
-    running,
-    wait_for,
-)
+from tests.helpers.support import ROOT, SECONDS, checkpoint_in, keeper_of, run_python, running, wait_for
 from tests.server.test_forms import phobert
 
 TEXTS = ["This is good, I love it.", "This is terrible, I hate it."]
@@ -214,8 +207,10 @@ def answered(keeper: Keeper, *requests: str) -> list[Answer]:
 def kill_latest(inner: str) -> None:
     """Kill the child that was started last."""
     child = max(alive(psutil.Process(children.fork_server(inner).pid)), key=lambda child: child.create_time())
+    handle = os.pidfd_open(child.pid)  # readable once all of its threads have ended: the first may be a zombie before
     child.kill()
-    wait_for(lambda: has_ended(child))
+    wait_for(lambda: bool(select([handle], [], [], 0)[0]))
+    os.close(handle)
 
 
 def test_one_that_dies_while_idle_is_replaced_before_anybody_notices(

@@ -12,15 +12,9 @@ from core.errors import ResidencyError
 from core.planning.candidates import candidates
 from core.planning.plan import plan_of_settings
 from core.planning.plan_file import load_plan
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    checkpoint_in,
-    read_json,
-    run_python,
-    running,
-    wait_for,
-)
+from core.report.plan import plan_text
+from core.results.plan import Plan
+from tests.helpers.support import FAKES, ROOT, checkpoint_in, read_json, run_python, running, wait_for
 from tests.runner.test_plan import plan_file, run_folder, write_resolved
 
 CODE = '''
@@ -116,10 +110,11 @@ def test_it_is_measured_priced_and_written_into_the_settings(plugin: str, tmp_pa
     assert 10 <= bursts["loads"] < 20  # one for two requests
     assert summary["economics"]["unpriced"] == {}
     assert {trial["label"] for trial in summary["economics"]["trials"]} == {"persistent", "bursts"}
-    assert "bursts" in " ".join(summary["card"]["sentences"])
+    card = (folder / "table.md").read_text().partition("## What to use")[2].partition("## All figures")[0]
+    assert any("bursts" in line for line in card.splitlines() if line.startswith("- "))
 
 
-def planned(folder: Path, plugin: str, **changes: Any) -> dict[str, Any]:
+def planned(folder: Path, plugin: str, **changes: Any) -> Plan:
     """Under bursts of five requests, a second apart, every half an hour; where memory is what costs."""
     run_folder(folder / "run")
     write_resolved(folder / "run")
@@ -137,16 +132,17 @@ def planned(folder: Path, plugin: str, **changes: Any) -> dict[str, Any]:
 
 def test_it_is_planned_beside_the_others_and_chosen_where_it_is_the_cheapest(plugin: str, tmp_path: Path) -> None:
     plan = planned(tmp_path, plugin)
-    labels = [row["label"] for row in plan["settings"]]
+    labels = [row.label for row in plan.settings]
     assert {"persistent", "on-demand", "keep-alive (ttl auto)"} < set(labels)
     assert {"bursts (size 2)", "bursts (size 5)", "bursts (size 50)"} < set(labels)
-    assert plan["recommended"] == "bursts (size 5)"
-    [chosen] = [row for row in plan["settings"] if row["label"] == "bursts (size 5)"]
-    assert chosen["cold_share"] == pytest.approx(1 / 5)
-    settings = yaml.safe_load(plan["yaml"])
+    assert plan.recommended == "bursts (size 5)"
+    [chosen] = [row for row in plan.settings if row.label == "bursts (size 5)"]
+    assert chosen.cold_share == pytest.approx(1 / 5)
+    assert plan.yaml is not None
+    settings = yaml.safe_load(plan.yaml)
     assert settings["strategies"] == [{"strategy": "bursts", "options": {"size": 5}, "loader": "transformers"}]
     assert settings["plugins"] == [plugin]
-    assert "requests go to POST /predict-bursts" in plan["yaml"]
+    assert "requests go to POST /predict-bursts" in plan_text(plan, "simple")
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,7 @@ import pytest
 from core.bench.client import connect
 from core.checkpoints.checkpoint import sha256
 from tests.helpers.architectures import build
-from tests.helpers.support import (
-    FAKES,
-    ROOT,
-    SECONDS,
-    running,
-    wait_for,
-)
+from tests.helpers.support import FAKES, ROOT, SECONDS, running, wait_for
 
 LABELS = str(ROOT / "tests" / "helpers" / "label_loader.py")
 TOKEN = "a token of the tests"

@@ -6,29 +6,32 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from core.stats.changes import Changes, shift
+from core.report.prose.changes import say
 from core.stats.changes import changes as changes_of
+from core.stats.changes import shift
 from tests.helpers.support import run_here
-from tests.helpers.synthetic import (
-    Record,
-    arranged,
-    run_of,
-    run_with,
-    trial_of,
-    trial_with,
-)
+from tests.helpers.synthetic import Record, arranged, run_of, run_with, trial_of, trial_with
 
 OLD = [1.0, 1.02, 0.98, 1.01, 0.99]
 NEW = [1.01, 0.99, 1.0, 1.02, 0.98, 1.0]
 
 
-def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> Changes:
-    return changes_of(arranged(old), arranged(new), tolerance)
+class Said(NamedTuple):
+    """What changed, in words."""
+
+    sentences: list[str]
+    regressed: bool
+
+
+def changes(old: Sequence[Record], new: Sequence[Record], tolerance: float) -> Said:
+    found = changes_of(arranged(old), arranged(new), tolerance)
+    return Said([say(each) for each in found.findings], found.regressed)
 
 
 def run_at(ms: float, rounds: Sequence[float] = OLD, label: str = "a") -> list[Record]:

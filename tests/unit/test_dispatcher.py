@@ -25,12 +25,7 @@ from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand
 from strategies.persistent import Persistent
 from tests.helpers.fakes import FakeLoader
-from tests.helpers.support import (
-    SECONDS,
-    gated,
-    keeper_of,
-    wait_for,
-)
+from tests.helpers.support import SECONDS, gated, keeper_of, wait_for
 
 GOOD = Prediction("POSITIVE", 0.75)
 

@@ -12,14 +12,7 @@ from typing import Any
 import pytest
 
 from core.config.choices import StrategyChoice
-from core.errors import (
-    CannotUpdate,
-    LoadFailed,
-    NotReady,
-    StartupFailed,
-    UnknownModel,
-    UnknownStrategy,
-)
+from core.errors import CannotUpdate, LoadFailed, NotReady, StartupFailed, UnknownModel, UnknownStrategy
 from core.plugins import load_plugins
 from core.residency.events import Loaded, Unloaded
 from core.serving.engine import Engine
@@ -28,13 +21,7 @@ from core.serving.observers import Observers
 from core.serving.state_file import StateFile
 from core.serving.strategy import DeclaredStrategy
 from tests.helpers.fakes import SIZE
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    wait_for,
-)
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, gated, wait_for
 
 LEARNER = """
 import pluggy

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.bench.experiment import (
-    Overrides,
-    ResolvedExperiment,
-    batching_setting,
-    load_experiment,
-)
+from core.bench.experiment import Overrides, ResolvedExperiment, batching_setting, load_experiment
 from core.bench.resume import write_experiment
 from core.errors import ResidencyError
 from tests.helpers.support import ROOT

@@ -18,15 +18,7 @@ from core.results.header import CostSpec
 from strategies.keep_alive import KeepAlive
 from strategies.on_demand import OnDemand
 from tests.helpers.fakes import SIZE, FakeLoader
-from tests.helpers.support import (
-    SECONDS,
-    checkpoint_in,
-    gated,
-    ids,
-    in_threads,
-    keeper_of,
-    wait_for,
-)
+from tests.helpers.support import SECONDS, checkpoint_in, gated, ids, in_threads, keeper_of, wait_for
 
 
 def keeping(directories: list[Path], **options: Any) -> tuple[Keeper, FakeLoader]:

@@ -14,15 +14,7 @@ from core.errors import LoadFailed
 from core.residency.keeper import Keeper
 from strategies.lru_cached import LruCached
 from tests.helpers.fakes import SIZE, FakeLoader, FakeModel
-from tests.helpers.support import (
-    SECONDS,
-    checkpoint_in,
-    gated,
-    ids,
-    in_threads,
-    keeper_of,
-    wait_for,
-)
+from tests.helpers.support import SECONDS, checkpoint_in, gated, ids, in_threads, keeper_of, wait_for
 
 
 def cache_of(directories: list[Path], **options: Any) -> tuple[Keeper, FakeLoader]:

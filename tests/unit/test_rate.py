@@ -90,5 +90,6 @@ def test_a_report_answers_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
             assert sentence in (folder / name).read_text()
         summary = read_json(folder / "summary.json")
         assert summary["card"]["recommended"] == cheapest
-        assert summary["card"]["settings"][0]["where"] == f"at {where}"
+        rates, per_hour = summary["card"]["settings"][0]["rates"], float(where.split()[0].replace(",", ""))
+        assert (rates["start"], rates["end"]) == pytest.approx((per_hour, per_hour))
     assert summary["rate"] == pytest.approx(4000 / 3600)

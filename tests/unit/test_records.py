@@ -10,28 +10,9 @@ import pytest
 from core.errors import ResultsError
 from core.results.folder import RecordWriter, RunRecords, read_records
 from core.results.header import RunHeader
-from core.results.records import (
-    RECORD,
-    Begin,
-    Failure,
-    Load,
-    Measured,
-    Sample,
-    Stop,
-    TrialEnd,
-)
+from core.results.records import RECORD, Begin, Failure, Load, Measured, NarrowIntervals, Sample, Stop, TrialEnd
 from tests.helpers.priced import UNITS
-from tests.helpers.synthetic import (
-    Record,
-    ended,
-    lines_in,
-    loads_of,
-    records_of,
-    run_of,
-    sample_of,
-    trial_of,
-    typed,
-)
+from tests.helpers.synthetic import Record, ended, lines_in, loads_of, records_of, run_of, sample_of, trial_of, typed
 
 TRAFFIC = {"rate": 5.0, "requests": 20, "arrivals": {"gamma": 8.0}, "popularity": {"shares": {"m": 1.0}}}
 GENERATOR = {"processor_s": 0.1, "seconds": 2.0, "sends": 20, "late_share": 0.0, "lag_p99_ms": 0.5}
@@ -57,7 +38,8 @@ def test_each_kind_is_read_as_it_was_written(tmp_path: Path) -> None:
         typed(Load, loads_of("a", cold=(40.0, 0.09))[0]),
         typed(TrialEnd, END),
         Failure(round=1, trial="a", reason="R."),
-        Stop(round=1, reason="It knows enough."),
+        Stop(round=1, reason=NarrowIntervals(rounds=6, precision=0.05, relative_to="a", widths={"b": 0.04})),
+        Stop(round=1, reason="It knows enough."),  # as older versions say it
     ]
     with RecordWriter(tmp_path) as records:
         for record in (header, *measured):

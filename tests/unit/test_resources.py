@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from core.planning.resources import Memory, memory_of
+from core.report.prose.plan import say
+from core.results.plan_findings import MemoryUncertain, ModelsAlmostFree, Unmeasured
 from core.results.records import TrialEnd
 from core.stats.rounds import Round
 from tests.helpers.synthetic import ended, typed
@@ -32,8 +34,12 @@ def test_one_odd_process_makes_no_price_of_memory() -> None:
     assert found.per_weight == pytest.approx(0.7 / WEIGHTS, abs=0.003)
     assert found.base_mib == pytest.approx(290, abs=0.1)
     [note] = found.notes
-    assert note.startswith("keeping a model adds little or no charged memory: 0.02 MiB for each MiB")
-    assert "(95 % interval" in note
+    assert isinstance(note, ModelsAlmostFree)
+    assert (note.per_weight, note.rounds) == (found.per_weight, 5)
+    assert note.ci95 is not None
+    told = say(note)
+    assert told.startswith("keeping a model adds little or no charged memory: 0.02 MiB for each MiB")
+    assert "(95 % interval" in told
 
 
 def test_it_is_compared_within_rounds() -> None:
@@ -47,8 +53,11 @@ def test_it_is_compared_within_rounds() -> None:
 
 def test_a_wide_interval_is_told() -> None:
     [note] = measured([330, 310, 350, 320, 340], [300, 300, 300, 300, 300]).notes
-    assert note.startswith("a MiB of weights takes 0.75 MiB of memory (95 % interval")
-    assert note.endswith("5 rounds): the cost of holding a model is equally uncertain; more rounds would narrow it.")
+    assert isinstance(note, MemoryUncertain)
+    assert say(note).startswith("a MiB of weights takes 0.75 MiB of memory (95 % interval")
+    assert say(note).endswith(
+        "5 rounds): the cost of holding a model is equally uncertain; more rounds would narrow it."
+    )
     assert measured([330, 310], [300, 300]).notes == ()
 
 
@@ -58,4 +67,5 @@ def test_rounds_without_a_pair_are_compared_over_all() -> None:
     rounds = [Round(number, typed(TrialEnd, end), []) for number, end in enumerate((kept, freed))]
     assert memory_of(rounds, 1, WEIGHTS, "private").per_weight == pytest.approx(0.5)
     [note] = memory_of(rounds[:1], 1, WEIGHTS, "private").notes
-    assert note.startswith("only servers that hold the same number of models were measured;")
+    assert note == Unmeasured(what="memory of a model")
+    assert say(note).startswith("only servers that hold the same number of models were measured;")

@@ -77,10 +77,10 @@ def test_its_money_is_m_and_k() -> None:
     arrivals = poisson(1.0, 2000)
     found = simulate(kept_for(1.0), profile, arrivals, 32, 0)
     money = found.money(0.0, list(profile.models.values()), PRICES)
-    assert money["holding"] == pytest.approx(found.mib_seconds)
-    assert money["total"] == pytest.approx(money["holding"] + money["waiting"])
+    assert money.holding == pytest.approx(found.mib_seconds)
+    assert money.total == pytest.approx(money.holding + money.waiting)
     peak = Prices(**{**vars(PRICES), "billing": "peak"})
-    assert found.money(0.0, list(profile.models.values()), peak)["holding"] == pytest.approx(2.0 * found.seconds)
+    assert found.money(0.0, list(profile.models.values()), peak).holding == pytest.approx(2.0 * found.seconds)
 
 
 @pytest.mark.parametrize("models", [1, 3])
@@ -150,6 +150,7 @@ def test_it_does_what_the_slow_one_does(
     preloads = chosen.strategy == "persistent"
     load = 0.0 if preloads else load  # the slow one cannot preload
     ttl = chosen.options.get("ttl", 0.0 if chosen.strategy == "on-demand" else math.inf)
+    assert isinstance(ttl, int | float)
     slow = SlowServer(SERVICE, FURTHER, load, unload, ttl, capacity, decisions.shared)
     latencies = slow.run(list(zip(arrivals.at, arrivals.asked, strict=True)), models)
     assert sorted(found.latencies) == pytest.approx(sorted(latencies))

@@ -22,13 +22,7 @@ from core.bench.experiment import Overrides, ResolvedExperiment, load_experiment
 from core.bench.traffic import Traffic, arrival_times, model_shares
 from core.bench.workload import Gamma, Open
 from core.errors import ResidencyError
-from tests.helpers.support import (
-    FAKES,
-    SECONDS,
-    checkpoint_in,
-    gated,
-    running,
-)
+from tests.helpers.support import FAKES, SECONDS, checkpoint_in, gated, running
 
 GOOD = """# What is it?
 name: good
@@ -228,7 +222,7 @@ BAD = {
     "a window without arrivals": ("{trace: {file: t.csv, window: [1h, 2h]}}", "must leave 1 to 1000000 arrivals, but"),
     "no such column": (
         "{trace: {file: t.csv, columns: {time: TIMESTAMP}}}",
-        "t.csv:2: has no 'TIMESTAMP', but time, model; name the column under 'columns'",
+        "t.csv:2: has no 'TIMESTAMP'; it has time, model. Name the column under 'columns'",
     ),
     "no such model": ("{trace: {file: t.csv}}", "t.csv:3: there is no model 'z'; models: a, b, c."),
     "no such column of models": ("{trace: {file: t.csv, columns: {model: MODEL}}}", "names no model under 'MODEL'."),

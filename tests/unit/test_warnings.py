@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.advice.words import answer_in_words
+from core.report.prose.run import answer_in_words
+from core.report.prose.warnings import say
 from core.stats.warnings import warnings
 from tests.helpers.synthetic import (
     Latencies,
@@ -17,14 +18,14 @@ from tests.helpers.synthetic import (
     run_of,
     run_with,
     sample_of,
-    summary_of,
+    summarised,
     trial_of,
     trial_with,
 )
 
 
 def kinds(records: list[Record]) -> set[str]:
-    return {warning["kind"] for warning in warnings(arranged(records))}
+    return {warning.kind for warning in warnings(arranged(records))}
 
 
 def rounds_of(*means: float) -> Latencies:
@@ -75,10 +76,7 @@ def test_a_round_with_another_memory_is_told(mib: tuple[float, ...], expected: s
             records += trial_with("a", [10.0] * 20, number, memory_mib=held(**{name: each}))
         assert kinds(records) == expected
         for warning in warnings(arranged(records)):
-            assert (
-                f"a: round 1 is far from the others in memory between requests (369 MiB of {words}"
-                in warning["sentence"]
-            )
+            assert f"a: round 1 is far from the others in memory between requests (369 MiB of {words}" in say(warning)
     unknown = trial_with("a", [10.0] * 20, memory_mib=held(idle_private=None, idle_pss=None))
     assert kinds([run_of(trial_of("a"), rounds=1), *unknown]) == set()
 
@@ -96,7 +94,7 @@ def test_too_few_samples() -> None:
     assert kinds(run_with({"a": [[10.0] * 20, [10.0] * 19]})) == {"too few samples"}
     assert kinds(run_with({"a": [[10.0] * 500] * 2}, slo={"p99": 1.0})) == set()
     [warning] = warnings(arranged(run_with({"a": [[10.0] * 499] * 2}, slo={"p99": 1.0})))
-    assert warning["sentence"].startswith("a: p99 needs 1000 requests and has 998. Raise 'repetitions'")
+    assert say(warning).startswith("a: p99 needs 1000 requests and has 998. Raise 'repetitions'")
 
 
 def drifting(change: float, rounds: int, requests: int = 40, **sample: Any) -> list[Record]:
@@ -120,8 +118,8 @@ def test_a_trend_within_the_trials() -> None:
     header, *replayed = drifting(0.3, 5)
     assert kinds([header | {"workload": {"trace": {"file": "t.csv"}}}, *replayed]) == set()  # its rate may rise
     [rising], [falling] = (warnings(arranged(drifting(change, 5))) for change in (0.3, -0.3))
-    assert "lower the rate" in rising["sentence"]
-    assert "make the trials longer" in falling["sentence"]
+    assert "lower the rate" in say(rising)
+    assert "make the trials longer" in say(falling)
 
 
 def test_a_cache_that_fills_is_no_trend() -> None:
@@ -135,8 +133,8 @@ def test_a_cache_that_fills_is_no_trend() -> None:
 
 
 def test_warnings_are_in_the_summary_and_in_words() -> None:
-    summary = summary_of(run_with({"a": rounds_of(10, 12, 8)}))
-    assert [warning["kind"] for warning in summary["warnings"]] == ["noisy machine"]
+    summary = summarised(run_with({"a": rounds_of(10, 12, 8)}))
+    assert [warning.kind for warning in summary.warnings] == ["noisy machine"]
     assert answer_in_words(summary)[-1].startswith("Warning: a: the machine is noisy: the mean latency varies by 20%")
 
 

@@ -26,7 +26,8 @@ from core.plugins import Registered, load_plugins
 PHRASES = re.compile(
     "input should|should (be|have|match)|extra inputs|validation|could not parse|value error|unable to|pydantic|"
     "field required|not permitted|a valid |did not find|expected |while (parsing|scanning)|"
-    r"any token|not allowed in this context|(keyword|positional) argument|arguments are|invalid|unrecognized|function-|literal\[|\bstr\b|\bdict\b",
+    r"any token|not allowed in this context|(keyword|positional) argument|arguments are|invalid|unrecognized|function-|"
+    r"literal\[|\bstr\b|\bdict\b",
     re.IGNORECASE,
 )
 EXPERIMENT = {"name": "x", "strategies": ["persistent"], "texts": ["a"]}

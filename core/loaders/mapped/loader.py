@@ -12,13 +12,7 @@ from pydantic import Field
 
 from ...checkpoints import checkpoint
 from ...checkpoints.checkpoint import identity
-from ...checkpoints.dtypes import (
-    BYTES,
-    DTYPE,
-    Dtype,
-    convert_dtype,
-    supported_dtype,
-)
+from ...checkpoints.dtypes import BYTES, DTYPE, Dtype, convert_dtype, supported_dtype
 from ...errors import ModelReferenceError
 from ..onnxruntime.facts import tokenizer_key
 from ..phase_timer import PhaseTimer

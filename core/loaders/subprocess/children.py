@@ -18,13 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ...errors import (
-    ModelCrashed,
-    ModelReferenceError,
-    NoFiniteScore,
-    NoTokens,
-    UnknownToken,
-)
+from ...errors import ModelCrashed, ModelReferenceError, NoFiniteScore, NoTokens, UnknownToken
 from ...names import PACKAGE
 from .fork_server import PACKET
 

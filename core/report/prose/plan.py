@@ -1,0 +1,344 @@
+"""What is said of a plan: which setting to use, what would change that, and what it is based on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import singledispatch
+
+from ...config.quantities import duration
+from ...costs.worth import MONTH
+from ...results.economics import PricesUsed
+from ...results.plan import Confirmed, ConfirmedSetting, FewestLoads, Hindsight, ModelTheory, Plan, Timeout
+from ...results.plan_findings import (
+    AboveMinimum,
+    BelowMinimum,
+    CheaperButMissed,
+    CheaperButUnknown,
+    CoresLacking,
+    CostTheSame,
+    NamedAmongTies,
+    NoMinimum,
+    NoneEligible,
+    NoSettings,
+    OverLimit,
+    PlanTraffic,
+    QueueExceeded,
+    Recommended,
+    Saves,
+    SettingCost,
+    SizeToPay,
+    TargetShare,
+    TargetUnknown,
+    TrifleMore,
+    WithinLimit,
+)
+from ...results.recorded import Recorded
+from ..format import count, decimals, listed, milliseconds, number, percent, target, whole_mib
+from . import plan_notes
+from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_in_words
+
+MILLION = 1_000_000
+OTHER_CLOCK = (
+    "The trace is replayed at another speed ('speed'), which changes the gaps that timeouts depend on. So there is no"
+    " advice on timeouts, and settings under which models expire are left out. Remove 'speed' to have it."
+)
+NOTHING_CONFIRMED = "Nothing was confirmed: no trial was finished."
+
+
+def answer(plan: Plan) -> list[str]:
+    """What to use, what would change that, and how well it was chosen."""
+    said = [say(finding) for finding in (*plan.answer, *plan.flips)]
+    if plan.hindsight is not None and plan.hindsight.ratio is not None:
+        said.append(say(plan.hindsight))
+    return said if plan.on_its_own_clock else [*said, OTHER_CLOCK]
+
+
+def grounds(plan: Plan) -> list[str]:
+    """The basis of the answer."""
+    theory = [say_theory(each, timeouts=plan.on_its_own_clock) for each in plan.theory]
+    minimum = [say(plan.minimum)] if plan.minimum is not None else []
+    loads = [say(each) for each in plan.eviction]
+    return [*theory, *minimum, *loads, prices_in_words(plan.prices), *(f"Note: {say(note)}" for note in plan.notes)]
+
+
+def confirmed_in_words(confirmed: Confirmed) -> list[str]:
+    """How far off the simulator was for each setting."""
+    return [say(each) for each in confirmed.trials] or [NOTHING_CONFIRMED]
+
+
+@singledispatch
+def say(finding: Recorded) -> str:
+    """A sentence; of notes, one that follows the name of a loader."""
+    return plan_notes.say(finding)
+
+
+@say.register
+def say_no_settings(finding: NoSettings) -> str:
+    return (
+        f"{_traffic(finding.traffic)} there is no setting to choose from: name some under 'grid', with a"
+        " 'memory_budget' that has room for the largest model."
+    )
+
+
+@say.register
+def say_none_eligible(finding: NoneEligible) -> str:
+    return (
+        f"{_traffic(finding.traffic)} no setting can be recommended: each one exceeds its capacity, misses the target,"
+        " or is too large. Lower the rate, ease the target or the limit, or measure a faster loader."
+    )
+
+
+@say.register
+def say_recommended(finding: Recommended) -> str:
+    return f"{_traffic(finding.traffic)}, use {finding.setting.label}: {_cost(finding.setting)}."
+
+
+@say.register
+def say_size_to_pay(finding: SizeToPay) -> str:
+    size = finding.size
+    size_of = f"{size_in_words(size)} at {number(size.hour)} an hour"
+    but = APART_FROM_WAITING if finding.is_waiting_priced else ""
+    also = f", as are {listed(finding.others)}: they cost the same, however much of it they use{but}"
+    return (
+        f"It holds up to {whole_mib(finding.most_mib)}, so it is billed for the size with"
+        f" {size_of}{also if finding.others else ''}."
+    )
+
+
+@say.register
+def say_cost_the_same(finding: CostTheSame) -> str:
+    return (
+        f"{listed(finding.labels)} cost the same: without the costs common to all settings, they differ by at most"
+        f" {percent(finding.within)}, or their order changes with the seed."
+    )
+
+
+@say.register
+def say_trifle_more(finding: TrifleMore) -> str:
+    labels, most = list(finding.more), number(max(finding.more.values()))
+    which, up_to = (labels[0], "") if len(labels) == 1 else (f"{len(labels)} settings", "up to ")
+    return (
+        f"{which} would cost {up_to}{most} a month more than the cheapest, {finding.cheapest}; savings of"
+        f" less than {finding.trifle:g} a month are ignored ('trifle')."
+    )
+
+
+@say.register
+def say_named_among_ties(finding: NamedAmongTies) -> str:
+    lowest = f"its mean latency is the lowest, to within {percent(finding.within)}"
+    why = lowest if finding.by_latency else "it is the simplest"
+    return f"Any of these will do; {finding.label} is named because {why}."
+
+
+@say.register
+def say_saves(finding: Saves) -> str:
+    parts, runner_up, simplest = [], finding.runner_up, finding.simplest
+    if runner_up is not None:
+        also = ", which is also the simplest setting," if runner_up.is_simplest else ","
+        what = f"the runner-up, {runner_up.setting.label}{also} at {_cost(runner_up.setting)}"
+        parts.append(f"{_saved(runner_up.saves)} {what}")
+    if simplest is not None:
+        parts.append(f"{_saved(simplest.saves)} the simplest setting, {simplest.label}")
+    if finding.is_simplest:
+        parts.append("is the simplest setting, too")
+    return f"In a month at this rate ({MONTH:.0f} hours) it {'; it '.join(parts)}."
+
+
+@say.register
+def say_cheaper_but_missed(finding: CheaperButMissed) -> str:
+    return f"Cheaper settings that miss {_targets(finding.slo)}: {listed(finding.labels)}."
+
+
+@say.register
+def say_cheaper_but_unknown(finding: CheaperButUnknown) -> str:
+    return f"Cheaper settings for which {_targets(finding.slo)} cannot be judged: {listed(finding.labels)}."
+
+
+@say.register
+def say_target_unknown(finding: TargetUnknown) -> str:
+    meets = f"{finding.label} meets {target(finding.target.percentile, finding.target.target_ms)}"
+    return f"Whether {meets} is not known: {_why_not_known(finding.target, finding.requests)}."
+
+
+@say.register
+def say_cores_lacking(finding: CoresLacking) -> str:
+    needs = listed([f"{number(cores)} under {label}" for label, cores in finding.cores.items()])
+    most = number(finding.largest)
+    return f"Left out, because on average its requests need more than the {most} cores of the largest size: {needs}."
+
+
+@say.register
+def say_queue_exceeded(finding: QueueExceeded) -> str:
+    return (
+        f"Under {listed(finding.labels)}, more than {finding.most} requests would wait for one model, and some would"
+        " get 503."
+    )
+
+
+@say.register
+def say_within_limit(finding: WithinLimit) -> str:
+    return f"{_floor(finding)}; every setting stays below the {_limit(finding)}."
+
+
+@say.register
+def say_over_limit(finding: OverLimit) -> str:
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for label, most in finding.most_mib.items():
+        alike[whole_mib(most)].append(label)
+    figures = "; ".join(f"{most} under {listed(labels)}" for most, labels in alike.items())
+    return (
+        f"Left out, because a server would exceed the {_limit(finding)} in resident memory at some point (start-up"
+        f" included): {figures}. {_floor(finding)}."
+    )
+
+
+@say.register
+def say_hindsight(finding: Hindsight) -> str:
+    assert finding.ratio is not None  # or nothing is said of it
+    held = "within" if finding.ratio <= finding.target else "beyond"
+    return (
+        f"{finding.by_first}, chosen from the first half of the requests, costs {decimals(finding.ratio, 2)} times as"
+        f" much in the second half as the best setting for that half ({finding.best}), {held} the target of"
+        f" {finding.target:g}."
+        " Costs common to all settings (an empty server, forward passes) are excluded."
+    )
+
+
+@say.register
+def say_no_minimum(finding: NoMinimum) -> str:
+    what = f"under 'billing: {finding.billing}' a timeout saves nothing"
+    return f"There is no clairvoyant minimum to compare with: {what}."
+
+
+@say.register
+def say_below_minimum(finding: BelowMinimum) -> str:
+    return (
+        f"{_ratio(finding.ratio)}. That minimum assumes that each request is answered at once; here requests wait and"
+        " share loads, so there are fewer loads than gaps."
+    )
+
+
+@say.register
+def say_above_minimum(finding: AboveMinimum) -> str:
+    return (
+        f"{_ratio(finding.ratio)} (all future requests known, each model freed whenever that pays). This is not a"
+        " target: for Poisson requests at the break-even rate, every policy without that knowledge costs at least"
+        f" {decimals(finding.least_ratio, 2)} times the minimum, on average."
+    )
+
+
+@say.register
+def say_fewest_loads(finding: FewestLoads) -> str:
+    but = "" if finding.optimum else " That minimizes loads, not cost, because cold starts differ in cost."
+    return (
+        f"With room for {count(finding.capacity, 'model')} and no overlapping requests, LRU would load"
+        f" {finding.lru_loads} times; the minimum is {finding.belady_loads} (Belady, all future requests known).{but}"
+    )
+
+
+@say.register
+def say_theory(finding: ModelTheory, *, timeouts: bool = True) -> str:
+    """What keeping a model costs and when it pays; with `timeouts`, also when to free it."""
+    start = (
+        f"{finding.model} with {finding.loader}: keeping it in memory ({whole_mib(finding.mib)}) costs"
+        f" {number(finding.holding_per_hour)} an hour; a million cold starts cost"
+        f" {number(finding.cold_start * MILLION)} and delay each caller by {milliseconds(finding.cold_start_ms)}"
+    )
+    if not finding.holding_per_hour:
+        return f"{start}. Holding it costs nothing, so keeping it pays at every rate."
+    if not finding.break_even_per_hour or not finding.cold_start:
+        return f"{start}. Loading it is free, so keeping it never pays."
+    start = f"{start}. Keeping it pays above {number(finding.break_even_per_hour)} requests an hour"
+    return f"{start}.{_timeouts(finding)}" if timeouts else f"{start}."
+
+
+def _timeouts(finding: ModelTheory) -> str:
+    timeout = f"{_timeout(finding.timeout_s)} idle (k/m, the cost of a load divided by that of a second in memory)"
+    said = f" If it is freed after {timeout}, it costs at most twice the clairvoyant minimum."
+    if finding.is_served_otherwise:
+        weights = f"the size of its weights ({whole_mib(finding.weights_mib)}) and its own loads"
+        said += (
+            f" With ttl: auto a server computes this time from {weights}, because it does not know how much memory is"
+            f" charged: {_timeout(finding.served_timeout_s)}. The simulation does so, too."
+        )
+    if finding.best_timeout_s is not None and finding.gaps:
+        gaps = "only gap" if finding.gaps == 1 else f"{finding.gaps} gaps"
+        said += f" On its {gaps} here, the best timeout is {_timeout(finding.best_timeout_s)}."
+    if finding.expected_timeout_s is not None:
+        said += f" For arrivals of this kind and rate it is {_timeout(finding.expected_timeout_s)}."
+    return said
+
+
+@say.register
+def say_confirmed_setting(finding: ConfirmedSetting) -> str:
+    measured, simulated, error = finding.measured, finding.simulated, finding.error
+    errors = (error.cold_share, error.mean_ms)
+    held = "within" if all(each is not None and abs(each) <= finding.target for each in errors) else "beyond"
+    return (
+        f"{finding.label}, measured against simulated: cold {percent(measured.cold_share, 1)} against"
+        f" {percent(simulated.cold_share, 1)} ({_error(error.cold_share)}), mean {measured.mean_ms:.1f} against"
+        f" {simulated.mean_ms:.1f} ms ({_error(error.mean_ms)}): {held} the target of {percent(finding.target)}."
+    )
+
+
+def prices_in_words(prices: PricesUsed) -> str:
+    """The prices that the plan's costs are made of."""
+    if prices.sizes:
+        return f"{hourly_prices(prices.sizes)}; an hour of a caller's waiting {prices.latency_hour:g}."
+    return (
+        f"Prices: {prices.memory_gib_hour:g} for a GiB-hour of memory (charge: {prices.charge}, billing:"
+        f" {prices.billing}), {prices.cpu_hour:g} for a core-hour, {prices.latency_hour:g} for an hour of a caller's"
+        " waiting."
+    )
+
+
+def _traffic(traffic: PlanTraffic) -> str:
+    return f"For {traffic.requests} requests in {duration(traffic.seconds)} ({traffic.shown_as})"
+
+
+def _cost(setting: SettingCost) -> str:
+    p99 = f", p99 {milliseconds(setting.p99_ms)}" if setting.p99_ms is not None else ""
+    return (
+        f"{number(setting.cost_per_million)} per million requests, mean {milliseconds(setting.mean_ms)}{p99},"
+        f" {percent(setting.cold_share, 1)} cold, {whole_mib(setting.mean_mib)} on average"
+    )
+
+
+def _saved(money: float) -> str:
+    return f"saves {number(money)} against" if money >= 0 else f"costs {number(-money)} more than"
+
+
+def _targets(slo: Mapping[str, float]) -> str:
+    return listed([target(name, seconds * 1e3) for name, seconds in slo.items()])
+
+
+def _why_not_known(found: TargetShare, requests: int) -> str:
+    if requests < found.requests_needed:
+        return f"that needs {found.requests_needed:,} requests, and there are {requests:,}"
+    low, high = (percent(bound, 2) for bound in found.share_ci95)
+    return (
+        f"{percent(found.share_within, 2)} of the requests are within it (95 % interval {low} to {high}; its upper"
+        " bound counts requests that waited for a model's first load as within the target); a longer workload would"
+        " decide"
+    )
+
+
+def _floor(finding: WithinLimit | OverLimit) -> str:
+    return f"{floor_takes(finding.floor_mib)} between requests"
+
+
+def _limit(finding: WithinLimit | OverLimit) -> str:
+    return f"{'largest size' if finding.is_size else 'limit'} of {whole_mib(finding.limit_mib)}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"Loads and memory of this setting cost {decimals(ratio, 2)} times the clairvoyant minimum"
+
+
+def _timeout(timeout: Timeout) -> str:
+    return timeout if isinstance(timeout, str) else duration(timeout)
+
+
+def _error(error: float | None) -> str:
+    return "no measured request was cold" if error is None else f"an error of {error:+.1%}"

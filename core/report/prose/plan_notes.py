@@ -1,0 +1,114 @@
+"""What is said of a plan's notes: what was not measured, what is assumed instead, and what is left out."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from ...results.plan import PlanNote
+from ...results.plan_findings import (
+    LoadPriceUnknown,
+    LoadsFromDisk,
+    LoadsPricedFrom,
+    MemoryUncertain,
+    ModelsAlmostFree,
+    OtherRate,
+    SettingLeftOut,
+    Unmeasured,
+)
+from ...results.recorded import Recorded
+from ..format import decimals, number
+from . import flips
+from .economics import FROM, REUSED
+
+UNMEASURED = {
+    "warm requests": "no request was warm; a warm forward pass is assumed to take as long as after a load.",
+    "batches": "batches were not measured; each further text is assumed to cost as much as the first.",
+    "unloads": "how long an unload takes was not measured; it is assumed to take no time.",
+    "memory": "memory was not measured; an empty server is assumed to take none, and a model as much as its weights.",
+    "memory of a model": (
+        "only servers that hold the same number of models were measured; a model is assumed to take as much as its"
+        " weights."
+    ),
+    "CPU time": (
+        "CPU time was not measured; a load or a forward pass is assumed to use one core for as long as it lasts."
+    ),
+    "CPU time of loads": (
+        "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
+    ),
+}
+
+
+@singledispatch
+def say(finding: Recorded) -> str:
+    """A sentence that follows the name of a loader, or what is said of a flip."""
+    return flips.say(finding)
+
+
+@say.register
+def say_plan_note(note: PlanNote) -> str:
+    return f"{note.loader}: {say(note.finding)}"
+
+
+@say.register
+def say_unmeasured(finding: Unmeasured) -> str:
+    return UNMEASURED[finding.what]
+
+
+@say.register
+def say_loads_from_disk(finding: LoadsFromDisk) -> str:
+    return "each load came from disk (page_cache: cold)."
+
+
+@say.register
+def say_models_almost_free(finding: ModelsAlmostFree) -> str:
+    per_weight = f"{decimals(finding.per_weight, 2)} MiB for each MiB of its weights"
+    return f"keeping a model adds little or no charged memory: {per_weight}{_slopes(finding)}."
+
+
+@say.register
+def say_memory_uncertain(finding: MemoryUncertain) -> str:
+    return (
+        f"a MiB of weights takes {decimals(finding.per_weight, 2)} MiB of memory{_slopes(finding)}: the cost of holding"
+        " a model is equally uncertain; more rounds would narrow it."
+    )
+
+
+@say.register
+def say_load_price_unknown(finding: LoadPriceUnknown) -> str:
+    wanted, effect = FROM[finding.page_cache], "higher" if finding.page_cache == "cold" else "lower"
+    cost = f"the cost of a load from {wanted} is unknown ({say(finding.reason)})"
+    return f"{cost}; it would be {effect} than is assumed here."
+
+
+@say.register
+def say_loads_priced_from(finding: LoadsPricedFrom) -> str:
+    why = f", because {REUSED}" if finding.page_cache == "cold" else ""
+    where = f"{FROM[finding.page_cache]}{why}"
+    ms, core_ms = finding.further_ms, finding.further_processor_s * 1e3
+    waiting = f"{decimals(abs(ms), 1)} ms {'longer' if ms >= 0 else 'shorter'}"
+    computing = f"{decimals(abs(core_ms), 1)} ms {'more' if core_ms >= 0 else 'less'} CPU time"
+    return (
+        f"loads are priced as loads from {where}: {waiting} and {computing} each than the loads that requests waited"
+        " for. Latencies are reported as measured."
+    )
+
+
+@say.register
+def say_other_rate(finding: OtherRate) -> str:
+    return (
+        f"the CPU time of a request was measured at {number(finding.measured)} requests a second, and is used here for"
+        f" {number(finding.here)}: it depends on the rate. A run with this workload measures it."
+    )
+
+
+@say.register
+def say_setting_left_out(finding: SettingLeftOut) -> str:
+    return f"{finding.label} is left out: {finding.reason}."
+
+
+def _slopes(finding: ModelsAlmostFree | MemoryUncertain) -> str:
+    """The interval, and the rounds that it is of."""
+    if finding.ci95 is None:
+        return ""
+    low, high = finding.ci95
+    return f" (95 % interval {decimals(low, 2)} to {decimals(high, 2)}, {finding.rounds} rounds)"
