@@ -35,14 +35,28 @@ from core.config.settings import ELSEWHERE, Settings
 from core.config.variables import PREFIX
 from core.planning.plan_file import PlanFile
 from core.plugins import Registered, load_plugins
-from core.results import card, economics, flips, header, plan, plan_findings, records
+from core.results import (
+    answers,
+    card,
+    comparisons,
+    economics,
+    flips,
+    header,
+    notes,
+    plan,
+    plan_findings,
+    records,
+    summary,
+    warnings,
+)
+from core.results import figures as figures_of_trials
 from core.serving.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BUILT_IN = "built in"  # the source of the plugins that ship; others may be installed
 LONG = 80  # characters of a mapping that is no longer shown
-SCHEMA = Path("schema/records.json")
-PLAN_SCHEMA = Path("schema/plan.json")
+SCHEMAS = Path("schema")
+SUMMARY = (summary, answers, card, comparisons, economics, figures_of_trials, flips, header, notes, records, warnings)
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MARKED = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MORE = {  # where a page says more, by the part and the key
@@ -253,10 +267,21 @@ def record_schema() -> dict[str, Any]:
 
 def plan_schema() -> dict[str, Any]:
     """The JSON schema of `plan.json`, with what the code says of each field."""
-    schema = plan.Plan.model_json_schema(mode="serialization")
-    schema["$defs"]["Plan"] = {key: schema.pop(key) for key in ("description", "properties", "required", "type")}
-    _describe(schema, plan, plan_findings, flips, economics, header)
-    return {"$schema": DRAFT, "title": "plan.json", **schema["$defs"].pop("Plan"), "$defs": schema["$defs"]}
+    return _schema_of("plan.json", plan.Plan, plan, plan_findings, flips, economics, header)
+
+
+def summary_schema() -> dict[str, Any]:
+    """The JSON schema of `summary.json`, with what the code says of each field."""
+    return _schema_of("summary.json", summary.Summary, *SUMMARY)
+
+
+def _schema_of(title: str, cls: type[BaseModel], *modules: ModuleType) -> dict[str, Any]:
+    """The JSON schema of what is written of a class; `modules` have its parts."""
+    schema = cls.model_json_schema(mode="serialization")
+    parts = [key for key in ("description", "properties", "required", "type") if key in schema]
+    schema["$defs"][cls.__name__] = {key: schema.pop(key) for key in parts}
+    _describe(schema, *modules)
+    return {"$schema": DRAFT, "title": title, **schema["$defs"].pop(cls.__name__), "$defs": schema["$defs"]}
 
 
 def _describe(schema: Mapping[str, Any], *modules: ModuleType) -> None:
@@ -289,7 +314,8 @@ def plan_fields() -> str:
 def figures(cls: type[BaseModel]) -> str:
     """A row for each field of a part of `summary.json`."""
     docs = {name: _as_json_says(text) for name, text in field_docs(cls).items()}
-    return table(("key", "meaning"), [(f"`{name}`", docs[name]) for name in cls.model_fields if name != "kind"])
+    fields = {name: field.alias or name for name, field in cls.model_fields.items() if name != "kind"}
+    return table(("key", "meaning"), [(f"`{key}`", docs[name]) for name, key in fields.items()])
 
 
 def record_fields() -> str:
@@ -360,6 +386,10 @@ def parts() -> dict[str, Callable[[], str]]:
         "metrics": metrics,
         "records": record_fields,
         "plan-figures": plan_fields,
+        "summary": lambda: figures(summary.Summary),
+        "trials": lambda: figures(figures_of_trials.TrialFigures),
+        "comparisons": lambda: figures(comparisons.Comparison),
+        "statistics": lambda: figures(comparisons.Statistic),
         "economics": lambda: figures(economics.Economics),
         "trial-costs": lambda: figures(economics.TrialCosts),
         "break-even": lambda: figures(economics.BreakEven),
@@ -372,8 +402,10 @@ def parts() -> dict[str, Callable[[], str]]:
 def pages(folder: Path) -> dict[Path, str]:
     """Every generated file of the folder, as it should be. Raises ValueError for a part that has no page, or two."""
     made = {name: f"\n{make()}\n" for name, make in parts().items()}
-    schemas = {SCHEMA: record_schema(), PLAN_SCHEMA: plan_schema()}
-    written = {folder / path: json.dumps(each, indent=2, ensure_ascii=False) + "\n" for path, each in schemas.items()}
+    schemas = {"records.json": record_schema(), "summary.json": summary_schema(), "plan.json": plan_schema()}
+    written = {
+        folder / SCHEMAS / name: json.dumps(each, indent=2, ensure_ascii=False) + "\n" for name, each in schemas.items()
+    }
     found: list[str] = []
     for path in sorted(folder.rglob("*.md")):
         text = path.read_text()

@@ -36,24 +36,29 @@ class Statistic(Recorded):
     null_because: StatisticUnknown | None = None
     """Why neither is known."""
     ci95: Interval | None = None
+    """The 95 % interval; None below 5 rounds."""
     method: str | None = None
     """How the interval was made."""
     rounds: int | None = None
+    """How many rounds have a value."""
     chance: float | None = None
     """The p-value; None if it is not reported, and below 5 rounds."""
     verdict: Verdict | None = None
     """None below 5 rounds, and for what is not reported."""
     further_rounds: int | None = None
-    """Missing for a verdict, as far as that is known."""
+    """How many more rounds a verdict would need, as far as that is known."""
 
 
 class Comparison(Recorded):
     """A trial against one before it in the file."""
 
     trial: str
+    """The label of the trial."""
     against: str
+    """The label of the one before it."""
     rounds: int
-    """That both finished."""
+    """How many rounds both finished."""
     statistics: dict[StatisticName, Statistic]
+    """Each statistic, by its name."""
     told: list[StatisticName]
     """The statistics that are reported."""

@@ -119,41 +119,60 @@ class TrialFigures(Recorded):
     """A trial, over the rounds that it finished."""
 
     label: str
+    """Its name in the table."""
     strategy: str
+    """The strategy's name."""
     options: dict[str, JsonValue]
+    """The strategy's options, with durations in seconds."""
     loader: str
+    """The loader that the experiment names."""
     loader_options: dict[str, JsonValue]
+    """The loader's options."""
     dtype: str
-    """In which its servers computed."""
+    """The dtype in which its servers computed."""
     used_loaders: list[str]
+    """The loaders that its servers really used."""
     rounds: int
-    """Finished."""
+    """How many rounds it finished."""
     requests: int
-    """Of the steady state."""
+    """How many requests these rounds have, without each process's first one."""
     errors: int
+    """How many requests failed."""
     error: str | None
     """The most frequent error."""
     log: str | None
     """The last line of the server's log, of the latest round that has one."""
     ready_s: float | None
-    """From exec to readiness."""
+    """The time from exec until the server was ready."""
     first_answer_s: float | None
-    """From exec to the first answer."""
+    """The time from exec until the first answer."""
     first_request_ms: float | None
+    """The latency of each process's first request."""
     latency_ms: Latency
+    """The latency of the steady state."""
     warm: Part
+    """The requests that waited for no load."""
     cold: ColdPart
+    """The requests that waited for a load, and where their time went."""
     throughput_rps: float | None
+    """Answers per second."""
     generator: GeneratorFigures | None
+    """How much CPU the load generator took, and how late it was; None without a workload."""
     slo: list[Target]
+    """Each target, and whether the trial meets it."""
     memory_mib: MemoryFigures
+    """Memory of the server's process tree."""
     over_limit: OverLimit | None
     """None if it held no more memory than the limit, or if that is unknown."""
     loads: int
+    """Loads of all models, in all rounds."""
     loads_per_request: float | None
+    """Loads in the steady state for each of its requests."""
     weights_mib: float
+    """The weights of all models."""
     memory_return: MemoryReturn | None
+    """Whether the memory of a freed model comes back; None if that was not measured."""
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
-    """By model id."""
+    """Where each checkpoint is, and its digest, by model id."""
     labels_agree: bool
     """Whether its answers agree with those of the other trials."""

@@ -21,7 +21,9 @@ from core.results.header import RunHeader
 from core.results.records import RECORD, Sample
 from core.serving.metrics import Metrics
 from scripts import reference
+from tests.helpers.priced import costing
 from tests.helpers.support import ROOT
+from tests.helpers.synthetic import summarised
 
 DOCS = ROOT / "docs"
 PHONE = {"width": 390, "height": 844}
@@ -58,7 +60,9 @@ def test_the_pages_say_what_the_code_says() -> None:
         ("loaders.md", "| `subprocess` | `deadline` |", "| `subprocess` | `limit` |"),
         ("production.md", "| `residency_batch_texts` | histogram |", "| `residency_batch_texts` | gauge |"),
         ("results.md", "| `lag_ms` | number or null", "| `lag_ms` | integer or null"),
+        ("results.md", "| `labels_agree` | Whether", "| `labels_agree` | If"),
         ("schema/records.json", '"lag_ms"', '"lag"'),
+        ("schema/summary.json", '"first_answer_s"', '"first_answer"'),
     ],
 )
 def test_a_stale_page_is_found_and_written_anew(
@@ -117,6 +121,17 @@ def test_the_schema_accepts_records_and_nothing_else() -> None:
     assert not schema.is_valid(written | {"seconds": 1})
     assert not schema.is_valid(written | {"kind": "samples"})
     assert not schema.is_valid(written | {"ms": "1.5"})
+
+
+def test_the_summarys_schema_accepts_a_summary_and_nothing_else() -> None:
+    schema = jsonschema_rs.validator_for(reference.summary_schema())
+    written = summarised(costing({"kept": [(500.0, 0.01)] * 5, "loaded": [(400.0, 0.06)] * 5})).model_dump(
+        mode="json", by_alias=True
+    )
+    assert schema.is_valid(written)
+    for key in ("strategy", "label", "requests", "errors", "loads", "labels_agree", "latency_ms", "first_answer_s"):
+        trial = written["trials"][0] | {key: {"other": "form"}}
+        assert not schema.is_valid(written | {"trials": [trial]}), key
 
 
 def test_the_schema_names_fields_as_they_are_written() -> None:
