@@ -24,7 +24,6 @@ import pytest
 from core.bench.client import connect
 from core.bench.server import ServerProcess, serve
 from core.checkpoints.embedded import embedded_directory
-from core.cli import main
 from core.loaders.onnxruntime.conversion import ensure_converted
 from core.loaders.onnxruntime.facts import CannotConvert
 from core.plugins import load_plugins
@@ -203,6 +202,8 @@ def run_python(
 
 def run_here(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `runner.py` in this process, which spares the imports of another one."""
+    from core.cli import main  # which imports all of the analysis
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))

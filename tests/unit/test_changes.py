@@ -109,6 +109,7 @@ def test_less_throughput_is_worse_and_less_private_memory_is_better() -> None:
     assert not changes(run(3, 400), run(2, 400), 0.05).regressed
 
 
+@pytest.mark.process
 def test_p99_is_compared_where_every_round_has_it() -> None:
     long = run_with({"a": [[10.0] * 1000] * 5})
     assert any("a, p99: 10.0 → 10.0 ms" in sentence for sentence in changes(long, long, 0.05).sentences)

@@ -40,6 +40,7 @@ def keeper(wall: Wall, checkpoints: list[Path]) -> Iterator[Keeper]:
     keeper.close()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ahead", [-24 * HOUR, -HOUR, -5.0, 5.0, HOUR, 1000 * HOUR])
 def test_a_step_makes_no_duration_wrong(keeper: Keeper, wall: Wall, ahead: float) -> None:
     keeper.load("a")

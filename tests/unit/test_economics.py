@@ -226,6 +226,7 @@ def test_the_interval_holds_the_rates_that_the_rounds_do_not_refute() -> None:
     assert crossing([-100.0] * 5, [0.05] * 5) == (0, 0, 0)
 
 
+@pytest.mark.process
 def test_the_interval_of_the_rate_covers() -> None:
     """Rounds in which the machine drifts, so that both differences rise and fall together."""
     rng = np.random.default_rng(20260101)

@@ -248,6 +248,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_one_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     """Generous on a loaded machine; the promise of a second is measured by the runner's own command."""

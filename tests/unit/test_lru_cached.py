@@ -100,6 +100,7 @@ def test_never_over_budget_whoever_asks(tmp_path: Path) -> None:
     assert loader.held == 0
 
 
+@pytest.mark.process
 def test_those_who_wait_for_a_failing_load_get_its_error(checkpoints: list[Path]) -> None:
     (checkpoints[0] / "broken").touch()
     cache, loader = cache_of(checkpoints, capacity=1)

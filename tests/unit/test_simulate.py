@@ -55,6 +55,7 @@ def kept_for(timeout: float) -> Setting:
     return setting("keep-alive", ttl="forever" if timeout == math.inf else timeout)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("timeout", [0.0, 0.5, 4.0, math.inf])
 @pytest.mark.parametrize("rate", [0.2, 2.0])
 def test_without_service_it_agrees_with_the_closed_form(rate: float, timeout: float) -> None:

@@ -91,6 +91,7 @@ def test_all_texts_together_have_a_limit_in_either_form(tmp_path: Path, monkeypa
             lines(tmp_path, content, name)
 
 
+@pytest.mark.process
 @given(some.lists(some.text(alphabet=some.characters(exclude_categories=["Cs"])), min_size=1))
 @settings(deadline=None)
 def test_any_text_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, given: list[str]) -> None:
@@ -112,6 +113,7 @@ def same(plan: ResolvedExperiment, other: ResolvedExperiment) -> bool:
     return (left, plan.question, plan.texts, plan.trials) == (right, other.question, other.texts, other.trials)
 
 
+@pytest.mark.process
 def test_a_run_reads_again_what_it_wrote(tmp_path: Path) -> None:
     """More than a YAML file may hold: 1 MiB, or 20 000 values."""
     for name, content in (("odd", [*ODD, LONG]), ("long", ["long " * 400] * 2500), ("many", ["many"] * 10_000)):
@@ -142,6 +144,7 @@ def test_so_it_does_with_other_lists(tmp_path: Path) -> None:
     assert same(plan, again(plan, tmp_path))
 
 
+@pytest.mark.process
 def test_a_question_ends_where_yaml_ends_its_line(tmp_path: Path) -> None:
     for number, end in enumerate(("\u2028", "\x85", "\r", "\r\n", "\n")):
         folder = tmp_path / str(number)

@@ -59,6 +59,7 @@ def test_ski_rental_costs_at_most_twice_the_clairvoyant(gaps: np.ndarray, holdin
     assert paid <= 2 * least * (1 + 1e-9)
 
 
+@pytest.mark.process
 @given(GAPS, PRICE, PRICE)
 def test_no_timeout_is_better_than_the_best_in_hindsight(gaps: np.ndarray, holding: float, cold_start: float) -> None:
     best = timeout_cost(gaps, best_timeout_in_hindsight(gaps, holding, cold_start), holding, cold_start)
@@ -66,6 +67,7 @@ def test_no_timeout_is_better_than_the_best_in_hindsight(gaps: np.ndarray, holdi
     assert best <= min(timeout_cost(gaps, timeout, holding, cold_start) for timeout in tried) * (1 + 1e-9)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("burstiness", "threshold"), [(4.0, 0.5), (4.0, 1.0), (20.0, 0.2), (4.0, 0.1), (0.5, 0.5), (0.5, 2.0), (1.0, 2.0)]
 )

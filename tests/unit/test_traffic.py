@@ -73,6 +73,7 @@ def test_a_seed_and_a_round_say_all_that_is_asked(tmp_path: Path) -> None:
     assert set(Counter(draws)) == {(model, text) for model in "abc" for text in (0, 1)}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arrivals", "burstiness"),
     [("constant", 0.0), ("poisson", 1.0), ("{gamma: 1}", 1.0), ("{gamma: 4}", 4.0), ("{gamma: 0.25}", 0.25)],
@@ -86,6 +87,7 @@ def test_rate_and_burstiness_come_out(tmp_path: Path, arrivals: str, burstiness:
     assert np.var(gaps) / np.mean(gaps) ** 2 == pytest.approx(burstiness, rel=0.12, abs=1e-9)
 
 
+@pytest.mark.process
 def test_a_duration_ends_the_arrivals(tmp_path: Path) -> None:
     at = times(tmp_path, "{open: {rate: 7200/h, arrivals: constant, duration: 3s}}")
     assert at == [0, 0.5, 1, 1.5, 2, 2.5]
@@ -119,6 +121,7 @@ def test_a_number_of_requests_takes_as_long_as_the_rate_says() -> None:
     assert ends.mean() == pytest.approx(20, abs=4 * ends.std() / len(ends) ** 0.5)
 
 
+@pytest.mark.process
 def test_popularity_is_that_of_the_models(tmp_path: Path) -> None:
     for popularity, shares in (
         ("uniform", [1 / 3] * 3),
@@ -161,6 +164,7 @@ def test_a_trace_names_models_unless_a_popularity_is_given(tmp_path: Path, name:
     assert {request.model for _, request in traffic(tmp_path, only_c).arrivals(0)} == {"c"}
 
 
+@pytest.mark.process
 def test_thinning_is_seeded_and_keeps_the_clock(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("time\n" + "".join(f"{i}\n" for i in range(10_000)))
     whole, thinned = "{trace: {file: t.csv}}", "{trace: {file: t.csv, thin: 0.3}}"

@@ -197,6 +197,7 @@ def test_only_the_latest_attempt_counts() -> None:
     assert [failure.round for failure in again.failures] == [1]
 
 
+@pytest.mark.process
 def test_p99_and_throughput_only_where_they_mean_something() -> None:
     few = statistics_of(against(2, 5))
     lacking = StatisticUnknown(kind="too few requests", needed=1000)
@@ -256,6 +257,7 @@ def target_of(within: Sequence[int], sent: int, **changes: Any) -> Target:
     return summarised(run_with({"a": rounds}, slo={"p99": 0.2}, **changes)).trials[0].slo[0]
 
 
+@pytest.mark.process
 def test_goodput_and_whether_a_target_is_met() -> None:
     met = target_of([500] * 5, 500)
     assert (met.verdict, met.share_within, met.goodput_rps) == ("met", 1, 250)
@@ -277,6 +279,7 @@ def test_a_failed_request_is_not_within_the_target() -> None:
     assert target.share_within == pytest.approx(495 / 496)
 
 
+@pytest.mark.process
 def test_targets_in_words_and_in_the_table() -> None:
     rounds = {"a": [[10.0] * 500] * 5, "b": [[300.0] * 500] * 5, "c": [[10.0] * 50] * 5}
     summary = summarised(run_with(rounds, slo={"p99": 0.2}))

@@ -109,6 +109,7 @@ def refuse(folder: Path, kind: str, path: tuple[str, ...], values: list[Any]) ->
     assert refused > len(values) // 4
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", range(len(KEYS)), ids=NAMES)
 def test_no_wrong_value_is_told_in_a_librarys_words(tmp_path: Path, number: int) -> None:
     """Each key meets a quarter of the values, and each value a quarter of the keys."""
@@ -121,6 +122,7 @@ def test_nor_is_any_of_them_for_any_key(tmp_path: Path, kind: str, path: tuple[s
     refuse(tmp_path, kind, path, WRONG)
 
 
+@pytest.mark.process
 @given(some.recursive(some.none() | some.booleans() | some.integers() | some.floats() | some.text(), some.lists))
 @settings(deadline=None, max_examples=20)
 def test_neither_is_any_other(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
