@@ -268,7 +268,7 @@ def test_one_that_is_killed_fails_its_request_in_flight_only(model: SubprocessMo
         child.kill()
         with pytest.raises(ModelCrashed, match="was ended by SIGKILL before it answered"):
             waiting.result(SECONDS)
-        assert monotonic() - killed < 1
+        assert monotonic() - killed < SECONDS / 2  # and not at the deadline, two minutes later
     with pytest.raises(ModelGone):
         model.predict(TEXTS)
 

@@ -49,6 +49,7 @@ class Child:
         self._handle: int | None = handle
         self._connection = connection
         self._lines = connection.makefile("rb")
+        self.is_asked = False  # whether it has a question that it has not answered
 
     def ask(self, question: Any, seconds: float) -> dict[str, Any]:
         """Send a question, and return the answer.
@@ -59,6 +60,7 @@ class Child:
         self._connection.settimeout(seconds)
         try:
             self._connection.sendall(json.dumps(question).encode() + b"\n")
+            self.is_asked = True
             line = self._lines.readline()
         except TimeoutError:
             self.end()
@@ -68,6 +70,8 @@ class Child:
         except BaseException:  # interrupted: the pending answer would be taken for that to the next question
             self.end()
             raise
+        finally:
+            self.is_asked = False
         if not line.endswith(b"\n"):
             raise ModelCrashed(f"The model's process {self.end()} before it answered.")
         answer: dict[str, Any] = json.loads(line)

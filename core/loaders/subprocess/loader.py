@@ -183,8 +183,8 @@ class SubprocessModel:
 
     @property
     def is_asked(self) -> bool:
-        """Whether a thread waits for the child's answer."""
-        return self._turn.locked()
+        """Whether the child has a question that it has not answered."""
+        return self._child.is_asked
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction for each text.
