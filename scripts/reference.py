@@ -10,15 +10,10 @@ below the field, or the description of its type; what it says of a flag is the f
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -35,29 +30,15 @@ from core.config.settings import ELSEWHERE, Settings
 from core.config.variables import PREFIX
 from core.planning.plan_file import PlanFile
 from core.plugins import Registered, load_plugins
-from core.results import (
-    answers,
-    card,
-    comparisons,
-    economics,
-    flips,
-    header,
-    notes,
-    plan,
-    plan_findings,
-    records,
-    summary,
-    warnings,
-)
+from core.results import card, comparisons, economics, summary
 from core.results import figures as figures_of_trials
 from core.serving.metrics import Metrics
+from scripts.schemas import as_json_says, field_docs, plan_schema, record_schema, summary_schema
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BUILT_IN = "built in"  # the source of the plugins that ship; others may be installed
 LONG = 80  # characters of a mapping that is no longer shown
 SCHEMAS = Path("schema")
-SUMMARY = (summary, answers, card, comparisons, economics, figures_of_trials, flips, header, notes, records, warnings)
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MARKED = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MORE = {  # where a page says more, by the part and the key
     ("commands", "run"): "[Experiments](experiments.md)",
@@ -102,24 +83,6 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     cells = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ("---",) * len(header), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def field_docs(cls: type[BaseModel]) -> dict[str, str]:
-    """The docstrings below the fields of a class and of those that it inherits from, by field."""
-    docs: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        if each.__module__.startswith("core."):
-            [definition] = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-            assert isinstance(definition, ast.ClassDef)
-            docs |= dict(_documented(definition))
-    return docs
-
-
-def _documented(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for field, doc in pairwise(definition.body):
-        match field, doc:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                yield name, inspect.cleandoc(text)
 
 
 def is_duration(field: FieldInfo) -> bool:
@@ -258,52 +221,6 @@ def metrics() -> str:
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
-def record_schema() -> dict[str, Any]:
-    """The JSON schema of a line of `samples.jsonl`, with what the code says of each field."""
-    schema = records.RECORD.json_schema()
-    _describe(schema, records, header)
-    return {"$schema": DRAFT, "title": "A line of samples.jsonl", **schema}
-
-
-def plan_schema() -> dict[str, Any]:
-    """The JSON schema of `plan.json`, with what the code says of each field."""
-    return _schema_of("plan.json", plan.Plan, plan, plan_findings, flips, economics, header)
-
-
-def summary_schema() -> dict[str, Any]:
-    """The JSON schema of `summary.json`, with what the code says of each field."""
-    return _schema_of("summary.json", summary.Summary, *SUMMARY)
-
-
-def _schema_of(title: str, cls: type[BaseModel], *modules: ModuleType) -> dict[str, Any]:
-    """The JSON schema of what is written of a class; `modules` have its parts."""
-    schema = cls.model_json_schema(mode="serialization")
-    parts = [key for key in ("description", "properties", "required", "type") if key in schema]
-    schema["$defs"][cls.__name__] = {key: schema.pop(key) for key in parts}
-    _describe(schema, *modules)
-    return {"$schema": DRAFT, "title": title, **schema["$defs"].pop(cls.__name__), "$defs": schema["$defs"]}
-
-
-def _describe(schema: Mapping[str, Any], *modules: ModuleType) -> None:
-    """Add what the classes of these modules say of their fields."""
-    classes: dict[str, type[BaseModel]] = {
-        name: value
-        for module in modules
-        for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, BaseModel)
-    }
-    for name, definition in schema["$defs"].items():
-        docs = field_docs(classes[name]) if name in classes else {}
-        for field, text in docs.items():
-            shown = classes[name].model_fields[field].alias or field
-            definition["properties"][shown]["description"] = _as_json_says(text)
-
-
-def _as_json_says(text: str) -> str:
-    """A docstring in one line, with JSON's word for None."""
-    return re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text))
-
-
 def plan_fields() -> str:
     """A row for each field of `plan.json`."""
     schema = plan_schema()
@@ -313,7 +230,7 @@ def plan_fields() -> str:
 
 def figures(cls: type[BaseModel]) -> str:
     """A row for each field of a part of `summary.json`."""
-    docs = {name: _as_json_says(text) for name, text in field_docs(cls).items()}
+    docs = {name: as_json_says(text) for name, text in field_docs(cls).items()}
     fields = {name: field.alias or name for name, field in cls.model_fields.items() if name != "kind"}
     return table(("key", "meaning"), [(f"`{key}`", docs[name]) for name, key in fields.items()])
 

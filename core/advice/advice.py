@@ -12,6 +12,7 @@ from ..results.comparisons import StatisticName, Verdict
 from ..results.economics import BreakEven
 from ..results.figures import Latency, TrialFigures
 from ..results.flips import RATE_FLIPS, Capacity, LatencyFlip, Longer, RateFlip, Rates
+from ..results.header import clients_of
 from ..results.notes import BackToBackProcessor, BackToBackWaiting, Finding, NotCompared, NotPriced, ValidGaps
 from ..results.summary import Measurements
 from ..stats.intervals import VERDICT_ROUNDS
@@ -101,10 +102,7 @@ class Evidence:
     @property
     def clients(self) -> int:
         """Clients of a closed loop; 0 under a workload that has a rate of its own."""
-        workload = self.measured.workload
-        if workload is None:
-            return 1
-        return workload.closed.clients if workload.closed else 0
+        return clients_of(self.measured.workload)
 
     def capacity(self, trial: TrialCost) -> Capacity:
         """The most requests that a trial can answer, as far as that is known, and why."""

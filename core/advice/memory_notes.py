@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..costs.economics import Costs, TrialCost
 from ..costs.loads import LoadPrice
-from ..costs.prices import Size
-from ..results.economics import LoadsLacking
+from ..results.economics import LoadsLacking, SizePrice
 from ..results.notes import (
     Finding,
     Fitting,
@@ -73,15 +72,13 @@ def _differences(loads: Sequence[tuple[str, LoadPrice]]) -> list[LoadDifference]
 
 def _sizes(costs: Costs) -> Iterator[Finding]:
     """Which trials fit which size, and how many requests its cores have time for."""
-    fitting: defaultdict[Size, list[TrialCost]] = defaultdict(list)
+    fitting: defaultdict[SizePrice, list[TrialCost]] = defaultdict(list)
     for trial in costs.trials:
         if trial.size is not None:
             fitting[trial.size].append(trial)
     for size, trials in fitting.items():
         yield SizeFits(
-            memory_mib=size.memory_mib,
-            cpu=size.cpu,
-            hour=size.hour,
+            size=size,
             trials=[Fitting(label=trial.label, per_hour=trial.size_capacity or 0.0) for trial in trials],
             waiting_costs=bool(costs.prices.latency_hour),
         )

@@ -21,7 +21,7 @@ from ..planning.plan import plan_of_settings
 from ..planning.plan_file import load_plan
 from ..report.export import export as export_run
 from ..report.progress import RunProgress
-from ..results.folder import RecordWriter, new_folder, read_records
+from ..results.folder import RecordWriter, new_folder, read_header, read_records
 from ..results.header import RunHeader
 from ..results.records import NarrowIntervals
 from ..stats.rounds import arrange
@@ -93,7 +93,7 @@ def resume(folder: Path, options: ReportOptions) -> int:
 def report(folder: Path, options: ReportOptions) -> int:
     """Report a run again."""
     with _as_bad_input():
-        _check_header(options, read_records(folder).header)
+        _check_header(options, read_header(folder))
         return OK if report_run(folder, options) else FAILED
 
 

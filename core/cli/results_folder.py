@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from ..bench.environment import describe_environment
 from ..errors import FileError, ResultsError
 from ..report.plan import plan_text
-from ..report.prose.changes import say
 from ..report.prose.environment import say_difference
+from ..report.prose.sentences import say
 from ..results.environment import Environment, differences
 from ..results.folder import read_records
 from ..results.plan import Plan

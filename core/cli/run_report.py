@@ -15,7 +15,8 @@ from ..report.card import card
 from ..report.html import Said, report
 from ..report.prose.card import card_in_words
 from ..report.prose.footnotes import footnotes
-from ..report.prose.run import DOUBTS, answer_in_words, say
+from ..report.prose.run import DOUBTS, answer_in_words
+from ..report.prose.sentences import say
 from ..report.table import table
 from ..report.waterfall import waterfall
 from ..results.environment import Environment

@@ -12,6 +12,7 @@ from ..results.economics import (
     LoadFigures,
     MemoryOverSizes,
     NotMeasured,
+    SizePrice,
     TrialCosts,
     Unpriced,
 )
@@ -21,7 +22,7 @@ from ..stats.intervals import VERDICT_ROUNDS, interval, typical
 from ..stats.rounds import Round, Run
 from .limit import most_rss
 from .loads import Further, LoadPrice, cold_requests, load_price
-from .prices import HOUR, MIB_PER_GIB, Prices, Size
+from .prices import HOUR, MIB_PER_GIB, Prices
 
 MILLION = 1e6
 IDLE_SECONDS = 1.0  # after the last request, when idle memory is read
@@ -74,7 +75,7 @@ class TrialCost:
     """Seconds without a request after which the first of its models would be freed; None: at once, or never."""
     load: LoadPrice | None = None
     """How its loads are priced; None if no request waited for one."""
-    size: Size | None = None
+    size: SizePrice | None = None
     """The size that it is billed for."""
     size_capacity: float | None = None
     """Requests per hour for which the cores of that size have time; `capacity` is no more than that."""
@@ -203,7 +204,7 @@ def _lacks_memory(each: Round, prices: Prices) -> bool:
     return None in (memory.idle(prices.charge), *whole)
 
 
-def _does_not_fit(rounds: Sequence[Round], largest: Size, cores: float) -> Unpriced:
+def _does_not_fit(rounds: Sequence[Round], largest: SizePrice, cores: float) -> Unpriced:
     held = most_rss(rounds) or 0.0
     if held <= largest.memory_mib:
         return CoresOverSizes(took=cores, largest=largest.cpu)
@@ -217,7 +218,9 @@ def _core_seconds(each: Round, load: LoadPrice | None) -> float:
     return (each.ended.processor_s or 0.0) + loads * further.processor_s
 
 
-def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: Size | None) -> RoundCost:
+def _round_cost(
+    each: Round, prices: Prices, is_line: bool, load: LoadPrice | None, size: SizePrice | None
+) -> RoundCost:
     seconds, answered = each.ended.steady_s, len(each.answered)
     charged, above = _memory(each, prices, is_line, size)
     further = load.in_round(each.number) if load else Further()
@@ -233,7 +236,7 @@ def _round_cost(each: Round, prices: Prices, is_line: bool, load: LoadPrice | No
     )
 
 
-def _memory(each: Round, prices: Prices, is_line: bool, size: Size | None) -> tuple[float, float]:
+def _memory(each: Round, prices: Prices, is_line: bool, size: SizePrice | None) -> tuple[float, float]:
     """MiB that are paid for all the time, and MiB that are paid for besides, on average over the steady state.
 
     Above the idle level only resident memory is known. Under `private` it stands for what is written then, and is at

@@ -15,17 +15,6 @@ FARGATE = {"memory_gib_hour": 0.004445, "cpu_hour": 0.04048}  # the defaults of 
 
 
 @dataclass(frozen=True)
-class Size:
-    """A size of a task or a machine, as a host lists it."""
-
-    memory_mib: float
-    cpu: float
-    """Cores, or a part of one."""
-    hour: float
-    """The price of an hour, memory and cores included."""
-
-
-@dataclass(frozen=True)
 class Prices:
     """As `cost:` in an experiment states them, in one currency."""
 
@@ -39,7 +28,7 @@ class Prices:
     the smallest of `sizes` that holds it is paid for, whatever is used of it. Memory and CPU time then have no price of
     their own: both prices are 0.
     """
-    sizes: tuple[Size, ...] = ()
+    sizes: tuple[SizePrice, ...] = ()
     """The smallest first."""
 
     @classmethod
@@ -51,7 +40,9 @@ class Prices:
             latency_hour=cost.latency_hour,
             charge=cost.charge,
             billing=cost.billing,
-            sizes=tuple(Size(each.memory / BYTES_PER_MIB, each.cpu, each.hour) for each in cost.sizes),
+            sizes=tuple(
+                SizePrice(memory_mib=each.memory / BYTES_PER_MIB, cpu=each.cpu, hour=each.hour) for each in cost.sizes
+            ),
         )
 
     @property
@@ -63,7 +54,7 @@ class Prices:
             latency_hour=self.latency_hour,
             charge=self.charge,
             billing=self.billing,
-            sizes=tuple(SizePrice(memory_mib=each.memory_mib, cpu=each.cpu, hour=each.hour) for each in self.sizes),
+            sizes=self.sizes,
         )
 
     @property
@@ -74,7 +65,7 @@ class Prices:
         """
         return "cold" if self.charge == "pss" and self.billing == "average" else "warm"
 
-    def size_for(self, mib: float, cores: float = 0.0) -> Size | None:
+    def size_for(self, mib: float, cores: float = 0.0) -> SizePrice | None:
         """The smallest size with as much memory and as many cores; None if none has."""
         return next((size for size in self.sizes if size.memory_mib >= mib and size.cpu >= cores), None)
 

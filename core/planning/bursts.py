@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
 from ..costs.economics import header_costs
-from ..costs.prices import HOUR, Prices, Size
+from ..costs.prices import HOUR, Prices
 from ..errors import ResidencyError
 from ..plugins import load_plugins
 from ..results.card import Bursts
-from ..results.economics import BreakEven
+from ..results.economics import BreakEven, SizePrice
 from ..results.plan import OutcomeFigures
 from ..results.summary import Summary
 from ..stats.rounds import Run
@@ -37,7 +37,7 @@ class SimulatedTrial:
     setting: Setting
     profile: Profile
     prices: Prices
-    size: Size | None
+    size: SizePrice | None
     """The one that is billed."""
     max_batch: int
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..costs.prices import HOUR, Prices, Size
+from ..costs.prices import HOUR, Prices
 from ..results.economics import SizePrice
 from ..results.plan import SettingFigures, SettingSpec
 from .arrivals import Arrivals
@@ -165,7 +165,7 @@ def _figures(
         **dict(spec),
         **dict(result.model_copy(update={"capacity_exceeded": exceeded})),
         cores=cores,
-        size=None if size is None else SizePrice(memory_mib=size.memory_mib, cpu=size.cpu, hour=size.hour),
+        size=size,
         regret=regret,
         most_mib=_most_mib(profile, whole),
         targets=judge(whole, inputs.slo),
@@ -192,7 +192,7 @@ def _most_mib(profile: Profile, outcome: Outcome) -> float | None:
     return profile.resident.most(outcome.weights_mib) if profile.resident else None
 
 
-def _size(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> Size | None:
+def _size(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> SizePrice | None:
     """The one that is billed: the smallest that holds the server and has the cores that its requests take on average;
     the largest where none has; None where none is billed.
     """

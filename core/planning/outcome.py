@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..costs.prices import HOUR, MIB_PER_GIB, Prices, Size
+from ..costs.economics import MILLION
+from ..costs.prices import HOUR, MIB_PER_GIB, Prices
+from ..results.economics import SizePrice
 from ..results.plan import CostParts, OutcomeFigures
 from ..stats.estimates import percentile
 from .profile import ModelProfile
 
-MILLION = 1_000_000
 SAME = 0.05  # what differs by a smaller share is the same: the simulator's error is larger
 
 
@@ -47,7 +48,7 @@ class Outcome:
     """Whether more requests waited for a model than a served app lets wait."""
 
     def money(
-        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: SizePrice | None = None
     ) -> CostParts:
         """The cost of the whole workload; `size` is the one that is billed, if sizes are."""
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
@@ -75,7 +76,7 @@ class Outcome:
         return prices.holding(self.mib_seconds) + unheld
 
     def figures(
-        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: Size | None = None
+        self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: SizePrice | None = None
     ) -> OutcomeFigures:
         """The result in figures."""
         money = self.money(base_mib, models, prices, size)

@@ -11,14 +11,15 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, JsonValue
 
+from ..costs.economics import MILLION
 from ..results.economics import Economics, PricesUsed, TrialCosts
 from ..results.environment import Environment
 from ..results.summary import Summary
 from .figures import Latencies
 from .format import MISSING, NOTHING, amount, value_text
 from .over_time import Part
-from .prose.economics import say
-from .table import COLUMNS, MILLION, NARROW, row_name, rows, target_columns
+from .prose.sentences import say
+from .table import COLUMNS, NARROW, row_name, rows, target_columns
 from .waterfall import cold_starts
 
 Value = str | float | bool | None

@@ -9,12 +9,12 @@ from tabulate import tabulate
 from wcwidth import wcswidth
 
 from ..config.quantities import latency_target
+from ..costs.economics import MILLION
 from ..costs.prices import HOUR
 from ..results.figures import Latency, Part, TrialFigures
 from ..results.summary import Summary
 from .format import MISSING, NOTHING, amount, bare_milliseconds, decimals, share
 
-MILLION = 1e6
 NARROWEST = 12  # characters of a label's line: the longest word of the labels that are made up
 
 

@@ -12,13 +12,13 @@ from .recorded import PageCache, Recorded
 
 
 class SizePrice(Recorded):
-    """A size of a task or a machine."""
+    """A size of a task or a machine, as a host lists it."""
 
     memory_mib: float
     cpu: float
-    """Cores."""
+    """Cores, or a part of one."""
     hour: float
-    """The price of an hour."""
+    """The price of an hour, memory and cores included."""
 
 
 class PricesUsed(Recorded):

@@ -7,11 +7,11 @@ import json
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from pydantic import ValidationError
 
@@ -141,20 +141,31 @@ class RunRecords:
         return self.header.rounds if self.stop is None else self.stop.round + 1
 
 
+def read_header(folder: Path) -> RunHeader:
+    """The first record, without reading the others. Raises ResultsError if the folder does not contain a run."""
+    with _open_samples(folder) as file:
+        return parse_records(file.readline(), folder / SAMPLES).header
+
+
 def read_records(folder: Path, rounds: int | None = None) -> RunRecords:
     """All complete records, or those of the first `rounds` rounds.
 
     Raises ResultsError if the folder does not contain a run, or if a line is not a record.
     """
-    path = folder / SAMPLES
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ResultsError(f"{folder} contains no run: {path.name} cannot be read ({error.strerror}).") from error
-    records = parse_records(content, path)
+    with _open_samples(folder) as file:
+        records = parse_records(file.read(), folder / SAMPLES)
     if rounds is None:
         return records
     return RunRecords(records.header, [record for record in records.measured if record.round < rounds])
+
+
+@contextmanager
+def _open_samples(folder: Path) -> Iterator[BinaryIO]:
+    try:
+        with (folder / SAMPLES).open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ResultsError(f"{folder} contains no run: {SAMPLES} cannot be read ({error.strerror}).") from error
 
 
 def parse_records(content: bytes, path: Path) -> RunRecords:

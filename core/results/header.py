@@ -108,6 +108,13 @@ class WorkloadSpec(Recorded):
     """Recorded arrivals."""
 
 
+def clients_of(workload: WorkloadSpec | None) -> int:
+    """The number of clients that wait for an answer before the next request; 0 if requests come at a rate."""
+    if workload is None:  # one request after the other
+        return 1
+    return workload.closed.clients if workload.closed else 0
+
+
 class SizeSpec(Recorded):
     """A size of a task or a machine, and the price of an hour of it."""
 
@@ -202,9 +209,7 @@ class RunHeader(Recorded):
     @property
     def clients(self) -> int:
         """The number of clients that wait for an answer before the next request; 0 if requests come at a rate."""
-        if self.workload is None:
-            return 1
-        return self.workload.closed.clients if self.workload.closed else 0
+        return clients_of(self.workload)
 
     @property
     def states_a_rate(self) -> bool:

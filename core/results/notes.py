@@ -26,7 +26,7 @@ from .answers import (
     TargetMet,
     TargetNotSettled,
 )
-from .economics import BreakEvenReason, Floor, LoadsLacking, Unpriced
+from .economics import BreakEvenReason, Floor, LoadsLacking, SizePrice, Unpriced
 from .figures import OverLimit
 from .flips import Capacity, Flip
 from .header import Billing, Charge
@@ -156,9 +156,7 @@ class SizeFits(Recorded):
     """Which trials fit a size, and how many requests its cores have time for."""
 
     kind: Literal["size fits"] = "size fits"
-    memory_mib: float
-    cpu: float
-    hour: float
+    size: SizePrice
     trials: list[Fitting]
     waiting_costs: bool
     """Whether waiting has a price."""

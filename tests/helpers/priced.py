@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.report.prose.card import CardText, SettingsText, card_in_words
-from core.report.prose.notes import say
+from core.report.prose.sentences import say
 from core.results.card import Card
 from core.results.economics import Economics
 from core.results.flips import Flip

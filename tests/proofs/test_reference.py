@@ -20,7 +20,7 @@ import pytest
 from core.results.header import RunHeader
 from core.results.records import RECORD, Sample
 from core.serving.metrics import Metrics
-from scripts import reference
+from scripts import reference, schemas
 from tests.helpers.priced import costing
 from tests.helpers.support import ROOT
 from tests.helpers.synthetic import summarised
@@ -114,7 +114,7 @@ def test_the_table_of_metrics_is_what_is_scraped() -> None:
 
 
 def test_the_schema_accepts_records_and_nothing_else() -> None:
-    schema = jsonschema_rs.validator_for(reference.record_schema())
+    schema = jsonschema_rs.validator_for(schemas.record_schema())
     sample = Sample(round=0, trial="a", model="m", text=0, first=False, ms=1.5, status=503, error="busy")
     written = RECORD.dump_python(sample, mode="json")
     assert schema.is_valid(written)
@@ -124,7 +124,7 @@ def test_the_schema_accepts_records_and_nothing_else() -> None:
 
 
 def test_the_summarys_schema_accepts_a_summary_and_nothing_else() -> None:
-    schema = jsonschema_rs.validator_for(reference.summary_schema())
+    schema = jsonschema_rs.validator_for(schemas.summary_schema())
     written = summarised(costing({"kept": [(500.0, 0.01)] * 5, "loaded": [(400.0, 0.06)] * 5})).model_dump(
         mode="json", by_alias=True
     )
@@ -135,7 +135,7 @@ def test_the_summarys_schema_accepts_a_summary_and_nothing_else() -> None:
 
 
 def test_the_schema_names_fields_as_they_are_written() -> None:
-    properties = reference.record_schema()["$defs"][RunHeader.__name__]["properties"]
+    properties = schemas.record_schema()["$defs"][RunHeader.__name__]["properties"]
     assert "schema" in properties
     assert "schema_version" not in properties
 

@@ -23,7 +23,8 @@ from core.planning.plan import plan_of_settings
 from core.planning.plan_file import PlanInputs, load_plan
 from core.planning.profile import profiles
 from core.report.plan import plan_text
-from core.report.prose.plan import answer, confirmed_in_words, grounds, say
+from core.report.prose.plan import answer, confirmed_in_words, grounds
+from core.report.prose.sentences import say
 from core.results.flips import LatencyFlip
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from core.checkpoints import checkpoint
-from core.report.prose.plan import say
+from core.report.prose.sentences import say
 from core.results.folder import read_records
 from core.results.plan import Plan
 from tests.helpers.support import (

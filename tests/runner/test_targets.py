@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import runner
-from core.report.prose.targets import say
+from core.report.prose.sentences import say
 from core.results.folder import LATEST, new_folder
 from core.results.summary import Summary
 from core.stats.slo import unmet

@@ -14,7 +14,7 @@ from core.config.choices import Cost
 from core.report.card import card
 from core.report.format import listed, number, rate
 from core.report.prose.footnotes import footnotes
-from core.report.prose.notes import say
+from core.report.prose.sentences import say
 from core.results.economics import Floor
 from tests.helpers.priced import ToldCard, card_of, costing, economics_of, ended_with, loading
 from tests.helpers.support import uvicorn

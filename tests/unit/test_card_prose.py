@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
-
 import pytest
 
 from core.report.prose import answers, economics, flips, notes
 from core.report.prose.economics import floor_in_words
-from core.report.prose.notes import say
+from core.report.prose.sentences import say
 from core.results import answers as answered
 from core.results import economics as priced
 from core.results import flips as flipped
 from core.results import notes as noted
 from core.results.figures import OverLimit
 from core.results.recorded import Recorded
+from tests.helpers.kinds import kinds_in, kinds_said_in
 
 SETTLES = answered.FurtherRounds(rounds=40, repeats=45)
 LACKING = priced.LoadsLacking(recorded="another process maps the file.")
@@ -463,9 +462,7 @@ SAID: list[tuple[Recorded, str]] = [
     ),
     (
         noted.SizeFits(
-            memory_mib=512.0,
-            cpu=0.25,
-            hour=3.0,
+            size=priced.SizePrice(memory_mib=512.0, cpu=0.25, hour=3.0),
             trials=[noted.Fitting(label="a", per_hour=90_000.0), noted.Fitting(label="b", per_hour=15_000.0)],
             waiting_costs=True,
         ),
@@ -477,9 +474,7 @@ SAID: list[tuple[Recorded, str]] = [
     ),
     (
         noted.SizeFits(
-            memory_mib=512.0,
-            cpu=0.25,
-            hour=3.0,
+            size=priced.SizePrice(memory_mib=512.0, cpu=0.25, hour=3.0),
             trials=[noted.Fitting(label="a", per_hour=90_000.0)],
             waiting_costs=False,
         ),
@@ -565,19 +560,11 @@ def test_it_is_said(finding: Recorded, sentence: str) -> None:
     assert say(finding) == sentence
 
 
-def kinds_in(union: Any) -> set[type]:
-    """The types of a union, which may be nested and annotated."""
-    if isinstance(union, type):
-        return {union} if issubclass(union, Recorded) else set()
-    return {kind for each in get_args(union) for kind in kinds_in(each)}
-
-
 def test_every_kind_is_said_here() -> None:
     """Those that a card or its costs may have, and those for which there are words."""
     kinds = kinds_in(noted.Finding) | kinds_in(answered.Settles) | kinds_in(priced.Unpriced)
     assert len(kinds) > 40
-    words = {kind for each in (answers, economics, flips, notes) for kind in each.say.registry} - {Recorded, object}
-    assert kinds | words == {type(finding) for finding, _ in SAID}
+    assert kinds | kinds_said_in(answers, economics, flips, notes) == {type(finding) for finding, _ in SAID}
 
 
 def test_what_has_no_words_is_an_error() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.report.prose.changes import say
+from core.report.prose.sentences import say
 from core.stats.changes import changes as changes_of
 from core.stats.changes import shift
 from tests.helpers.support import run_here

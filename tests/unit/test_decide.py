@@ -8,7 +8,8 @@ from scipy import stats
 
 from core.report.card import card
 from core.report.prose.footnotes import footnotes
-from core.report.prose.run import answer_in_words, say
+from core.report.prose.run import answer_in_words
+from core.report.prose.sentences import say
 from core.report.table import table
 from core.report.waterfall import waterfall
 from core.results.figures import GeneratorFigures, TooFew

@@ -17,7 +17,7 @@ from core.config.choices import Cost
 from core.costs.break_even import crossing
 from core.costs.economics import RoundCost, TrialCost
 from core.costs.prices import FARGATE
-from core.report.prose.economics import say
+from core.report.prose.sentences import say
 from core.results.economics import BreakEven, Economics, LoadsLacking
 from core.stats.intervals import sign
 from core.system import memory

@@ -11,8 +11,7 @@ import pytest
 
 from core.advice.findings import compared, targets
 from core.costs.break_even import crossing
-from core.report.prose.notes import say
-from core.report.prose.run import say as say_of_run
+from core.report.prose.sentences import say
 from core.results.summary import Summary
 from core.stats.intervals import typical
 from tests.helpers.priced import card_of, costing, economics_of
@@ -92,7 +91,7 @@ def memory_run(ours: Sequence[float], theirs: Sequence[float]) -> Summary:
 
 def test_one_odd_process_does_not_turn_a_verdict_round() -> None:
     summary = memory_run([398.0] * 9 + [500.0], [400.0] * 10)
-    [told] = [sentence for sentence in map(say_of_run, compared(summary)) if "PSS" in sentence]
+    [told] = [sentence for sentence in map(say, compared(summary)) if "PSS" in sentence]
     assert told.startswith("b holds 2 MiB less than a: PSS between requests 398 against 400 MiB")
     assert summary.trials[1].memory_mib.idle_pss == 398
 
@@ -117,7 +116,7 @@ def test_it_is_not_said_that_a_target_is_met_by_all_processes() -> None:
 
 
 def targets_of(records: Sequence[Record]) -> Sequence[str]:
-    return [say_of_run(each) for each in targets(summarised(records))]
+    return [say(each) for each in targets(summarised(records))]
 
 
 def test_waiting_is_that_of_the_clients_that_asked() -> None:

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
-from core.report.prose import plan_notes
+from core.report.prose import plan, plan_notes
 from core.report.prose.bursts import say_bursts
-from core.report.prose.plan import confirmed_in_words, prices_in_words, say, say_theory
+from core.report.prose.plan import confirmed_in_words, prices_in_words, say_theory
+from core.report.prose.sentences import say
 from core.results.card import Bursts
 from core.results.economics import LoadsLacking, PricesUsed, SizePrice
 from core.results.plan import (
@@ -59,6 +60,7 @@ from core.results.plan_findings import (
     WithinLimit,
 )
 from core.results.recorded import Recorded
+from tests.helpers.kinds import kinds_said_in
 
 TRAFFIC = PlanTraffic(requests=200, seconds=24_480.0, shown_as="open, poisson arrivals at 0.00833333/s")
 COST = SettingCost(
@@ -408,7 +410,7 @@ def parts_of(union: Any) -> Iterator[type]:
 def test_no_kind_is_left_out() -> None:
     said = {type(finding) for finding, _ in SAID}
     assert said >= {*parts_of(AnswerFinding), *parts_of(Minimum), *parts_of(NoteFinding)}
-    assert said == (set(say.registry) | set(plan_notes.say.registry)) - {object}
+    assert said == kinds_said_in(plan, plan_notes)
     unmeasured = {finding.what for finding, _ in SAID if isinstance(finding, Unmeasured)}
     assert unmeasured == set(get_args(Unmeasured.model_fields["what"].annotation))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import ResultsError
-from core.results.folder import RecordWriter, RunRecords, read_records
+from core.results.folder import RecordWriter, RunRecords, read_header, read_records
 from core.results.header import RunHeader
 from core.results.records import RECORD, Begin, Failure, Load, Measured, NarrowIntervals, Sample, Stop, TrialEnd
 from tests.helpers.priced import UNITS
@@ -87,3 +87,22 @@ def test_every_kind_has_a_json_schema() -> None:
     assert set(kinds) == {"run", "begin", "sample", "load", "trial", "failure", "stop"}
     header = schema["$defs"][kinds["run"].rpartition("/")[2]]
     assert {"schema", "experiment", "models", "trials"} <= set(header["required"])
+
+
+def test_the_header_is_read_without_the_other_records(tmp_path: Path) -> None:
+    header = typed(RunHeader, HEADER)
+    with RecordWriter(tmp_path) as records:
+        records.append(header)
+    path = tmp_path / "samples.jsonl"
+    with path.open("a") as file:
+        file.write('{"kind": "damaged"}\n')
+    assert read_header(tmp_path) == header
+    with pytest.raises(ResultsError, match=r"samples\.jsonl:2"):
+        read_records(tmp_path)
+    for text in ("", '{"kind": "begin", "round": 0, "trial": "a"}\n', '{"kind": "ru'):
+        path.write_text(text)
+        with pytest.raises(ResultsError, match=r"samples\.jsonl: the first line does not describe a run"):
+            read_header(tmp_path)
+    path.unlink()
+    with pytest.raises(ResultsError, match="contains no run"):
+        read_header(tmp_path)

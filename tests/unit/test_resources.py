@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.planning.resources import Memory, memory_of
-from core.report.prose.plan import say
+from core.report.prose.sentences import say
 from core.results.plan_findings import MemoryUncertain, ModelsAlmostFree, Unmeasured
 from core.results.records import TrialEnd
 from core.stats.rounds import Round

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from core.report.prose import changes as changes_prose
 from core.report.prose import run as run_prose
 from core.report.prose import targets, verdicts, warnings
+from core.report.prose.sentences import say
 from core.results import changes as changed
 from core.results import run_findings as found
 from core.results import shortfalls as short
@@ -18,6 +19,7 @@ from core.results.figures import MemoryReturn, Target, TargetVerdict, TooFew
 from core.results.recorded import Recorded
 from core.results.records import NarrowIntervals
 from core.results.summary import Failed
+from tests.helpers.kinds import kinds_in, kinds_said_in
 
 
 def compared(
@@ -468,31 +470,16 @@ CHANGES: list[tuple[Recorded, str]] = [
 
 @pytest.mark.parametrize(("finding", "sentence"), SAID, ids=lambda each: type(each).__name__)
 def test_it_is_said_of_a_run(finding: Recorded, sentence: str) -> None:
-    assert run_prose.say(finding) == sentence
+    assert say(finding) == sentence
 
 
 @pytest.mark.parametrize(("finding", "sentence"), CHANGES, ids=lambda each: type(each).__name__)
 def test_it_is_said_of_a_change(finding: Recorded, sentence: str) -> None:
-    assert changes_prose.say(finding) == sentence
-
-
-def kinds_in(union: Any) -> set[type]:
-    """The types of a union, which may be nested and annotated."""
-    if isinstance(union, type):
-        return {union} if issubclass(union, Recorded) else set()
-    return {kind for each in get_args(union) for kind in kinds_in(each)}
+    assert say(finding) == sentence
 
 
 def test_every_kind_is_said_here() -> None:
     """Those that a run may have, and those for which there are words."""
     kinds = kinds_in(found.RunFinding) | kinds_in(short.Shortfall)
-    words = {kind for each in (run_prose, verdicts, targets, warnings) for kind in each.say.registry}
-    assert kinds | words - {Recorded, object} == {type(finding) for finding, _ in SAID}
-    words = set(changes_prose.say.registry) - {Recorded, object}
-    assert kinds_in(changed.Finding) | words == {type(finding) for finding, _ in CHANGES}
-
-
-def test_what_has_no_words_is_an_error() -> None:
-    for say in (run_prose.say, changes_prose.say):
-        with pytest.raises(TypeError, match="nothing says Recorded"):
-            say(Recorded())
+    assert kinds | kinds_said_in(run_prose, verdicts, targets, warnings) == {type(finding) for finding, _ in SAID}
+    assert kinds_in(changed.Finding) | kinds_said_in(changes_prose) == {type(finding) for finding, _ in CHANGES}

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from core.advice.findings import compared, ending, targets
-from core.report.prose.run import say
+from core.report.prose.sentences import say
 from core.report.table import table
 from core.results.comparisons import Statistic, StatisticName, StatisticUnknown
 from core.results.figures import Target, TooFew

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.report.prose.run import answer_in_words
-from core.report.prose.warnings import say
+from core.report.prose.sentences import say
 from core.stats.warnings import warnings
 from tests.helpers.synthetic import (
     Latencies,

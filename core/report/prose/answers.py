@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...costs.worth import MATTERS
 from ...results.answers import (
     CheapestAtEveryRate,
@@ -26,17 +24,10 @@ from ...results.answers import (
     TrialLacking,
 )
 from ...results.figures import Interval
-from ...results.recorded import Recorded
 from ...stats.intervals import VERDICT_ROUNDS
 from ..format import listed, milliseconds, missing, number, rate, target
-from . import flips
 from .rounds import say_all_processes_met, say_further_rounds
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence; of reasons, rates, capacities and delays, a part of one."""
-    return flips.say(finding)
+from .sentences import say
 
 
 @say.register

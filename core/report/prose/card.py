@@ -8,7 +8,7 @@ from ...results.card import Card, Settings
 from ...results.flips import RATE_FLIPS
 from ...results.summary import Summary
 from .bursts import say_bursts
-from .notes import say
+from .sentences import say
 from .settings import settings_to_paste
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...results.changes import (
     BaselineChanged,
     Changed,
@@ -17,9 +15,9 @@ from ...results.changes import (
     SeparateVerdicts,
     SetupDiffers,
 )
-from ...results.recorded import Recorded
 from ...stats.intervals import VERDICT_ROUNDS
 from ..format import decimals, percent
+from .sentences import say
 
 UNITS: dict[ChangedStatistic, str] = {"p50": "ms", "p99": "ms", "throughput": "requests/s", "idle_private": "MiB"}
 NAMES: dict[ChangedStatistic, str] = {
@@ -34,12 +32,6 @@ UNLIKE = {
     "texts": "the texts are not the same",
     "page_cache": "'page_cache' is not the same",
 }
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence."""
-    raise TypeError(f"nothing says {type(finding).__name__}")
 
 
 @say.register

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import singledispatch
 
 from ...costs.prices import FARGATE
 from ...results.economics import (
@@ -24,10 +23,11 @@ from ...results.economics import (
     TooFewRounds,
 )
 from ...results.figures import OverLimit
-from ...results.recorded import PageCache, Recorded
+from ...results.recorded import PageCache
 from ...stats.intervals import VERDICT_ROUNDS
 from ..format import count, number, whole_mib
 from .rounds import say_further_rounds
+from .sentences import say
 
 MEMORY = {"pss": "PSS", "private": "private memory"}
 FROM: dict[PageCache, str] = {"cold": "disk", "warm": "the page cache"}
@@ -43,12 +43,6 @@ NOT_MEASURED = {
     "memory over time unknown": "models expire, and memory over time is not known",
     "CPU time unknown": "CPU time could not be read",
 }
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence; of a reason why something is not known, a part of one without a full stop."""
-    raise TypeError(f"nothing says {type(finding).__name__}")
 
 
 @say.register
@@ -162,6 +156,11 @@ def hourly_prices(sizes: Sequence[SizePrice]) -> str:
 def size_in_words(size: SizePrice) -> str:
     """`384 MiB and 0.25 cores`."""
     return f"{whole_mib(size.memory_mib)} and {number(size.cpu)} cores"
+
+
+def size_at_its_price(size: SizePrice) -> str:
+    """`384 MiB and 0.25 cores at 0.0123 an hour`."""
+    return f"{size_in_words(size)} at {number(size.hour)} an hour"
 
 
 def floor_takes(mib: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...results.flips import (
     BreakEvenFlip,
     Capacity,
@@ -16,15 +14,8 @@ from ...results.flips import (
     OtherRateFlip,
     Rates,
 )
-from ...results.recorded import Recorded
 from ..format import between, milliseconds, number, rate
-from . import economics
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence; of rates, capacities and delays, a part of one."""
-    return economics.say(finding)
+from .sentences import say
 
 
 @say.register

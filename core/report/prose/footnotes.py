@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...results.figures import TooFew
 from ...results.summary import Summary
 from .economics import floor_in_words
-from .run import say
+from .sentences import say
 
 SHOWN = {"p50": "p50", "p99": "p99"}  # of a latency, by its key: in the table of the card
 SHOWN_WIDE = {"mean_ci95": "interval", "p50": "p50", "p95": "p95", "p99": "p99"}

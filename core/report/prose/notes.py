@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...config.quantities import duration
 from ...results.notes import (
     BackToBackProcessor,
@@ -28,17 +26,11 @@ from ...results.notes import (
     UnknownAbove,
     ValidGaps,
 )
-from ...results.recorded import PageCache, Recorded
+from ...results.recorded import PageCache
 from ..format import count, listed, milliseconds, number, rate, target, whole_mib
-from . import answers
-from .economics import APART_FROM_WAITING, FROM, MEMORY, REUSED, floor_in_words
+from .economics import APART_FROM_WAITING, FROM, MEMORY, REUSED, floor_in_words, size_at_its_price
 from .flips import senders
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence; of reasons, rates, capacities and delays, a part of one."""
-    return answers.say(finding)
+from .sentences import say
 
 
 @say.register
@@ -119,7 +111,7 @@ def say_rates_at_twice(finding: RatesAtTwice) -> str:
 
 @say.register
 def say_size_fits(finding: SizeFits) -> str:
-    size = f"{whole_mib(finding.memory_mib)} and {number(finding.cpu)} cores at {number(finding.hour)} an hour"
+    size = size_at_its_price(finding.size)
     labels = [each.label for each in finding.trials]
     most = [f"{number(each.per_hour)} ({each.label})" for each in finding.trials]
     fit = f"{labels[0]} needs the size of {size}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import singledispatch
 
 from ...config.quantities import duration
+from ...costs.economics import MILLION
 from ...costs.worth import MONTH
 from ...results.economics import PricesUsed
 from ...results.plan import Confirmed, ConfirmedSetting, FewestLoads, Hindsight, ModelTheory, Plan, Timeout
@@ -33,16 +33,15 @@ from ...results.plan_findings import (
     TrifleMore,
     WithinLimit,
 )
-from ...results.recorded import Recorded
 from ..format import count, decimals, listed, milliseconds, number, percent, target, whole_mib
-from . import plan_notes
-from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_in_words
+from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_at_its_price
+from .sentences import say
 
-MILLION = 1_000_000
 OTHER_CLOCK = (
     "The trace is replayed at another speed ('speed'), which changes the gaps that timeouts depend on. So there is no"
     " advice on timeouts, and settings under which models expire are left out. Remove 'speed' to have it."
 )
+
 NOTHING_CONFIRMED = "Nothing was confirmed: no trial was finished."
 
 
@@ -65,12 +64,6 @@ def grounds(plan: Plan) -> list[str]:
 def confirmed_in_words(confirmed: Confirmed) -> list[str]:
     """How far off the simulator was for each setting."""
     return [say(each) for each in confirmed.trials] or [NOTHING_CONFIRMED]
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence; of notes, one that follows the name of a loader."""
-    return plan_notes.say(finding)
 
 
 @say.register
@@ -96,13 +89,11 @@ def say_recommended(finding: Recommended) -> str:
 
 @say.register
 def say_size_to_pay(finding: SizeToPay) -> str:
-    size = finding.size
-    size_of = f"{size_in_words(size)} at {number(size.hour)} an hour"
     but = APART_FROM_WAITING if finding.is_waiting_priced else ""
     also = f", as are {listed(finding.others)}: they cost the same, however much of it they use{but}"
     return (
         f"It holds up to {whole_mib(finding.most_mib)}, so it is billed for the size with"
-        f" {size_of}{also if finding.others else ''}."
+        f" {size_at_its_price(finding.size)}{also if finding.others else ''}."
     )
 
 

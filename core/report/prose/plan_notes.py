@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...results.plan import PlanNote
 from ...results.plan_findings import (
     LoadPriceUnknown,
@@ -15,10 +13,9 @@ from ...results.plan_findings import (
     SettingLeftOut,
     Unmeasured,
 )
-from ...results.recorded import Recorded
 from ..format import decimals, number
-from . import flips
 from .economics import FROM, REUSED
+from .sentences import say
 
 UNMEASURED = {
     "warm requests": "no request was warm; a warm forward pass is assumed to take as long as after a load.",
@@ -36,12 +33,6 @@ UNMEASURED = {
         "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
     ),
 }
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence that follows the name of a loader, or what is said of a flip."""
-    return flips.say(finding)
 
 
 @say.register

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...advice.findings import findings
 from ...results.figures import TooFew
-from ...results.recorded import Recorded
 from ...results.records import NarrowIntervals
 from ...results.run_findings import (
     ColdRequestTime,
@@ -23,7 +20,7 @@ from ...results.run_findings import (
 from ...results.summary import Failed, Measurements
 from ...results.warnings import WARNINGS, Disagreement
 from ..format import MISSING, milliseconds, percent, widths
-from . import verdicts
+from .sentences import say
 
 DOUBTS = (Disagreement, Failed, RequestsFailed, RoundsUnfinished, MemoryLeaks, *WARNINGS)
 """What is marked as a warning."""
@@ -32,12 +29,6 @@ DOUBTS = (Disagreement, Failed, RequestsFailed, RoundsUnfinished, MemoryLeaks, *
 def answer_in_words(summary: Measurements) -> list[str]:
     """Sentences: what failed, which the table does not show, then the answer, then other doubts."""
     return [f"Warning: {say(each)}" if isinstance(each, DOUBTS) else say(each) for each in findings(summary)]
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence, without the word "Warning"; of a figure that is None, the end of one."""
-    return verdicts.say(finding)
 
 
 @say.register

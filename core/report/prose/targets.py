@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...results.figures import Target
-from ...results.recorded import Recorded
 from ...results.run_findings import TargetResult, TargetRoundsMissing
 from ...results.shortfalls import (
     NoRequests,
@@ -18,14 +15,8 @@ from ...results.shortfalls import (
 )
 from ...stats.intervals import VERDICT_ROUNDS
 from ..format import decimals, missing, percent, target
-from . import warnings
 from .rounds import say_all_processes_met
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence."""
-    return warnings.say(finding)
+from .sentences import say
 
 
 @say.register

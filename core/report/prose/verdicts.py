@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from ...results.comparisons import Statistic, StatisticName
-from ...results.recorded import Recorded
 from ...results.run_findings import (
     Compared,
     ComparedFigure,
@@ -19,8 +16,8 @@ from ...results.run_findings import (
 )
 from ...stats.intervals import VERDICT_ROUNDS
 from ..format import count, decimals, milliseconds, missing, percent
-from . import targets
 from .rounds import say_further_rounds
+from .sentences import say
 
 VERBS = {  # of a statistic that is higher, and of one that is lower; {} is the ratio
     "p50": ("takes {} times as long as",) * 2,
@@ -30,12 +27,6 @@ VERBS = {  # of a statistic that is higher, and of one that is lower; {} is the 
     "cold_share": ("has more cold requests than", "has fewer cold requests than"),
     "loads_per_request": ("loads more often than", "loads less often than"),
 }
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence."""
-    return targets.say(finding)
 
 
 @say.register

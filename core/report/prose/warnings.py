@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-
-from ...results.recorded import Recorded
 from ...results.warnings import (
     ConstantAnswers,
     Disagreement,
@@ -22,12 +19,7 @@ from ...results.warnings import (
 )
 from ..format import percent
 from .economics import MEMORY
-
-
-@singledispatch
-def say(finding: Recorded) -> str:
-    """A sentence, and the remedy."""
-    raise TypeError(f"nothing says {type(finding).__name__}")
+from .sentences import say
 
 
 @say.register
