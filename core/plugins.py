@@ -30,6 +30,7 @@ BUILT_IN_STRATEGIES = (
     f"{STRATEGIES}.persistent",
     f"{STRATEGIES}.on_demand",
     f"{STRATEGIES}.lru_cached",
+    f"{STRATEGIES}.cached",
     f"{STRATEGIES}.keep_alive",
 )
 STRATEGY_MEMBERS = {  # with their parameters, as in `core.contracts.LoadingStrategy`

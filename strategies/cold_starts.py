@@ -1,0 +1,52 @@
+"""What a cold start of a model costs, and what it costs to hold the model, as its loads show."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from statistics import median
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+LOADS = 5  # of a model, the last ones, whose medians count
+GIB = 1 << 30
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Memory = Annotated[Price, Field(description="The price of a GiB for an hour. If left out, that of `cost`.")]
+Core = Annotated[Price, Field(description="The price of a core for an hour. If left out, that of `cost`.")]
+WAITING = "What an hour of callers' waiting is worth. If left out, what `cost` says."
+Waiting = Annotated[Price, Field(description=WAITING)]
+
+
+class _Load(NamedTuple):
+    cost: float
+    seconds: float
+    """For how long the model can be held for that cost."""
+
+
+class ColdStarts:
+    """The costs of each model's last loads; prices are per hour, and money is in 1/3600 of their currency."""
+
+    def __init__(self, memory_gib_hour: float, cpu_hour: float, latency_hour: float) -> None:
+        self._byte, self._core, self._waiting = memory_gib_hour / GIB, cpu_hour, latency_hour
+        self._loads: dict[str, deque[_Load]] = {}
+
+    def record(self, model: Any) -> None:
+        """Count a load, which the model has just had."""
+        waited = max(1, model.load_waiters) * model.load_seconds
+        load, holding = model.load_cpu_seconds * self._core + waited * self._waiting, model.nbytes * self._byte
+        seconds = load / holding + model.load_seconds if holding else inf
+        loads = self._loads.setdefault(model.model_id, deque(maxlen=LOADS))
+        loads.append(_Load(load + holding * model.load_seconds, seconds))
+
+    def count(self, model_id: str) -> int:
+        """How many loads count for the model."""
+        return len(self._loads[model_id])
+
+    def cost(self, model_id: str) -> float:
+        """k: what a cold start of the model costs."""
+        return median(load.cost for load in self._loads[model_id])
+
+    def seconds(self, model_id: str) -> float:
+        """k/m: the seconds for which holding the model costs as much as a cold start; infinite if holding is free."""
+        return median(load.seconds for load in self._loads[model_id])
