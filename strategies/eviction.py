@@ -16,7 +16,8 @@ Evict = Literal["best", "lru", "sieve", "aged-gdsf"]
 BEST = "`best`: the one of these whose cold starts would have cost the least so far."
 Rule = Annotated[Evict, Field(description=f"Which model to evict: by `lru`, `sieve` or `aged-gdsf`, or by {BEST}")]
 AGE = 20  # requests for each known model, after which what was counted counts half
-CHEAPER = 0.97  # times the cost of the rule that is followed: one that has cost less replaces it
+CHEAPER = 0.97  # times the cost of the rule that is followed: one that has cost less replaces it,
+BY = 5  # if it has saved the cold starts of so many mean models, too, since less is chance
 
 
 class _Rule:
@@ -88,14 +89,12 @@ class _Sieve(_Rule):
         self._order.append(model_id)
 
     def _take_out(self) -> str:
-        while True:
-            if self._hand >= len(self._order):
-                self._hand = 0
-            model_id = self._order[self._hand]
-            if model_id not in self._used_since:
-                return self._order.pop(self._hand)
+        while (model_id := self._order[self._hand]) in self._used_since:
             self._used_since.discard(model_id)
-            self._hand += 1
+            self._hand = (self._hand + 1) % len(self._order)
+        del self._order[self._hand]
+        self._hand = 0 if self._hand == len(self._order) else self._hand  # a new model is not its next
+        return model_id
 
 
 class _AgedGdsf(_Rule):
@@ -173,8 +172,8 @@ class Eviction:
             self._requests = 0
             for rule in self._rules:
                 rule.age()
-        least = min(self._rules, key=_paid)
-        if least.paid < CHEAPER * self._followed.paid:
+        least, followed = min(self._rules, key=_paid), self._followed
+        if least.paid < CHEAPER * followed.paid and (followed.paid - least.paid) * len(self._costs) > BY * self._cost:
             self._followed = least
 
     def loaded(self, model_id: str, nbytes: int, cost: float) -> None:

@@ -12,9 +12,7 @@ from .eviction import Eviction, Rule
 from .learned_timeouts import LearnedTimeouts
 
 Ttl = NonNegativeFloat | Literal["forever", "auto", "learned"]
-TTL = (
-    "How long an idle model stays: `5min`, seconds, `forever`, `auto` or `learned`, or a mapping of these by model id. "
-)
+TTL = "How long an idle model stays: `5min`, seconds, `forever`, `auto`, `learned`, or a mapping of these by model id. "
 Ttls = Annotated[Ttl | dict[str, Ttl], Field(description=TTL + "A model that is not in the mapping stays 300 seconds.")]
 Preload = Annotated[Sequence[str], Field(description="Models to load before the server is ready.")]
 Pin = Annotated[Sequence[str], Field(description="Models that always stay in memory.")]

@@ -35,6 +35,8 @@ class Decisions:
         """Errors and wrong answers, counted by member."""
         self.reasons: dict[str, str] = {}
         """The first fault, by member."""
+        self.timeouts: dict[str, float] = {}
+        """What `keep` last answered, in seconds by model id."""
         self._least_keep = math.inf
         self.shared: bool = getattr(strategy, "shared", True)
         self.capacity: int | None = getattr(strategy, "capacity", None)
@@ -112,8 +114,10 @@ class Decisions:
         """Seconds until an idle model is freed; infinite by default."""
         if self._keep is not None:
             try:
-                seconds = float(self._keep(model.to_resident(), now))
+                resident = model.to_resident()
+                seconds = float(self._keep(resident, now))
                 if seconds >= 0:
+                    self.timeouts[resident.model_id] = seconds
                     if 0 < seconds < self._least_keep:
                         self._least_keep = seconds
                     return seconds

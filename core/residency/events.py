@@ -33,4 +33,12 @@ class Unloaded(NamedTuple):
     at: float  # on the host's clock
 
 
+class Rested(NamedTuple):
+    """A model has become idle, and its strategy has answered anew how long it stays."""
+
+    strategy: str
+    model_id: str
+    seconds: float
+
+
 Change = Loaded | Unloaded

@@ -16,7 +16,7 @@ from ..contracts import Loader, LoadReason, Model, UnloadReason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, PluginError, ResidencyError
 from ..loaders.probe import Probes
 from .clock import CLOCK, Clock
-from .events import Change, Loaded, Unloaded
+from .events import Change, Loaded, Rested, Unloaded
 from .loaded import LoadedModel, LoadRecord
 from .versions import Version, Versions
 
@@ -33,13 +33,13 @@ class Host:
         loader: Loader,
         versions: Versions,
         slots: Semaphore,
-        report: Callable[[Change], None] = lambda change: None,
+        report: Callable[[Change | Rested], None] = lambda event: None,
         probes: Probes | None = None,
         loader_options: str = "",
         clock: Clock = CLOCK,
     ) -> None:
-        """`report` is called with every load and unload, and must not raise. `probes` is shared by all hosts, so
-        `loader_options` tells the models of one loader with different options apart.
+        """`report` is called with every load, unload and new timeout, and must not raise. `probes` is shared by all
+        hosts, so `loader_options` tells the models of one loader with different options apart.
         """
         self.strategy = strategy
         self.clock = clock
@@ -58,6 +58,7 @@ class Host:
         self._lock = Lock()  # protects the counters and the attributes below
         self._last_loads: dict[str, LoadRecord] = {}
         self._history: dict[str, deque[Change]] = {}
+        self._timeouts: dict[str, float] = {}
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -188,10 +189,16 @@ class Host:
         now = self.clock.now()
         self._record_change(Unloaded(self.strategy, self.loader.name, model_id, nbytes, now - loaded_at, reason, now))
 
+    def record_timeout(self, model_id: str, seconds: float) -> None:
+        """Report for how long an idle model stays, in seconds, if that has changed."""
+        if self._timeouts.get(model_id) != seconds:
+            self._timeouts[model_id] = seconds
+            self._report(Rested(self.strategy, model_id, seconds))
+
     def forget(self, model_id: str) -> None:
         """Drop the records of a model that is no longer served."""
         with self._lock:
-            for records in (self.failures, self._last_loads, self._history):
+            for records in (self.failures, self._last_loads, self._history, self._timeouts):
                 records.pop(model_id, None)
 
     def recent_loads(self) -> dict[str, LoadRecord]:

@@ -206,6 +206,8 @@ class Keeper:
             yield leased
         finally:
             self._apply(lambda now: self._release(lease, leased, now))
+            if (seconds := self.decisions.timeouts.get(model_id)) is not None:
+                self.host.record_timeout(model_id, seconds)
 
     def load(self, model_id: str, reason: LoadReason = "manual") -> None:
         """Load the model if it is not in memory. Raises what `lease` raises."""

@@ -1,7 +1,7 @@
 """The metrics of an engine, for Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
 
-Only counters have a label for the model, and each appears with its first count: a histogram is some twenty lines, and
-a server may have a thousand models.
+No histogram has a label for the model: each is some twenty lines, and a server may have a thousand models. A line for a
+model appears with its first count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from ..errors import SettingsError
-from ..residency.events import Loaded, Unloaded
+from ..residency.events import Loaded, Rested, Unloaded
 from ..residency.versions import Version
 from ..system import memory
 from .events import Computed, Configured, Ended, Event, Queued
@@ -102,6 +102,12 @@ class Metrics:
         self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOADER, AGES)
         self.resident = gauge("resident_bytes", "Parameters and buffers in memory", STRATEGY)
         self.budget = gauge("budget_bytes", "The strategy's memory_budget; +Inf without one", STRATEGY)
+        self.timeout = gauge(
+            "timeout_seconds",
+            "For how long an idle model stays, as its strategy last said; +Inf: it does not expire",
+            ("strategy", "model"),
+            mode="liveall",
+        )
         self.requests = counter("requests", "Requests by how they ended", ("strategy", "model", "outcome"))
         self.latency = histogram(
             "request_seconds", "Seconds from arrival to answer, cold or warm", ("strategy", "start")
@@ -126,6 +132,8 @@ class Metrics:
                 self._record_load(event)
             case Unloaded():
                 self._record_unload(event)
+            case Rested(strategy, model_id, seconds):
+                self.timeout.labels(strategy, model_id).set(seconds)
             case Configured(strategy, budget):
                 self.budget.labels(strategy).set(math.inf if budget is None else budget)
 

@@ -110,6 +110,9 @@ class FakeHost:
     def size(self, model_id: str) -> int:
         return self._takes[model_id][3]
 
+    def record_timeout(self, model_id: str, seconds: float) -> None:
+        """Nobody observes it."""
+
     def version(self, model_id: str) -> None:
         return None
 
