@@ -23,6 +23,7 @@ from core.results import (
     notes,
     plan,
     plan_findings,
+    plan_models,
     records,
     summary,
     warnings,
@@ -47,7 +48,7 @@ def summary_schema() -> dict[str, Any]:
 
 def plan_schema() -> dict[str, Any]:
     """The JSON schema of `plan.json`, with what the code says of each field."""
-    return _schema_of("plan.json", plan.Plan, plan, plan_findings, flips, economics, header)
+    return _schema_of("plan.json", plan.Plan, plan, plan_findings, plan_models, flips, economics, header)
 
 
 def _schema_of(title: str, cls: type[BaseModel], *modules: ModuleType) -> dict[str, Any]:

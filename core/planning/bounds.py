@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..bench.workload import Gamma
 from ..costs.prices import HOUR, Prices
-from ..results.plan import FewestLoads, ModelTheory, Timeout
+from ..results.plan import FewestLoads, ModelTheory
+from ..results.plan_models import Timeout
 from .arrivals import Arrivals
 from .eviction import belady_loads, lru_loads
 from .outcome import SAME

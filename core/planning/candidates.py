@@ -11,7 +11,7 @@ from ..results.plan import SettingFigures, SettingSpec
 from .arrivals import Arrivals
 from .bounds import clairvoyant
 from .grid import settings
-from .outcome import Outcome
+from .outcome import ByModel, Outcome
 from .plan_file import PlanInputs
 from .profile import Profile
 from .setting import Setting
@@ -30,6 +30,7 @@ class Candidate:
     profile: Profile
     setting: Setting
     figures: SettingFigures
+    by_model: ByModel
 
     @property
     def label(self) -> str:
@@ -134,7 +135,7 @@ def _simulate_once(inputs: PlanInputs) -> Iterator[Candidate | TooLarge]:
                 continue
             regret = whole.keep_alive_cost(models, inputs.prices) / least if least else None
             figures = _figures(inputs, profile, _spec(label, setting, profile), whole, parts, regret)
-            yield Candidate(profile, setting, figures)
+            yield Candidate(profile, setting, figures, whole.by_model)
 
 
 def _spec(label: str, setting: Setting, profile: Profile) -> SettingSpec:

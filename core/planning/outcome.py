@@ -19,6 +19,18 @@ SAME = 0.05  # what differs by a smaller share is the same: the simulator's erro
 
 
 @dataclass(frozen=True)
+class ByModel:
+    """What each model was requested, loaded and held; in the order of the profile."""
+
+    requests: Sequence[int]
+    loads: Sequence[int]
+    mib_seconds: Sequence[float]
+    """Charged memory, summed over time."""
+    seconds: float
+    """From the beginning of the workload to the last answer."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of one setting under one sequence of arrivals; seconds and MiB."""
 
@@ -36,8 +48,8 @@ class Outcome:
     """Seconds after which the first model was to be freed, if nobody requested it; None: at once, or never."""
     seconds: float
     """From the beginning of the workload to the last answer."""
-    mib_seconds: float
-    """Charged memory of the models, summed over time."""
+    mib_seconds_of: Sequence[float]
+    """Charged memory of each model, summed over time."""
     peak_mib: float
     """The most that the models held at a time."""
     weights_mib: float
@@ -46,6 +58,16 @@ class Outcome:
     """Share of the time that the busiest of the compute slot and the lanes was at work."""
     exceeded: bool
     """Whether more requests waited for a model than a served app lets wait."""
+
+    @property
+    def mib_seconds(self) -> float:
+        """Charged memory of all models, summed over time."""
+        return sum(self.mib_seconds_of)
+
+    @property
+    def by_model(self) -> ByModel:
+        """What it says of each model."""
+        return ByModel(self.requests, self.loads, self.mib_seconds_of, self.seconds)
 
     def money(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: SizePrice | None = None

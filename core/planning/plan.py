@@ -8,14 +8,19 @@ from ..advice.app_settings import Chosen, app_settings
 from ..results.header import WorkloadSpec
 from ..results.plan import ChoiceReasons, Confirmed, Hindsight, Plan, PlanNote, SettingFigures
 from ..results.plan_findings import OtherRate
+from ..results.plan_models import ModelsFinding
 from .bounds import eviction, theory
 from .candidates import Candidate, TooLarge, pool_of
 from .choosing import Choice, choose, saves
 from .findings import answer, minimum
 from .flips import flips
 from .grid import left_out
+from .memory_curve import memory_curve
+from .models_card import costliest, pin_and_drop
 from .plan_file import PlanInputs
 from .profile import Profile
+from .theory import theory_over_models
+from .trade import trade
 
 FAR = 2.0  # times the rate: beyond, the CPU time of a request may be another one
 WITHIN = 1.1  # times the best fixed setting in hindsight: the target for a choice by the first half
@@ -32,6 +37,7 @@ def plan_of_settings(
     choice = choose(found, inputs.trifle)
     ranked = choice.ranked if choice else []
     capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
+    rows = [row for profile in inputs.profiles for row in theory(inputs, profile, arrivals)]
     plan = Plan(
         plan=inputs.file.name,
         profile=str(inputs.folder),
@@ -53,15 +59,29 @@ def plan_of_settings(
         choice=_reasons(choice) if choice else None,
         answer=[],
         flips=flips(_differ(choice), None if prices.sizes else prices.memory_gib_hour),
+        trade=trade(ranked[0], found, prices) if ranked else None,
+        over_models=list(_over_models(inputs, ranked[0])) if ranked else [],
         yaml=_settings(inputs, ranked[0]) if ranked else None,
         hindsight=_hindsight(pool_of(found)),
-        theory=[row for profile in inputs.profiles for row in theory(inputs, profile, arrivals)],
+        theory=rows,
+        theory_over_models=list(theory_over_models(inputs.profiles, arrivals, prices, rows)),
         minimum=None,
         eviction=eviction(capacities, inputs.profiles[0], arrivals, prices),
         notes=[note for each in inputs.profiles for note in _notes(inputs, each)],
         confirmed=confirmed,
     )
     return plan.model_copy(update={"answer": answer(plan), "minimum": minimum(plan)})
+
+
+def _over_models(inputs: PlanInputs, chosen: Candidate) -> Iterator[ModelsFinding]:
+    """What is to be said of the models under the chosen setting."""
+    arrivals, prices = inputs.arrivals, inputs.prices
+    if (found := costliest(chosen, prices)) is not None:
+        yield found
+    if inputs.on_its_own_clock:
+        yield from pin_and_drop(chosen, arrivals, prices)
+    if (curve := memory_curve(chosen.profile, arrivals, prices)) is not None:
+        yield curve
 
 
 def _floor(inputs: PlanInputs) -> float | None:

@@ -83,7 +83,8 @@ class Server:
         self._cold = self._longest = 0
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
-        self._held = self._peak = self._mib_seconds = 0.0
+        self._held = self._peak = 0.0
+        self._mib_seconds_of = [0.0] * count
         self._weights_held = self._weights_peak = 0.0
         for name in start_strategy(decisions, sizes, sizes):
             self.preload(self._index[name])
@@ -237,7 +238,7 @@ class Server:
         mib = self._mib[copy.model]
         self._held -= mib
         self._weights_held -= self._models[copy.model].weights_mib
-        self._mib_seconds += mib * (now - max(0.0, self._since.pop(copy)))
+        self._mib_seconds_of[copy.model] += mib * (now - max(0.0, self._since.pop(copy)))
         self._pool.mark_closed(copy, now)
 
     def _closed(self, now: float) -> None:
@@ -322,7 +323,7 @@ class Server:
 
     def _outcome(self, now: float, asked: Sequence[int]) -> Outcome:
         for copy, since in self._since.items():
-            self._mib_seconds += self._models[self._index[copy.model_id]].mib * (now - max(0.0, since))
+            self._mib_seconds_of[copy.model] += self._mib[copy.model] * (now - max(0.0, since))
         busiest = max(self._slot_work, *self._work)
         at_first = np.zeros(len(self._latencies), dtype=bool)
         at_first[self._at_first] = True
@@ -334,7 +335,7 @@ class Server:
             loads=self._loads_of,
             least_keep=self._decisions.least_keep,
             seconds=now,
-            mib_seconds=self._mib_seconds,
+            mib_seconds_of=self._mib_seconds_of,
             peak_mib=self._peak,
             weights_mib=self._weights_peak,
             busy=busiest / now if now else 0.0,

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from textwrap import indent
 
 from ..results.plan import Plan, SettingFigures
+from ..results.plan_models import CostliestModels, ModelCosts
 from .format import bare_milliseconds, decimals, number, percent
-from .prose.plan import answer, confirmed_in_words, grounds
+from .prose.plan import answer, confirmed_in_words, grounds, of_models
 from .prose.settings import settings_to_paste
 from .table import aligned
 
@@ -24,6 +25,9 @@ def plan_text(plan: Plan, style: str) -> str:
         [route] = [setting.route for setting in plan.settings if setting.label == plan.recommended]
         text = settings_to_paste(plan.recommended, route, plan.yaml)
         parts.append(f"```yaml\n{text}```" if markdown else indent(text.rstrip(), "  "))
+    if plan.over_models:
+        parts.append(_listed("Models", of_models(plan), markdown=markdown))
+        parts += [_costs(each, style) for each in plan.over_models if isinstance(each, CostliestModels)]
     parts.append(_listed("Basis of this answer", grounds(plan), markdown=markdown))
     return "\n\n".join(parts)
 
@@ -36,6 +40,12 @@ def _listed(title: str, sentences: list[str], *, markdown: bool) -> str:
 def _table(plan: Plan, style: str) -> str:
     cells = [[column(row) for column in COLUMNS.values()] for row in plan.settings]
     return aligned(list(COLUMNS), cells, style)
+
+
+def _costs(found: CostliestModels, style: str) -> str:
+    """The models that cost the most, a row each."""
+    cells = [[column(row) for column in COSTS.values()] for row in found.named]
+    return aligned(list(COSTS), cells, style)
 
 
 COLUMNS: dict[str, Callable[[SettingFigures], str]] = {  # | is a line break where there is room
@@ -51,4 +61,12 @@ COLUMNS: dict[str, Callable[[SettingFigures], str]] = {  # | is a line break whe
     "per million": lambda setting: number(setting.cost_per_million, 4),
     "× clairvoyant|minimum": lambda setting: decimals(setting.regret, 2),
     "capacity": lambda setting: "exceeded" if setting.capacity_exceeded else f"{percent(setting.busy)} used",
+}
+COSTS: dict[str, Callable[[ModelCosts], str]] = {
+    "model": lambda costs: costs.model,
+    "requests": lambda costs: str(costs.requests),
+    "loads": lambda costs: str(costs.loads),
+    "holding|a month": lambda costs: number(costs.holding),
+    "cold starts|a month": lambda costs: number(costs.cold_starts),
+    "share": lambda costs: percent(costs.share, 1),
 }

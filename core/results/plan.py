@@ -10,11 +10,10 @@ from .economics import PricesUsed, SizePrice
 from .flips import LatencyFlip, MemoryPriceFlip
 from .header import WorkloadSpec
 from .plan_findings import AnswerFinding, Minimum, NoteFinding, TargetShare
+from .plan_models import ModelsFinding, TheoryOverModels, Timeout, Trade
 from .recorded import Recorded
 
-PLAN_SCHEMA: Final = 7  # 6: sentences in place of findings
-Timeout = float | Literal["forever"]
-"""Seconds for which an idle model is kept."""
+PLAN_SCHEMA: Final = 8  # 6: sentences in place of findings
 
 
 class CostParts(Recorded):
@@ -209,7 +208,7 @@ class Confirmed(Recorded):
 class Plan(Recorded):
     """A plan in figures."""
 
-    schema_version: Literal[7] = Field(default=PLAN_SCHEMA, alias="schema")
+    schema_version: Literal[8] = Field(default=PLAN_SCHEMA, alias="schema")
     """The version of this format."""
     plan: str
     """The name of the plan."""
@@ -251,12 +250,18 @@ class Plan(Recorded):
     """What to use, and what is left out."""
     flips: list[Annotated[MemoryPriceFlip | LatencyFlip, Field(discriminator="kind")]]
     """The price of memory and the latency target at which another setting is the better one."""
+    trade: Trade | None
+    """What the recommended setting saves by more cold starts."""
+    over_models: list[ModelsFinding]
+    """Of several models: which cost the most, which to pin and to drop, and how much memory pays."""
     yaml: str | None
     """The settings to serve it with; None if there is nothing to serve."""
     hindsight: Hindsight | None
     """How well a choice by the first half of the requests does in the second half."""
     theory: list[ModelTheory]
     """When keeping each model pays, where memory is paid for while it is held."""
+    theory_over_models: list[TheoryOverModels]
+    """The same in quantiles, for each loader with more than five models that differ."""
     minimum: Minimum | None
     """How far the recommended setting is from the least possible cost."""
     eviction: list[FewestLoads]

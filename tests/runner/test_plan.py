@@ -23,17 +23,19 @@ from core.planning.plan import plan_of_settings
 from core.planning.plan_file import PlanInputs, load_plan
 from core.planning.profile import profiles
 from core.report.plan import plan_text
-from core.report.prose.plan import answer, confirmed_in_words, grounds
+from core.report.prose.plan import answer, confirmed_in_words, grounds, of_models
 from core.report.prose.sentences import say
 from core.results.flips import LatencyFlip
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec
 from core.results.plan import Confirmed, Plan, SettingFigures
 from core.results.plan_findings import BelowMinimum, Unmeasured
+from core.results.plan_models import CostliestModels, MemoryCurve, ModelsToDrop
 from core.stats.rounds import arrange
 from tests.helpers.priced import UNITS
 from tests.helpers.support import ROOT, running
 from tests.helpers.synthetic import arranged, ended, run_of, sample_of, trial_of
+from tests.unit.test_plan_prose import MANY
 
 STRATEGIES = ("persistent", "on-demand")
 PSS = Prices.of(CostSpec.model_validate(UNITS))
@@ -422,6 +424,32 @@ def test_what_cannot_be_confirmed_is_told_before_anything_is_simulated(
     told = capsys.readouterr().err
     assert sentence in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_of_several_models_names_them(tmp_path: Path) -> None:
+    """m0 is requested all the time, m1 each half hour, m2 twice."""
+    at = [(number * 20.0, "m0") for number in range(300)] + [(number * 1800.0 + 7, "m1") for number in range(4)]
+    rows = sorted([*at, (1003.0, "m2"), (4003.0, "m2")])
+    (tmp_path / "trace.csv").write_text("time,model\n" + "\n".join(f"{time},{model}" for time, model in rows))
+    trace = {"trace": {"file": "trace.csv", "columns": {"time": "time", "model": "model"}}}
+    grid = {"persistent": None, "on-demand": None, "lru-cached": None, "keep-alive": {"ttl": ["10min"]}}
+    cost = {"memory_gib_hour": 0.005, "latency_hour": 10}
+    _, plan = planned_from(tmp_path, 3, workload=trace, grid=grid, cost=cost)
+    costs, drop, curve = plan.over_models
+    assert isinstance(costs, CostliestModels)
+    assert [(each.model, each.requests) for each in costs.named] == [("m1", 4), ("m0", 300), ("m2", 2)]
+    assert isinstance(drop, ModelsToDrop)
+    assert {each.model for each in drop.named} == {"m1", "m2"}
+    assert isinstance(curve, MemoryCurve)
+    for style, head in (("pipe", "\n## Models\n\n- Under keep-alive"), ("simple", "\nModels\n\nUnder keep-alive")):
+        text = plan_text(plan, style)
+        assert head in text
+        assert all(sentence in text for sentence in of_models(plan))
+    summed_up = plan.model_copy(update={"theory_over_models": [MANY]})
+    assert grounds(summed_up) == [say(MANY), *grounds(plan)[len(plan.theory) :]]
+    _, one = planned_from(tmp_path, 1)
+    assert not one.over_models
+    assert "Models" not in plan_text(one, "pipe")
 
 
 def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
-from core.report.prose import plan, plan_notes
+from core.report.prose import plan, plan_models, plan_notes
 from core.report.prose.bursts import say_bursts
 from core.report.prose.plan import confirmed_in_words, prices_in_words, say_theory
+from core.report.prose.plan_models import say_theory_over_models
+from core.report.prose.plan_notes import notes_in_words
 from core.report.prose.sentences import say
 from core.results.card import Bursts
 from core.results.economics import LoadsLacking, PricesUsed, SizePrice
@@ -59,6 +61,21 @@ from core.results.plan_findings import (
     Unmeasured,
     WithinLimit,
 )
+from core.results.plan_models import (
+    CostliestModels,
+    MemoryCurve,
+    MemoryPoint,
+    MemoryStep,
+    ModelCosts,
+    ModelSaving,
+    ModelsFinding,
+    ModelsToDrop,
+    ModelsToPin,
+    Quantiles,
+    TheoryOverModels,
+    TimeoutQuantiles,
+    Trade,
+)
 from core.results.recorded import Recorded
 from tests.helpers.kinds import kinds_said_in
 
@@ -73,6 +90,22 @@ THEORY = ModelTheory(
     break_even_per_hour=615.5, timeout_s=5.85, weights_mib=50.0, served_timeout_s=4.68, is_served_otherwise=True,
     gaps=199, best_timeout_s="forever", expected_timeout_s=0.0,
 )  # fmt: skip
+MANY = TheoryOverModels(
+    loader="transformers", models=300,
+    mib=Quantiles(least=40, lower_quartile=60, median=100, upper_quartile=200, most=1300),
+    timeout_s=TimeoutQuantiles(least=2.0, lower_quartile=2.5, median=3.0, upper_quartile=4.0, most="forever"),
+    break_even_per_hour=Quantiles(least=600, lower_quartile=900, median=1200, upper_quartile=1440, most=1800),
+    requested=280,
+    best_timeout_s=TimeoutQuantiles(least=0.0, lower_quartile=0.0, median=12.5, upper_quartile=90.0, most="forever"),
+    always=30, never=100,
+)  # fmt: skip
+COSTS = ModelCosts(model="m7", requests=100, loads=5, holding=1.5, cold_starts=0.5, share=0.4)
+CURVE = MemoryCurve(
+    step_mib=1024.0, points=[MemoryPoint(budget_mib=9216.0, loads=10, cold_starts=3.0, holding=29.0)],
+    pays_until_mib=9216.0, more=MemoryStep(cold_starts=0.5, holding=3.24),
+    less=MemoryStep(cold_starts=5.0, holding=3.24),
+)  # fmt: skip
+SMALL = CURVE.model_copy(update={"step_mib": 32.0, "pays_until_mib": 320.0})
 BURSTS = Bursts(
     cheaper_below="on-demand", cheaper_above="persistent", burstiness=8.0, at=800.0, longer_ms=31.2, alone_ms=24.0,
     flip=612.0, alone_flip=816.0, near=820.0, widest=16.0, same=0.05,
@@ -231,6 +264,105 @@ SAID: list[tuple[Recorded, str]] = [
             "Left out, because a server would exceed the largest size of 512 MiB in resident memory at some point"
             " (start-up included): 560 MiB under a and b; 600 MiB under c. A server without a model takes 300 MiB of"
             " resident memory between requests."
+        ),
+    ),
+    (
+        QueueExceeded(labels=["on-demand", "keep-alive (ttl 1s)", "keep-alive (ttl 10s)"], most=128),
+        (
+            "Under on-demand and keep-alive (ttl 1s, 10s), more than 128 requests would wait for one model, and some"
+            " would get 503."
+        ),
+    ),
+    (
+        OverLimit(
+            limit_mib=512.0, is_size=False, floor_mib=300.0, most_mib={"a (x 1)": 560.0, "b": 600.0, "a (x 2)": 600.0}
+        ),
+        (
+            "Left out, because a server would exceed the limit of 512 MiB in resident memory at some point (start-up"
+            " included): 560 MiB to 600 MiB under a (x 1, 2); 600 MiB under b. A server without a model takes 300 MiB"
+            " of resident memory between requests."
+        ),
+    ),
+    (
+        Trade(
+            label="a",
+            sibling="b",
+            saves_share=0.123,
+            cold_share=0.33,
+            sibling_cold_share=0.24,
+            cold_start=2.82e-7,
+            cold_start_ms=24.0,
+        ),
+        (
+            "a costs 12% less than b, without the costs common to all settings, and 33.0% instead of 24.0% of the"
+            " requests are cold: at these prices a cold start is cheap (a million cost 0.282, and delay each caller by"
+            " 24 ms)."
+        ),
+    ),
+    (
+        CostliestModels(label="a", models=2, total=5.0, named=[COSTS, COSTS]),
+        "Under a, holding the models and loading them costs 5 a month.",
+    ),
+    (
+        CostliestModels(label="a", models=300, total=5.0, named=[COSTS, COSTS]),
+        (
+            "Under a, holding the models and loading them costs 5 a month; the 2 of 300 models that cost the most take"
+            " 80% of it."
+        ),
+    ),
+    (
+        CostliestModels(label="a", models=1, total=5.0, named=[COSTS.model_copy(update={"holding": 0.0})]),
+        "Under a, cold starts cost 5 a month.",
+    ),
+    (
+        ModelsToPin(label="a", named=[ModelSaving(model="m7", saves=1.5)], rest=0, saves=1.5),
+        (
+            "Pin m7 (saves 1.5): in hindsight, keeping each in memory all the time costs the least, if there is room."
+            " Against a that saves 1.5 a month in all."
+        ),
+    ),
+    (
+        ModelsToDrop(
+            label="a", named=[ModelSaving(model="m7", saves=1.5), ModelSaving(model="m8", saves=0.5)], rest=3, saves=2.2
+        ),
+        (
+            "Drop m7 (saves 1.5), m8 (0.5) and 3 more: in hindsight, freeing each after every request costs the least."
+            " Against a that saves 2.2 a month in all."
+        ),
+    ),
+    (
+        CURVE,
+        (
+            "Memory pays until 9 GiB of weights: 1 GiB more would save 0.5 a month in cold starts and cost 3.24; 1 GiB"
+            " less would save 3.24 a month and cost 5 in cold starts. This assumes that the least recently used model"
+            " is evicted, requests end at once, and the budget is held all the time."
+        ),
+    ),
+    (
+        SMALL.model_copy(update={"more": None}),
+        (
+            "Memory pays until 320 MiB of weights, in which all models that are requested have room: 32 MiB less would"
+            " save 3.24 a month and cost 5 in cold starts. This assumes that the least recently used model is evicted,"
+            " requests end at once, and the budget is held all the time."
+        ),
+    ),
+    (
+        SMALL.model_copy(update={"less": None}),
+        (
+            "No more memory pays than 320 MiB of weights, in which the largest model has room: 32 MiB more would"
+            " save 0.5 a month in cold starts and cost 3.24. This assumes that the least recently used model is"
+            " evicted, requests end at once, and the budget is held all the time."
+        ),
+    ),
+    (
+        MANY,
+        (
+            "300 models with transformers (least / quartiles / most): each takes 40 / 60 / 100 / 200 / 1300 MiB of"
+            " memory; keeping it pays above 600 / 900 / 1,200 / 1,440 / 1,800 requests an hour; k/m (the cost of a load"
+            " divided by that of a second in memory) is 2 s / 2.5 s / 3 s / 4 s / forever; the best timeout on its gaps"
+            " here is 0 s / 0 s / 12.5 s / 1 min 30 s / forever. A model that is freed after k/m idle costs at most"
+            " twice the clairvoyant minimum. Of 280 models with requests, 30 would cost the least if they were kept all"
+            " the time, and 100 if they were freed after each request."
         ),
     ),
     (
@@ -410,13 +542,38 @@ def parts_of(union: Any) -> Iterator[type]:
 def test_no_kind_is_left_out() -> None:
     said = {type(finding) for finding, _ in SAID}
     assert said >= {*parts_of(AnswerFinding), *parts_of(Minimum), *parts_of(NoteFinding)}
-    assert said == kinds_said_in(plan, plan_notes)
+    assert said >= {*parts_of(ModelsFinding), TheoryOverModels, Trade}
+    assert said == kinds_said_in(plan, plan_models, plan_notes)
     unmeasured = {finding.what for finding, _ in SAID if isinstance(finding, Unmeasured)}
     assert unmeasured == set(get_args(Unmeasured.model_fields["what"].annotation))
 
 
 def test_a_trace_at_another_speed_gives_no_advice_on_timeouts() -> None:
     assert say_theory(THEORY, timeouts=False).endswith(" Keeping it pays above 616 requests an hour.")
+
+
+def test_many_models_at_another_speed_give_no_advice_on_timeouts() -> None:
+    assert say_theory_over_models(MANY, timeouts=False) == (
+        "300 models with transformers (least / quartiles / most): each takes 40 / 60 / 100 / 200 / 1300 MiB of memory;"
+        " keeping it pays above 600 / 900 / 1,200 / 1,440 / 1,800 requests an hour."
+    )
+
+
+def test_settings_of_a_family_that_are_left_out_are_one_note() -> None:
+    left_out = [
+        SettingLeftOut(label=f"lru-cached (memory_budget {mib}MiB)", reason=f"{mib} is little") for mib in (1, 2)
+    ]
+    other = SettingLeftOut(label="persistent", reason="it is too large")
+    found: list[SettingLeftOut | LoadsFromDisk] = [*left_out, LoadsFromDisk(), other]
+    notes = [PlanNote(loader="mapped", finding=finding) for finding in found]
+    assert notes_in_words(notes) == [
+        (
+            "mapped: lru-cached (memory_budget 1MiB, 2MiB) are left out, lru-cached (memory_budget 1MiB) for example: 1"
+            " is little."
+        ),
+        "mapped: persistent is left out: it is too large.",
+        "mapped: each load came from disk (page_cache: cold).",
+    ]
 
 
 def test_nothing_confirmed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import answers, changes, economics, flips, notes, plan, plan_notes, run, targets, verdicts, warnings
+from . import answers, changes, economics, flips, notes, plan, plan_models, plan_notes, run, targets, verdicts, warnings
 
 __all__ = [
     "answers",
@@ -11,6 +11,7 @@ __all__ = [
     "flips",
     "notes",
     "plan",
+    "plan_models",
     "plan_notes",
     "run",
     "targets",

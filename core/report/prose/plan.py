@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...config.quantities import duration
 from ...costs.economics import MILLION
 from ...costs.worth import MONTH
 from ...results.economics import PricesUsed
-from ...results.plan import Confirmed, ConfirmedSetting, FewestLoads, Hindsight, ModelTheory, Plan, Timeout
+from ...results.plan import Confirmed, ConfirmedSetting, FewestLoads, Hindsight, ModelTheory, Plan
 from ...results.plan_findings import (
     AboveMinimum,
     BelowMinimum,
@@ -33,8 +33,12 @@ from ...results.plan_findings import (
     TrifleMore,
     WithinLimit,
 )
+from ...results.plan_models import Timeout
+from ..families import families, in_families
 from ..format import count, decimals, listed, milliseconds, number, percent, target, whole_mib
 from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_at_its_price
+from .plan_models import say_theory_over_models
+from .plan_notes import notes_in_words
 from .sentences import say
 
 OTHER_CLOCK = (
@@ -47,7 +51,8 @@ NOTHING_CONFIRMED = "Nothing was confirmed: no trial was finished."
 
 def answer(plan: Plan) -> list[str]:
     """What to use, what would change that, and how well it was chosen."""
-    said = [say(finding) for finding in (*plan.answer, *plan.flips)]
+    trade = [plan.trade] if plan.trade is not None else []
+    said = [say(finding) for finding in (*plan.answer, *trade, *plan.flips)]
     if plan.hindsight is not None and plan.hindsight.ratio is not None:
         said.append(say(plan.hindsight))
     return said if plan.on_its_own_clock else [*said, OTHER_CLOCK]
@@ -55,10 +60,31 @@ def answer(plan: Plan) -> list[str]:
 
 def grounds(plan: Plan) -> list[str]:
     """The basis of the answer."""
-    theory = [say_theory(each, timeouts=plan.on_its_own_clock) for each in plan.theory]
+    theory = _theory(plan)
     minimum = [say(plan.minimum)] if plan.minimum is not None else []
     loads = [say(each) for each in plan.eviction]
-    return [*theory, *minimum, *loads, prices_in_words(plan.prices), *(f"Note: {say(note)}" for note in plan.notes)]
+    return [
+        *theory,
+        *minimum,
+        *loads,
+        prices_in_words(plan.prices),
+        *(f"Note: {note}" for note in notes_in_words(plan.notes)),
+    ]
+
+
+def of_models(plan: Plan) -> list[str]:
+    """Which models cost the most, which to pin and to drop, and how much memory pays; nothing for a single model."""
+    return [say(finding) for finding in plan.over_models]
+
+
+def _theory(plan: Plan) -> list[str]:
+    """A sentence for each model that differs from the others; one for all of a loader that has many."""
+    summed_up = {each.loader for each in plan.theory_over_models}
+    few = [each for each in plan.theory if each.loader not in summed_up]
+    return [
+        *(say_theory(each, timeouts=plan.on_its_own_clock) for each in few),
+        *(say_theory_over_models(each, timeouts=plan.on_its_own_clock) for each in plan.theory_over_models),
+    ]
 
 
 def confirmed_in_words(confirmed: Confirmed) -> list[str]:
@@ -90,7 +116,7 @@ def say_recommended(finding: Recommended) -> str:
 @say.register
 def say_size_to_pay(finding: SizeToPay) -> str:
     but = APART_FROM_WAITING if finding.is_waiting_priced else ""
-    also = f", as are {listed(finding.others)}: they cost the same, however much of it they use{but}"
+    also = f", as are {listed(in_families(finding.others))}: they cost the same, however much of it they use{but}"
     return (
         f"It holds up to {whole_mib(finding.most_mib)}, so it is billed for the size with"
         f" {size_at_its_price(finding.size)}{also if finding.others else ''}."
@@ -100,8 +126,8 @@ def say_size_to_pay(finding: SizeToPay) -> str:
 @say.register
 def say_cost_the_same(finding: CostTheSame) -> str:
     return (
-        f"{listed(finding.labels)} cost the same: without the costs common to all settings, they differ by at most"
-        f" {percent(finding.within)}, or their order changes with the seed."
+        f"{listed(in_families(finding.labels))} cost the same: without the costs common to all settings, they differ by"
+        f" at most {percent(finding.within)}, or their order changes with the seed."
     )
 
 
@@ -138,12 +164,14 @@ def say_saves(finding: Saves) -> str:
 
 @say.register
 def say_cheaper_but_missed(finding: CheaperButMissed) -> str:
-    return f"Cheaper settings that miss {_targets(finding.slo)}: {listed(finding.labels)}."
+    return f"Cheaper settings that miss {_targets(finding.slo)}: {listed(in_families(finding.labels))}."
 
 
 @say.register
 def say_cheaper_but_unknown(finding: CheaperButUnknown) -> str:
-    return f"Cheaper settings for which {_targets(finding.slo)} cannot be judged: {listed(finding.labels)}."
+    return (
+        f"Cheaper settings for which {_targets(finding.slo)} cannot be judged: {listed(in_families(finding.labels))}."
+    )
 
 
 @say.register
@@ -154,7 +182,12 @@ def say_target_unknown(finding: TargetUnknown) -> str:
 
 @say.register
 def say_cores_lacking(finding: CoresLacking) -> str:
-    needs = listed([f"{number(cores)} under {label}" for label, cores in finding.cores.items()])
+    needs = listed(
+        [
+            f"{_range([number(each) for each in sorted(finding.cores[label] for label in labels)])} under {family}"
+            for family, labels in families(finding.cores).items()
+        ]
+    )
     most = number(finding.largest)
     return f"Left out, because on average its requests need more than the {most} cores of the largest size: {needs}."
 
@@ -162,8 +195,8 @@ def say_cores_lacking(finding: CoresLacking) -> str:
 @say.register
 def say_queue_exceeded(finding: QueueExceeded) -> str:
     return (
-        f"Under {listed(finding.labels)}, more than {finding.most} requests would wait for one model, and some would"
-        " get 503."
+        f"Under {listed(in_families(finding.labels))}, more than {finding.most} requests would wait for one model,"
+        " and some would get 503."
     )
 
 
@@ -175,8 +208,9 @@ def say_within_limit(finding: WithinLimit) -> str:
 @say.register
 def say_over_limit(finding: OverLimit) -> str:
     alike: defaultdict[str, list[str]] = defaultdict(list)
-    for label, most in finding.most_mib.items():
-        alike[whole_mib(most)].append(label)
+    for family, labels in families(finding.most_mib).items():
+        most = sorted(finding.most_mib[label] for label in labels)
+        alike[_range([whole_mib(each) for each in most])].append(family)
     figures = "; ".join(f"{most} under {listed(labels)}" for most, labels in alike.items())
     return (
         f"Left out, because a server would exceed the {_limit(finding)} in resident memory at some point (start-up"
@@ -313,6 +347,11 @@ def _why_not_known(found: TargetShare, requests: int) -> str:
         " bound counts requests that waited for a model's first load as within the target); a longer workload would"
         " decide"
     )
+
+
+def _range(figures: Sequence[str]) -> str:
+    """`560 MiB`, or `560 MiB to 600 MiB`; the least comes first."""
+    return figures[0] if figures[0] == figures[-1] else f"{figures[0]} to {figures[-1]}"
 
 
 def _floor(finding: WithinLimit | OverLimit) -> str:

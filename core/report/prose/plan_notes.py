@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
 from ...results.plan import PlanNote
 from ...results.plan_findings import (
     LoadPriceUnknown,
@@ -13,6 +16,7 @@ from ...results.plan_findings import (
     SettingLeftOut,
     Unmeasured,
 )
+from ..families import families
 from ..format import decimals, number
 from .economics import FROM, REUSED
 from .sentences import say
@@ -33,6 +37,16 @@ UNMEASURED = {
         "the CPU time of loads cannot be separated from that of requests; a load is assumed to use one core."
     ),
 }
+
+
+def notes_in_words(notes: Sequence[PlanNote]) -> list[str]:
+    """A sentence for each; one for the settings of a loader that are left out and differ in one option."""
+    left_out: defaultdict[str, dict[str, SettingLeftOut]] = defaultdict(dict)
+    for note in notes:
+        if isinstance(note.finding, SettingLeftOut):
+            left_out[note.loader][note.finding.label] = note.finding
+    said = [f"{loader}: {sentence}" for loader, found in left_out.items() for sentence in _left_out(found)]
+    return [*said, *(say(note) for note in notes if not isinstance(note.finding, SettingLeftOut))]
 
 
 @say.register
@@ -95,6 +109,15 @@ def say_other_rate(finding: OtherRate) -> str:
 @say.register
 def say_setting_left_out(finding: SettingLeftOut) -> str:
     return f"{finding.label} is left out: {finding.reason}."
+
+
+def _left_out(found: Mapping[str, SettingLeftOut]) -> Iterator[str]:
+    """Those that differ in one option are left out for like reasons, of which the first is told."""
+    for family, (first, *others) in families(found).items():
+        if others:
+            yield f"{family} are left out, {first} for example: {found[first].reason}."
+        else:
+            yield say(found[first])
 
 
 def _slopes(finding: ModelsAlmostFree | MemoryUncertain) -> str:
