@@ -18,8 +18,8 @@ WAITING = "What an hour of callers' waiting is worth. If left out, what `cost` s
 Waiting = Annotated[Price, Field(description=WAITING)]
 
 
-class _Load(NamedTuple):
-    cost: float
+class _Costs(NamedTuple):
+    cold_start: float
     seconds: float
     """For how long the model can be held for that cost."""
 
@@ -29,7 +29,8 @@ class ColdStarts:
 
     def __init__(self, memory_gib_hour: float, cpu_hour: float, latency_hour: float) -> None:
         self._byte, self._core, self._waiting = memory_gib_hour / GIB, cpu_hour, latency_hour
-        self._loads: dict[str, deque[_Load]] = {}
+        self._loads: dict[str, deque[_Costs]] = {}
+        self._medians: dict[str, _Costs] = {}
 
     def record(self, model: Any) -> None:
         """Count a load, which the model has just had."""
@@ -37,7 +38,8 @@ class ColdStarts:
         load, holding = model.load_cpu_seconds * self._core + waited * self._waiting, model.nbytes * self._byte
         seconds = load / holding + model.load_seconds if holding else inf
         loads = self._loads.setdefault(model.model_id, deque(maxlen=LOADS))
-        loads.append(_Load(load + holding * model.load_seconds, seconds))
+        loads.append(_Costs(load + holding * model.load_seconds, seconds))
+        self._medians[model.model_id] = _Costs(*map(median, zip(*loads, strict=True)))
 
     def count(self, model_id: str) -> int:
         """How many loads count for the model."""
@@ -45,8 +47,8 @@ class ColdStarts:
 
     def cost(self, model_id: str) -> float:
         """k: what a cold start of the model costs."""
-        return median(load.cost for load in self._loads[model_id])
+        return self._medians[model_id].cold_start
 
     def seconds(self, model_id: str) -> float:
         """k/m: the seconds for which holding the model costs as much as a cold start; infinite if holding is free."""
-        return median(load.seconds for load in self._loads[model_id])
+        return self._medians[model_id].seconds

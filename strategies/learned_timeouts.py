@@ -38,10 +38,6 @@ class _History:
     k_over_m: float = 0.0
     """What it would have paid under k/m."""
 
-    @property
-    def has_overpaid(self) -> bool:
-        return self.paid > DEARER * self.k_over_m + SPARED
-
 
 @dataclass(slots=True)
 class _Rest:
@@ -59,7 +55,7 @@ class LearnedTimeouts:
 
     def __init__(self) -> None:
         self._models: dict[str, _History] = {}
-        self._sums = [0.0] * len(FACTORS)  # over the rests of all models
+        self._sums = [DOUBT * worst for worst in WORST]  # over the rests of all models, and those of doubt
         self._rests = 0
         self._open: dict[str, _Rest] = {}
         self._outlasted: list[tuple[float, str]] = []  # a heap: when each open rest is longer than any timeout
@@ -83,15 +79,11 @@ class LearnedTimeouts:
         if rest is not None:
             self._count(model_id, (now - rest.since) / rest.unit, rest.choice)
 
-    def timeout(self, model_id: str, unit: float) -> float:
-        """The timeout that a rest would have if it began now, in seconds."""
-        return FACTORS[self._choose(model_id)] * unit if 0 < unit < inf else unit
-
     def explain(self, model_id: str, unit: float) -> str:
         """Why the model has that timeout, as a sentence."""
         history, others = self._models.get(model_id), len(self._models) - (model_id in self._models)
-        seconds = f"{self.timeout(model_id, unit):.3g} s"
-        if history is not None and history.has_overpaid:
+        seconds = f"{FACTORS[self._choose(model_id)] * unit:.3g} s"
+        if history is not None and history.paid > DEARER * history.k_over_m + SPARED:
             return (
                 f"it is freed after {seconds}, in which holding it costs what a cold start does, until that pays less"
             )
@@ -119,16 +111,12 @@ class LearnedTimeouts:
     def _choose(self, model_id: str) -> int:
         """The index of the factor that would have cost the least."""
         history = self._models.get(model_id)
-        weight = OTHERS / (self._rests + DOUBT)
         if history is None:
-            costs = [weight * (shared + DOUBT * worst) for shared, worst in zip(self._sums, WORST, strict=True)]
-        elif history.has_overpaid:
+            return self._sums.index(min(self._sums))
+        if history.paid > DEARER * history.k_over_m + SPARED:
             return K_OVER_M
-        else:
-            costs = [
-                own + weight * (shared + DOUBT * worst)
-                for own, shared, worst in zip(history.sums, self._sums, WORST, strict=True)
-            ]
+        weight = OTHERS / (self._rests + DOUBT)
+        costs = [own + weight * shared for own, shared in zip(history.sums, self._sums, strict=True)]
         return costs.index(min(costs))
 
     def _count(self, model_id: str, rest: float, choice: int) -> None:

@@ -309,7 +309,7 @@ def test_wrong_settings_end_the_process_with_a_sentence(tmp_path: Path) -> None:
     assert "app.yaml:1:1: modells: is not a known key; allowed: strategies" in serve_with(RESIDENCY_CONFIG=str(config))
 
 
-EVERY = ["persistent", "on-demand", "lru-cached", "keep-alive"]
+EVERY = ["persistent", "on-demand", "lru-cached", "cached", "keep-alive"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [  # every strategy, and options tha
     *((name, {}) for name in PLUGINS.strategies),
     ("on-demand", {"share": True}),
     ("lru-cached", {"capacity": 1}),
+    ("cached", {"capacity": 1}),
     ("keep-alive", {"ttl": "auto"}),
+    ("keep-alive", {"ttl": "learned"}),
 ]
 # A strategy knows nothing of loaders: each is tried with one, and each loader with those that load often.
 FREQUENT = [choice for choice in CHOICES if choice in (("on-demand", {}), ("lru-cached", {"capacity": 1}))]

@@ -115,7 +115,7 @@ def test_residency_tells_when_a_model_expires(client: Client) -> None:
     a, b = state(client, "keep-alive", "a"), state(client, "keep-alive", "b")
     assert a["expires"] == pytest.approx(a["last_use"] + 600, abs=1)
     assert (a["next_out"], b["next_out"]) == (True, False)
-    assert b["why"] == "'a' was used longer ago"
+    assert b["why"] == "'a' would be evicted before it"
     [kept] = [s for s in client.get("/residency").json()["strategies"] if s["name"] == "keep-alive"]
     assert (kept["budget_bytes"], kept["resident_bytes"]) == (2000, 2000)
 
@@ -252,6 +252,11 @@ def test_metrics_count_loads_evictions_and_requests(client: Client) -> None:
     assert after["residency_resident_bytes"]["strategy=lru-cached"] == 1000
     assert after["residency_budget_bytes"]["strategy=keep-alive"] == 2000
     assert set(after["residency_in_flight"].values()) == {0.0}
+    ask(client, "a", "keep-alive")
+    expires, last_use = (state(client, "keep-alive", "a")[key] for key in ("expires", "last_use"))
+    assert metrics(client)["residency_timeout_seconds"]["model=a,strategy=keep-alive"] == pytest.approx(
+        expires - last_use, abs=0.01
+    )
     assert 0 < after["residency_process_private_bytes"][""] <= after["residency_process_pss_bytes"][""]
 
 
