@@ -45,6 +45,7 @@ class KeepAlive:
             raise ValueError(f"there is no model '{min(unknown)}'; models: {', '.join(models)}")
         if self._eviction is not None:
             self._eviction.start(models)
+        self._learned.forget_all_but(models)
         return self._preload
 
     def requested(self, model_id: str, now: float) -> None:

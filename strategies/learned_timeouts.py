@@ -1,15 +1,15 @@
 """Learn from each model's rests how long to keep it.
 
 A rest is the time between two uses of a model, in memory or not. For ten timeouts, which are multiples of k/m, it is
-counted what each would have cost so far: a rest of x (in units of k/m) under a timeout of f costs x if x ≤ f, and
+counted what each would have cost so far: a rest of x (in units of k/m) under a timeout of f costs x if x < f, and
 otherwise f + 1 (in units of k). A model gets the timeout that would have cost the least on its own rests, of which
 older ones count less, and on those of all models, which count as a few of its own.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf, isfinite
@@ -108,6 +108,10 @@ class LearnedTimeouts:
         }
         self._sums, self._rests, self._models = _checked(state["sums"]), int(state["rests"]), models
 
+    def forget_all_but(self, model_ids: Collection[str]) -> None:
+        """Drop what is known of the models that are no longer served."""
+        self._models = {name: known for name, known in self._models.items() if name in model_ids}
+
     def _choose(self, model_id: str) -> int:
         """The index of the factor that would have cost the least."""
         history = self._models.get(model_id)
@@ -121,7 +125,7 @@ class LearnedTimeouts:
 
     def _count(self, model_id: str, rest: float, choice: int) -> None:
         """Count a rest, in units of k/m, under each factor."""
-        shorter = bisect_left(FACTORS, rest)
+        shorter = bisect_right(FACTORS, rest)  # a model is freed at that moment, before a request at it
         costs = BEYOND[:shorter] + [rest] * (len(FACTORS) - shorter)
         history = self._models.get(model_id)
         if history is None:
@@ -140,14 +144,14 @@ class LearnedTimeouts:
     def _count_outlasted(self, now: float) -> None:
         """Count the open rests that have become longer than any timeout; what they cost is known."""
         heap = self._outlasted
-        while heap and heap[0][0] < now:
+        while heap and heap[0][0] <= now:
             _, model_id = heappop(heap)
             self._armed.discard(model_id)
             rest = self._open.get(model_id)
             if rest is None:
                 continue
             due = rest.since + FACTORS[-1] * rest.unit
-            if due < now:
+            if due <= now:
                 del self._open[model_id]
                 self._count(model_id, inf, rest.choice)
             else:

@@ -26,6 +26,7 @@ from ..results.header import RunHeader
 from ..results.records import NarrowIntervals
 from ..stats.rounds import arrange
 from ..stats.stopping import precise_enough
+from .conduct import conduct_text
 from .results_folder import OlderRun, compare_runs, warn_of_differences, write_environment, write_plan
 from .run_report import ReportOptions, report_run
 
@@ -168,12 +169,13 @@ def convert(references: Sequence[str]) -> int:
 
 
 def check_plugins(names: Sequence[str]) -> int:
-    """Check each part of the contract, and print the results."""
-    from ..conformance import ContractBroken, checks_of  # imported here, because it imports the server
+    """Check each part of the contract, and print the results, and how each strategy that keeps it decides."""
+    from ..conformance import ContractBroken, checks_of, conduct_of  # imported here, because it imports the server
 
     checks = checks_of(*names)
     if not checks:
         raise PluginError(f"{', '.join(names)} registers no strategy and no loader, so there is nothing to check.")
+    sound = dict.fromkeys(part.subject for part in checks if part.subject.kind == "strategy")
     broken = 0
     for part in checks:
         try:
@@ -181,5 +183,8 @@ def check_plugins(names: Sequence[str]) -> int:
             print(f"{part}: yes", flush=True)
         except ContractBroken as fault:
             broken += 1
+            sound.pop(part.subject, None)
             print(f"{part}: NO. {str(fault)[:1].upper()}{str(fault)[1:]}.", flush=True)
+    for strategy in sound:
+        print(f"\n{conduct_text(conduct_of(strategy))}", flush=True)
     return FAILED if broken else OK

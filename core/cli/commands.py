@@ -148,9 +148,9 @@ def plugins(file: Path | None) -> int:
 @commands.command()
 @click.argument("plugins", nargs=-1, required=True, metavar="PLUGIN...")
 def check(plugins: tuple[str, ...]) -> int:
-    """Check that a plugin keeps the contract.
+    """Check that a plugin keeps the contract, and how well its strategies decide.
 
-    PLUGIN is a module or a .py file. Its code is executed.
+    PLUGIN is a module or a .py file, whose code is executed, or the name of a strategy or loader.
     """
     return actions.check_plugins(plugins)
 

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 from ..plugins import load_plugins
 from .checks import Check, ContractBroken
+from .decisions import Conduct, Standing, conduct_of
 from .loaders import loader_checks
 from .strategies import strategy_checks
 
-__all__ = ["Check", "ContractBroken", "checks_of"]
+__all__ = ["Check", "Conduct", "ContractBroken", "Standing", "checks_of", "conduct_of"]
 
 
 def checks_of(*plugins: str) -> list[Check]:
-    """The checks of all strategies and loaders that these modules or `.py` files register. Raises PluginError."""
-    built_in, found = load_plugins(), load_plugins(plugins)
-    new = [entry for name, entry in found.strategies.items() if name not in built_in.strategies]
-    loaders = [entry for name, entry in found.loaders.items() if name not in built_in.loaders]
+    """The checks of strategies and loaders: of those with these names, and of all that these modules or `.py` files
+    register. Raises PluginError.
+    """
+    known = load_plugins()
+    found = load_plugins([name for name in plugins if name not in {**known.strategies, **known.loaders}])
+    strategies = [entry for name, entry in found.strategies.items() if name in plugins or name not in known.strategies]
+    loaders = [entry for name, entry in found.loaders.items() if name in plugins or name not in known.loaders]
     return [
-        *(check for entry in new for check in strategy_checks(entry)),
+        *(check for entry in strategies for check in strategy_checks(entry)),
         *(check for entry in loaders for check in loader_checks(entry)),
     ]

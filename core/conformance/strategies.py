@@ -17,6 +17,7 @@ from ..residency.host import Host
 from ..residency.keeper import Keeper
 from ..residency.versions import Versions
 from .checks import Check, require
+from .decisions import check_decisions
 
 MODELS = ("one", "two", "three")
 NBYTES = 1 << 20
@@ -158,5 +159,6 @@ def strategy_checks(registered: Registered) -> list[Check]:
         "it leaves models in use alone": _check_leases,
         "it gives all memory back": _check_memory,
         "its members answer as the contract says": _check_members,
+        "it decides on traffic that is hard to decide on": check_decisions,
     }
     return [Check(registered, name, run) for name, run in parts.items()]

@@ -39,6 +39,9 @@ class Replay:
         """Of each model, preloads included."""
         self.held: Counter[str] = Counter()
         """Seconds in memory, of each model that has left it."""
+        self.most_bytes = 0
+        """The most that were in memory at a time."""
+        self._bytes = 0
         self._models = models
         self._decisions = decisions
         sizes = {name: model.nbytes for name, model in models.items()}
@@ -88,6 +91,8 @@ class Replay:
     def _use(self, lease: Lease, now: float, answered: int) -> None:
         self._pool.acquire(lease, now)
         self._settle(now)
+        if lease.copy is None:
+            raise RuntimeError(f"model '{lease.model_id}' waits for good: nothing in memory may be evicted for it")
         self._pool.release(lease, now, answered)
         self._settle(now)
 
@@ -96,12 +101,15 @@ class Replay:
         while self._to_load or self._to_close:
             while self._to_close:
                 copy = self._to_close.pop()
+                self._bytes -= copy.nbytes
                 self.held[copy.model_id] += now - copy.loaded_at  # type: ignore[assignment]
                 self._pool.mark_closed(copy, now)
             while self._to_load:
                 copy = self._to_load.pop()
                 model = self._models[copy.model_id]
                 self.loads[copy.model_id] += 1
+                self._bytes += copy.nbytes
+                self.most_bytes = max(self.most_bytes, self._bytes)
                 self._pool.mark_loaded(copy, now, copy.nbytes, model.load_seconds, model.load_cpu_seconds, 1)
 
     # What the pool asks.

@@ -69,6 +69,12 @@ def plugin(tmp_path: Path) -> Path:
     return tmp_path / "recycled.py"
 
 
+def test_the_plugin_is_checked(plugin: Path) -> None:
+    done = run_python(str(ROOT / "runner.py"), "check", str(plugin))
+    assert done.returncode == 0, done.stderr
+    assert block("text", "What strategy recycled pays") in done.stdout
+
+
 def test_the_plugin_is_benchmarked_by_naming_its_file(plugin: Path, tmp_path: Path) -> None:
     (tmp_path / "recycling.yaml").write_text(block("yaml", "# Does recycling"))
     flags = ("--repeats", "1", "--output", str(tmp_path / "out"))

@@ -20,6 +20,7 @@ from core.planning.profile import ModelProfile
 from core.planning.simulator import Server
 from core.residency.decisions import Decisions
 from core.residency.keeper import Keeper
+from strategies.cached import Cached
 from strategies.keep_alive import KeepAlive
 from strategies.lru_cached import LruCached
 from strategies.on_demand import OnDemand
@@ -221,15 +222,18 @@ def scenarios(draw: st.DrawFn) -> Scenario:
 def strategies(draw: st.DrawFn) -> Any:
     """How to make one of the strategies."""
     budget: Any = draw(st.sampled_from([None, 5 * MIB, 7 * MIB, 11 * MIB]))
-    ttl: Any = draw(st.sampled_from([0.0, 0.31, 2.77, "forever", "auto"]))
+    ttl: Any = draw(st.sampled_from([0.0, 0.31, 2.77, "forever", "auto", "learned"]))
     pinned = draw(st.sampled_from([(), ("a",)])) if budget is None else ()
     capacity = draw(st.sampled_from([None, 1, 2, 3]))
+    evict: Any = draw(st.sampled_from(["best", "lru", "sieve", "aged-gdsf"]))
     return draw(
         st.sampled_from([
             Persistent,
             lambda: OnDemand(share=False),
             lambda: OnDemand(share=True),
             lambda: LruCached(capacity=capacity, memory_budget=budget),
+            lambda: Cached(capacity=capacity, memory_budget=budget, evict=evict, latency_hour=1.0),
+            lambda: KeepAlive(ttl="learned", memory_budget=budget, evict=evict, memory_gib_hour=400.0),
             lambda: KeepAlive(ttl=ttl, memory_budget=budget, preload=pinned, pin=pinned, memory_gib_hour=400.0),
             lambda: Own(budget, capacity, pinned if capacity is None else (), True),
             lambda: Own(budget, capacity, (), False),

@@ -144,6 +144,17 @@ def test_it_goes_on_after_a_restart() -> None:
         assert strategy.keep(model(), now) == restarted.keep(model(), now)
 
 
+def test_a_restart_without_a_model_forgets_it() -> None:
+    strategy = learned()
+    for model_id in "ab":
+        rest(strategy, [0.4] * 5, model_id)
+    restarted = learned()
+    restarted.restore(strategy.state())
+    restarted.start({"b": 1})
+    assert list(restarted.state()["models"]) == ["b"]
+    assert restarted.state()["rests"] == 10  # what all models taught stays
+
+
 @pytest.mark.parametrize(
     "change",
     [{"factors": [1.0]}, {"sums": [1.0, 2.0]}, {"models": {"a": [1, 1.0, 1.0, [None] * 10]}}, {"models": {"a": []}}],
