@@ -1,4 +1,4 @@
-"""What theory says of the same arrivals: the clairvoyant minimum, the break-even rates, Belady's count of loads."""
+"""What theory says of the same arrivals: the clairvoyant minimum, the break-even rates, bounds for eviction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bench.workload import Gamma
-from ..costs.prices import HOUR, Prices
-from ..results.plan import FewestLoads, ModelTheory
+from ..costs.prices import BYTES_PER_MIB, HOUR, Prices
+from ..residency.decisions import Decisions
+from ..results.plan import FewestLoads, LeastColdStarts, LoadsInRoom, ModelTheory, MoneyInRoom
 from ..results.plan_models import Timeout
 from .arrivals import Arrivals
-from .eviction import belady_loads, lru_loads
+from .eviction import belady_loads, least_cost, lru_cost, lru_loads
 from .outcome import SAME
 from .plan_file import PlanInputs
 from .profile import ModelProfile, Profile
@@ -103,15 +104,47 @@ def _timeout(timeout: float) -> Timeout:
     return timeout if math.isfinite(timeout) else "forever"
 
 
-def eviction(capacities: Iterable[int], profile: Profile, arrivals: Arrivals, prices: Prices) -> list[FewestLoads]:
-    """Loads under LRU for each capacity, and the fewest possible, which cost least if all loads cost the same."""
+def eviction(inputs: PlanInputs, found: Iterable[Decisions]) -> Iterator[FewestLoads | LeastColdStarts]:
+    """What the limits of memory of these strategies allow at best: for limits of the number of models the fewest loads,
+    and for those in bytes, or where cold starts differ in cost, a lower bound of the money under each loader.
+    """
+    limits = [(each.capacity, each.budget) for each in found]
+    capacities = sorted({capacity for capacity, _ in limits if capacity is not None})
+    budgets = sorted({budget for _, budget in limits if budget is not None})
+    asked, alike = inputs.arrivals.asked, all(_is_alike(each, inputs.prices) for each in inputs.profiles)
+    if capacities:
+        rooms = [
+            LoadsInRoom(capacity=each, lru_loads=lru_loads(asked, each), belady_loads=belady_loads(asked, each))
+            for each in capacities
+        ]
+        yield FewestLoads(optimum=alike, rooms=rooms)
+    for profile in inputs.profiles:
+        money = list(_money(inputs, profile, [] if alike else capacities, budgets))
+        if money:
+            yield LeastColdStarts(loader=profile.shown_as, rooms=money)
+
+
+def _is_alike(profile: Profile, prices: Prices) -> bool:
+    """Whether the cold starts of all models cost the same, as far as a run can tell."""
     costs = [model.cold_start(prices) for model in profile.models.values()]
-    return [
-        FewestLoads(
+    return max(costs) <= ALIKE * min(costs)
+
+
+def _money(
+    inputs: PlanInputs, profile: Profile, capacities: Iterable[int], budgets: Iterable[int]
+) -> Iterator[MoneyInRoom]:
+    """The cost of all cold starts within each limit; nothing if they cost nothing."""
+    asked, models = inputs.arrivals.asked, list(profile.models.values())
+    costs = [model.cold_start(inputs.prices) for model in models]
+    if not sum(costs[model] for model in set(asked)):
+        return
+    nbytes = [float(round(model.weights_mib * BYTES_PER_MIB)) for model in models]
+    for capacity, budget in [*((each, None) for each in capacities), *((None, each) for each in budgets)]:
+        room, sizes = (budget, nbytes) if capacity is None else (capacity, [1.0] * len(models))
+        assert room is not None
+        yield MoneyInRoom(
             capacity=capacity,
-            lru_loads=lru_loads(arrivals.asked, capacity),
-            belady_loads=belady_loads(arrivals.asked, capacity),
-            optimum=max(costs) <= ALIKE * min(costs),
+            memory_budget=budget,
+            lru_cost=lru_cost(asked, sizes, costs, room),
+            least_cost=least_cost(asked, sizes, costs, room),
         )
-        for capacity in sorted(set(capacities))
-    ]

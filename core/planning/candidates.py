@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ..costs.prices import HOUR, Prices
+from ..residency.decisions import Decisions
 from ..results.economics import SizePrice
 from ..results.plan import SettingFigures, SettingSpec
 from .arrivals import Arrivals
@@ -64,8 +66,15 @@ class Candidate:
         return options, decisions.is_limited or decisions.has_keep
 
 
+class Strategy(Protocol):
+    """What can be simulated."""
+
+    def decisions(self, prices: Prices | None = None) -> Decisions:
+        """A strategy that has decided nothing yet."""
+
+
 def simulate(
-    setting: Setting,
+    setting: Strategy,
     profile: Profile,
     arrivals: Arrivals,
     max_batch: int,
@@ -120,21 +129,20 @@ def pool_of(found: Sequence[Candidate]) -> list[Candidate]:
 
 def _simulate_once(inputs: PlanInputs) -> Iterator[Candidate | TooLarge]:
     arrivals = inputs.arrivals
-    halves = arrivals.halves()
     for profile in inputs.profiles:
         models = list(profile.models.values())
         loader = f", {profile.shown_as}" if len(inputs.profiles) > 1 else ""
         least = clairvoyant(profile, arrivals, inputs.prices)
         for setting in settings(inputs.settings, profile, inputs.prices):
-            whole, *parts = (_simulate(inputs, setting, profile, each, 0) for each in (arrivals, *halves))
+            whole = simulate_for(inputs, setting, profile, arrivals)
             if whole.least_keep is not None and not inputs.on_its_own_clock:
                 continue
-            label, most = f"{setting.label}{loader}", _most_mib(profile, whole)
+            label, most = f"{setting.label}{loader}", most_mib(profile, whole)
             if inputs.limit_mib is not None and most is not None and most > inputs.limit_mib:
                 yield TooLarge(label, most)
                 continue
             regret = whole.keep_alive_cost(models, inputs.prices) / least if least else None
-            figures = _figures(inputs, profile, _spec(label, setting, profile), whole, parts, regret)
+            figures = _figures(inputs, profile, _spec(label, setting, profile), whole, regret)
             yield Candidate(profile, setting, figures, whole.by_model)
 
 
@@ -154,11 +162,11 @@ def _figures(
     profile: Profile,
     spec: SettingSpec,
     whole: Outcome,
-    halves: Sequence[Outcome],
     regret: float | None,
 ) -> SettingFigures:
-    """The figures of the setting that `spec` names, from its outcome and those of both halves of the requests."""
+    """The figures of the setting that `spec` names, from its outcome."""
     models = list(profile.models.values())
+    first, second = whole.halves
     size, cores = _size(inputs, profile, whole), whole.core_seconds(models) / whole.seconds
     result = whole.figures(profile.base_mib, models, inputs.prices, size)
     exceeded = result.capacity_exceeded or (size is not None and size.cpu < cores)
@@ -168,28 +176,33 @@ def _figures(
         cores=cores,
         size=size,
         regret=regret,
-        most_mib=_most_mib(profile, whole),
+        most_mib=most_mib(profile, whole),
         targets=judge(whole, inputs.slo),
-        decides_per_hour=[_avoidable_cost(inputs, profile, whole)],
-        first_half=_avoidable_cost(inputs, profile, halves[0]),
-        second_half=_avoidable_cost(inputs, profile, halves[1]),
+        decides_per_hour=[avoidable_cost(inputs, profile, whole)],
+        first_half=avoidable_cost(inputs, profile, first),
+        second_half=avoidable_cost(inputs, profile, second),
     )
 
 
 def _under_seeds(inputs: PlanInputs, candidate: Candidate, arrivals: Sequence[Arrivals]) -> Candidate:
     outcomes = (
-        _simulate(inputs, candidate.setting, candidate.profile, each, number) for number, each in enumerate(arrivals, 1)
+        simulate_for(inputs, candidate.setting, candidate.profile, each, number)
+        for number, each in enumerate(arrivals, 1)
     )
-    others = (_avoidable_cost(inputs, candidate.profile, outcome) for outcome in outcomes)
+    others = (avoidable_cost(inputs, candidate.profile, outcome) for outcome in outcomes)
     costs = {"decides_per_hour": [*candidate.costs, *others]}
     return replace(candidate, figures=candidate.figures.model_copy(update=costs))
 
 
-def _simulate(inputs: PlanInputs, setting: Setting, profile: Profile, arrivals: Arrivals, number: int) -> Outcome:
+def simulate_for(
+    inputs: PlanInputs, setting: Strategy, profile: Profile, arrivals: Arrivals, number: int = 0
+) -> Outcome:
+    """One setting under the plan's prices and batches, and the seed of that number."""
     return simulate(setting, profile, arrivals, inputs.max_batch, inputs.file.seed + number, inputs.prices)
 
 
-def _most_mib(profile: Profile, outcome: Outcome) -> float | None:
+def most_mib(profile: Profile, outcome: Outcome) -> float | None:
+    """The most resident memory of a server, start-up included; None if it was not measured."""
     return profile.resident.most(outcome.weights_mib) if profile.resident else None
 
 
@@ -200,24 +213,29 @@ def _size(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> SizePrice |
     if not inputs.prices.sizes:
         return None
     cores = outcome.core_seconds(list(profile.models.values())) / outcome.seconds
-    return inputs.prices.size_for(_most_mib(profile, outcome) or 0.0, cores) or inputs.prices.sizes[-1]
+    return inputs.prices.size_for(most_mib(profile, outcome) or 0.0, cores) or inputs.prices.sizes[-1]
 
 
-def _avoidable_cost(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> float:
+def avoidable_cost(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> float:
     """Avoidable cost, money an hour: without what every setting pays at least."""
+    if not outcome.seconds:
+        return 0.0
     size = _size(inputs, profile, outcome)
     money = outcome.money(profile.base_mib, list(profile.models.values()), inputs.prices, size)
-    return (money.total - _unavoidable(inputs, outcome)) / outcome.seconds * HOUR
+    above = money.total - _unavoidable(inputs, outcome)  # below 0 only as far as draws differ from their mean
+    return max(0.0, above) / outcome.seconds * HOUR
 
 
 def _unavoidable(inputs: PlanInputs, outcome: Outcome) -> float:
-    """The cost of the smallest empty server, or of the smallest size, and of each forward pass under the loader that
-    makes it cheapest.
+    """The cost of the smallest empty server, or of the smallest size, and for each request the CPU time of a forward
+    pass and the waiting for a warm answer, each under the loader that makes it cheapest.
     """
-    if inputs.prices.sizes:
-        return inputs.prices.sizes[0].hour / HOUR * outcome.seconds
-    models = zip(*(profile.models.values() for profile in inputs.profiles), strict=True)
-    least = [min(model.request_cpu for model in same) for same in models]
-    forwards = sum(n * cpu for n, cpu in zip(outcome.requests, least, strict=True))
-    empty = min(profile.base_mib for profile in inputs.profiles)
-    return inputs.prices.holding(empty) * outcome.seconds + inputs.prices.processor(forwards)
+    prices = inputs.prices
+    models = list(zip(*(profile.models.values() for profile in inputs.profiles), strict=True))
+    least = [(min(each.request_cpu for each in same), min(each.warm_s for each in same)) for same in models]
+    forwards = sum(n * cpu for n, (cpu, _) in zip(outcome.requests, least, strict=True))
+    warm = sum(n * seconds for n, (_, seconds) in zip(outcome.requests, least, strict=True))
+    requests = prices.processor(forwards) + prices.waiting(warm)
+    if prices.sizes:
+        return prices.sizes[0].hour / HOUR * outcome.seconds + requests
+    return prices.holding(min(profile.base_mib for profile in inputs.profiles)) * outcome.seconds + requests

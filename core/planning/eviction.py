@@ -1,4 +1,4 @@
-"""How many loads a sequence of requests needs if `capacity` models fit, and no two requests overlap."""
+"""How many loads a sequence of requests needs in a limited memory, and what they cost, if no two requests overlap."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
 
 def lru_loads(asked: Sequence[int], capacity: int) -> int:
-    """Loads if room is made by evicting the least recently used model."""
+    """Loads if `capacity` models fit, and room is made by evicting the least recently used one."""
     kept: OrderedDict[int, None] = OrderedDict()
     loads = 0
     for model in asked:
@@ -23,9 +28,9 @@ def lru_loads(asked: Sequence[int], capacity: int) -> int:
 
 
 def belady_loads(asked: Sequence[int], capacity: int) -> int:
-    """Loads if room is made by evicting the model whose next request lies farthest in the future: the fewest possible
-    (Belady, IBM Systems Journal 5, 1966; Mattson et al., the same 9, 1970), which is the least cost if the loads of all
-    models cost the same.
+    """Loads if `capacity` models fit, and room is made by evicting the one whose next request lies farthest in the
+    future: the fewest possible (Belady, IBM Systems Journal 5, 1966; Mattson et al., the same 9, 1970), which is the
+    least cost if the loads of all models cost the same.
 
     O(n log n): the heap may hold entries of earlier uses, which are skipped. Written here, because libcachesim, which
     has it, is under the GPL and depends on boto3 and pytest.
@@ -44,6 +49,55 @@ def belady_loads(asked: Sequence[int], capacity: int) -> int:
         kept[model] = following[position]
         heappush(latest, (-following[position], model))
     return loads
+
+
+def lru_cost(asked: Sequence[int], sizes: Sequence[float], costs: Sequence[float], room: float) -> float:
+    """The cost of the loads if room is made by evicting the least recently used models; a model that is larger than the
+    room is held alone. Sizes and costs of a load are by model.
+    """
+    kept: OrderedDict[int, None] = OrderedDict()
+    held, cost = 0.0, 0.0
+    for model in asked:
+        if model in kept:
+            kept.move_to_end(model)
+            continue
+        cost += costs[model]
+        while kept and held + sizes[model] > room:
+            held -= sizes[kept.popitem(last=False)[0]]
+        kept[model] = None
+        held += sizes[model]
+    return cost
+
+
+def least_cost(asked: Sequence[int], sizes: Sequence[float], costs: Sequence[float], room: float) -> float:
+    """A lower bound of the cost of the loads, whatever is evicted: PFOO-L (Berger, Beckmann, Harchol-Balter, Practical
+    Bounds on Optimal Caching with Variable Object Sizes, SIGMETRICS 2018), with costs.
+
+    A model that stays in memory from one request to its next saves a load, and takes its size at each request to
+    another model in between. There it has the room that the other one leaves, since that one has to be in memory. The
+    bound takes what saves most for its room, until all the room of all requests is used up, the last one in part. It
+    does not ask whether that fits at each of these requests.
+    """
+    models, size, cost = np.array(asked, dtype=int), np.array(sizes, dtype=float), np.array(costs, dtype=float)
+    order = np.argsort(models, kind="stable")
+    again = models[order[1:]] == models[order[:-1]]
+    kept = models[order[1:][again]]
+    between = (np.diff(order) - 1)[again]
+    left = float(np.maximum(0.0, room - size[models[1:-1]]).sum())
+    return float(cost[np.unique(models)].sum()) + _least_unsaved(cost[kept], size[kept] * between, left)
+
+
+def _least_unsaved(values: Floats, needs: Floats, room: float) -> float:
+    """The value that is left when the most of it is taken for that room, the last one in part."""
+    free = needs == 0
+    values, needs = values[~free], needs[~free]
+    order = np.argsort(-values / needs)
+    values, used = values[order], np.cumsum(needs[order])
+    whole = int(np.searchsorted(used, room, side="right"))
+    if whole == len(order):
+        return 0.0
+    in_part = (room - used[whole - 1] if whole else room) / needs[order[whole]]
+    return float(values[whole:].sum() - in_part * values[whole])
 
 
 def _following(asked: Sequence[int]) -> list[int]:

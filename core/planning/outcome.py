@@ -58,6 +58,12 @@ class Outcome:
     """Share of the time that the busiest of the compute slot and the lanes was at work."""
     exceeded: bool
     """Whether more requests waited for a model than a served app lets wait."""
+    halves: tuple[Outcome, ...] = ()
+    """Of the requests, if there are two or more. The first one ends when the first request of the second arrives, and
+    the second goes on with what is in memory and with what the strategy has learned. Memory is charged until that
+    moment and from it; loads and requests belong to the half in which they end. `least_keep` and `exceeded` are not of
+    a half, but of all until its end.
+    """
 
     @property
     def mib_seconds(self) -> float:
@@ -89,7 +95,9 @@ class Outcome:
 
     def _charged(self, base_mib: float, prices: Prices) -> float:
         """MiB that are paid for all the time."""
-        return base_mib + (self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds)
+        if prices.billing == "peak":
+            return base_mib + self.peak_mib
+        return base_mib + (self.mib_seconds / self.seconds if self.seconds else 0.0)
 
     def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
         """The cost by the keep-alive theory: m for each second in memory except during loads, k for each load."""

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from ..advice.app_settings import Chosen, app_settings
 from ..results.header import WorkloadSpec
-from ..results.plan import ChoiceReasons, Confirmed, Hindsight, Plan, PlanNote, SettingFigures
+from ..results.plan import ChoiceReasons, Confirmed, Plan, PlanNote, SettingFigures
 from ..results.plan_findings import OtherRate
 from ..results.plan_models import ModelsFinding
 from .bounds import eviction, theory
-from .candidates import Candidate, TooLarge, pool_of
+from .candidates import Candidate, TooLarge
 from .choosing import Choice, choose, saves
 from .findings import answer, minimum
 from .flips import flips
 from .grid import left_out
+from .hindsight import hindsight
 from .memory_curve import memory_curve
 from .models_card import costliest, pin_and_drop
 from .plan_file import PlanInputs
@@ -23,7 +24,6 @@ from .theory import theory_over_models
 from .trade import trade
 
 FAR = 2.0  # times the rate: beyond, the CPU time of a request may be another one
-WITHIN = 1.1  # times the best fixed setting in hindsight: the target for a choice by the first half
 
 
 def plan_of_settings(
@@ -36,7 +36,6 @@ def plan_of_settings(
     arrivals, traffic, prices = inputs.arrivals, inputs.traffic, inputs.prices
     choice = choose(found, inputs.trifle)
     ranked = choice.ranked if choice else []
-    capacities = [capacity for each in found if (capacity := each.setting.decisions().capacity) is not None]
     rows = [row for profile in inputs.profiles for row in theory(inputs, profile, arrivals)]
     plan = Plan(
         plan=inputs.file.name,
@@ -62,11 +61,11 @@ def plan_of_settings(
         trade=trade(ranked[0], found, prices) if ranked else None,
         over_models=list(_over_models(inputs, ranked[0])) if ranked else [],
         yaml=_settings(inputs, ranked[0]) if ranked else None,
-        hindsight=_hindsight(pool_of(found)),
+        hindsight=hindsight(inputs, found),
         theory=rows,
         theory_over_models=list(theory_over_models(inputs.profiles, arrivals, prices, rows)),
         minimum=None,
-        eviction=eviction(capacities, inputs.profiles[0], arrivals, prices),
+        eviction=list(eviction(inputs, [each.setting.decisions(prices) for each in found])),
         notes=[note for each in inputs.profiles for note in _notes(inputs, each)],
         confirmed=confirmed,
     )
@@ -132,13 +131,3 @@ def _reasons(choice: Choice) -> ChoiceReasons:
 def _differ(choice: Choice | None) -> list[SettingFigures]:
     """The chosen setting, and those that do not tie with it."""
     return [each.figures for each in (choice.chosen, *choice.others)] if choice else []
-
-
-def _hindsight(pool: Sequence[Candidate]) -> Hindsight | None:
-    """What the cheapest setting of the first half costs in the second half, and what the cheapest one there costs."""
-    if not pool:
-        return None
-    by_first, best = (min(pool, key=lambda each: each.halves[half]) for half in (0, 1))
-    cost, least = by_first.halves[1], best.halves[1]
-    ratio = cost / least if least else None
-    return Hindsight(by_first=by_first.label, best=best.label, best_cost=least, cost=cost, ratio=ratio, target=WITHIN)

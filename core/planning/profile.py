@@ -53,7 +53,12 @@ class ModelProfile:
     def waiting_s(self) -> float:
         """How much longer than a warm one a lone cold request takes, on average."""
         cold = float(np.mean(self.load)) + float(np.mean(self.first)) + self.around_cold
-        return max(0.0, cold - float(np.mean(self.warm)) - self.around + self.load_further_s)
+        return max(0.0, cold - self.warm_s + self.load_further_s)
+
+    @cached_property
+    def warm_s(self) -> float:
+        """How long a lone warm request takes, on average."""
+        return float(np.mean(self.warm)) + self.around
 
     @cached_property
     def load_s(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..residency.copies import Copy, Lease
 from ..residency.decisions import Decisions
 from ..residency.limits import start_strategy
 from ..residency.pool import Pool
+from .counts import Counts
 from .draws import draws_of
 from .outcome import Outcome
 from .profile import ModelProfile
@@ -53,12 +55,11 @@ class Server:
         sizes = {name: round(model.weights_mib * MIB) for name, model in zip(names, models, strict=True)}
         self._decisions = decisions
         self._pool = Pool(decisions, self, sizes)
-        self._hears = decisions.observes_requests
         self._most = max_batch if decisions.shared else 1
         self._warm, self._first, self._load_seconds = draws_of(models, seed)
-        self._further = [model.further for model in models]
-        self._mib = [model.mib for model in models]
-        self._unload = [model.unload for model in models]
+        self._further, self._unload = [model.further for model in models], [model.unload for model in models]
+        self._around = [(model.around, model.around_cold) for model in models]
+        self._mib, self._weights_mib = [model.mib for model in models], [model.weights_mib for model in models]
         self._queues: list[deque[float]] = [deque() for _ in models]
         self._busy = [False] * count  # from the arrival that it serves to its last answer
         self._leases = [Lease(name, "request", index) for index, name in enumerate(names)]  # each lane's
@@ -76,7 +77,6 @@ class Server:
         self._loading = 0
         self._load_queue: deque[Copy] = deque()
         self._to_close: deque[Copy] = deque()
-        self._since: dict[Copy, float] = {}  # it is charged
         # What comes out.
         self._latencies: list[float] = []
         self._at_first: list[int] = []  # indices of latencies
@@ -84,8 +84,11 @@ class Server:
         self._loads_of = [0] * count
         self._work, self._slot_work = [0.0] * count, 0.0
         self._held = self._peak = 0.0
-        self._mib_seconds_of = [0.0] * count
+        self._copies_of = [0] * count  # in memory, or being loaded
+        self._mib_seconds_of = [0.0] * count  # of what has left; less the seconds before what is in memory came
         self._weights_held = self._weights_peak = 0.0
+        self._begin = self._counts(0.0, [])
+        self._middle: tuple[Counts, Outcome] | None = None  # when the first half ends, and its outcome
         for name in start_strategy(decisions, sizes, sizes):
             self.preload(self._index[name])
 
@@ -112,6 +115,8 @@ class Server:
         arrivals = [*at, math.inf]
         loads, closings, queues, busy = self._loads, self._closings, self._queues, self._busy
         answers, sent, total, now = self._latencies, 0, len(asked), 0.0
+        hears, acquire, leases = self._decisions.observes_requests, self._pool.acquire, self._leases
+        middle = total // 2 or -1
         while len(answers) < total:
             now, done, loaded, closed = arrivals[sent], self._done, loads[0][0], closings[0][0]
             if done < now:
@@ -120,8 +125,9 @@ class Server:
                 now = loaded
             if closed < now:
                 now = closed
-            if self._wake < now and NOBODY not in self._is_closing and max(self._wake, self._timer_free) < now:
-                self._expire(max(self._wake, self._timer_free))
+            wake = self._wake
+            if wake < now and NOBODY not in self._is_closing and (wake := max(wake, self._timer_free)) < now:
+                self._expire(wake)
             elif done == now:
                 self._computed(now)
             elif loaded == now:
@@ -129,14 +135,19 @@ class Server:
             elif closed == now:
                 self._closed(now)
             else:
+                if sent == middle:
+                    self._end_of_half(now, asked[:sent])
                 model = asked[sent]
                 sent += 1
                 queues[model].append(now)
-                if self._hears:
+                if hears:
                     self._decisions.requested(self._names[model], now)
-                if not busy[model]:
+                if not busy[model]:  # as in _acquire, at once
                     busy[model] = True
-                    self._acquire(model, now)
+                    self._now = now
+                    acquire(leases[model], now)
+                    if self._to_close or self._load_queue:
+                        self._go_on(model, now)
         return self._outcome(now, asked)
 
     # The pool's outlet.
@@ -155,19 +166,21 @@ class Server:
 
     def begin_load(self, copy: Copy) -> None:
         copy.model = model = self._index[copy.model_id]
-        self._since[copy] = self._now
+        now = self._now
+        self._copies_of[model] += 1
+        self._mib_seconds_of[model] -= self._mib[model] * now
         self._held += self._mib[model]
         if self._held > self._peak:
             self._peak = self._held
-        self._weights_held += self._models[model].weights_mib
+        self._weights_held += self._weights_mib[model]
         if self._weights_held > self._weights_peak:
             self._weights_peak = self._weights_held
         if self._is_closing and (lane := copy.waiting[0].owner) in self._is_closing:
             self._deferred[lane] = copy
-        elif self._to_close or self._load_queue or self._loading == LOAD_SLOTS or self._now == BEFORE:
+        elif self._to_close or self._load_queue or self._loading == LOAD_SLOTS or now == BEFORE:
             self._load_queue.append(copy)
         else:
-            self._load(copy, self._now)
+            self._load(copy, now)
 
     def begin_close(self, copy: Copy, reason: UnloadReason) -> None:
         self._to_close.append(copy)
@@ -235,10 +248,11 @@ class Server:
         heappush(self._loads, (now + seconds, self._number, copy, seconds))
 
     def _gone(self, copy: Copy, now: float) -> None:
-        mib = self._mib[copy.model]
-        self._held -= mib
-        self._weights_held -= self._models[copy.model].weights_mib
-        self._mib_seconds_of[copy.model] += mib * (now - max(0.0, self._since.pop(copy)))
+        model = copy.model
+        self._copies_of[model] -= 1
+        self._mib_seconds_of[model] += self._mib[model] * now
+        self._held -= self._mib[model]
+        self._weights_held -= self._weights_mib[model]
         self._pool.mark_closed(copy, now)
 
     def _closed(self, now: float) -> None:
@@ -288,26 +302,28 @@ class Server:
         self._running, self._done = model, now + seconds
 
     def _computed(self, now: float) -> None:
-        model, profile = self._running, self._models[self._running]
+        model, batch, latencies = self._running, self._batch, self._latencies
         lease = self._leases[model]
         assert lease.copy is not None
-        loaded_at, batch = lease.copy.loaded_at, self._batch
+        loaded_at, (around, around_cold) = lease.copy.loaded_at, self._around[model]
         for arrival in batch:
             if loaded_at >= arrival:  # a load that takes no time ends when its request arrives
                 self._cold += 1
-                self._latencies.append(now - arrival + profile.around_cold)
                 if self._loads_of[model] == 1:
-                    self._at_first.append(len(self._latencies) - 1)
+                    self._at_first.append(len(latencies))
+                latencies.append(now - arrival + around_cold)
             else:
-                self._latencies.append(now - arrival + profile.around)
+                latencies.append(now - arrival + around)
         self._done, self._now, answered = math.inf, now, len(batch)
         if self._ready:
             self._start(self._ready.popleft(), now)
         self._pool.release(lease, now, answered)
         if (self._to_close or self._load_queue) and not self._go_on(model, now):
             self._released.add(model)  # it goes on when it has closed what it had to
+        elif self._queues[model]:
+            self._acquire(model, now)
         else:
-            self._next(model, now)
+            self._busy[model] = False
 
     def _next(self, lane: int, now: float) -> None:
         """The lane serves those who came meanwhile."""
@@ -319,25 +335,60 @@ class Server:
     def _expire(self, now: float) -> None:
         self._wake, self._now = math.inf, now
         self._pool.wake(now)
-        self._go_on(NOBODY, now)
+        if self._to_close:
+            self._go_on(NOBODY, now)
+
+    # What comes out.
+
+    def _end_of_half(self, now: float, asked: Sequence[int]) -> None:
+        """Take down what came out until the first request of the second half arrives, after these."""
+        counts = self._counts(now, asked)
+        self._middle = counts, self._between(self._begin, counts)
+        self._peak, self._weights_peak = self._held, self._weights_held
 
     def _outcome(self, now: float, asked: Sequence[int]) -> Outcome:
-        for copy, since in self._since.items():
-            self._mib_seconds_of[copy.model] += self._mib[copy.model] * (now - max(0.0, since))
-        busiest = max(self._slot_work, *self._work)
-        at_first = np.zeros(len(self._latencies), dtype=bool)
-        at_first[self._at_first] = True
-        return Outcome(
-            latencies=np.array(self._latencies),
-            at_first=at_first,
-            requests=np.bincount(asked, minlength=len(self._models)).tolist(),
-            cold=self._cold,
-            loads=self._loads_of,
-            least_keep=self._decisions.least_keep,
+        end = self._counts(now, asked)
+        if self._middle is None:
+            return self._between(self._begin, end)
+        counts, first = self._middle
+        second = self._between(counts, end)
+        self._peak = max(first.peak_mib, second.peak_mib)
+        self._weights_peak = max(first.weights_mib, second.weights_mib)
+        return replace(self._between(self._begin, end), halves=(first, second))
+
+    def _counts(self, now: float, asked: Sequence[int]) -> Counts:
+        """Until now, when these have been requested."""
+        answered = np.bincount(np.array(asked, dtype=int), minlength=len(self._models))
+        answered -= [len(queue) for queue in self._queues]
+        if self._done < math.inf:
+            answered[self._running] -= len(self._batch)
+        held = zip(self._mib_seconds_of, self._copies_of, self._mib, strict=True)
+        return Counts(
             seconds=now,
-            mib_seconds_of=self._mib_seconds_of,
+            answers=len(self._latencies),
+            cold=self._cold,
+            requests=answered.tolist(),
+            loads=self._loads_of[:],
+            mib_seconds_of=[ended + copies * mib * now for ended, copies, mib in held],
+            work=[*self._work, self._slot_work],
+        )
+
+    def _between(self, begin: Counts, end: Counts) -> Outcome:
+        """The outcome of a part of the time, of which the peaks are known."""
+        part = end.since(begin)
+        at_first = np.zeros(part.answers, dtype=bool)
+        at_first[[each - begin.answers for each in self._at_first if begin.answers <= each < end.answers]] = True
+        return Outcome(
+            latencies=np.array(self._latencies[begin.answers : end.answers]),
+            at_first=at_first,
+            requests=part.requests,
+            cold=part.cold,
+            loads=part.loads,
+            least_keep=self._decisions.least_keep,
+            seconds=part.seconds,
+            mib_seconds_of=part.mib_seconds_of,
             peak_mib=self._peak,
             weights_mib=self._weights_peak,
-            busy=busiest / now if now else 0.0,
+            busy=max(part.work) / part.seconds if part.seconds else 0.0,
             exceeded=self._longest > MAX_QUEUE,
         )

@@ -17,6 +17,10 @@ class State(Enum):
     CLOSING = auto()  # not in the pool any more; its memory is counted until it is closed
 
 
+# In Python 3.11 each `State.RESIDENT` is a call, which is slow where a plan makes millions.
+WAITING, LOADING, RESIDENT, CLOSING = State.WAITING, State.LOADING, State.RESIDENT, State.CLOSING
+
+
 class Copy:
     """A model in memory, or one that is about to be loaded."""
 

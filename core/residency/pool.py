@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from ..contracts import LoadReason, UnloadReason
 from .capacity import Capacity
-from .copies import Copy, Lease, Outlet, State
+from .copies import CLOSING, LOADING, RESIDENT, WAITING, Copy, Lease, Outlet
 from .decisions import Candidates, Decisions
 from .expiries import Expiries
 
@@ -62,7 +62,7 @@ class Pool:
         for copy in self.residents():
             decisions.loaded(copy, copy.reason, now)
         for copy in sorted(self.residents(), key=lambda copy: copy.last_used):
-            if copy.state is State.RESIDENT and not copy.leases:  # it may have been evicted for one before
+            if copy.state is RESIDENT and not copy.leases:  # it may have been evicted for one before
                 self._idle.pop(copy.model_id, None)
                 self._mark_idle(copy, now)
         self._enforce_limits(now)
@@ -73,15 +73,15 @@ class Pool:
         self.sizes.pop(model_id, None)
         self._failures.pop(model_id, None)
         for copy in self._copies_of(model_id):
-            if copy.state is State.RESIDENT and not copy.leases:
+            if copy.state is RESIDENT and not copy.leases:
                 self._unload(copy, "removed", now)
-            elif copy.draining is None and copy.state is not State.WAITING:
+            elif copy.draining is None and copy.state is not WAITING:
                 self._drain(copy, "removed")
 
     def residents(self) -> list[Copy]:
         """The copies in memory, the oldest first."""
         found = (copy for copies in (self._copies.values(), self._unshared) for copy in copies)
-        return sorted((c for c in found if c.state is State.RESIDENT), key=lambda copy: copy.loaded_at)
+        return sorted((c for c in found if c.state is RESIDENT), key=lambda copy: copy.loaded_at)
 
     def copy_of(self, model_id: str) -> Copy | None:
         """The copy on which a new lease for the model would be granted, or None."""
@@ -92,7 +92,7 @@ class Pool:
         return sum(len(copy.waiting) + len(copy.blocked) for copy in self._copies_of(model_id))
 
     def is_loading(self, model_id: str) -> bool:
-        return any(copy.state is State.LOADING for copy in self._copies_of(model_id))
+        return any(copy.state is LOADING for copy in self._copies_of(model_id))
 
     def _copies_of(self, model_id: str) -> list[Copy]:
         shared = [self._copies[model_id]] if model_id in self._copies else []
@@ -112,7 +112,7 @@ class Pool:
             self._add_copy(lease, now)
         elif copy.draining is not None:
             copy.blocked = [*copy.blocked, lease]
-        elif copy.state is State.RESIDENT:
+        elif copy.state is RESIDENT:
             self._grant(copy, lease)
         else:
             copy.waiting.append(lease)
@@ -126,12 +126,12 @@ class Pool:
             copy.uses += answered
             copy.last_used = now
             copy.resident = None
-        is_resized = nbytes is not None and nbytes != copy.nbytes and copy.state is State.RESIDENT
+        is_resized = nbytes is not None and nbytes != copy.nbytes and copy.state is RESIDENT
         if is_resized:
             assert nbytes is not None
             self._resize(copy, nbytes)
         if not copy.leases:
-            if copy.state is State.CLOSING:  # the model crashed
+            if copy.state is CLOSING:  # the model crashed
                 self._outlet.begin_close(copy, "crash")
             elif copy.draining is not None:
                 self._unload(copy, copy.draining, now)
@@ -146,7 +146,7 @@ class Pool:
             copy.blocked = [each for each in copy.blocked if each is not lease]
             if lease in copy.waiting:
                 copy.waiting.remove(lease)
-                if copy.state is State.WAITING and not copy.waiting:
+                if copy.state is WAITING and not copy.waiting:
                     self._discard(copy)
                     self._make_room(now)
 
@@ -154,7 +154,7 @@ class Pool:
         self, copy: Copy, now: float, nbytes: int, seconds: float, cpu_seconds: float, waiters: int
     ) -> None:
         """Record that the copy is in memory with `nbytes`, while `waiters` requests are queued for its model."""
-        copy.state = State.RESIDENT
+        copy.state = RESIDENT
         copy.loaded_at = copy.last_used = now
         copy.load_seconds, copy.load_cpu_seconds, copy.load_waiters = seconds, cpu_seconds, waiters
         if self._failures or self._crashed:
@@ -193,13 +193,13 @@ class Pool:
 
     def mark_crashed(self, copy: Copy, now: float) -> None:
         """Unload a copy whose process has ended. The next lease loads the model again."""
-        if copy.state is State.RESIDENT:
+        if copy.state is RESIDENT:
             self._crashed.add(copy.model_id)
             self._unload(copy, "crash", now)
 
     def mark_replaced(self, copy: Copy, now: float, *, nbytes: int, seconds: float, cpu_seconds: float) -> None:
         """Record that the copy now holds another version of its model."""
-        if copy.state is not State.RESIDENT:  # it is being closed
+        if copy.state is not RESIDENT:  # it is being closed
             self._resize(copy, nbytes)
             return
         self._decisions.unloaded(copy, "removed", now)
@@ -219,8 +219,8 @@ class Pool:
                 self._expiries.arm(copy)
             else:
                 self._unload(copy, "expired", now)
-        if self._expiries.next < math.inf:
-            self._outlet.wake_at(self._expiries.next)
+        if (following := self._expiries.next) < math.inf:
+            self._outlet.wake_at(following)
 
     def unload(self, model_id: str, now: float) -> bool:
         """Free a model for an operator. Returns False if it is in use, being loaded, or pinned."""
@@ -240,7 +240,7 @@ class Pool:
         for copy in [*self._copies.values(), *self._unshared]:
             blocked, copy.blocked = copy.blocked, ()
             self._refuse(blocked, RuntimeError(CLOSED))
-            if copy.state is State.RESIDENT and not copy.leases:
+            if copy.state is RESIDENT and not copy.leases:
                 self._unload(copy, "shutdown", now)
             elif copy.draining is None:
                 self._drain(copy, "shutdown")
@@ -269,7 +269,7 @@ class Pool:
 
     def _begin(self, copy: Copy) -> None:
         self._capacity.occupy(copy)
-        copy.state = State.LOADING
+        copy.state = LOADING
         self._outlet.begin_load(copy)
 
     def _refuse(self, leases: Iterable[Lease], error: BaseException) -> None:
@@ -301,7 +301,7 @@ class Pool:
                     self._unload(copy, "request", now)
                     return
                 copy.due = now + seconds
-                if self._expiries.arm(copy):
+                if copy.due < copy.armed and self._expiries.arm(copy):
                     self._outlet.wake_at(copy.due)
         if self._waiting:
             self._make_room(now)
@@ -315,7 +315,7 @@ class Pool:
             del self._idle[copy.model_id]
         if copy.draining is None:
             self._drain(copy, reason)
-        copy.state = State.CLOSING
+        copy.state = CLOSING
         self._decisions.unloaded(copy, reason, now)
         if not copy.leases:
             self._outlet.begin_close(copy, reason)
@@ -323,7 +323,7 @@ class Pool:
             blocked, copy.blocked = copy.blocked, ()
             for lease in blocked:
                 self.acquire(lease, now)
-        if self._waiting:
+        if self._waiting and not self._is_making_room:
             self._make_room(now)
 
     def _drain(self, copy: Copy, reason: UnloadReason) -> None:
@@ -346,7 +346,7 @@ class Pool:
         if copy in self._waiting:
             self._waiting.remove(copy)  # nothing was reserved yet
         else:
-            if copy.state is State.LOADING:
+            if copy.state is LOADING:
                 self._capacity.vacate(copy)
             else:
                 self._reserved.remove(copy)
@@ -355,7 +355,7 @@ class Pool:
         if self._copies.get(copy.model_id) is copy:
             del self._copies[copy.model_id]
         self._unshared.pop(copy, None)
-        copy.state = State.CLOSING
+        copy.state = CLOSING
         waiting, copy.waiting = copy.waiting, []
         return waiting
 
@@ -395,6 +395,6 @@ class Pool:
 
     def _in_use(self) -> list[Copy]:
         """Models in use that may be evicted, the least recently used first."""
-        in_use = (copy for copy in self._copies.values() if copy.state is State.RESIDENT and copy.leases)
+        in_use = (copy for copy in self._copies.values() if copy.state is RESIDENT and copy.leases)
         evictable = (copy for copy in in_use if copy.draining is None and copy.model_id not in self._pinned)
         return sorted(evictable, key=lambda copy: copy.last_used)

@@ -106,13 +106,15 @@ class Hindsight(Recorded):
     kind: Literal["hindsight"] = "hindsight"
     by_first: str
     """The best setting of the first half."""
+    cost: float
+    """Of `by_first` in the second half."""
     best: str
     """The best setting of the second half."""
     best_cost: float
-    cost: float
-    """Of `by_first` in the second half."""
+    timeouts_cost: float | None
+    """Of the second half under the timeout for each model that is the best there; None if that is not known."""
     ratio: float | None
-    """Of both costs; None if the best one is 0."""
+    """Of `cost` to the lower one of the other two; None if that is 0."""
     target: float
     """The most that `ratio` should be."""
 
@@ -147,17 +149,46 @@ class ModelTheory(Recorded):
     """The best one for arrivals of this kind and rate; None for a trace, or if several models share them."""
 
 
-class FewestLoads(Recorded):
+class LoadsInRoom(Recorded):
     """Loads if so many models fit and no two requests overlap."""
 
-    kind: Literal["fewest loads"] = "fewest loads"
     capacity: int
     lru_loads: int
     """If the least recently used model is evicted."""
     belady_loads: int
     """The fewest possible."""
+
+
+class FewestLoads(Recorded):
+    """The fewest loads for each number of models to which a setting limits itself."""
+
+    kind: Literal["fewest loads"] = "fewest loads"
     optimum: bool
     """Whether these cost the least, because all cold starts cost the same."""
+    rooms: list[LoadsInRoom]
+    """One or more."""
+
+
+class MoneyInRoom(Recorded):
+    """The cost of all cold starts within a limit of models, or of bytes, if no two requests overlap."""
+
+    capacity: int | None
+    memory_budget: int | None
+    """Bytes."""
+    lru_cost: float
+    """If the least recently used model is evicted."""
+    least_cost: float
+    """A lower bound, whatever is evicted."""
+
+
+class LeastColdStarts(Recorded):
+    """How little cold starts could cost within each limit of memory that a setting has."""
+
+    kind: Literal["least cold starts"] = "least cold starts"
+    loader: str
+    """With its options."""
+    rooms: list[MoneyInRoom]
+    """One or more."""
 
 
 class PlanNote(Recorded):
@@ -264,8 +295,8 @@ class Plan(Recorded):
     """The same in quantiles, for each loader with more than five models that differ."""
     minimum: Minimum | None
     """How far the recommended setting is from the least possible cost."""
-    eviction: list[FewestLoads]
-    """The fewest loads for each capacity that a setting has."""
+    eviction: list[Annotated[FewestLoads | LeastColdStarts, Field(discriminator="kind")]]
+    """The fewest loads, and the least cost of cold starts, within the limits of memory that settings have."""
     notes: list[PlanNote]
     """What is assumed, and which settings are left out."""
     confirmed: Confirmed | None

@@ -15,7 +15,6 @@ import runner
 from core.bench.experiment import load_experiment
 from core.costs.prices import Prices
 from core.errors import ResidencyError
-from core.planning.arrivals import arrivals_of
 from core.planning.candidates import Candidate, candidates, simulate
 from core.planning.choosing import choose
 from core.planning.confirm import errors, write_experiment
@@ -28,7 +27,7 @@ from core.report.prose.sentences import say
 from core.results.flips import LatencyFlip
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec
-from core.results.plan import Confirmed, Plan, SettingFigures
+from core.results.plan import Confirmed, FewestLoads, LeastColdStarts, Plan, SettingFigures
 from core.results.plan_findings import BelowMinimum, Unmeasured
 from core.results.plan_models import CostliestModels, MemoryCurve, ModelsToDrop
 from core.stats.rounds import arrange
@@ -192,15 +191,15 @@ def test_half_chooses_and_half_scores(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text(
         "time\n" + "\n".join(str(t) for t in [*np.arange(100) * 3600.0, *(360_000 + np.arange(100) * 0.1)])
     )
-    planned, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv"}})
-    first, second = arrivals_of(planned.traffic).halves()
-    assert (len(first.at), len(second.at), second.at[0]) == (100, 100, 0.0)
+    _, plan = planned_from(tmp_path, workload={"trace": {"file": "trace.csv"}})
     settings = {row.label: row for row in plan.settings}
     hindsight = plan.hindsight
     assert hindsight is not None
     assert settings[hindsight.by_first].first_half == min(row.first_half for row in plan.settings)
     assert hindsight.best_cost == min(row.second_half for row in plan.settings)
-    assert hindsight.ratio == pytest.approx(settings[hindsight.by_first].second_half / hindsight.best_cost)
+    assert hindsight.cost == settings[hindsight.by_first].second_half
+    least = min(hindsight.best_cost, hindsight.timeouts_cost or hindsight.best_cost)
+    assert hindsight.ratio == pytest.approx(hindsight.cost / least)
     assert ratio_of(plan) > hindsight.target == 1.1
     assert any("beyond the target of 1.1" in sentence for sentence in answer(plan))
 
@@ -212,13 +211,29 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
     auto = next(row for row in plan.settings if row.label == "keep-alive (ttl auto)")
     assert auto.regret is not None
     assert auto.regret < 2.01  # the bound of ski rental, but for the time in service
-    assert [row.capacity for row in plan.eviction] == [1, 2]
-    for each in plan.eviction:
-        assert each.lru_loads >= each.belady_loads >= 4
-        assert each.optimum
+    [fewest] = [each for each in plan.eviction if isinstance(each, FewestLoads)]
+    assert fewest.optimum
+    assert [room.capacity for room in fewest.rooms] == [1, 2]
+    assert all(room.lru_loads >= room.belady_loads >= 4 for room in fewest.rooms)
     words = "\n".join(grounds(plan))
-    for part in ("at least 1.58 times", "the minimum is", "(Belady", "break-even rate", "Prices: 0.004445"):
+    for part in ("at least 1.58 times", "as the minimum (Belady", "break-even rate", "Prices: 0.004445"):
         assert part in words
+
+
+def test_the_money_of_cold_starts_is_bounded_within_each_budget(tmp_path: Path) -> None:
+    """In one sentence, about the budget in which the LRU is farthest from the bound."""
+    trace = {"open": {"rate": "60/h", "requests": 500, "popularity": {"zipf": 1.1}}}
+    grid = {"lru-cached": {"memory_budget": ["60MiB", "120MiB"]}}
+    _, plan = planned_from(tmp_path, 4, workload=trace, grid=grid)
+    [found] = plan.eviction
+    assert isinstance(found, LeastColdStarts)
+    assert [room.memory_budget for room in found.rooms] == [60 << 20, 120 << 20]
+    for room, row in zip(found.rooms, [each for each in plan.settings if "memory_budget" in each.options], strict=True):
+        assert room.capacity is None
+        assert room.lru_cost == pytest.approx(row.loads * plan.theory[0].cold_start)
+        assert 0 < room.least_cost < room.lru_cost
+    [told] = [each for each in grounds(plan) if "PFOO-L" in each]
+    assert "MiB, the worst of 2 limits of memory." in told
 
 
 def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_path: Path) -> None:

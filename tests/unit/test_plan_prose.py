@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from core.report.prose import plan, plan_models, plan_notes
+from core.report.prose import plan, plan_models, plan_notes, plan_reference
 from core.report.prose.bursts import say_bursts
-from core.report.prose.plan import confirmed_in_words, prices_in_words, say_theory
+from core.report.prose.plan import confirmed_in_words, prices_in_words
 from core.report.prose.plan_models import say_theory_over_models
 from core.report.prose.plan_notes import notes_in_words
+from core.report.prose.plan_reference import say_theory
 from core.report.prose.sentences import say
 from core.results.card import Bursts
 from core.results.economics import LoadsLacking, PricesUsed, SizePrice
@@ -21,7 +22,10 @@ from core.results.plan import (
     ConfirmedSetting,
     FewestLoads,
     Hindsight,
+    LeastColdStarts,
+    LoadsInRoom,
     ModelTheory,
+    MoneyInRoom,
     PlanNote,
     SimulationError,
 )
@@ -85,6 +89,9 @@ COST = SettingCost(
 )
 SIZE = SizePrice(memory_mib=384.0, cpu=0.25, hour=0.01)
 SLO = {"p99": 0.015}
+ROOM = LoadsInRoom(capacity=1, lru_loads=185, belady_loads=180)
+BUDGET = MoneyInRoom(capacity=None, memory_budget=512 << 20, lru_cost=0.003, least_cost=0.002)
+HINDSIGHT = Hindsight(by_first="a", cost=1.25, best="b", best_cost=1.0, timeouts_cost=None, ratio=1.25, target=1.1)
 THEORY = ModelTheory(
     loader="transformers", model="m0", mib=40.0, holding_per_hour=1.736e-4, cold_start=2.82e-7, cold_start_ms=24.0,
     break_even_per_hour=615.5, timeout_s=5.85, weights_mib=50.0, served_timeout_s=4.68, is_served_otherwise=True,
@@ -366,11 +373,29 @@ SAID: list[tuple[Recorded, str]] = [
         ),
     ),
     (
-        Hindsight(by_first="a", best="b", best_cost=1.0, cost=1.25, ratio=1.25, target=1.1),
+        HINDSIGHT,
         (
             "a, chosen from the first half of the requests, costs 1.25 times as much in the second half as the best"
             " setting for that half (b), beyond the target of 1.1. Costs common to all settings (an empty server,"
-            " forward passes) are excluded."
+            " warm answers) are excluded."
+        ),
+    ),
+    (
+        HINDSIGHT.model_copy(update={"timeouts_cost": 0.8, "ratio": 1.5625}),
+        (
+            "a, chosen from the first half of the requests, costs 1.56 times as much in the second half as the best"
+            " timeout for each model, beyond the target of 1.1. Such timeouts are known only afterwards; the best"
+            " setting for that half (b) costs 1.25 times as much as they do. Costs common to all settings (an empty"
+            " server, warm answers) are excluded."
+        ),
+    ),
+    (
+        HINDSIGHT.model_copy(update={"best": "a", "best_cost": 1.25, "timeouts_cost": 1.2, "ratio": 1.042}),
+        (
+            "a, chosen from the first half of the requests, costs 1.04 times as much in the second half as the best"
+            " timeout for each model, within the target of 1.1. Such timeouts are known only afterwards; no setting of"
+            " this plan costs less in that half. Costs common to all settings (an empty server, warm answers) are"
+            " excluded."
         ),
     ),
     (
@@ -393,17 +418,37 @@ SAID: list[tuple[Recorded, str]] = [
         ),
     ),
     (
-        FewestLoads(capacity=1, lru_loads=185, belady_loads=180, optimum=True),
+        FewestLoads(optimum=True, rooms=[ROOM]),
         (
-            "With room for 1 model and no overlapping requests, LRU would load 185 times; the minimum is 180 (Belady,"
-            " all future requests known)."
+            "If no requests overlap, LRU loads 1.03 times as often as the minimum (Belady, all future requests known):"
+            " 185 against 180 loads with room for 1 model."
         ),
     ),
     (
-        FewestLoads(capacity=2, lru_loads=99, belady_loads=78, optimum=False),
+        FewestLoads(optimum=False, rooms=[ROOM, LoadsInRoom(capacity=2, lru_loads=99, belady_loads=78)]),
         (
-            "With room for 2 models and no overlapping requests, LRU would load 99 times; the minimum is 78 (Belady,"
-            " all future requests known). That minimizes loads, not cost, because cold starts differ in cost."
+            "If no requests overlap, LRU loads at most 1.27 times as often as the minimum (Belady, all future requests"
+            " known): 99 against 78 loads with room for 2 models, the worst of 2 limits of memory. That minimizes"
+            " loads, not cost, because cold starts differ in cost."
+        ),
+    ),
+    (
+        LeastColdStarts(loader="mapped", rooms=[BUDGET]),
+        (
+            "If no requests overlap, cold starts with mapped cost 1.50 times as much under LRU as a lower bound for"
+            " every eviction (PFOO-L, all future requests known; it may be out of reach): 0.003 against 0.002 with a"
+            " memory_budget of 512 MiB."
+        ),
+    ),
+    (
+        LeastColdStarts(
+            loader="mapped",
+            rooms=[BUDGET, MoneyInRoom(capacity=3, memory_budget=None, lru_cost=0.004, least_cost=0.002)],
+        ),
+        (
+            "If no requests overlap, cold starts with mapped cost at most 2.00 times as much under LRU as a lower bound"
+            " for every eviction (PFOO-L, all future requests known; it may be out of reach): 0.004 against 0.002 with"
+            " room for 3 models, the worst of 2 limits of memory."
         ),
     ),
     (
@@ -543,7 +588,7 @@ def test_no_kind_is_left_out() -> None:
     said = {type(finding) for finding, _ in SAID}
     assert said >= {*parts_of(AnswerFinding), *parts_of(Minimum), *parts_of(NoteFinding)}
     assert said >= {*parts_of(ModelsFinding), TheoryOverModels, Trade}
-    assert said == kinds_said_in(plan, plan_models, plan_notes)
+    assert said == kinds_said_in(plan, plan_models, plan_notes, plan_reference)
     unmeasured = {finding.what for finding, _ in SAID if isinstance(finding, Unmeasured)}
     assert unmeasured == set(get_args(Unmeasured.model_fields["what"].annotation))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.contracts import LoadReason, Resident
 from core.costs.prices import Prices
 from core.planning.arrivals import Arrivals
-from core.planning.candidates import simulate
+from core.planning.candidates import Strategy, simulate
 from core.planning.eviction import lru_loads
 from core.planning.profile import ModelProfile, Profile
 from core.planning.setting import Setting
 from core.planning.timeouts import cost_rate, timeout_cost
 from core.plugins import load_plugins
+from core.residency.decisions import Decisions
 from tests.helpers.slow_server import SlowServer
 
 PRICES = Prices(memory_gib_hour=3.6e3 * 1024, cpu_hour=0.0, latency_hour=3.6e3, charge="pss", billing="average")
@@ -136,7 +139,7 @@ def test_the_lru_loads_as_a_sequence_without_time_does() -> None:
         setting("persistent"), setting("on-demand"), setting("on-demand", share=True),
         *(setting("lru-cached", capacity=capacity) for capacity in (1, 2, 3)),
         *(setting("keep-alive", ttl=ttl) for ttl in (0, 0.9, 5.3)),
-        *(setting("keep-alive", ttl=2.3, memory_budget=mib << 20) for mib in (1, 2)),
+        *(setting("keep-alive", ttl=2.3, memory_budget=mib << 20, evict="lru") for mib in (1, 2)),
     ]),
 )  # fmt: skip
 def test_it_does_what_the_slow_one_does(
@@ -169,29 +172,124 @@ def test_the_same_seed_draws_the_same_and_the_mean_is_the_measured_one() -> None
     assert np.mean(one.latencies) == pytest.approx(0.003, rel=0.03)
 
 
-@pytest.mark.slow
+class Counting:
+    """Frees a model after as many seconds as it has seen requests."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def decisions(self, prices: Prices | None = None) -> Decisions:
+        return Decisions(Counting(), "counting")
+
+    def requested(self, model_id: str, now: float) -> None:
+        self.seen += 1
+
+    def keep(self, model: Resident, now: float) -> float:
+        return float(self.seen)
+
+
 @pytest.mark.parametrize(
-    "chosen",
-    [
-        setting("persistent"), setting("on-demand"), setting("on-demand", share=True),
-        setting("lru-cached", capacity=100), setting("lru-cached", memory_budget=100 << 20),
-        kept_for(1.0), kept_for(60.0), setting("keep-alive", ttl=60, memory_budget=100 << 20),
-    ],
-    ids=lambda chosen: chosen.label,
-)  # fmt: skip
-def test_a_million_requests_over_a_thousand_models_take_ten_times_as_long_as_a_tenth(chosen: Setting) -> None:
+    "chosen", [kept_for(4.0), setting("persistent"), setting("lru-cached", capacity=2), Counting()]
+)
+@pytest.mark.parametrize("load", [0.0, 3.0])
+def test_the_halves_are_the_whole(chosen: Strategy, load: float) -> None:
+    """Also where requests wait and loads run while the second half begins."""
+    arrivals = poisson(1.0, 201, models=3)
+    found = simulate(chosen, profile_of(3, warm=0.5, load=load, mib=2.0), arrivals, 32, 0)
+    first, second = found.halves
+    assert first.seconds == arrivals.at[100]
+    assert first.seconds + second.seconds == found.seconds
+    assert first.mib_seconds + second.mib_seconds == pytest.approx(found.mib_seconds)
+    assert first.cold + second.cold == found.cold
+    for name in ("requests", "loads"):
+        parts = zip(getattr(first, name), getattr(second, name), strict=True)
+        assert [one + other for one, other in parts] == getattr(found, name)
+    assert (len(first.latencies), len(second.latencies)) == (sum(first.requests), sum(second.requests))
+    for each in ("latencies", "at_first"):
+        assert np.array_equal(np.concatenate([getattr(first, each), getattr(second, each)]), getattr(found, each))
+    assert max(first.peak_mib, second.peak_mib) == found.peak_mib
+
+
+def test_the_second_half_goes_on_with_what_the_first_one_left() -> None:
+    """A request in each half, 3 s apart: the strategy has seen one by then, so that the model is gone, or is kept."""
+    for apart, loads in ((0.9, [0]), (3.0, [1])):
+        found = simulate(Counting(), profile_of(1), Arrivals([0.0, apart], [0, 0]), 1, 0)
+        assert found.halves[0].loads == [1]
+        assert found.halves[1].loads == loads
+        assert found.halves[0].mib_seconds == pytest.approx(min(apart, 1.0))
+    assert simulate(Counting(), profile_of(1), Arrivals([0.0], [0]), 1, 0).halves == ()
+
+
+class Observing:
+    """Hears of each request and each load, and decides itself what to keep and what to evict."""
+
+    label = "observing"
+
+    def __init__(self, capacity: int = 60) -> None:
+        self.capacity = capacity
+        self._last: dict[str, float] = {}
+        self._gaps: dict[str, float] = {}
+
+    def decisions(self, prices: Prices | None = None) -> Decisions:
+        return Decisions(Observing(self.capacity), self.label)
+
+    def requested(self, model_id: str, now: float) -> None:
+        gap = now - self._last.get(model_id, now)
+        self._gaps[model_id] = 0.9 * self._gaps.get(model_id, 1.0) + 0.1 * gap
+        self._last[model_id] = now
+
+    def loaded(self, model: Resident, reason: LoadReason, now: float) -> None:
+        self._gaps.setdefault(model.model_id, model.load_seconds)
+
+    def keep(self, model: Resident, now: float) -> float:
+        return min(600.0, 20 * self._gaps[model.model_id])
+
+    def evict(self, candidates: Collection[Resident], now: float) -> str:
+        return next(iter(candidates)).model_id
+
+
+def test_an_observing_strategy_is_called_as_the_contract_says() -> None:
+    arrivals = poisson(1.0, 500, models=8)
+    chosen = Observing(3)
+    found = simulate(chosen, profile_of(8, warm=0.01), arrivals, 1, 0)
+    assert found.peak_mib == 3
+    assert 8 < sum(found.loads) < 500
+
+
+def seconds_taken(chosen: Setting | Observing, models: int, requests: int) -> float:
+    """CPU time for so many requests, 50 a second, of a popularity with a long tail."""
     draws = np.random.default_rng(0)
-    shares = np.arange(1, 1001.0) ** -1.1
-    asked = draws.choice(1000, 1_000_000, p=shares / shares.sum()).tolist()
-    at = np.cumsum(draws.exponential(0.02, 1_000_000)).tolist()
-    profile = profile_of(1000, warm=0.005, load=0.02, further=0.002)
+    shares = np.arange(1, models + 1.0) ** -1.1
+    asked = draws.choice(models, requests, p=shares / shares.sum()).tolist()
+    arrivals = Arrivals(np.cumsum(draws.exponential(0.02, requests)).tolist(), asked)
+    profile = profile_of(models, warm=0.005, load=0.02, further=0.002)
+    before = time.process_time()
+    found = simulate(chosen, profile, arrivals, 32, 0)
+    taken = time.process_time() - before
+    assert len(found.latencies) == requests
+    counts = f"{requests} requests, {models} models, {sum(found.loads)} loads"
+    print(f"{chosen.label}: {counts}: {taken:.1f} s of CPU time")
+    return taken
 
-    def seconds(requests: int) -> float:
-        before = time.process_time()
-        found = simulate(chosen, profile, Arrivals(at[:requests], asked[:requests]), 32, 0)
-        taken = time.process_time() - before
-        assert len(found.latencies) == requests
-        print(f"{chosen.label}: {requests} requests, {sum(found.loads)} loads: {taken:.1f} s of CPU time")
-        return taken
 
-    assert seconds(100_000) > seconds(1_000_000) / 30
+SETTINGS = [
+    setting("persistent"), setting("on-demand"), setting("on-demand", share=True),
+    setting("lru-cached", capacity=60), setting("lru-cached", memory_budget=60 << 20),
+    kept_for(1.0), kept_for(60.0), setting("keep-alive", ttl="auto"),
+    setting("keep-alive", ttl=60, memory_budget=60 << 20), Observing(),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", SETTINGS, ids=lambda chosen: chosen.label)
+def test_a_million_requests_over_a_thousand_models_take_ten_times_as_long_as_a_tenth(
+    chosen: Setting | Observing,
+) -> None:
+    assert seconds_taken(chosen, 1000, 100_000) > seconds_taken(chosen, 1000, 1_000_000) / 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", SETTINGS, ids=lambda chosen: chosen.label)
+def test_more_models_cost_no_time_of_their_own(chosen: Setting | Observing) -> None:
+    """A quarter of a million requests take no longer over 300 models than over 30, but for the loads."""
+    assert seconds_taken(chosen, 300, 250_000) < 15 * seconds_taken(chosen, 30, 250_000)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from . import answers, changes, economics, flips, notes, plan, plan_models, plan_notes, run, targets, verdicts, warnings
+from . import (
+    answers,
+    changes,
+    economics,
+    flips,
+    notes,
+    plan,
+    plan_models,
+    plan_notes,
+    plan_reference,
+    run,
+    targets,
+    verdicts,
+    warnings,
+)
 
 __all__ = [
     "answers",
@@ -13,6 +27,7 @@ __all__ = [
     "plan",
     "plan_models",
     "plan_notes",
+    "plan_reference",
     "run",
     "targets",
     "verdicts",

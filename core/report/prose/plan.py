@@ -6,19 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ...config.quantities import duration
-from ...costs.economics import MILLION
 from ...costs.worth import MONTH
 from ...results.economics import PricesUsed
-from ...results.plan import Confirmed, ConfirmedSetting, FewestLoads, Hindsight, ModelTheory, Plan
+from ...results.plan import Confirmed, ConfirmedSetting, Plan
 from ...results.plan_findings import (
-    AboveMinimum,
-    BelowMinimum,
     CheaperButMissed,
     CheaperButUnknown,
     CoresLacking,
     CostTheSame,
     NamedAmongTies,
-    NoMinimum,
     NoneEligible,
     NoSettings,
     OverLimit,
@@ -33,12 +29,12 @@ from ...results.plan_findings import (
     TrifleMore,
     WithinLimit,
 )
-from ...results.plan_models import Timeout
 from ..families import families, in_families
-from ..format import count, decimals, listed, milliseconds, number, percent, target, whole_mib
+from ..format import listed, milliseconds, number, percent, target, whole_mib
 from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_at_its_price
 from .plan_models import say_theory_over_models
 from .plan_notes import notes_in_words
+from .plan_reference import say_theory
 from .sentences import say
 
 OTHER_CLOCK = (
@@ -219,83 +215,6 @@ def say_over_limit(finding: OverLimit) -> str:
 
 
 @say.register
-def say_hindsight(finding: Hindsight) -> str:
-    assert finding.ratio is not None  # or nothing is said of it
-    held = "within" if finding.ratio <= finding.target else "beyond"
-    return (
-        f"{finding.by_first}, chosen from the first half of the requests, costs {decimals(finding.ratio, 2)} times as"
-        f" much in the second half as the best setting for that half ({finding.best}), {held} the target of"
-        f" {finding.target:g}."
-        " Costs common to all settings (an empty server, forward passes) are excluded."
-    )
-
-
-@say.register
-def say_no_minimum(finding: NoMinimum) -> str:
-    what = f"under 'billing: {finding.billing}' a timeout saves nothing"
-    return f"There is no clairvoyant minimum to compare with: {what}."
-
-
-@say.register
-def say_below_minimum(finding: BelowMinimum) -> str:
-    return (
-        f"{_ratio(finding.ratio)}. That minimum assumes that each request is answered at once; here requests wait and"
-        " share loads, so there are fewer loads than gaps."
-    )
-
-
-@say.register
-def say_above_minimum(finding: AboveMinimum) -> str:
-    return (
-        f"{_ratio(finding.ratio)} (all future requests known, each model freed whenever that pays). This is not a"
-        " target: for Poisson requests at the break-even rate, every policy without that knowledge costs at least"
-        f" {decimals(finding.least_ratio, 2)} times the minimum, on average."
-    )
-
-
-@say.register
-def say_fewest_loads(finding: FewestLoads) -> str:
-    but = "" if finding.optimum else " That minimizes loads, not cost, because cold starts differ in cost."
-    return (
-        f"With room for {count(finding.capacity, 'model')} and no overlapping requests, LRU would load"
-        f" {finding.lru_loads} times; the minimum is {finding.belady_loads} (Belady, all future requests known).{but}"
-    )
-
-
-@say.register
-def say_theory(finding: ModelTheory, *, timeouts: bool = True) -> str:
-    """What keeping a model costs and when it pays; with `timeouts`, also when to free it."""
-    start = (
-        f"{finding.model} with {finding.loader}: keeping it in memory ({whole_mib(finding.mib)}) costs"
-        f" {number(finding.holding_per_hour)} an hour; a million cold starts cost"
-        f" {number(finding.cold_start * MILLION)} and delay each caller by {milliseconds(finding.cold_start_ms)}"
-    )
-    if not finding.holding_per_hour:
-        return f"{start}. Holding it costs nothing, so keeping it pays at every rate."
-    if not finding.break_even_per_hour or not finding.cold_start:
-        return f"{start}. Loading it is free, so keeping it never pays."
-    start = f"{start}. Keeping it pays above {number(finding.break_even_per_hour)} requests an hour"
-    return f"{start}.{_timeouts(finding)}" if timeouts else f"{start}."
-
-
-def _timeouts(finding: ModelTheory) -> str:
-    timeout = f"{_timeout(finding.timeout_s)} idle (k/m, the cost of a load divided by that of a second in memory)"
-    said = f" If it is freed after {timeout}, it costs at most twice the clairvoyant minimum."
-    if finding.is_served_otherwise:
-        weights = f"the size of its weights ({whole_mib(finding.weights_mib)}) and its own loads"
-        said += (
-            f" With ttl: auto a server computes this time from {weights}, because it does not know how much memory is"
-            f" charged: {_timeout(finding.served_timeout_s)}. The simulation does so, too."
-        )
-    if finding.best_timeout_s is not None and finding.gaps:
-        gaps = "only gap" if finding.gaps == 1 else f"{finding.gaps} gaps"
-        said += f" On its {gaps} here, the best timeout is {_timeout(finding.best_timeout_s)}."
-    if finding.expected_timeout_s is not None:
-        said += f" For arrivals of this kind and rate it is {_timeout(finding.expected_timeout_s)}."
-    return said
-
-
-@say.register
 def say_confirmed_setting(finding: ConfirmedSetting) -> str:
     measured, simulated, error = finding.measured, finding.simulated, finding.error
     errors = (error.cold_share, error.mean_ms)
@@ -360,14 +279,6 @@ def _floor(finding: WithinLimit | OverLimit) -> str:
 
 def _limit(finding: WithinLimit | OverLimit) -> str:
     return f"{'largest size' if finding.is_size else 'limit'} of {whole_mib(finding.limit_mib)}"
-
-
-def _ratio(ratio: float) -> str:
-    return f"Loads and memory of this setting cost {decimals(ratio, 2)} times the clairvoyant minimum"
-
-
-def _timeout(timeout: Timeout) -> str:
-    return timeout if isinstance(timeout, str) else duration(timeout)
 
 
 def _error(error: float | None) -> str:
