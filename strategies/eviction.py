@@ -186,16 +186,14 @@ class Eviction:
         self._cost += cost
 
     def choose(self, candidates: Collection[Any]) -> str:
-        """The least recently used candidate that the rule would not hold; if it would hold all, the least recently used
-        one.
+        """The id of the least recently used candidate that the rule would not hold; if it would hold all, or if it is
+        LRU, of the least recently used one. Candidates are in that order.
         """
-        held = self._followed.held
-        least_recent = ""
-        for model in candidates:
-            if model.model_id not in held:
-                return str(model.model_id)
-            least_recent = least_recent or model.model_id
-        return least_recent
+        if not isinstance(self._followed, _Lru):  # it knows when models were requested, but not when they were answered
+            for model in candidates:
+                if model.model_id not in self._followed.held:
+                    return str(model.model_id)
+        return str(next(iter(candidates)).model_id)
 
 
 def _paid(rule: _Rule) -> float:

@@ -15,7 +15,7 @@ from ..system import memory
 INTERVAL = 0.1  # seconds between two points, at first
 SHARE = 0.005  # of one core: with many processes and threads, the interval grows until reading takes no more
 POINTS = 600
-EVENTS = 400  # at most; a server remembers this many for each model
+OF_EACH, OF_ALL = 400, 4000  # events at most: of each model, as many as a server remembers, and of all
 
 
 class OverTime(NamedTuple):
@@ -95,11 +95,11 @@ class Timeline:
 
 
 def read_events(client: httpx.Client, began: float, ended: float) -> list[ModelEvent]:
-    """The latest 400 loads and unloads between two times (`perf_counter`), as far as the server remembers them.
+    """The latest loads and unloads between two times (`perf_counter`), as far as the server remembers them.
 
     Takes the server milliseconds, so do not call this while something is timed. Raises httpx.HTTPError.
     """
-    strategies = client.get("/residency", params={"history": EVENTS}).raise_for_status().json()["strategies"]
+    strategies = client.get("/residency", params={"history": OF_EACH}).raise_for_status().json()["strategies"]
     since_epoch = time.time() - (time.perf_counter() - began)
     found = [
         ModelEvent(
@@ -114,4 +114,4 @@ def read_events(client: httpx.Client, began: float, ended: float) -> list[ModelE
         for event in model["history"]
     ]
     within = [event for event in found if 0 <= event.at <= ended - began]
-    return sorted(within, key=lambda event: event.at)[-EVENTS:]
+    return sorted(within, key=lambda event: event.at)[-OF_ALL:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,18 +30,30 @@ class Row(NamedTuple):
 
 def read_trace(path: Path, choice: TraceChoice) -> list[Row]:
     """All rows, in the order of their times. Raises FileError, which names file and line."""
-    lines = {".csv": _csv_lines, ".jsonl": _jsonl_lines}.get(path.suffix.lower())
-    if lines is None:
-        raise FileError(f"{path}: a trace is a .csv or a .jsonl file.")
     model, unit = choice.columns.model or "model", choice.unit or "s"
-    text = read_text(path, MAX_TRACE_FILE, "split it")
-    rows = [_row(path, line, fields, choice.columns.time, model, unit) for line, fields in lines(path, text)]
+    rows = [_row(path, line, fields, choice.columns.time, model, unit) for line, fields in read_lines(path, "a trace")]
     if not rows:
         raise FileError(f"{path}: contains no arrivals.")
     without = [row for row in rows if row.model is None]
     if without and (choice.columns.model or len(without) < len(rows)):
         raise FileError(f"{path}:{without[0].line}: names no model under '{model}'.")
     return sorted(rows, key=lambda row: row.time)
+
+
+def read_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each line of a CSV or JSONL file, and its fields by column or key; `what` the file is, in words.
+
+    Raises FileError, which names file and line.
+    """
+    lines = {".csv": _csv_lines, ".jsonl": _jsonl_lines}.get(path.suffix.lower())
+    if lines is None:
+        raise FileError(f"{path}: {what} is a .csv or a .jsonl file.")
+    return lines(path, read_text(path, MAX_TRACE_FILE, "split it"))
+
+
+def columns_in_words(fields: Mapping[str, Any]) -> str:
+    """The names of the first columns of a line."""
+    return ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
 
 
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -80,8 +92,8 @@ def _jsonl_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _row(path: Path, line: int, fields: dict[str, Any], time: str, model: str, unit: str) -> Row:
     value, model_id = fields.get(time), fields.get(model)
     if value is None:
-        names = ", ".join(repr(key)[1:-1] for key in list(fields)[:20] if key)
-        raise FileError(f"{path}:{line}: has no '{time}'; it has {names}. Name the column under 'columns'.")
+        has = columns_in_words(fields)
+        raise FileError(f"{path}:{line}: has no '{time}'; it has {has}. Name the column under 'columns'.")
     seconds = _seconds(value, unit)
     if seconds is None:
         raise FileError(

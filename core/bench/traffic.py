@@ -105,13 +105,15 @@ class Traffic:
 
 
 def resolve_traffic(
-    document: Document, workload: Workload | None, models: Sequence[str], texts: int, seed: int, folder: Path
+    document: Document, workload: Workload | None, models: Sequence[str] | None, texts: int, seed: int, folder: Path
 ) -> Traffic | None:
-    """The traffic of the workload, with its trace read and its path absolute; None without one. Raises YamlError."""
+    """The traffic of the workload, with its trace read and its path absolute; None without one. Without `models`, they
+    are those that the arrivals of its trace name, sorted. Raises YamlError.
+    """
     if workload is None:
         return None
     popularity, trace = workload.popularity, workload.trace
-    if isinstance(popularity, Shares) and set(popularity.shares) != set(models):
+    if isinstance(popularity, Shares) and models is not None and set(popularity.shares) != set(models):
         where = ("workload", "trace" if trace else "open", "popularity", "shares")
         raise document.error(where, f"must give the share of each model, 0 or more: {', '.join(models)}.")
     arrivals = None
@@ -122,6 +124,9 @@ def resolve_traffic(
         except FileError as error:
             raise document.error(("workload", "trace", "file"), str(error)) from error
         workload = Workload(trace=trace.model_copy(update={"file": str(path)}))
+    if models is None:
+        assert arrivals is not None
+        models = sorted(set(arrivals.models or ()))
     return Traffic(workload, tuple(models), texts, seed, arrivals)
 
 
@@ -160,8 +165,9 @@ def arrival_times(choice: Open, draws: np.random.Generator) -> Floats:
     return np.asarray(at[at < choice.duration])
 
 
-def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: int) -> Arrivals:
-    """The arrivals of the trace that remain after `window` and `thin`. They are the same in every round.
+def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str] | None, seed: int) -> Arrivals:
+    """The arrivals of the trace that remain after `window` and `thin`. They are the same in every round. Without
+    `models`, the trace has to name some.
 
     Raises FileError for an unusable file, an unknown model, no arrivals, or too many.
     """
@@ -170,7 +176,9 @@ def read_arrivals(choice: TraceChoice, path: Path, models: Sequence[str], seed: 
     first = rows[0].time
     rows = [row for row in rows if begin <= row.time - first < end]
     named = choice.popularity is None and bool(rows) and rows[0].model is not None
-    if named:
+    if rows and models is None and not named:
+        raise FileError(f"{path}: names no models; name their column under 'columns', such as columns: {{model: app}}.")
+    if named and models is not None:
         for row in rows:
             if row.model not in models:
                 raise FileError(f"{path}:{row.line}: there is no model '{row.model}'; models: {', '.join(models)}.")

@@ -16,10 +16,12 @@ from ..bench.workload import Open, TraceChoice, Workload
 from ..config.quantities import duration
 from ..errors import YamlError
 from ..results.plan import ComparedFigures, Confirmed, ConfirmedSetting, SimulationError
-from ..stats.rounds import Run
+from ..stats.intervals import typical
+from ..stats.rounds import Round, Run
 from .arrivals import Arrivals, arrivals_of
 from .candidates import Candidate, simulate
 from .choosing import choose
+from .held import measured, simulated
 from .outcome import Outcome
 from .plan_file import PlanInputs
 
@@ -33,8 +35,8 @@ def check(inputs: PlanInputs) -> None:
     """Raises ResidencyError if the plan cannot be confirmed, whatever it will recommend."""
     if inputs.file.models is not None:
         raise YamlError(
-            f"--confirm: 'models' in {inputs.path} asks for simulated copies, which cannot be served; leave that key"
-            " out."
+            f"--confirm: 'models' in {inputs.path} asks for models that are only simulated, which cannot be served;"
+            " leave that key out, and measure the models themselves in the run."
         )
     if not inputs.on_its_own_clock:
         raise YamlError(
@@ -139,40 +141,65 @@ def _simulate(inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals, *, r
 
 
 def errors(inputs: PlanInputs, found: Sequence[Candidate], traffic: Traffic, run: Run) -> Confirmed:
-    """For each setting, over all rounds, what was measured, what the simulator finds for the same arrivals, and its
-    error relative to what was measured.
+    """For each setting, the medians over rounds of what was measured and of what the simulator finds for the same
+    arrivals, and its error relative to what was measured.
     """
     trials = [
-        _compare(inputs, candidate, traffic, run, label)
+        _compare(inputs, candidate, traffic, label, rounds)
         for candidate, label in zip(_best(inputs, found), run.labels, strict=True)
-        if any(each.answered for each in run.finished(label))
+        if (rounds := [each for each in run.finished(label) if each.answered])
     ]
     return Confirmed(requests=traffic.requests, trials=trials)
 
 
-def _compare(inputs: PlanInputs, candidate: Candidate, traffic: Traffic, run: Run, label: str) -> ConfirmedSetting:
-    rounds = run.finished(label)
-    answered = [sample for each in rounds for sample in each.answered]
-    measured = ComparedFigures(
-        cold_share=sum(bool(sample.cold) for sample in answered) / len(answered),
-        mean_ms=float(np.mean([sample.ms for sample in answered])),
-    )
-    outcomes = [_simulate(inputs, candidate, arrivals_of(traffic, each.number), resident=True) for each in rounds]
-    latencies = np.concatenate([outcome.latencies for outcome in outcomes])
-    simulated = ComparedFigures(
-        cold_share=sum(outcome.cold for outcome in outcomes) / len(latencies), mean_ms=float(latencies.mean()) * 1e3
-    )
+def _compare(
+    inputs: PlanInputs, candidate: Candidate, traffic: Traffic, label: str, rounds: Sequence[Round]
+) -> ConfirmedSetting:
+    seen = _typical([_as_measured(inputs, candidate, each) for each in rounds])
+    expected = _typical([_as_simulated(inputs, candidate, arrivals_of(traffic, each.number)) for each in rounds])
     error = SimulationError(
-        cold_share=_error(simulated.cold_share, measured.cold_share),
-        mean_ms=_error(simulated.mean_ms, measured.mean_ms),
+        cold_share=_error(expected.cold_share, seen.cold_share),
+        mean_ms=_error(expected.mean_ms, seen.mean_ms),
+        cost_per_hour=_error(expected.cost_per_hour, seen.cost_per_hour),
     )
     return ConfirmedSetting(
-        label=label, rounds=len(rounds), measured=measured, simulated=simulated, error=error, target=WITHIN
+        label=label, rounds=len(rounds), measured=seen, simulated=expected, error=error, target=WITHIN
     )
 
 
-def _error(simulated: float, measured: float) -> float | None:
-    """The error relative to what was measured; 0 if both are 0, None if only the measured one is."""
+def _as_measured(inputs: PlanInputs, candidate: Candidate, each: Round) -> ComparedFigures:
+    held = measured(candidate.profile, each)
+    return ComparedFigures(
+        cold_share=sum(bool(sample.cold) for sample in each.answered) / len(each.answered),
+        mean_ms=float(np.mean([sample.ms for sample in each.answered])),
+        cost_per_hour=held.cost_per_hour(inputs.prices) if held else None,
+    )
+
+
+def _as_simulated(inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals) -> ComparedFigures:
+    outcome = _simulate(inputs, candidate, arrivals, resident=True)
+    return ComparedFigures(
+        cold_share=outcome.cold / len(outcome.latencies),
+        mean_ms=float(outcome.latencies.mean()) * 1e3,
+        cost_per_hour=simulated(candidate.profile, outcome).cost_per_hour(inputs.prices),
+    )
+
+
+def _typical(rounds: Sequence[ComparedFigures]) -> ComparedFigures:
+    """The median of each figure."""
+    costs = [each.cost_per_hour for each in rounds]
+    known = [cost for cost in costs if cost is not None]
+    return ComparedFigures(
+        cold_share=typical([each.cold_share for each in rounds]),
+        mean_ms=typical([each.mean_ms for each in rounds]),
+        cost_per_hour=typical(known) if len(known) == len(costs) else None,
+    )
+
+
+def _error(simulated: float | None, measured: float | None) -> float | None:
+    """The error relative to what was measured; 0 if both are 0, None if only the measured one is, or one is unknown."""
+    if measured is None or simulated is None:
+        return None
     if measured == 0:
         return 0.0 if simulated == 0 else None
     return simulated / measured - 1

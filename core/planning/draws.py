@@ -14,7 +14,7 @@ DRAWS, FEWEST = 1 << 16, 1 << 10  # of each kind over all models, and of one of 
 
 
 class Draws(NamedTuple):
-    """Endless seconds, for each model by index; models of one profile take turns at the same ones."""
+    """Endless seconds, for each model by index; models that share measured times take turns at the same draws."""
 
     warm: list[Iterator[float]]
     first: list[Iterator[float]]
@@ -24,15 +24,20 @@ class Draws(NamedTuple):
 def draws_of(models: Sequence[ModelProfile], seed: int) -> Draws:
     """Independent draws with replacement (the bootstrap of each distribution), the same for the same seed."""
     generator = np.random.default_rng(seed)
-    distinct = {id(model): model for model in models}
-    count = max(FEWEST, DRAWS // len(distinct))
-    known = {
-        key: tuple(_endless(generator, values, count) for values in (model.warm, model.first, model.load))
-        for key, model in distinct.items()
-    }
-    each = [known[id(model)] for model in models]
-    return Draws(*([parts[kind] for parts in each] for kind in range(3)))
+    kinds = [(model.warm, model.first, model.load) for model in models]
+    count = max(FEWEST, DRAWS // len({id(load) for _, _, load in kinds}))
+    known: dict[tuple[int, int], Iterator[float]] = {}
+    for each in kinds:
+        for kind, values in enumerate(each):
+            if (key := (kind, id(values))) not in known:
+                known[key] = _endless(generator, values, count)
+    warm, first, load = ([known[kind, id(each[kind])] for each in kinds] for kind in range(3))
+    return Draws(warm, first, [_scaled(draws, model.load_unit_s) for draws, model in zip(load, models, strict=True)])
 
 
 def _endless(generator: np.random.Generator, values: Sequence[float], count: int) -> Iterator[float]:
     return cycle(values if len(values) == 1 else generator.choice(values, count).tolist())
+
+
+def _scaled(draws: Iterator[float], unit: float) -> Iterator[float]:
+    return draws if unit == 1.0 else map(unit.__mul__, draws)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Discriminator, Field, JsonValue, Tag
 
 from ..bench.experiment import Limit, Percentile
 from ..bench.traffic import Traffic, resolve_traffic
@@ -16,23 +16,27 @@ from ..config.choices import STRICT, Cost, Duration, ModelId
 from ..config.file_kinds import check_kind
 from ..config.strict_yaml import Document, read
 from ..costs.prices import Prices
-from ..errors import ResidencyError
+from ..errors import FileError, ResidencyError, ResultsError
 from ..plugins import load_plugins
 from ..results.folder import read_records
 from ..results.header import CostSpec
 from ..stats.rounds import Run, arrange
 from ..system.files import resolve_path
 from .arrivals import Arrivals, arrivals_of
+from .catalogue import MOST_MODELS, TraceModels, of_sizes, sizes_of
 from .grid import grid_of
 from .profile import Profile, profiles
 from .setting import Setting
 
-MOST_MODELS = 10_000
 MINUTE = 60.0
 MIB = 1 << 20
 
 
 Values = dict[str, list[JsonValue]]
+Models = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_MODELS), Tag("number")] | Annotated[TraceModels, Tag("models of the trace")],
+    Discriminator(lambda value: "models of the trace" if isinstance(value, dict | TraceModels) else "number"),
+]
 
 
 class ConfirmChoice(BaseModel):
@@ -57,8 +61,10 @@ class PlanFile(BaseModel):
     """The folder of a run. One of its strategies must load for each request."""
     workload: Workload
     """An `open` or `trace` workload."""
-    models: Annotated[int | None, Field(ge=1, le=MOST_MODELS)] = None
-    """`models: 1000` plans for so many models like the run's first one. Without it, the plan uses the run's own."""
+    models: Models | None = None
+    """`models: 1000` plans for so many models like the run's first one, `{trace: true, sizes: sizes.csv}` for those
+    that the trace names. Without it, the plan uses the run's own.
+    """
     cost: Cost | None = None
     """Prices. The run's, if left out."""
     limit: Limit | None = None
@@ -149,8 +155,12 @@ def load_plan(path: Path) -> PlanInputs:
         found = profiles(run, prices)
     except ResidencyError as error:
         raise document.error(("profile",), str(error)) from error
-    found = [profile.of_many(file.models) for profile in found] if file.models else found
-    traffic = _traffic(document, file, list(found[0].models), beside)
+    if isinstance(file.models, TraceModels):
+        traffic = _traffic(document, file, None, beside)
+        found = _of_the_trace(document, file, file.models, found, traffic, beside)
+    else:
+        found = [profile.of_many(file.models) for profile in found] if file.models else found
+        traffic = _traffic(document, file, list(found[0].models), beside)
     own = [str(resolve_path(name, beside)) if name.endswith(".py") else name for name in file.plugins]
     files = list(dict.fromkeys([*run.header.plugins, *own]))
     try:
@@ -176,7 +186,31 @@ def _cost(file: PlanFile, run: Run) -> CostSpec:
     return CostSpec.model_validate((file.cost or Cost()).model_dump(mode="json"))
 
 
-def _traffic(document: Document, file: PlanFile, models: list[str], beside: Path) -> Traffic:
+def _traffic(document: Document, file: PlanFile, models: list[str] | None, beside: Path) -> Traffic:
+    """Of these models, or of those that the trace names."""
+    trace = file.workload.trace
+    if models is None and trace is None:
+        raise document.error(("models", "trace"), "needs a 'trace' workload that names models.")
+    if models is None and trace is not None and trace.popularity is not None:
+        where = ("workload", "trace", "popularity")
+        raise document.error(where, "draws models in place of those that the trace names; leave it out, or 'models'.")
     traffic = resolve_traffic(document, file.workload, models, 1, file.seed, beside)
     assert traffic is not None
     return traffic
+
+
+def _of_the_trace(
+    document: Document, file: PlanFile, models: TraceModels, found: list[Profile], traffic: Traffic, beside: Path
+) -> list[Profile]:
+    """The models that the trace names, under each loader. Raises YamlError."""
+    if len(traffic.models) > MOST_MODELS:
+        sentence = f"names {len(traffic.models)} models, more than {MOST_MODELS}; cut out a part with 'window'."
+        raise document.error(("workload", "trace", "file"), sentence)
+    try:
+        sizes = sizes_of(models.sizes, traffic.models, file.seed, beside)
+    except FileError as error:
+        raise document.error(("models", "sizes"), str(error)) from error
+    try:
+        return [of_sizes(profile, sizes) for profile in found]
+    except ResultsError as error:
+        raise document.error(("profile",), str(error)) from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 from pydantic import JsonValue
 
 from ..costs.loads import Further, LoadPrice, load_price
@@ -18,6 +17,7 @@ from ..results.header import TrialSpec
 from ..results.plan_findings import LoadPriceUnknown, LoadsFromDisk, LoadsPricedFrom, NoteFinding
 from ..stats.rounds import Round, Run
 from .resources import Memory, Processor, Resident, memory_of, processor_of, resident_of
+from .seconds import Seconds, mean_of
 from .times import Times, unloading_of
 
 
@@ -30,6 +30,7 @@ class ModelProfile:
     first: tuple[float, ...]
     """Forward passes that follow a load."""
     load: tuple[float, ...]
+    """Loads, in units of `load_unit_s`."""
     unload: float
     further: float
     """What each further text of a batch adds to a forward pass."""
@@ -44,6 +45,8 @@ class ModelProfile:
     request_cpu: float
     load_cpu: float
     """Core seconds."""
+    load_unit_s: float = 1.0
+    """Seconds; models of any size share measured loads, relative to what is usual for a size."""
     load_further_s: float = 0.0
     """How much longer callers would wait for a load from where it is priced, disk or page cache. It is priced and not
     simulated, so that latencies are those that the run measured.
@@ -52,18 +55,18 @@ class ModelProfile:
     @cached_property
     def waiting_s(self) -> float:
         """How much longer than a warm one a lone cold request takes, on average."""
-        cold = float(np.mean(self.load)) + float(np.mean(self.first)) + self.around_cold
+        cold = self.load_s + mean_of(self.first) + self.around_cold
         return max(0.0, cold - self.warm_s + self.load_further_s)
 
     @cached_property
     def warm_s(self) -> float:
         """How long a lone warm request takes, on average."""
-        return float(np.mean(self.warm)) + self.around
+        return mean_of(self.warm) + self.around
 
     @cached_property
     def load_s(self) -> float:
         """Mean seconds of a load."""
-        return float(np.mean(self.load))
+        return mean_of(self.load) * self.load_unit_s
 
     def cold_start(self, prices: Prices) -> float:
         """k, in money."""
@@ -90,6 +93,8 @@ class Profile:
     resident: Resident | None = None
     requests_per_second: float | None = None
     """The rate at which the CPU time of a request was measured; None if it was not."""
+    loads: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Seconds of each load that was measured, by model id."""
 
     @property
     def shown_as(self) -> str:
@@ -122,8 +127,8 @@ def _profile(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> Profile:
     loader, ids, used = specs[0].loader, list(run.header.models), run.used[specs[0].label]
     total = used.weights_mib
     weights = {model: used.model_mib.get(model, total / len(ids)) for model in ids}
-    times, unload = Times(rounds, loader), unloading_of(rounds)
-    memory, processor = memory_of(rounds, len(ids), total, prices.charge), processor_of(rounds)
+    times, unload = Times(rounds, loader, weights), unloading_of(rounds)
+    memory, processor = memory_of(rounds, weights, prices.charge), processor_of(rounds, weights)
     load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     models = {name: _loaded_from(load, model) for name, model in models.items()}
@@ -134,8 +139,9 @@ def _profile(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> Profile:
         memory.base_mib,
         models,
         (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices)),
-        resident_of(rounds, len(ids), total),
+        resident_of(rounds, weights),
         None if processor.request is None else _rate(rounds),
+        times.loads(),
     )
 
 
@@ -174,10 +180,10 @@ def _model(
     times: Times, model: str, weights: float, unload: float, memory: Memory, processor: Processor
 ) -> ModelProfile:
     warm, cold = times.warm.of(model), times.cold.of(model)
-    forwards, loads = warm.seconds("inference"), cold.seconds("load")
+    forwards, loads = Seconds(warm.seconds("inference")), Seconds(cold.seconds("load"))
     return ModelProfile(
         warm=forwards,
-        first=cold.seconds("inference"),
+        first=Seconds(cold.seconds("inference")),
         load=loads,
         unload=unload,
         further=times.further(model),
@@ -185,6 +191,6 @@ def _model(
         around_cold=cold.around(),
         weights_mib=weights,
         mib=memory.per_weight * weights,
-        request_cpu=float(np.mean(forwards)) if processor.request is None else processor.request,
-        load_cpu=float(np.mean(loads)) if processor.load is None else processor.load,
+        request_cpu=forwards.average if processor.request is None else processor.request,
+        load_cpu=loads.average if processor.load is None else processor.of_load(weights, loads.average, times.load_s),
     )

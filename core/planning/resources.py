@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,6 +14,7 @@ from ..stats.intervals import VERDICT_ROUNDS, interval
 from ..stats.rounds import Round
 
 FREE = 0.02  # of the weights, below which keeping a model is almost free
+APART = 1.2  # times the least average size of loads in a process: less does not tell how their CPU time grows with it
 WIDE = 0.1  # half of an interval, of its middle, beyond which it is reported: the target of the simulator's error
 
 
@@ -47,21 +48,30 @@ class Processor:
 
     request: float | None
     load: float | None
+    """Of a load of 0 MiB, or of an average one if `load_per_mib` is None."""
+    load_per_mib: float | None = None
+    """None if loads were not measured at sizes that differ enough."""
     notes: tuple[NoteFinding, ...] = ()
 
+    def of_load(self, mib: float, seconds: float, average_s: float) -> float:
+        """Of a load of a model of that size that takes so many seconds, where an average one takes `average_s`."""
+        assert self.load is not None
+        if self.load_per_mib is not None:
+            return self.load + self.load_per_mib * mib
+        return self.load * seconds / average_s if average_s else self.load
 
-def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: str) -> Memory:
-    """The memory of an empty server and of a MiB of weights, of that kind: `pss`, `private` or `rss`. `weights_mib` is
-    that of all `models`; what was loaded and not unloaded is in memory at the end of a round.
+
+def memory_of(rounds: Sequence[Round], weights: Mapping[str, float], kind: str) -> Memory:
+    """The memory of an empty server and of a MiB of weights, of that kind: `pss`, `private` or `rss`; `weights` are
+    those of each model in MiB.
 
     Servers with more and with fewer weights are compared within each round. One odd process decides nothing: the result
     is the median over rounds, and for the empty server over processes.
     """
     points: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     for each in rounds:
-        ended, idle = each.ended, each.ended.memory_mib.idle(kind)
-        if idle is not None:
-            points[each.number].append(((ended.loads - ended.unloads) / models * weights_mib, idle))
+        if (idle := each.ended.memory_mib.idle(kind)) is not None:
+            points[each.number].append((_held(each, weights), idle))
     every = [point for found in points.values() for point in found]
     if not every:
         return Memory(0.0, 1.0, (Unmeasured(what="memory"),))
@@ -76,16 +86,26 @@ def memory_of(rounds: Sequence[Round], models: int, weights_mib: float, kind: st
     return Memory(max(0.0, base), per_weight, tuple(_doubts(slopes)))
 
 
-def resident_of(rounds: Sequence[Round], models: int, weights_mib: float) -> Resident | None:
+def resident_of(rounds: Sequence[Round], weights: Mapping[str, float]) -> Resident | None:
     """The resident memory of a server; None if it was not measured."""
-    memory = memory_of(rounds, models, weights_mib, "rss")
+    memory = memory_of(rounds, weights, "rss")
+    average = sum(weights.values()) / len(weights)
     beyond = []
     for each in rounds:
-        ended, most = each.ended, each.most_rss
-        if most is not None and ended.memory_mib.idle_rss is not None:
-            held = max(ended.loads - ended.unloads, 1) / models * weights_mib
+        most = each.most_rss
+        if most is not None and each.ended.memory_mib.idle_rss is not None:
+            held = _held(each, weights) or average
             beyond.append(most - memory.base_mib - memory.per_weight * held)
     return Resident(memory.base_mib, memory.per_weight, max(0.0, *beyond)) if beyond else None
+
+
+def _held(each: Round, weights: Mapping[str, float]) -> float:
+    """MiB of weights in memory at the end of a round: what was loaded and not unloaded."""
+    ended, average = each.ended, sum(weights.values()) / len(weights)
+    held = ended.loads - ended.unloads
+    if ended.resident is not None and len(ended.resident) == held:
+        return sum(weights.get(model, average) for model in ended.resident)
+    return held * average
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:
@@ -103,23 +123,29 @@ def _doubts(slopes: Sequence[float]) -> Iterator[NoteFinding]:
         yield MemoryUncertain(per_weight=middle, ci95=ci95, rounds=len(slopes))
 
 
-def processor_of(rounds: Sequence[Round]) -> Processor:
+def processor_of(rounds: Sequence[Round], weights: Mapping[str, float]) -> Processor:
     """The CPU time of a request and of a load, by non-negative least squares over what each process took on its
-    requests and loads.
+    requests and loads, and on the MiB that these loaded; `weights` are those of each model in MiB.
 
     Loads before the steady state do not count: those of a persistent server, and otherwise that of the first request.
     """
     measured = []
     for each in rounds:
-        loads = max(0, each.ended.loads - 1) if any(sample.cold for sample in each.answered) else 0
+        sizes = [weights[sample.model] for sample in each.answered if sample.cold]
+        loads = max(0, each.ended.loads - 1) if sizes else 0
         if (taken := each.ended.processor_s) is not None and each.steady:
-            measured.append((len(each.steady), loads, taken))
+            measured.append((len(each.steady), loads, loads * float(np.mean(sizes or [0.0])), taken))
     if not measured:
-        return Processor(None, None, (Unmeasured(what="CPU time"),))
-    counts, seconds = np.array([row[:2] for row in measured], dtype=float), np.array([row[2] for row in measured])
-    if np.linalg.matrix_rank(counts) < 2:
-        return Processor(None, None, (Unmeasured(what="CPU time of loads"),))
+        return Processor(None, None, notes=(Unmeasured(what="CPU time"),))
+    rows = np.array(measured, dtype=float)
+    counts, seconds = rows[:, :3], rows[:, 3]
+    if np.linalg.matrix_rank(counts[:, :2]) < 2:
+        return Processor(None, None, notes=(Unmeasured(what="CPU time of loads"),))
     from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
 
-    request, load = nnls(counts, seconds)[0]
+    average = [mib / loads for _, loads, mib, _ in measured if loads]
+    if max(average) >= APART * min(average) and np.linalg.matrix_rank(counts) == 3:
+        request, load, per_mib = nnls(counts, seconds)[0]
+        return Processor(float(request), float(load), float(per_mib))
+    request, load = nnls(counts[:, :2], seconds)[0]
     return Processor(float(request), float(load))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from ..results.plan_findings import NoteFinding, Unmeasured
 from ..results.records import OK, Sample
 from ..stats.rounds import Round
 
-FEWEST = 5  # samples that times are drawn from; with fewer, those of all models are pooled
+FEWEST = 5  # samples that times are drawn from; with fewer, those of models of its size are pooled, or else of all
+ALIKE = 1.2  # times the size of a model: others within that are of its size
 MOST = 5000  # samples that are kept of each kind
 TOGETHER_MS = 50.0  # answers of one batch leave the server at once; the client has read them all after so long
 Batch = tuple[Sample, int]  # one of its samples, and how many texts were computed together
@@ -25,11 +27,18 @@ class Samples:
     records: list[Sample]
     alone: bool
     """Whether they had the server to themselves; else their time in the queue does not apply to a request that has."""
+    weights: Mapping[str, float]
+    """MiB of each model."""
 
     def of(self, model: str) -> Samples:
-        """The samples of one model, if there are enough."""
-        own = [sample for sample in self.records if sample.model == model]
-        return Samples(own, self.alone) if len(own) >= FEWEST else self
+        """The samples of one model, or of models of its size, if there are enough; else all."""
+        size = self.weights[model]
+        alike = {name for name, mib in self.weights.items() if size / ALIKE <= mib <= size * ALIKE}
+        for models in ({model}, alike):
+            found = [sample for sample in self.records if sample.model in models]
+            if len(found) >= FEWEST:
+                return Samples(found, self.alone, self.weights)
+        return self
 
     def seconds(self, part: str) -> tuple[float, ...]:
         """One part of their Server-Timing. Raises ResultsError."""
@@ -55,8 +64,8 @@ def _part(sample: Sample, name: str) -> float:
 class Times:
     """The times of one loader, in the steady state of its trials."""
 
-    def __init__(self, rounds: Iterable[Round], loader: str) -> None:
-        """Raises ResultsError if no request waited for a load."""
+    def __init__(self, rounds: Iterable[Round], loader: str, weights: Mapping[str, float]) -> None:
+        """`weights` are those of each model in MiB. Raises ResultsError if no request waited for a load."""
         rounds = list(rounds)
         answered = [sample for each in rounds for sample in each.answered]
         alone = [sample for each in rounds for sample in lone(each)]
@@ -66,8 +75,8 @@ class Times:
         whole = [sample for sample in cold if any(name.startswith("load-") for name in sample.timing)]
         warm = [sample for sample in answered if not sample.cold]
         single = [sample for sample, size in self._batches if size == 1]
-        self.cold = _alone_if_enough([sample for sample in alone if sample.cold], whole or cold)
-        self.warm = _alone_if_enough([sample for sample in alone if not sample.cold], single or warm)
+        self.cold = _alone_if_enough([sample for sample in alone if sample.cold], whole or cold, weights)
+        self.warm = _alone_if_enough([sample for sample in alone if not sample.cold], single or warm, weights)
         self.notes: list[NoteFinding] = []
         if not cold:
             raise ResultsError(
@@ -79,6 +88,16 @@ class Times:
             self.notes.append(Unmeasured(what="warm requests"))
         if sum(size > 1 for _, size in self._batches) < FEWEST:
             self.notes.append(Unmeasured(what="batches"))
+
+    def loads(self) -> dict[str, tuple[float, ...]]:
+        """The seconds of each model's own loads, of models that were loaded."""
+        ids = sorted({sample.model for sample in self.cold.records})
+        return {model: tuple(_part(s, "load") / 1e3 for s in self.cold.records if s.model == model) for model in ids}
+
+    @cached_property
+    def load_s(self) -> float:
+        """The mean of all loads."""
+        return float(np.mean(self.cold.seconds("load")))
 
     def further(self, model: str) -> float:
         """Seconds that each further text of a batch adds to a forward pass: the median over batches."""
@@ -149,5 +168,7 @@ def _added(batch: Batch, single: float) -> float:
     return (_part(sample, "inference") / 1e3 - single) / (size - 1)
 
 
-def _alone_if_enough(alone: list[Sample], otherwise: list[Sample]) -> Samples:
-    return Samples(alone, True) if len(alone) >= min(FEWEST, len(otherwise)) else Samples(otherwise, False)
+def _alone_if_enough(alone: list[Sample], otherwise: list[Sample], weights: Mapping[str, float]) -> Samples:
+    if len(alone) >= min(FEWEST, len(otherwise)):
+        return Samples(alone, True, weights)
+    return Samples(otherwise, False, weights)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..stats.rounds import Round, Run
 
 MOST = 300  # requests of a kind that are drawn; more would be one blot
+MARKED = 400  # loads and unloads, for the same reason
 EMPTY = MemoryOverTime(at=[], rss_mib=[])
 MARKS = {"load": ("^", "cold", 0.17), "unload": ("v", "warm", 0.06)}  # shape, colour, height above the axis
 
@@ -43,7 +44,8 @@ class Part(NamedTuple):
 
     @property
     def events(self) -> Sequence[ModelEvent]:
-        return self.round.ended.events or ()
+        """The latest ones, as many as can be told apart."""
+        return (self.round.ended.events or [])[-MARKED:]
 
     @property
     def drawable(self) -> bool:
@@ -154,7 +156,7 @@ def _in_words(part: Part) -> Iterator[str]:
     counts = {event: sum(each.event == event for each in part.events) for event in MARKS}
     if any(counts.values()):
         loads, unloads = counts.values()
-        yield f"The latest {loads} loads and {unloads} unloads, all that the server keeps, are marked;"
+        yield f"The latest {loads} loads and {unloads} unloads are marked;"
         yield f"since its start there were {ended.loads} and {ended.unloads}."
     elif ended.events is not None:
         yield "Nothing was loaded or unloaded meanwhile."

@@ -204,17 +204,22 @@ class ComparedFigures(Recorded):
 
     cold_share: float
     mean_ms: float
+    cost_per_hour: float | None
+    """Of loads, of models in memory and of waiting, or of the size that is billed; None if the server did not report
+    every load and unload.
+    """
 
 
 class SimulationError(Recorded):
-    """The errors of a simulation relative to what was measured; None if that is 0."""
+    """The errors of a simulation relative to what was measured; None if that is 0 or not known."""
 
     cold_share: float | None
     mean_ms: float | None
+    cost_per_hour: float | None
 
 
 class ConfirmedSetting(Recorded):
-    """A setting, measured, and simulated for the same arrivals."""
+    """A setting, measured, and simulated for the same arrivals: the medians over rounds."""
 
     kind: Literal["confirmed"] = "confirmed"
     label: str

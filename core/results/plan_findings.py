@@ -324,6 +324,24 @@ class LoadsPricedFrom(Recorded):
     further_processor_s: float
 
 
+class LoadsBySize(Recorded):
+    """Loads of models that were not measured lie on a line through those that were: `start + per MiB × size`."""
+
+    kind: Literal["loads by size"] = "loads by size"
+    models: int
+    """That were measured."""
+    start_ms: float
+    ms_per_mib: float
+    start_processor_ms: float
+    processor_ms_per_mib: float
+    spread: float
+    """The standard deviation of single loads, relative to the line."""
+    measured_mib: tuple[float, float]
+    """The weights of the smallest and the largest model that was measured."""
+    planned_mib: tuple[float, float]
+    """The same of the plan's models."""
+
+
 class OtherRate(Recorded):
     """The CPU time of a request was measured at another rate than the plan's; rates are requests a second."""
 
@@ -348,6 +366,7 @@ NoteFinding = Annotated[
     | MemoryUncertain
     | LoadPriceUnknown
     | LoadsPricedFrom
+    | LoadsBySize
     | OtherRate
     | SettingLeftOut,
     Field(discriminator="kind"),

@@ -28,7 +28,7 @@ from core.results.flips import LatencyFlip
 from core.results.folder import read_records
 from core.results.header import SCHEMA, CostSpec
 from core.results.plan import Confirmed, FewestLoads, LeastColdStarts, Plan, SettingFigures
-from core.results.plan_findings import BelowMinimum, Unmeasured
+from core.results.plan_findings import BelowMinimum, LoadsBySize, Unmeasured
 from core.results.plan_models import CostliestModels, MemoryCurve, ModelsToDrop
 from core.stats.rounds import arrange
 from tests.helpers.priced import UNITS
@@ -422,7 +422,7 @@ def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None
     ("changes", "sentence"),
     [
         ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window', or the workload, in"),
-        ({"models": 3}, "asks for simulated copies, which cannot be served"),
+        ({"models": 3}, "asks for models that are only simulated, which cannot be served"),
         ({"workload": {"trace": {"file": "trace.csv", "speed": 2}}}, "remove 'speed' from the workload in"),
         ({}, "experiment.yaml: cannot be read"),
     ],
@@ -493,6 +493,18 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
         ({"grid": {"persistent": {"x": [1]}}}, "there is no option 'x'"),
         ({"plugins": ["nowhere.py"]}, "nowhere.py' cannot be imported: there is no file"),
         ({"models": 0}, "models: must be at least 1"),
+        ({"models": {"trace": True}}, "models.sizes: is required"),
+        (
+            {"models": {"trace": False, "sizes": "sizes.csv"}},
+            "models.trace: must be true; to plan for a number of models, write",
+        ),
+        (
+            {"models": {"trace": True, "sizes": 3}},
+            "models.sizes: must be the path of a file with sizes, or a mapping such as",
+        ),
+        ({"models": {"trace": True, "sizes": {"log_uniform": ["2MiB", "1MiB"]}}}, "must begin with the smaller size"),
+        ({"models": {"trace": True, "sizes": {"file": "a", "unit": "KB"}}}, "models.sizes.unit: must be one of B, MB"),
+        ({"models": {"trace": True, "sizes": "sizes.csv"}}, "models.trace: needs a 'trace' workload that names models"),
         ({"name": None}, "name: is required"),
         ({"cost": {"memory": 1}}, "cost.memory: is not a known key"),
     ],
@@ -503,6 +515,64 @@ def test_a_bad_plan_is_a_sentence(tmp_path: Path, changes: dict[str, Any], sente
         load_plan(plan_file(tmp_path, **changes))
     assert sentence in str(caught.value)
     assert "plan.yaml:" in str(caught.value)
+
+
+def of_the_trace(folder: Path, sizes: object, trace: str = "time,model\n0,b\n1,a\n9,b\n", **choice: Any) -> PlanInputs:
+    """A plan for the models that a trace names, from a run of models of 20 and 80 MiB."""
+    used = [{"model": f"m{n}", "loader": "x", "dtype": "", "nbytes": mib << 20} for n, mib in enumerate((20, 80))]
+    run_folder(folder / "run", 2, used=used)
+    (folder / "trace.csv").write_text(trace)
+    workload = {"trace": {"file": "trace.csv", **choice}}
+    return load_plan(plan_file(folder, workload=workload, models={"trace": True, "sizes": sizes}))
+
+
+def test_the_models_that_a_trace_names_are_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sizes.csv").write_text("model,mb\na,100\nb,200\nc,300\n")
+    planned = of_the_trace(tmp_path, {"file": "sizes.csv", "column": "mb", "unit": "MB"})
+    plan = plan_of_settings(planned, *candidates(planned))
+    [profile] = planned.profiles
+    assert {name: round(model.weights_mib * 1.048576) for name, model in profile.models.items()} == {"a": 100, "b": 200}
+    assert (plan.models, plan.yaml) == (2, None)
+    assert planned.arrivals.asked == [1, 0, 1]
+    [note] = [note.finding for note in plan.notes if isinstance(note.finding, LoadsBySize)]
+    assert (note.start_ms, note.ms_per_mib, *note.measured_mib) == pytest.approx((20.0, 0.0, 20.0, 80.0))
+    assert "a line through 2 models of 20 to 80 MiB" in plan_text(plan, "pipe")
+    assert runner.main(["plan", str(planned.path), "--confirm", "--output", str(tmp_path / "out")]) == 2
+    assert "measure the models themselves in the run" in capsys.readouterr().err
+
+
+def test_a_window_of_the_trace_leaves_the_drawn_sizes(tmp_path: Path) -> None:
+    sizes = {"log_uniform": ["40MiB", "1.3GiB"]}
+    whole = of_the_trace(tmp_path, sizes).profiles[0].models
+    part = of_the_trace(tmp_path, sizes, window=[1, 10]).profiles[0].models
+    assert list(whole) == list(part) == ["a", "b"]
+    thinned = of_the_trace(tmp_path, sizes, "time,model\n0,c\n1,c\n9,b\n").profiles[0].models
+    assert thinned["b"] == whole["b"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "choice", "sentence"),
+    [
+        ("sizes.csv", {}, "models.sizes: "),
+        ({"log_uniform": ["1MiB", "2MiB"]}, {"trace": "time\n0\n1\n"}, "trace.csv: names no models; name their column"),
+        ({"log_uniform": ["1MiB", "2MiB"]}, {"popularity": "uniform"}, "draws models in place of those that the trace"),
+    ],
+)
+def test_a_trace_whose_models_are_not_known_is_a_sentence(
+    tmp_path: Path, sizes: object, choice: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ResidencyError) as caught:
+        of_the_trace(tmp_path, sizes, **choice)
+    assert sentence in str(caught.value)
+    assert "plan.yaml:" in str(caught.value)
+
+
+def test_a_run_of_one_size_says_nothing_of_a_catalogue(tmp_path: Path) -> None:
+    run_folder(tmp_path / "run", 2)
+    (tmp_path / "trace.csv").write_text("time,model\n0,a\n1,a\n")
+    models = {"trace": True, "sizes": {"log_uniform": ["1MiB", "2MiB"]}}
+    with pytest.raises(ResidencyError, match=r"profile: .*measure two models of different size"):
+        load_plan(plan_file(tmp_path, workload={"trace": {"file": "trace.csv"}}, models=models))
 
 
 def test_a_run_without_loads_is_a_sentence(tmp_path: Path) -> None:
@@ -521,6 +591,19 @@ def test_the_plan_of_the_docs_is_understood(tmp_path: Path) -> None:
     planned = load_plan(plan_file(tmp_path, **(values | {"profile": "run"})))
     labels = {candidate.label for candidate in candidates(planned)[0]}
     assert labels >= {"lru-cached (memory_budget 512MiB)", "keep-alive (ttl 5min)", "keep-alive (ttl auto)"}
+
+
+def test_the_plan_of_a_catalogue_in_the_docs_is_understood(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "planning.md").read_text()
+    block = page.partition("# Which setting suits the whole catalogue?\n")[2].partition("```")[0]
+    values = yaml.safe_load(block)
+    of_the_trace(tmp_path, values["models"]["sizes"])  # writes the run
+    (tmp_path / "requests.csv").write_text("time,app\n0,x\n1,y\n")
+    planned = load_plan(plan_file(tmp_path, **(values | {"profile": "run"})))
+    [profile] = planned.profiles
+    assert list(profile.models) == ["x", "y"]
+    assert all(40 <= model.weights_mib <= 1331.2 for model in profile.models.values())
+    assert candidates(planned)[0]
 
 
 def test_the_runner_writes_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -555,6 +638,14 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
         live = [run_of(*map(trial_of, ms)), *samples, *map(ended, ms)]
         return errors(planned, found, planned.traffic, arranged(live))
 
+    live = [run_of(*map(trial_of, labels), rounds=3)]
+    for number, ms in enumerate((1.0, 200.0, 3.0)):
+        live += [sample_of(label, ms, number, cold=number == 0) for label in labels]
+        live += [ended(label, number, events=[], steady_loads=0) for label in labels]
+    for trial in errors(planned, found, planned.traffic, arranged(live)).trials:  # the median of three
+        assert (trial.rounds, trial.measured.mean_ms, trial.measured.cold_share) == (3, 3.0, 0.0)
+        assert trial.measured.cost_per_hour is not None
+
     assert set(labels) == {"on-demand (share true)", "keep-alive (ttl 0.2)"}
     simulated = {trial.label: trial.simulated for trial in confirmed(dict.fromkeys(labels, 1.0)).trials}
     twice = {"on-demand (share true)": 1.0, "keep-alive (ttl 0.2)": 2.0}
@@ -562,7 +653,7 @@ def test_confirming_runs_the_best_two_thinned_to_what_they_can_serve(tmp_path: P
     words = dict(zip(labels, confirmed_in_words(found_errors), strict=True))
     assert "cold 100.0% against 100.0% (an error of +0.0%)" in words["on-demand (share true)"]
     assert "within the target of 10%" in words["on-demand (share true)"]
-    assert "ms (an error of -50.0%): beyond the target of 10%" in words["keep-alive (ttl 0.2)"]
+    assert "ms (an error of -50.0%), money not known: beyond the target of 10%" in words["keep-alive (ttl 0.2)"]
 
 
 @pytest.mark.slow

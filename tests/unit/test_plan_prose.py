@@ -38,6 +38,7 @@ from core.results.plan_findings import (
     CoresLacking,
     CostTheSame,
     LoadPriceUnknown,
+    LoadsBySize,
     LoadsFromDisk,
     LoadsPricedFrom,
     MemoryUncertain,
@@ -129,11 +130,11 @@ def target(requests_needed: int) -> TargetShare:
     )  # fmt: skip
 
 
-def confirmed(cold_error: float | None, ms_error: float) -> ConfirmedSetting:
+def confirmed(cold_error: float | None, ms_error: float, cost: float | None = 1e-4) -> ConfirmedSetting:
     return ConfirmedSetting(
-        label="persistent", rounds=1, measured=ComparedFigures(cold_share=0.0, mean_ms=6.0),
-        simulated=ComparedFigures(cold_share=0.01, mean_ms=6.3), target=0.1,
-        error=SimulationError(cold_share=cold_error, mean_ms=ms_error),
+        label="persistent", rounds=1, measured=ComparedFigures(cold_share=0.0, mean_ms=6.0, cost_per_hour=cost),
+        simulated=ComparedFigures(cold_share=0.01, mean_ms=6.3, cost_per_hour=1.05e-4), target=0.1,
+        error=SimulationError(cold_share=cold_error, mean_ms=ms_error, cost_per_hour=0.05 if cost else None),
     )  # fmt: skip
 
 
@@ -547,6 +548,40 @@ SAID: list[tuple[Recorded, str]] = [
         ),
     ),
     (
+        LoadsBySize(
+            models=2,
+            start_ms=12.0,
+            ms_per_mib=0.45,
+            start_processor_ms=10.0,
+            processor_ms_per_mib=0.4,
+            spread=0.14,
+            measured_mib=(22.0, 86.6),
+            planned_mib=(40.0, 1331.0),
+        ),
+        (
+            "a load takes 12.0 ms and 0.450 ms for each MiB of weights, and 10.0 ms and 0.400 ms of CPU time: a line"
+            " through 2 models of 22 to 86.6 MiB, of which single loads are 14% off (standard deviation). The plan's"
+            " models have 40 to 1,330 MiB; beyond what was measured, the line is assumed to go on."
+        ),
+    ),
+    (
+        LoadsBySize(
+            models=3,
+            start_ms=12.0,
+            ms_per_mib=0.0,
+            start_processor_ms=10.0,
+            processor_ms_per_mib=0.0,
+            spread=0.0,
+            measured_mib=(20.0, 90.0),
+            planned_mib=(20.0, 90.0),
+        ),
+        (
+            "a load takes 12.0 ms and 0.000 ms for each MiB of weights, and 10.0 ms and 0.000 ms of CPU time: a line"
+            " through 3 models of 20 to 90 MiB, of which single loads are 0% off (standard deviation). The plan's"
+            " models have 20 to 90 MiB."
+        ),
+    ),
+    (
         OtherRate(measured=100.0, here=0.00833),
         (
             "the CPU time of a request was measured at 100 requests a second, and is used here for 0.00833: it depends"
@@ -561,14 +596,23 @@ SAID: list[tuple[Recorded, str]] = [
         confirmed(None, 0.05),
         (
             "persistent, measured against simulated: cold 0.0% against 1.0% (no measured request was cold), mean 6.0"
-            " against 6.3 ms (an error of +5.0%): beyond the target of 10%."
+            " against 6.3 ms (an error of +5.0%), loads, models in memory and waiting 0.0001 against 0.000105 an hour"
+            " (an error of +5.0%): beyond the target of 10%."
         ),
     ),
     (
-        confirmed(0.0, 0.05),
+        confirmed(0.0, 0.05, None),
         (
             "persistent, measured against simulated: cold 0.0% against 1.0% (an error of +0.0%), mean 6.0 against 6.3"
-            " ms (an error of +5.0%): within the target of 10%."
+            " ms (an error of +5.0%), money not known: within the target of 10%."
+        ),
+    ),
+    (
+        confirmed(0.0, 0.05, 0.0),
+        (
+            "persistent, measured against simulated: cold 0.0% against 1.0% (an error of +0.0%), mean 6.0 against 6.3"
+            " ms (an error of +5.0%), loads, models in memory and waiting 0 against 0.000105 an hour (none was"
+            " measured): beyond the target of 10%."
         ),
     ),
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ...config.quantities import duration
 from ...costs.worth import MONTH
 from ...results.economics import PricesUsed
-from ...results.plan import Confirmed, ConfirmedSetting, Plan
+from ...results.plan import ComparedFigures, Confirmed, ConfirmedSetting, Plan, SimulationError
 from ...results.plan_findings import (
     CheaperButMissed,
     CheaperButUnknown,
@@ -217,13 +217,21 @@ def say_over_limit(finding: OverLimit) -> str:
 @say.register
 def say_confirmed_setting(finding: ConfirmedSetting) -> str:
     measured, simulated, error = finding.measured, finding.simulated, finding.error
-    errors = (error.cold_share, error.mean_ms)
+    errors = [error.cold_share, error.mean_ms, *([] if measured.cost_per_hour is None else [error.cost_per_hour])]
     held = "within" if all(each is not None and abs(each) <= finding.target for each in errors) else "beyond"
     return (
         f"{finding.label}, measured against simulated: cold {percent(measured.cold_share, 1)} against"
         f" {percent(simulated.cold_share, 1)} ({_error(error.cold_share)}), mean {measured.mean_ms:.1f} against"
-        f" {simulated.mean_ms:.1f} ms ({_error(error.mean_ms)}): {held} the target of {percent(finding.target)}."
+        f" {simulated.mean_ms:.1f} ms ({_error(error.mean_ms)}), {_money(measured, simulated, error)}: {held} the"
+        f" target of {percent(finding.target)}."
     )
+
+
+def _money(measured: ComparedFigures, simulated: ComparedFigures, error: SimulationError) -> str:
+    if measured.cost_per_hour is None or simulated.cost_per_hour is None:
+        return "money not known"
+    both = f"{number(measured.cost_per_hour)} against {number(simulated.cost_per_hour)}"
+    return f"loads, models in memory and waiting {both} an hour ({_error(error.cost_per_hour, 'none was measured')})"
 
 
 def prices_in_words(prices: PricesUsed) -> str:
@@ -281,5 +289,5 @@ def _limit(finding: WithinLimit | OverLimit) -> str:
     return f"{'largest size' if finding.is_size else 'limit'} of {whole_mib(finding.limit_mib)}"
 
 
-def _error(error: float | None) -> str:
-    return "no measured request was cold" if error is None else f"an error of {error:+.1%}"
+def _error(error: float | None, otherwise: str = "no measured request was cold") -> str:
+    return otherwise if error is None else f"an error of {error:+.1%}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ...results.plan import PlanNote
 from ...results.plan_findings import (
     LoadPriceUnknown,
+    LoadsBySize,
     LoadsFromDisk,
     LoadsPricedFrom,
     MemoryUncertain,
@@ -17,7 +18,7 @@ from ...results.plan_findings import (
     Unmeasured,
 )
 from ..families import families
-from ..format import decimals, number
+from ..format import decimals, number, percent
 from .economics import FROM, REUSED
 from .sentences import say
 
@@ -95,6 +96,21 @@ def say_loads_priced_from(finding: LoadsPricedFrom) -> str:
     return (
         f"loads are priced as loads from {where}: {waiting} and {computing} each than the loads that requests waited"
         " for. Latencies are reported as measured."
+    )
+
+
+@say.register
+def say_loads_by_size(finding: LoadsBySize) -> str:
+    least, most = (f"{number(mib)}" for mib in finding.measured_mib)
+    smallest, largest = finding.planned_mib
+    beyond = smallest < finding.measured_mib[0] or largest > finding.measured_mib[1]
+    return (
+        f"a load takes {decimals(finding.start_ms, 1)} ms and {decimals(finding.ms_per_mib, 3)} ms for each MiB of"
+        f" weights, and {decimals(finding.start_processor_ms, 1)} ms and"
+        f" {decimals(finding.processor_ms_per_mib, 3)} ms of CPU time: a line through {finding.models} models of"
+        f" {least} to {most} MiB, of which single loads are {percent(finding.spread)} off (standard deviation). The"
+        f" plan's models have {number(smallest)} to {number(largest)} MiB"
+        f"{'; beyond what was measured, the line is assumed to go on' if beyond else ''}."
     )
 
 
