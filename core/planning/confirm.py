@@ -126,15 +126,19 @@ def _open_for(traffic: Open, seconds: float, keep: float) -> Open:
     return traffic.model_copy(update={"requests": None, "rate": traffic.rate * keep, "duration": seconds})
 
 
-def _simulate(inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals, *, resident: bool) -> Outcome:
-    """As it would be measured: the first request, before the workload, leaves its model in memory."""
+def _simulate(
+    inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals, *, resident: bool, number: int = 0
+) -> Outcome:
+    """As it would be measured in the round of that number, which has draws of its own: the first request, before the
+    workload, leaves its model in memory.
+    """
     before = [0] if resident else []
     return simulate(
         candidate.setting,
         candidate.profile,
         arrivals,
         inputs.max_batch,
-        inputs.file.seed,
+        inputs.file.seed + number,
         inputs.prices,
         resident=before,
     )
@@ -156,7 +160,7 @@ def _compare(
     inputs: PlanInputs, candidate: Candidate, traffic: Traffic, label: str, rounds: Sequence[Round]
 ) -> ConfirmedSetting:
     seen = _typical([_as_measured(inputs, candidate, each) for each in rounds])
-    expected = _typical([_as_simulated(inputs, candidate, arrivals_of(traffic, each.number)) for each in rounds])
+    expected = _typical([_as_simulated(inputs, candidate, traffic, each.number) for each in rounds])
     error = SimulationError(
         cold_share=_error(expected.cold_share, seen.cold_share),
         mean_ms=_error(expected.mean_ms, seen.mean_ms),
@@ -176,8 +180,8 @@ def _as_measured(inputs: PlanInputs, candidate: Candidate, each: Round) -> Compa
     )
 
 
-def _as_simulated(inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals) -> ComparedFigures:
-    outcome = _simulate(inputs, candidate, arrivals, resident=True)
+def _as_simulated(inputs: PlanInputs, candidate: Candidate, traffic: Traffic, number: int) -> ComparedFigures:
+    outcome = _simulate(inputs, candidate, arrivals_of(traffic, number), resident=True, number=number)
     return ComparedFigures(
         cold_share=outcome.cold / len(outcome.latencies),
         mean_ms=float(outcome.latencies.mean()) * 1e3,

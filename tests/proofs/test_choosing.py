@@ -145,7 +145,7 @@ def test_what_fits_the_same_size_costs_the_same(tmp_path: Path) -> None:
 
 
 def test_what_goes_over_a_limit_is_left_out(tmp_path: Path) -> None:
-    grid = {"lru-cached": {"capacity": [1]}, "keep-alive": None, "on-demand": None}
+    grid = {"lru-cached": {"capacity": [1]}, "cached": None, "keep-alive": None, "on-demand": None}
     _, plan = planned_from(tmp_path, 2, grid=grid, limit={"memory": "380MiB"})
     assert [row.label for row in plan.settings] == ["lru-cached (capacity 1)"]
     assert plan.too_large == {"persistent": pytest.approx(400)}

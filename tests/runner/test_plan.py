@@ -223,7 +223,7 @@ def test_regret_and_eviction_are_reported(tmp_path: Path) -> None:
 def test_the_money_of_cold_starts_is_bounded_within_each_budget(tmp_path: Path) -> None:
     """In one sentence, about the budget in which the LRU is farthest from the bound."""
     trace = {"open": {"rate": "60/h", "requests": 500, "popularity": {"zipf": 1.1}}}
-    grid = {"lru-cached": {"memory_budget": ["60MiB", "120MiB"]}}
+    grid = {"lru-cached": {"memory_budget": ["60MiB", "120MiB"]}, "cached": None}
     _, plan = planned_from(tmp_path, 4, workload=trace, grid=grid)
     [found] = plan.eviction
     assert isinstance(found, LeastColdStarts)
@@ -352,7 +352,7 @@ def test_it_says_at_which_price_of_memory_the_answer_flips(tmp_path: Path) -> No
 
 
 def test_its_settings_start_an_app(tmp_path: Path) -> None:
-    grid = {"keep-alive": {"ttl": [300]}, "persistent": None, "on-demand": None, "lru-cached": None}
+    grid = {"keep-alive": {"ttl": [300]}, "persistent": None, "on-demand": None, "cached": None, "lru-cached": None}
     _, plan = planned_from(tmp_path, 2, grid=grid)
     assert plan.recommended is not None
     assert plan.recommended.startswith("keep-alive")
@@ -468,7 +468,7 @@ def test_a_plan_of_several_models_names_them(tmp_path: Path) -> None:
 
 
 def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
-    grid = {"keep-alive": {"ttl": ["1min"]}, "lru-cached": {"capacity": [10]}, "on-demand": None}
+    grid = {"keep-alive": {"ttl": ["1min"]}, "lru-cached": {"capacity": [10]}, "cached": None, "on-demand": None}
     _, plan = planned_from(tmp_path, models=1000, grid=grid)
     assert plan.models == 1000
     labels = [row.label for row in plan.settings]
