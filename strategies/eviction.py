@@ -175,6 +175,8 @@ class Eviction:
         least, followed = min(self._rules, key=_paid), self._followed
         if least.paid < CHEAPER * followed.paid and (followed.paid - least.paid) * len(self._costs) > BY * self._cost:
             self._followed = least
+        elif followed.paid >= self._rules[0].paid:  # LRU is the one to return to
+            self._followed = self._rules[0]
 
     def loaded(self, model_id: str, nbytes: int, cost: float) -> None:
         """Record what a cold start of the model costs, and its size."""

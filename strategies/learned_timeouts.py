@@ -19,7 +19,7 @@ FACTORS = (0.0, *(2.0**exponent for exponent in range(-6, 3)))  # of k/m: 0, 1/6
 K_OVER_M = FACTORS.index(1.0)
 BEYOND = [factor + 1 for factor in FACTORS]  # what each costs for a rest that is longer than all of them
 REMEMBERED = 0.98  # of a model's sums, at each further rest
-OTHERS = 3.0  # how many of a model's rests the mean rest of all models counts as
+OTHERS = 10.0  # how many of a model's rests the mean rest of all models counts as
 DOUBT = 3.0  # how many rests the worst case of each factor counts as, beside those of all models
 # A timeout's cost to that of a clairvoyant, at worst: for a rest that is just longer. That of 0 is unbounded.
 WORST = [(factor + 1) / min(factor, 1.0) if factor else 129.0 for factor in FACTORS]
@@ -39,17 +39,6 @@ class _History:
     """What it would have paid under k/m."""
 
 
-@dataclass(slots=True)
-class _Rest:
-    """A rest that has not ended."""
-
-    since: float
-    unit: float
-    """k/m in seconds."""
-    choice: int
-    """The index of its factor."""
-
-
 class LearnedTimeouts:
     """The timeout of each model. Times are seconds on one clock."""
 
@@ -57,27 +46,29 @@ class LearnedTimeouts:
         self._models: dict[str, _History] = {}
         self._sums = [DOUBT * worst for worst in WORST]  # over the rests of all models, and those of doubt
         self._rests = 0
-        self._open: dict[str, _Rest] = {}
+        self._open: dict[str, tuple[float, float, int]] = {}  # rests: since when, k/m in seconds, the factor's index
         self._outlasted: list[tuple[float, str]] = []  # a heap: when each open rest is longer than any timeout
         self._armed: set[str] = set()  # models that are in the heap
 
     def begin_rest(self, model_id: str, unit: float, now: float) -> float:
         """The timeout of a model that has just become idle, in seconds; `unit` is its k/m."""
-        self._count_outlasted(now)
+        if self._outlasted and self._outlasted[0][0] <= now:
+            self._count_outlasted(now)
         if not 0 < unit < inf:  # loading it, or holding it, is free
             return unit
         choice = self._choose(model_id)
-        self._open[model_id] = _Rest(now, unit, choice)
+        self._open[model_id] = now, unit, choice
         if model_id not in self._armed:
             self._arm(model_id, now + FACTORS[-1] * unit)
         return FACTORS[choice] * unit
 
     def end_rest(self, model_id: str, now: float) -> None:
         """Count the rest of a model that is requested, if it is idle or not in memory."""
-        self._count_outlasted(now)
-        rest = self._open.pop(model_id, None)
-        if rest is not None:
-            self._count(model_id, (now - rest.since) / rest.unit, rest.choice)
+        if self._outlasted and self._outlasted[0][0] <= now:
+            self._count_outlasted(now)
+        if (rest := self._open.pop(model_id, None)) is not None:
+            since, unit, choice = rest
+            self._count(model_id, (now - since) / unit, choice)
 
     def explain(self, model_id: str, unit: float) -> str:
         """Why the model has that timeout, as a sentence."""
@@ -147,13 +138,12 @@ class LearnedTimeouts:
         while heap and heap[0][0] <= now:
             _, model_id = heappop(heap)
             self._armed.discard(model_id)
-            rest = self._open.get(model_id)
-            if rest is None:
+            if (rest := self._open.get(model_id)) is None:
                 continue
-            due = rest.since + FACTORS[-1] * rest.unit
-            if due <= now:
+            since, unit, choice = rest
+            if (due := since + FACTORS[-1] * unit) <= now:
                 del self._open[model_id]
-                self._count(model_id, inf, rest.choice)
+                self._count(model_id, inf, choice)
             else:
                 self._arm(model_id, due)
 

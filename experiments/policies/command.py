@@ -33,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("each --trace needs a --sizes, in the same order")
     if unknown := set(given.only) - DRAWN.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(DRAWN)}")
-    if given.out and not given.out.is_dir():
-        raise FileError(f"{given.out}: is not a folder; make it first.")
+    if given.out:
+        try:
+            given.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                f"{given.out}: cannot be made a folder ({error.strerror}); name another under --out."
+            ) from error
     if given.drawn_from:
         cells = compare.read(given.drawn_from)
     else:

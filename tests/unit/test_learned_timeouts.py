@@ -50,12 +50,12 @@ def timeout_after(rests: Sequence[float]) -> float:
         ([], 1.0, 1.0),  # as `auto`, as long as nothing is known
         ([3.0] * 40, 0.0, 1 / 8),  # holding the model costs three times a cold start
         ([50.0] * 40, 0.0, 1 / 8),  # longer than any timeout
-        ([50.0] * 1000, 0.0, 0.0),  # without doubt
+        ([50.0] * 1000, 0.0, 1 / 32),  # without much doubt
         ([1.8, 0.1, 0.1, 0.1, 0.1, 0.1] * 20, 1 / 8, 1 / 4),  # bridges the short ones
         ([0.9, 0.01, 0.01, 0.01] * 20, 1.0, 1.0),  # a rest costs less than a cold start
         ([1.5, 0.01, 0.01, 0.01] * 20, 1 / 64, 1 / 8),  # each fourth rest costs more
         ([0.02, 30.0] * 40, 1 / 32, 1 / 8),  # bursts of two
-        ([0.01] * 400 + [3.0] * 300, 0.0, 1 / 64),  # older rests count less
+        ([0.01] * 400 + [3.0] * 300, 0.0, 1 / 16),  # older rests count less
     ],
 )
 def test_the_cheapest_timeout_so_far(rests: list[float], least: float, most: float) -> None:
