@@ -1,4 +1,4 @@
-"""Keep as many models as fit, and evict by the rule that has cost the least."""
+"""Keep as many models as fit, and evict by the rule that would have cost the least so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Budget = Annotated[ByteSize | None, Field(description="Bytes of models in memory
 
 
 class Cached:
-    """Keeps as many models as fit, and evicts the one that the best of three rules would: LRU, SIEVE, aged GDSF.
+    """Keeps as many models as fit, and evicts by the best of three rules: LRU, SIEVE and aged GDSF.
 
     Each rule is simulated on the requests, and the one whose cold starts would have cost the least is followed. A model
     in use is never evicted, so a request may wait until one is idle.

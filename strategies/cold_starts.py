@@ -1,4 +1,4 @@
-"""What a cold start of a model costs, and what it costs to hold the model, as its loads show."""
+"""What a cold start of each model costs, and what holding it costs, measured at its loads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-LOADS = 5  # of a model, the last ones, whose medians count
+LOADS = 5  # costs are medians over so many last loads of a model
 GIB = 1 << 30
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Memory = Annotated[Price, Field(description="The price of a GiB for an hour. If left out, that of `cost`.")]
@@ -21,11 +21,11 @@ Waiting = Annotated[Price, Field(description=WAITING)]
 class _Costs(NamedTuple):
     cold_start: float
     seconds: float
-    """For how long the model can be held for that cost."""
+    """For how long the model can be held at the same cost."""
 
 
 class ColdStarts:
-    """The costs of each model's last loads; prices are per hour, and money is in 1/3600 of their currency."""
+    """The costs of each model, from its last loads. Prices are per hour, so money is in 1/3600 of their currency."""
 
     def __init__(self, memory_gib_hour: float, cpu_hour: float, latency_hour: float) -> None:
         self._byte, self._core, self._waiting = memory_gib_hour / GIB, cpu_hour, latency_hour
@@ -33,7 +33,7 @@ class ColdStarts:
         self._medians: dict[str, _Costs] = {}
 
     def record(self, model: Any) -> None:
-        """Count a load, which the model has just had."""
+        """Record the load that the model has just had."""
         waited = max(1, model.load_waiters) * model.load_seconds
         load, holding = model.load_cpu_seconds * self._core + waited * self._waiting, model.nbytes * self._byte
         seconds = load / holding + model.load_seconds if holding else inf
@@ -42,7 +42,7 @@ class ColdStarts:
         self._medians[model.model_id] = _Costs(*map(median, zip(*loads, strict=True)))
 
     def count(self, model_id: str) -> int:
-        """How many loads count for the model."""
+        """The number of loads that the model's costs are medians of."""
         return len(self._loads[model_id])
 
     def cost(self, model_id: str) -> float:

@@ -1,6 +1,6 @@
-"""Which model to evict: rules, and the one of them that is followed because it has cost the least.
+"""Rules that say which model to evict, and the choice of the one that would have cost the least so far.
 
-Each rule is simulated on the requests alone: what it would hold, and what the cold starts that it would have had cost.
+Each rule is simulated on the requests alone: which models it would hold, and what its cold starts would have cost.
 Nothing is loaded for that.
 """
 
@@ -13,21 +13,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 Evict = Literal["best", "lru", "sieve", "aged-gdsf"]
-BEST = "`best`: the one of these whose cold starts would have cost the least so far."
-Rule = Annotated[Evict, Field(description=f"Which model to evict: by `lru`, `sieve` or `aged-gdsf`, or by {BEST}")]
-AGE = 20  # requests for each known model, after which what was counted counts half
-CHEAPER = 0.97  # times the cost of the rule that is followed: one that has cost less replaces it,
-BY = 5  # if it has saved the cold starts of so many mean models, too, since less is chance
+BEST = "`best`, which follows the one of these whose cold starts would have cost the least so far."
+Rule = Annotated[Evict, Field(description=f"The rule of eviction: `lru`, `sieve`, `aged-gdsf`, or {BEST}")]
+AGE = 20  # after so many requests for each known model on average, what was counted is halved
+# Another rule is followed when it has paid less than CHEAPER times as much, and less by the cost of BY average cold
+# starts: a smaller difference may be chance.
+CHEAPER, BY = 0.97, 5
 
 
 class _Rule:
-    """What a rule would hold in a limited memory. It holds models of `capacity` and `budget` bytes at most."""
+    """The models that a rule would hold: at most `capacity`, and at most `budget` bytes."""
 
     def __init__(self, capacity: float, budget: float) -> None:
         self.held: dict[str, int] = {}
         """Bytes by model id."""
         self.paid = 0.0
-        """What its cold starts cost, of which older ones count less."""
+        """What its cold starts would have cost; older ones count less."""
         self._capacity, self._budget = capacity, budget
         self._bytes = 0
 
@@ -46,7 +47,7 @@ class _Rule:
         self._added(model_id, cost)
 
     def age(self) -> None:
-        """Let what was counted until now count half."""
+        """Halve what was counted until now."""
         self.paid /= 2
 
     def _used(self, model_id: str, cost: float) -> None:
@@ -67,14 +68,16 @@ class _Lru(_Rule):
         self.held[model_id] = self.held.pop(model_id)
 
     def _added(self, model_id: str, cost: float) -> None:
-        """It is the last one already."""
+        """Nothing: it is the last one in `held` already."""
 
     def _take_out(self) -> str:
         return next(iter(self.held))
 
 
 class _Sieve(_Rule):
-    """Evicts, in turn, the next model that was not used since its last turn (Zhang et al., NSDI 2024)."""
+    """Goes round the models in the order in which they were loaded, and evicts the first one that was not used since it
+    last came by (Zhang et al., NSDI 2024).
+    """
 
     def __init__(self, capacity: float, budget: float) -> None:
         super().__init__(capacity, budget)
@@ -93,7 +96,7 @@ class _Sieve(_Rule):
             self._used_since.discard(model_id)
             self._hand = (self._hand + 1) % len(self._order)
         del self._order[self._hand]
-        self._hand = 0 if self._hand == len(self._order) else self._hand  # a new model is not its next
+        self._hand = 0 if self._hand == len(self._order) else self._hand  # the newest is followed by the oldest
         return model_id
 
 
@@ -101,13 +104,13 @@ class _AgedGdsf(_Rule):
     """Evicts the model with the least clock + frequency × cost / size (GDSF; Cherkasova, HPL-98-69, 1998).
 
     Frequencies outlive evictions, and are halved from time to time. Otherwise models that were once popular would stay
-    for long where there is much room.
+    for long in a large memory.
     """
 
     def __init__(self, capacity: float, budget: float) -> None:
         super().__init__(capacity, budget)
         self._frequency: dict[str, float] = {}
-        self._worth: dict[str, float] = {}  # of what is held
+        self._worth: dict[str, float] = {}  # of the models that are held
         self._clock = 0.0
 
     def request(self, model_id: str, nbytes: int, cost: float) -> None:
@@ -134,15 +137,15 @@ RULES: Mapping[str, type[_Rule]] = {"lru": _Lru, "sieve": _Sieve, "aged-gdsf": _
 
 
 class Eviction:
-    """Names the model to evict, by one rule, or by the one of all rules that has cost the least (`best`)."""
+    """Chooses the model to evict by one rule; with `best`, by the rule that would have cost the least so far."""
 
     def __init__(self, evict: Evict, capacity: int | None, budget: int | None, pinned: Collection[str] = ()) -> None:
-        """`pinned` models, which are never evicted, take up a part of the `budget`."""
+        """Pinned models are never evicted, and take up a part of the budget."""
         self._names = list(RULES) if evict == "best" else [evict]
         self._capacity, self._budget, self._pinned = capacity, budget, frozenset(pinned)
         self._sizes: dict[str, int] = {}
         self._costs: dict[str, float] = {}  # of a cold start, for the models that were loaded
-        self._bytes = self._cost = 0.0  # of these models together
+        self._bytes = self._cost = 0.0  # of all models that were loaded
         self._requests = 0
         self._make_rules()
 
@@ -159,7 +162,7 @@ class Eviction:
         self._followed = self._rules[0]
 
     def requested(self, model_id: str) -> None:
-        """Let each rule answer the request."""
+        """Pass the request to each rule."""
         if model_id in self._pinned:
             return
         nbytes, cost = self._sizes.get(model_id, 0), self._costs.get(model_id)
@@ -175,7 +178,7 @@ class Eviction:
         least, followed = min(self._rules, key=_paid), self._followed
         if least.paid < CHEAPER * followed.paid and (followed.paid - least.paid) * len(self._costs) > BY * self._cost:
             self._followed = least
-        elif followed.paid >= self._rules[0].paid:  # LRU is the one to return to
+        elif followed.paid >= self._rules[0].paid:  # where nothing is saved, return to LRU
             self._followed = self._rules[0]
 
     def loaded(self, model_id: str, nbytes: int, cost: float) -> None:
@@ -188,10 +191,10 @@ class Eviction:
         self._cost += cost
 
     def choose(self, candidates: Collection[Any]) -> str:
-        """The id of the least recently used candidate that the rule would not hold; if it would hold all, or if it is
-        LRU, of the least recently used one. Candidates are in that order.
+        """The id of the candidate to evict: the first one that the rule would not hold, or simply the first one if it
+        would hold all, or if the rule is LRU. Candidates begin with the least recently used one.
         """
-        if not isinstance(self._followed, _Lru):  # it knows when models were requested, but not when they were answered
+        if not isinstance(self._followed, _Lru):  # candidates are in the order of answers, _Lru in that of requests
             for model in candidates:
                 if model.model_id not in self._followed.held:
                     return str(model.model_id)

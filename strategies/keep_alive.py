@@ -50,7 +50,7 @@ class KeepAlive:
 
     def requested(self, model_id: str, now: float) -> None:
         if self._learns:
-            self._learned.end_rest(model_id, now)
+            self._learned.end_gap(model_id, now)
         if self._eviction is not None:
             self._eviction.requested(model_id)
 
@@ -62,7 +62,7 @@ class KeepAlive:
     def keep(self, model: Any, now: float) -> float:
         ttl = self._ttl.get(model.model_id, self._others)
         if ttl == "learned":
-            return self._learned.begin_rest(model.model_id, self._cold_starts.seconds(model.model_id), now)
+            return self._learned.begin_gap(model.model_id, self._cold_starts.seconds(model.model_id), now)
         return inf if ttl == "forever" else self._cold_starts.seconds(model.model_id) if ttl == "auto" else ttl
 
     def evict(self, candidates: Collection[Any], now: float) -> str:
@@ -70,17 +70,18 @@ class KeepAlive:
 
     def explain(self, model: Any, now: float) -> str:
         ttl = self._ttl.get(model.model_id, self._others)
-        if ttl not in ("auto", "learned"):
+        if ttl not in ("auto", "learned") or model.model_id in self.pinned:
             return ""
         seconds, loads = self._cold_starts.seconds(model.model_id), self._cold_starts.count(model.model_id)
         if seconds == inf:
             return "it stays, since holding it costs nothing"
         if ttl == "learned":
             return self._learned.explain(model.model_id, seconds)
-        return f"its ttl is {seconds:.3g} s, in which holding it costs what a cold start does (median of {loads} loads)"
+        median = f"median of {loads} loads" if loads > 1 else "of one load"
+        return f"its ttl is {seconds:.3g} s, in which holding it costs what a cold start does ({median})"
 
     def state(self) -> Any:
-        return self._learned.state() if self._learns else None
+        return self._learned.state() if self._learns or self._learned.knows_models else None
 
     def restore(self, state: Any) -> None:
         self._learned.restore(state)

@@ -1,9 +1,10 @@
-"""Learn from each model's rests how long to keep it.
+"""Timeouts that are learned from the gaps between requests.
 
-A rest is the time between two uses of a model, in memory or not. For ten timeouts, which are multiples of k/m, it is
-counted what each would have cost so far: a rest of x (in units of k/m) under a timeout of f costs x if x < f, and
-otherwise f + 1 (in units of k). A model gets the timeout that would have cost the least on its own rests, of which
-older ones count less, and on those of all models, which count as a few of its own.
+A gap begins when a model becomes idle and ends with its next request, whether the model is still in memory or not. For
+each of ten timeouts, which are multiples of k/m, this adds up what it would have cost so far: under a timeout of f, a
+gap of x (both in units of k/m) costs x if x < f, and f + 1 otherwise (in units of k). A model gets the timeout with the
+least sum over its own gaps, of which older ones count less, and the gaps of all models, which count as a few of its
+own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 
 FACTORS = (0.0, *(2.0**exponent for exponent in range(-6, 3)))  # of k/m: 0, 1/64, 1/32 … 4
 K_OVER_M = FACTORS.index(1.0)
-BEYOND = [factor + 1 for factor in FACTORS]  # what each costs for a rest that is longer than all of them
-REMEMBERED = 0.98  # of a model's sums, at each further rest
-OTHERS = 10.0  # how many of a model's rests the mean rest of all models counts as
-DOUBT = 3.0  # how many rests the worst case of each factor counts as, beside those of all models
-# A timeout's cost to that of a clairvoyant, at worst: for a rest that is just longer. That of 0 is unbounded.
+BEYOND = [factor + 1 for factor in FACTORS]  # what each costs for a gap that is longer
+REMEMBERED = 0.98  # what a model's sums are multiplied by at each further gap
+LARGE = 1e100  # a weight beyond it is set to 1 again
+OTHERS = 10.0  # the mean over the gaps of all models counts as so many gaps of the model's own
+DOUBT = 3.0  # beside the gaps of all models, the worst case of each factor counts as so many gaps
+# The worst case is the cost of a timeout divided by a clairvoyant's, for a gap that is just longer than the timeout. It
+# has no bound for 0, which gets that of 1/128.
 WORST = [(factor + 1) / min(factor, 1.0) if factor else 129.0 for factor in FACTORS]
-DEARER, SPARED = 1.1, 2.0  # a model may have paid so many times what k/m would have cost it, and so many k on top
+DEARER, SPARED = 1.1, 2.0  # a model may have paid DEARER times what k/m would have cost it, and SPARED k on top
 
 
 @dataclass(slots=True)
@@ -31,12 +34,19 @@ class _History:
     """What is known of a model; costs are in units of k."""
 
     sums: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
-    """What each factor would have cost, with older rests counting less."""
-    rests: int = 0
+    """How much more each factor would have cost than the longest one, times `weight`; older gaps count less."""
+    weight: float = 1.0
+    """Of the latest gap. It grows with each one, which has the effect that older ones count less."""
+    gaps: int = 0
     paid: float = 0.0
-    """Under the factors that it had."""
+    """What its gaps have cost under the factors that were chosen."""
     k_over_m: float = 0.0
-    """What it would have paid under k/m."""
+    """What they would have cost under k/m."""
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether learning has cost clearly more than k/m would have."""
+        return self.paid > DEARER * self.k_over_m + SPARED
 
 
 class LearnedTimeouts:
@@ -44,13 +54,18 @@ class LearnedTimeouts:
 
     def __init__(self) -> None:
         self._models: dict[str, _History] = {}
-        self._sums = [DOUBT * worst for worst in WORST]  # over the rests of all models, and those of doubt
-        self._rests = 0
-        self._open: dict[str, tuple[float, float, int]] = {}  # rests: since when, k/m in seconds, the factor's index
-        self._outlasted: list[tuple[float, str]] = []  # a heap: when each open rest is longer than any timeout
+        self._sums = [DOUBT * worst for worst in WORST]  # over the gaps of all models
+        self._gaps = 0
+        self._open: dict[str, tuple[float, float, int]] = {}  # gaps: begin, k/m in seconds, factor's index
+        self._outlasted: list[tuple[float, str]] = []  # a heap: when each open gap exceeds every timeout
         self._armed: set[str] = set()  # models that are in the heap
 
-    def begin_rest(self, model_id: str, unit: float, now: float) -> float:
+    @property
+    def knows_models(self) -> bool:
+        """Whether something was learned."""
+        return bool(self._models)
+
+    def begin_gap(self, model_id: str, unit: float, now: float) -> float:
         """The timeout of a model that has just become idle, in seconds; `unit` is its k/m."""
         if self._outlasted and self._outlasted[0][0] <= now:
             self._count_outlasted(now)
@@ -62,42 +77,45 @@ class LearnedTimeouts:
             self._arm(model_id, now + FACTORS[-1] * unit)
         return FACTORS[choice] * unit
 
-    def end_rest(self, model_id: str, now: float) -> None:
-        """Count the rest of a model that is requested, if it is idle or not in memory."""
+    def end_gap(self, model_id: str, now: float) -> None:
+        """Count the gap that ends with a request; nothing if the model is in use."""
         if self._outlasted and self._outlasted[0][0] <= now:
             self._count_outlasted(now)
-        if (rest := self._open.pop(model_id, None)) is not None:
-            since, unit, choice = rest
+        if (gap := self._open.pop(model_id, None)) is not None:
+            since, unit, choice = gap
             self._count(model_id, (now - since) / unit, choice)
 
     def explain(self, model_id: str, unit: float) -> str:
-        """Why the model has that timeout, as a sentence."""
+        """Why the model has its timeout, as a sentence."""
         history, others = self._models.get(model_id), len(self._models) - (model_id in self._models)
-        seconds = f"{FACTORS[self._choose(model_id)] * unit:.3g} s"
-        if history is not None and history.paid > DEARER * history.k_over_m + SPARED:
-            return (
-                f"it is freed after {seconds}, in which holding it costs what a cold start does, until that pays less"
-            )
-        known = [f"its {_count(history.rests, 'rest')}"] if history else []
-        known += [f"those of {_count(others, 'other model' if known else 'model')}"] if others else []
+        _, _, choice = self._open.get(model_id) or (0.0, unit, self._choose(model_id))
+        said = f"its ttl is {FACTORS[choice] * unit:.3g} s"
+        usual = f"{said}, in which holding it costs what a cold start does"
+        if history is not None and history.is_dear:
+            return f"{usual}, because the timeouts that were learned for it have cost more"
+        known = [f"its {_count(history.gaps, 'gap')}"] if history else []
+        known += [f"those of {_count(others, 'other model')}"] if others else []
         if not known:
-            return f"none of its rests is known, so it is freed when holding it has cost a cold start, after {seconds}"
-        return f"of {' and '.join(known)}, freeing after {seconds} would have cost the least"
+            return f"{usual}, because no gap between requests is known yet"
+        return f"{said}, which would have cost the least over {' and '.join(known)}"
 
     def state(self) -> dict[str, Any]:
-        """What it has learned, for `restore`."""
-        models = {name: [each.rests, each.paid, each.k_over_m, each.sums] for name, each in self._models.items()}
-        return {"factors": list(FACTORS), "rests": self._rests, "sums": self._sums, "models": models}
+        """What was learned, for `restore`."""
+        models = {
+            name: [each.gaps, each.paid, each.k_over_m, [cost / each.weight for cost in each.sums]]
+            for name, each in self._models.items()
+        }
+        return {"factors": list(FACTORS), "gaps": self._gaps, "sums": self._sums, "models": models}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with what `state` returned. Raises ValueError if that was learned for other factors."""
-        if state["factors"] != list(FACTORS):
-            raise ValueError("it was learned for other timeouts")
+        """Go on with what `state` returned. Raises ValueError if that is not of this version, with these factors."""
+        if not isinstance(state, Mapping) or state.get("factors") != list(FACTORS):
+            raise ValueError("the state is of another version, with other timeouts; what was learned is lost")
         models = {
-            name: _History(_checked(sums), int(rests), float(paid), float(k_over_m))
-            for name, (rests, paid, k_over_m, sums) in state["models"].items()
+            name: _History(_checked(sums), 1.0, int(gaps), float(paid), float(k_over_m))
+            for name, (gaps, paid, k_over_m, sums) in state["models"].items()
         }
-        self._sums, self._rests, self._models = _checked(state["sums"]), int(state["rests"]), models
+        self._sums, self._gaps, self._models = _checked(state["sums"]), int(state["gaps"]), models
 
     def forget_all_but(self, model_ids: Collection[str]) -> None:
         """Drop what is known of the models that are no longer served."""
@@ -108,39 +126,44 @@ class LearnedTimeouts:
         history = self._models.get(model_id)
         if history is None:
             return self._sums.index(min(self._sums))
-        if history.paid > DEARER * history.k_over_m + SPARED:
+        if history.is_dear:
             return K_OVER_M
-        weight = OTHERS / (self._rests + DOUBT)
+        weight = history.weight * OTHERS / (self._gaps + DOUBT)
         costs = [own + weight * shared for own, shared in zip(history.sums, self._sums, strict=True)]
         return costs.index(min(costs))
 
-    def _count(self, model_id: str, rest: float, choice: int) -> None:
-        """Count a rest, in units of k/m, under each factor."""
-        shorter = bisect_right(FACTORS, rest)  # a model is freed at that moment, before a request at it
-        costs = BEYOND[:shorter] + [rest] * (len(FACTORS) - shorter)
-        history = self._models.get(model_id)
-        if history is None:
+    def _count(self, model_id: str, gap: float, choice: int) -> None:
+        """Count a gap, in units of k/m, under each factor."""
+        if (history := self._models.get(model_id)) is None:
             history = self._models[model_id] = _History()
-        history.sums = [REMEMBERED * own + cost for own, cost in zip(history.sums, costs, strict=True)]
-        self._sums = [shared + cost for shared, cost in zip(self._sums, costs, strict=True)]
-        history.rests += 1
-        self._rests += 1
-        history.paid += costs[choice]
-        history.k_over_m += costs[K_OVER_M]
+        shorter = bisect_right(FACTORS, gap)  # a timeout that ends with the gap frees the model before the request
+        longest = gap if shorter < len(FACTORS) else BEYOND[-1]
+        sums, shared = history.sums, self._sums
+        history.weight = weight = history.weight / REMEMBERED
+        for index in range(shorter):  # the others cost as much as the longest one
+            more = BEYOND[index] - longest
+            sums[index] += weight * more
+            shared[index] += more
+        history.gaps += 1
+        self._gaps += 1
+        history.paid += BEYOND[choice] if choice < shorter else gap
+        history.k_over_m += BEYOND[K_OVER_M] if shorter > K_OVER_M else gap
+        if weight > LARGE:
+            history.sums, history.weight = [cost / weight for cost in sums], 1.0
 
     def _arm(self, model_id: str, due: float) -> None:
         self._armed.add(model_id)
         heappush(self._outlasted, (due, model_id))
 
     def _count_outlasted(self, now: float) -> None:
-        """Count the open rests that have become longer than any timeout; what they cost is known."""
+        """Count the open gaps that exceed every timeout by now: however long they last, their cost is known."""
         heap = self._outlasted
         while heap and heap[0][0] <= now:
             _, model_id = heappop(heap)
             self._armed.discard(model_id)
-            if (rest := self._open.get(model_id)) is None:
+            if (gap := self._open.get(model_id)) is None:
                 continue
-            since, unit, choice = rest
+            since, unit, choice = gap
             if (due := since + FACTORS[-1] * unit) <= now:
                 del self._open[model_id]
                 self._count(model_id, inf, choice)
@@ -153,8 +176,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _checked(sums: Any) -> list[float]:
-    """The sums. Raises ValueError if they are not those of the factors."""
+    """The sums as numbers. Raises ValueError if they are not one finite number for each factor."""
     found = [float(each) for each in sums]
     if len(found) != len(FACTORS) or not all(map(isfinite, found)):
-        raise ValueError("its sums are not those of the timeouts")
+        raise ValueError(f"the state needs a finite sum for each of {len(FACTORS)} timeouts, not {found}")
     return found

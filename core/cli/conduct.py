@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 HEAD = ("traffic", "limit", "× clairvoyant", "× k/m", "× LRU")
 HOW_TO_READ = """\
-× clairvoyant: money for memory and cold starts, divided by what one pays who knows all requests beforehand.
-× k/m: the same, divided by what one pays who frees a model when holding it has cost as much as a cold start.
-× LRU: money for cold starts only, divided by what one pays who evicts the least recently used model, within the same
-limit. Whoever also frees idle models has more cold starts, and pays less for memory."""
+× clairvoyant: money for memory and cold starts, divided by the least possible if all requests were known beforehand.
+× k/m: the same, divided by the cost of freeing each model when holding it has cost as much as a cold start.
+× LRU: money for cold starts only, divided by the cost of evicting the least recently used model, within the same limit.
+A strategy that also frees idle models has more cold starts, and pays less for memory."""
 
 
 def conduct_text(conduct: Conduct) -> str:
-    """A table of what the strategy pays compared to others, and how to read it."""
+    """A table of what the strategy pays compared to others, and the explanation of its columns."""
     rows = [
         (
             each.scenario,
@@ -32,17 +32,17 @@ def conduct_text(conduct: Conduct) -> str:
         for each in conduct.standings
     ]
     table = tabulate(rows, HEAD, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 3))
-    title = f"What strategy {conduct.strategy} pays, compared to others. Less is better."
+    title = f"What the strategy {conduct.strategy} pays, compared to others. Less is better."
     return "\n".join([title, "", table, "", HOW_TO_READ, *_facts(conduct)])
 
 
 def _facts(conduct: Conduct) -> list[str]:
-    """What its decisions and its state take, as sentences."""
+    """How long its decisions take and how large its state is, as sentences."""
     facts = []
     if conduct.decision_s:
         times = [f"{number(seconds * 1e6, 2)} µs for {member}" for member, seconds in conduct.decision_s.items()]
         facts.append(f"With 300 models a decision takes {listed(times)} (median).")
     if conduct.state_bytes:
         models = count(conduct.state_models, "model")
-        facts.append(f"What it has learned of {models} takes {number(conduct.state_bytes / 1e3, 2)} kB.")
+        facts.append(f"After requests for {models}, its state takes {number(conduct.state_bytes / 1e3, 2)} kB.")
     return facts

@@ -1,6 +1,6 @@
-"""Where a strategy stands: what it pays for traffic that is hard to decide on, compared to what others pay.
+"""What a strategy pays on hard traffic, compared to a clairvoyant, to a timeout of k/m and to LRU.
 
-All have the same requests and the same prices, of memory that is held and of cold starts.
+All have the same requests, and pay the same prices for memory and cold starts.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ class Standing:
     limit: str | None
     """The option that was set to limit its memory; None if none was."""
     clairvoyant: float
-    """Money for memory and cold starts, to that of who knows the requests to come, and has no limit."""
+    """Money for memory and cold starts, divided by what a clairvoyant without a limit pays."""
     break_even: float
-    """The same, to that of who frees a model when holding it has cost as much as a cold start, and has no limit."""
+    """The same, divided by what it costs to keep each model for its k/m, without a limit."""
     lru: float | None
-    """Money for cold starts, to that of who frees models only by evicting the least recently used one, within the same
-    limit; None if there is no limit, or if it does not share models.
+    """Money for cold starts, divided by what LRU pays within the same limit; None if there is no limit, or if the
+    strategy does not share models.
     """
 
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a strategy decides under traffic that is hard to decide on."""
+    """How a strategy decides on hard traffic."""
 
     strategy: str
     standings: tuple[Standing, ...]
     decision_s: Mapping[str, float]
-    """How long a call takes with 300 models, by member: the median."""
+    """The median duration of a call with 300 models, by member."""
     state_bytes: int
-    """Of what it has learned by the end of the drifting catalogue."""
+    """The size of its state at the end of the drifting catalogue."""
     state_models: int
-    """How many models were requested until then."""
+    """The number of models that were requested until then."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Run:
 
 
 def conduct_of(registered: Registered, options: Mapping[str, Any] | None = None) -> Conduct:
-    """How a strategy with these options decides; if it has options that limit its memory, also with each of them.
+    """How a strategy with these options decides; also with each option that limits its memory, if it has any.
 
     Raises ContractBroken if it fails.
     """
@@ -106,7 +106,7 @@ def conduct_of(registered: Registered, options: Mapping[str, Any] | None = None)
 
 
 def check_decisions(registered: Registered) -> None:
-    """Raise ContractBroken if the strategy fails under traffic that is hard to decide on."""
+    """Raise ContractBroken if the strategy fails on hard traffic, or exceeds its memory_budget there."""
     for _ in _checked_runs(registered, {}):
         pass
 
@@ -134,17 +134,17 @@ def _opposed(registered: Registered, options: Mapping[str, Any]) -> _Run:
 
 
 def _runs(registered: Registered, options: Mapping[str, Any], limit: str | None) -> Iterator[_Run]:
-    for plan in (drift(), thousand(), narrow()):
-        decisions, scenario = _prepared(registered, options, limit, plan)
-        if plan is not narrow() or limit or decisions.budget is not None:
+    for drawn in (drift(), thousand(), narrow()):
+        decisions, scenario = _prepared(registered, options, limit, drawn)
+        if drawn is not narrow() or limit or decisions.budget is not None:
             yield _Run(limit, decisions, scenario, replayed(decisions, scenario))
 
 
 def _prepared(
     registered: Registered, options: Mapping[str, Any], limit: str | None, scenario: Scenario
 ) -> tuple[Decisions, Scenario]:
-    """The decisions of the strategy, with `limit` set for the scenario, and the scenario. If the strategy has another
-    budget, models that fit it.
+    """The decisions of the strategy, with the option `limit` set for the scenario, and the scenario itself. If the
+    strategy has a budget of its own, the models are scaled to fit it.
     """
     limits = {"memory_budget": scenario.budget, "capacity": scenario.capacity}
     chosen = {**options, **({limit: limits[limit]} if limit else {})}
@@ -156,7 +156,7 @@ def _prepared(
 
 
 def _decision_s(registered: Registered, options: Mapping[str, Any]) -> dict[str, float]:
-    """The median time of a call, by member."""
+    """The median duration of a call, by member."""
     decisions, scenario = _prepared(registered, options, next(iter(_limits(registered, options)), None), many(MODELS))
     timed = _Timed(decisions.strategy)
     replayed(Decisions(timed, registered.name), scenario)
@@ -164,7 +164,7 @@ def _decision_s(registered: Registered, options: Mapping[str, Any]) -> dict[str,
 
 
 class _Timed:
-    """A strategy that notes how long its members take."""
+    """A strategy that records how long each call takes."""
 
     def __init__(self, strategy: Any) -> None:
         self.seconds: dict[str, list[float]] = {name: [] for name in TIMED if hasattr(strategy, name)}

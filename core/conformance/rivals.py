@@ -1,4 +1,4 @@
-"""What others pay for the requests of a scenario: those that a strategy is compared with."""
+"""What the policies that a strategy is compared with pay for the requests of a scenario."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..residency.decisions import Decisions
 from ..residency.replay import Replay, ReplayedModel
 from .scenarios import Scenario, break_even_s
 
-KEPT = 32  # scenarios whose figures are kept, since every strategy is compared with them
+KEPT = 32  # cached figures: every strategy is compared with the same ones
 
 
 class BreakEven:

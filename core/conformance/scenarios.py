@@ -1,4 +1,4 @@
-"""Traffic that is hard for a strategy: models with what they cost, and which of them is requested when.
+"""Traffic that is hard to decide on: models with their costs, and the requests for them.
 
 Prices are the defaults of `cost`. A load takes a second, and eight more for each GiB.
 """
@@ -24,9 +24,9 @@ Requests = Sequence[tuple[float, str]]
 """Seconds and model ids, in order."""
 
 
-@dataclass(frozen=True, eq=False)  # each is another one
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, as a key of caches
 class Scenario:
-    """Models, requests for them, and limits of the memory that are too small for all models."""
+    """Models, requests for them, and limits under which not all models fit into memory."""
 
     name: str
     models: Mapping[str, ReplayedModel]
@@ -49,7 +49,7 @@ class Scenario:
 
 
 def model_of(nbytes: float, load_s: float) -> ReplayedModel:
-    """A model, with its costs. The processor is busy for as long as a load takes."""
+    """A model with its costs. A load keeps one core busy."""
     size = max(1, int(nbytes))
     mib = size / BYTES_PER_MIB
     cold_start = PRICES.cold_start(processor=load_s, waiting=load_s, load=load_s, mib=mib)
@@ -63,8 +63,8 @@ def break_even_s(model: ReplayedModel) -> float:
 
 @cache
 def drift() -> Scenario:
-    """Few of many models are popular at a time. Every ten minutes others are, some models are never requested again,
-    and new ones appear.
+    """Requests for few of many models at a time. Every ten minutes the popularity of all changes, some models are never
+    requested again, and new ones appear.
     """
     at_once, fresh, seconds, periods = 60, 6, 600.0, 12
     draw = Random("drift")
@@ -128,7 +128,7 @@ def _model_of_mib(mib: float) -> ReplayedModel:
 
 
 def _zipf(draw: Random, names: Sequence[str], start: float, seconds: float, rate: float) -> list[tuple[float, str]]:
-    """Requests at random moments, so many a second; the first name is requested the most."""
+    """Requests at random moments, at a rate per second; the first name is requested the most."""
     weights = list(accumulate((rank + 1) ** -POPULARITY for rank in range(len(names))))
     moments = list(_poisson(draw, start, seconds, rate))
     return list(zip(moments, draw.choices(names, cum_weights=weights, k=len(moments)), strict=True))

@@ -159,6 +159,6 @@ def strategy_checks(registered: Registered) -> list[Check]:
         "it leaves models in use alone": _check_leases,
         "it gives all memory back": _check_memory,
         "its members answer as the contract says": _check_members,
-        "it decides on traffic that is hard to decide on": check_decisions,
+        "it copes with hard traffic": check_decisions,
     }
     return [Check(registered, name, run) for name, run in parts.items()]

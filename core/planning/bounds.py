@@ -24,6 +24,7 @@ from .timeouts import (
     break_even_rate,
     clairvoyant_cost,
     ski_rental_timeout,
+    timeout_or_forever,
 )
 
 ALIKE = 1.1  # cold starts that differ by less, as far as a run can tell, cost the same
@@ -68,12 +69,12 @@ def _theory(
         cold_start=k,
         cold_start_ms=model.waiting_s * 1e3,
         break_even_per_hour=rate * HOUR if math.isfinite(rate) else None,
-        timeout_s=_timeout(timeout),
+        timeout_s=timeout_or_forever(timeout),
         weights_mib=model.weights_mib,
-        served_timeout_s=_timeout(served),
+        served_timeout_s=timeout_or_forever(served),
         is_served_otherwise=_is_served_otherwise(timeout, served),
         gaps=0 if gaps is None else len(gaps),
-        best_timeout_s=None if gaps is None else _timeout(best_timeout_in_hindsight(gaps, m, k)),
+        best_timeout_s=None if gaps is None else timeout_or_forever(best_timeout_in_hindsight(gaps, m, k)),
         expected_timeout_s=_expected(inputs, m, k),
     )
 
@@ -97,16 +98,12 @@ def _expected(inputs: PlanInputs, m: float, k: float) -> Timeout | None:
         return None
     regular = 0.0 if choice.arrivals == "constant" else 1.0
     burstiness = choice.arrivals.gamma if isinstance(choice.arrivals, Gamma) else regular
-    return _timeout(best_gamma_timeout(choice.rate, burstiness, m, k))
-
-
-def _timeout(timeout: float) -> Timeout:
-    return timeout if math.isfinite(timeout) else "forever"
+    return timeout_or_forever(best_gamma_timeout(choice.rate, burstiness, m, k))
 
 
 def eviction(inputs: PlanInputs, found: Iterable[Decisions]) -> Iterator[FewestLoads | LeastColdStarts]:
-    """What the limits of memory of these strategies allow at best: for limits of the number of models the fewest loads,
-    and for those in bytes, or where cold starts differ in cost, a lower bound of the money under each loader.
+    """The best that the memory limits of these strategies allow: the fewest loads for each limit of the number of
+    models; and a lower bound of the cost under each loader for limits in bytes, and where cold starts differ in cost.
     """
     limits = [(each.capacity, each.budget) for each in found]
     capacities = sorted({capacity for capacity, _ in limits if capacity is not None})

@@ -1,4 +1,4 @@
-"""What a load takes as a function of the model's size, fitted over the models of a run."""
+"""The seconds of a load as a function of the model's size, fitted to the models of a run."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Loads:
 
 
 def line_of(seconds: Mapping[float, float]) -> Line:
-    """The line through these seconds by MiB, which neither begins nor falls below 0: the one with the least squares of
-    relative errors, so that small models count as much as large ones.
+    """The line through these points, seconds by MiB, with neither a negative start nor a negative slope. It has the
+    least squares of relative errors, so that small models count as much as large ones.
     """
     from scipy.optimize import nnls  # takes a while to import, and most commands need none of it
 
@@ -56,15 +56,14 @@ def line_of(seconds: Mapping[float, float]) -> Line:
 def loads_of(
     measured: Mapping[str, tuple[float, ...]], weights: Mapping[str, float], processor: Mapping[str, float]
 ) -> Loads:
-    """The loads by size; by model id, the seconds of each measured load, MiB of weights, and core seconds of a load.
-
-    Raises ResultsError if the models of which loads were measured are of one size.
+    """The loads by size, from the seconds of each measured load, MiB of weights and core seconds of a load, all by
+    model id. Raises ResultsError if loads of only one size were measured.
     """
     sizes = [weights[model] for model in measured]
     if min(sizes, default=0.0) * APART > max(sizes, default=0.0):
         raise ResultsError(
-            f"In this run only loads of models of about {max(sizes, default=0.0):.0f} MiB were measured, so what a load"
-            " takes at other sizes is unknown: measure two models of different size, such as embedded and"
+            f"In this run only loads of models of about {max(sizes, default=0.0):.0f} MiB were measured, so how long a"
+            " load takes at other sizes is unknown: measure two models of different size, such as embedded and"
             " synthetic:bert-base, with a strategy that loads for each request."
         )
     line = line_of(_by_size(weights, {model: float(np.mean(seconds)) for model, seconds in measured.items()}))

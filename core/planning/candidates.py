@@ -197,7 +197,7 @@ def _under_seeds(inputs: PlanInputs, candidate: Candidate, arrivals: Sequence[Ar
 def simulate_for(
     inputs: PlanInputs, setting: Strategy, profile: Profile, arrivals: Arrivals, number: int = 0
 ) -> Outcome:
-    """One setting under the plan's prices and batches, and the seed of that number."""
+    """The outcome of a setting under the plan's prices and batches, with the seed of that number."""
     return simulate(setting, profile, arrivals, inputs.max_batch, inputs.file.seed + number, inputs.prices)
 
 

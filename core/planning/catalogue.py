@@ -1,4 +1,4 @@
-"""Models with the ids that a trace names: their sizes, and what each of them takes, from models of other sizes."""
+"""Models with the ids that a trace names: their sizes, and profiles derived from models of other sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ..bench.trace_file import columns_in_words, read_lines
 from ..config.choices import STRICT, Size
@@ -23,6 +23,7 @@ MOST_MODELS = 10_000
 MIB = 1 << 20
 UNITS = {"B": 1 / MIB, "MB": 1e6 / MIB, "MiB": 1.0, "GB": 1e9 / MIB, "GiB": 1024.0}
 SHOWN = 5  # models that a sentence lists
+NAME_COLUMN = "Name the column of the sizes, as in sizes: {file: "
 
 
 class SizesFile(BaseModel):
@@ -59,20 +60,24 @@ class DrawnSizes(BaseModel):
         return self
 
 
-def _check_true(value: bool) -> bool:
-    if not value:
+def _check_true(value: Any) -> Any:
+    if value is not True:
         raise ValueError("must be true; to plan for a number of models, write models: 20")
     return value
 
 
 def _check_sizes(value: Any) -> Any:
-    if isinstance(value, str | dict | BaseModel):
+    is_of_one_kind = isinstance(value, dict) and (set(value) == {"log_uniform"} or "file" in value)
+    if is_of_one_kind or isinstance(value, str | BaseModel):
         return value
-    raise ValueError("must be the path of a file with sizes, or a mapping such as {log_uniform: [40MiB, 1.3GiB]}")
+    raise ValueError(
+        "must be the path of a file with sizes, a mapping such as {file: sizes.csv, column: mib}, or"
+        " {log_uniform: [40MiB, 1.3GiB]} without other keys"
+    )
 
 
 def _kind_of_sizes(value: Any) -> str:
-    is_drawn = isinstance(value, DrawnSizes) or (isinstance(value, dict) and "log_uniform" in value)
+    is_drawn = isinstance(value, DrawnSizes) or (isinstance(value, dict) and set(value) == {"log_uniform"})
     return "drawn sizes" if is_drawn else "file of sizes"
 
 
@@ -81,7 +86,7 @@ class TraceModels(BaseModel):
 
     model_config = STRICT
 
-    trace: Annotated[bool, AfterValidator(_check_true)]
+    trace: Annotated[bool, BeforeValidator(_check_true)]
     """`true`: the models are those that the trace names."""
     sizes: Annotated[
         Annotated[SizesFile, Tag("file of sizes")] | Annotated[DrawnSizes, Tag("drawn sizes")],
@@ -94,8 +99,8 @@ class TraceModels(BaseModel):
 def sizes_of(sizes: SizesFile | DrawnSizes, models: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
     """MiB of weights of each of these models; paths are relative to `folder`.
 
-    A drawn size depends on the seed and the model's id alone, so that it stays when the trace is cut otherwise. Raises
-    FileError for a file that cannot be read, and for a model without a size.
+    A drawn size depends on the seed and the model's id alone, so it stays the same when another part of the trace is
+    used. Raises FileError for a file that cannot be read, and for a model without a size.
     """
     if isinstance(sizes, DrawnSizes):
         low, high = (math.log(size / MIB) for size in sizes.log_uniform)
@@ -103,13 +108,13 @@ def sizes_of(sizes: SizesFile | DrawnSizes, models: Sequence[str], seed: int, fo
     path = resolve_path(sizes.file, folder)
     known = _sizes_in(path, sizes.column, UNITS[sizes.unit])
     if lacking := [model for model in models if model not in known]:
-        listed = ", ".join(lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
+        listed = ", ".join(f"'{model}'" for model in lacking[:SHOWN]) + (", …" if len(lacking) > SHOWN else "")
         raise FileError(f"{path}: has no size for {len(lacking)} of the trace's models; add a row for each: {listed}.")
     return {model: known[model] for model in models}
 
 
 def _uniform(text: str) -> float:
-    """A number from 0 to 1 that the text decides."""
+    """A number from 0 to 1, always the same for one text."""
     return int.from_bytes(sha256(text.encode()).digest()[:8]) / 2**64
 
 
@@ -119,8 +124,12 @@ def _sizes_in(path: Path, column: str, unit: float) -> dict[str, float]:
     for line, fields in read_lines(path, "a list of sizes"):
         for name in ("model", column):
             if fields.get(name) in (None, ""):
-                remedy = "" if name == "model" else " Name the column of the sizes under 'sizes', as 'column'."
-                raise FileError(f"{path}:{line}: has no '{name}'; it has {columns_in_words(fields)}.{remedy}")
+                remedy = (
+                    "Call the column of the ids 'model'."
+                    if name == "model"
+                    else f"{NAME_COLUMN}{path.name}, column: …}}."
+                )
+                raise FileError(f"{path}:{line}: has no '{name}'; it has {columns_in_words(fields)}. {remedy}")
         model, mib = str(fields["model"]), _positive(fields[column])
         if mib is None:
             raise FileError(
@@ -142,10 +151,10 @@ def _positive(value: Any) -> float | None:
 
 
 def of_sizes(profile: Profile, sizes: Mapping[str, float]) -> Profile:
-    """Models of these sizes: loads as a line through those of the run's models says, forward passes as those of the
-    run's model that is nearest in size.
+    """A profile of models of these sizes. Their loads lie on a line through those of the run's models; their forward
+    passes are those of the run's model that is nearest in size.
 
-    Raises ResultsError if loads of one size only were measured.
+    Raises ResultsError if loads of only one size were measured.
     """
     own = profile.models
     weights = {name: model.weights_mib for name, model in own.items()}

@@ -1,4 +1,4 @@
-"""What has come out of a simulation until a moment, of which two make an outcome."""
+"""What a simulation has counted until a moment; an outcome is made of the difference between two moments."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from operator import sub
 
 @dataclass(frozen=True)
 class Counts:
-    """Until a moment, or between two."""
+    """What was counted until a moment, or between two."""
 
     seconds: float
     answers: int
     cold: int
-    """Of them, those that waited for a load."""
+    """The answers that waited for a load."""
     requests: Sequence[int]
-    """That are answered, for each model."""
+    """Those that were answered, for each model."""
     loads: Sequence[int]
-    """That have ended, for each model."""
+    """Those that have ended, for each model."""
     mib_seconds_of: Sequence[float]
     """Charged memory, summed over time, for each model."""
     work: Sequence[float]
-    """Seconds, of each lane and of the slot."""
+    """Seconds of work, of each lane and of the slot."""
 
     def since(self, begin: Counts) -> Counts:
         """What came after that moment."""

@@ -73,10 +73,10 @@ def least_cost(asked: Sequence[int], sizes: Sequence[float], costs: Sequence[flo
     """A lower bound of the cost of the loads, whatever is evicted: PFOO-L (Berger, Beckmann, Harchol-Balter, Practical
     Bounds on Optimal Caching with Variable Object Sizes, SIGMETRICS 2018), with costs.
 
-    A model that stays in memory from one request to its next saves a load, and takes its size at each request to
-    another model in between. There it has the room that the other one leaves, since that one has to be in memory. The
-    bound takes what saves most for its room, until all the room of all requests is used up, the last one in part. It
-    does not ask whether that fits at each of these requests.
+    A model that stays in memory from one request to its next saves a load. At each request to another model in between
+    it takes up its own size of the room that the other one, which has to be in memory, leaves. The bound keeps those
+    models that save the most for their room, until the room of all requests together is used up, the last one in part.
+    It ignores whether they fit at each single request.
     """
     models, size, cost = np.array(asked, dtype=int), np.array(sizes, dtype=float), np.array(costs, dtype=float)
     order = np.argsort(models, kind="stable")
@@ -88,7 +88,7 @@ def least_cost(asked: Sequence[int], sizes: Sequence[float], costs: Sequence[flo
 
 
 def _least_unsaved(values: Floats, needs: Floats, room: float) -> float:
-    """The value that is left when the most of it is taken for that room, the last one in part."""
+    """The value of what does not fit, if what is worth the most for its room is taken first, the last one in part."""
     free = needs == 0
     values, needs = values[~free], needs[~free]
     order = np.argsort(-values / needs)

@@ -15,21 +15,21 @@ from .profile import ModelProfile, Profile
 
 @dataclass(frozen=True)
 class Held:
-    """Of one round; MiB and seconds. The memory of a model and the CPU time of a load are those of the profile."""
+    """What one round held, in MiB and seconds; the memory of a model and the CPU time of a load are the profile's."""
 
     seconds: float
     mib_seconds: float
     """Memory of models, summed over time."""
     peak_mib: float
-    """The most of it."""
+    """The most memory of models at one time."""
     load_cpu_s: float
     """CPU time of loads."""
     waiting_s: float
-    """Of all callers, with loads from where they are priced."""
+    """The waiting of all callers, as if models were loaded from where loads are priced (disk or page cache)."""
     most_mib: float | None
     """The most resident memory of the server; None if it is not known."""
     cores: float
-    """On average, for loads and requests."""
+    """The average number of busy cores, with loads and requests."""
 
     def cost_per_hour(self, prices: Prices) -> float | None:
         """What loads, models in memory and waiting cost, and a size if it is billed; None if that is not known."""
@@ -43,7 +43,7 @@ class Held:
 
 
 def simulated(profile: Profile, outcome: Outcome) -> Held:
-    """Of a simulation."""
+    """The figures of a simulation."""
     models = list(profile.models.values())
     return Held(
         seconds=outcome.seconds,
@@ -57,7 +57,7 @@ def simulated(profile: Profile, outcome: Outcome) -> Held:
 
 
 def measured(profile: Profile, each: Round) -> Held | None:
-    """Of a round, by the loads and unloads that its server reported; None if it did not report all of them.
+    """The figures of a round, from the loads and unloads that its server reported; None if it did not report all.
 
     Like the simulator, it counts the loads of models that the workload found in memory, and of the first request's.
     """
@@ -87,7 +87,7 @@ def measured(profile: Profile, each: Round) -> Held | None:
 
 
 def _before(events: Sequence[ModelEvent]) -> int:
-    """How many copies of a model were in memory before these events of it."""
+    """How many copies of a model were in memory before these events, which are all of that model."""
     held = least = 0
     for event in events:
         held += 1 if event.event == "load" else -1

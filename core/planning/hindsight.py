@@ -1,4 +1,4 @@
-"""How a choice by the first half of the requests does in the second half, against what is the best only afterwards."""
+"""What a choice by the first half of the requests costs in the second half, compared to the best in hindsight."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TimeoutOfEach:
 
 
 def hindsight(inputs: PlanInputs, found: Sequence[Candidate]) -> Hindsight | None:
-    """What the cheapest setting of the first half costs in the second half, and what is the least there: under another
-    setting of the plan, or under the best timeout for each model. None without a setting to choose.
+    """What the cheapest setting of the first half costs in the second half, and the least cost there, under another
+    setting of the plan or under the best timeout for each model. None without a setting to choose.
     """
     pool = pool_of(found)
     if not pool:
@@ -55,8 +55,8 @@ def hindsight(inputs: PlanInputs, found: Sequence[Candidate]) -> Hindsight | Non
 
 
 def _with_timeouts(inputs: PlanInputs) -> Iterator[float]:
-    """The avoidable cost of the second half if each model has the timeout that is the best there, under each loader;
-    nothing where timeouts save nothing or are not known, or where that breaks the plan's limit or misses a target.
+    """The avoidable cost of the second half if each model has its best timeout there, for each loader; nothing where
+    timeouts save nothing or are not known, or where these would exceed the plan's limit or miss a target.
     """
     if inputs.prices.billing != "average" or not inputs.on_its_own_clock:
         return
@@ -70,8 +70,8 @@ def _with_timeouts(inputs: PlanInputs) -> Iterator[float]:
 
 
 def best_timeouts(inputs: PlanInputs, profile: Profile) -> dict[str, float]:
-    """For each model the timeout with the least cost on its gaps of the second half, by model id. It is the longest gap
-    where that is to be bridged, since the model is not needed after its last request.
+    """The timeout with the least cost on the gaps of the second half, by model id. Where every gap should be bridged,
+    it is the longest gap, since the model is not needed after its last request.
     """
     names, found = list(profile.models), {}
     for index, gaps in inputs.arrivals.halves()[1].gaps().items():

@@ -15,7 +15,7 @@ from .arrivals import Arrivals
 from .profile import Profile
 
 MOST_POINTS = 32
-FEW = 8  # GiB: of less, a whole one is too much for a step
+FEW = 8  # GiB: of less, a GiB is too much for a step
 GIB = MIB_PER_GIB * BYTES_PER_MIB
 
 
@@ -23,8 +23,8 @@ def memory_curve(profile: Profile, arrivals: Arrivals, prices: Prices) -> Memory
     """The cost of cold starts with each budget, and of holding it all the time; None for a single model, without a
     price per MiB, or if neither costs anything.
 
-    The models that are in memory are those that were requested last, as many as the budget has room for. Memory that
-    a load takes is in the budget, and so not counted as part of its cost.
+    In memory are the models that were requested last, as many as fit into the budget. The memory that a load takes is
+    paid for with the budget, so the cost of a cold start leaves it out.
     """
     models = list(profile.models.values())
     sizes = [round(model.weights_mib * BYTES_PER_MIB) for model in models]
@@ -46,12 +46,11 @@ def memory_curve(profile: Profile, arrivals: Arrivals, prices: Prices) -> Memory
 
 
 def distances(asked: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """For each request, the sum of the sizes of the models that were requested since the last one for the same model,
-    its own included, which is the memory with which it is no cold start (Mattson et al., IBM Systems Journal 9, 1970);
-    infinite for the first one.
+    """For each request, the least memory with which it is no cold start: the sizes of the model and of all others that
+    were requested since its previous request (Mattson et al., IBM Systems Journal 9, 1970); infinite for the first one.
 
-    O(n log n), with a Fenwick tree over the positions of requests: each has the size of its model, if that was not
-    requested since.
+    O(n log n), with a Fenwick tree over the positions of requests. The latest request for each model has the model's
+    size there, all others 0.
     """
     end = 1 << len(asked).bit_length()
     tree, latest = [0] * (end + 1), [0] * len(sizes)
@@ -61,7 +60,7 @@ def distances(asked: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float64]
         if before:
             found[position - 1] = size + _between(tree, before, position - 1)
         moved, at = before or end, position
-        while moved != at:  # from where they meet on, the size that goes and the one that comes are one sum
+        while moved != at:  # beyond the node where both walks meet, the two changes cancel out
             if moved < at:
                 tree[moved] -= size
                 moved += moved & -moved
@@ -73,7 +72,7 @@ def distances(asked: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float64]
 
 
 def _between(tree: Sequence[int], after: int, to: int) -> int:
-    """The sum of the positions after the one and up to the other; where both sums meet, there is nothing left."""
+    """The sum over the positions beyond `after`, up to `to`. Beyond where both walks meet, their sums cancel out."""
     total = 0
     while to > after:
         total += tree[to]
@@ -85,8 +84,8 @@ def _between(tree: Sequence[int], after: int, to: int) -> int:
 
 
 def _budgets(largest: int, total: int) -> tuple[int, list[int]]:
-    """A step, and its multiples from the first that has room for the largest model to the first that has room for all:
-    whole GiB, or twice, four times … so many; MiB where all models together take only a few GiB.
+    """A step, and its multiples from the first that has room for the largest model to the first that has room for all.
+    The step is a GiB, or a MiB where all models together take only a few GiB, doubled until there are few enough.
     """
     step = GIB if total >= FEW * GIB else BYTES_PER_MIB
     while math.ceil(total / step) - math.ceil(largest / step) >= MOST_POINTS:
@@ -96,7 +95,7 @@ def _budgets(largest: int, total: int) -> tuple[int, list[int]]:
 
 
 def _curve(points: list[MemoryPoint], step: float) -> MemoryCurve | None:
-    """The points with the best one, which is the least of those that cost the same."""
+    """The points and the best one, the smallest budget of those that cost the same."""
     if not any(point.cold_starts or point.holding for point in points):
         return None
     best = min(range(len(points)), key=lambda index: points[index].cold_starts + points[index].holding)

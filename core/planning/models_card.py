@@ -1,4 +1,4 @@
-"""What is to be said of the models of a plan with several: which cost the most, which to pin, and which to drop."""
+"""What a plan finds of several models: which ones cost the most, which to pin, and which to drop."""
 
 from __future__ import annotations
 
@@ -45,20 +45,18 @@ def pin_and_drop(chosen: Candidate, arrivals: Arrivals, prices: Prices) -> Itera
     """
     if prices.billing != "average" or len(chosen.profile.models) < 2:
         return
-    found, costs = in_hindsight(chosen.profile, arrivals, prices), _costs(chosen, prices)
-    now = [sum(each) for each in costs]
+    found = in_hindsight(chosen.profile, arrivals, prices)
+    now = [sum(each) for each in _costs(chosen, prices)]
     pinned = [each.kept(chosen.by_model.seconds) if each.is_always else math.inf for each in found]
-    if named := _that_save(chosen, now, pinned):
-        saves, rest = sum(each.saves for each in named), len(named[NAMED:])
-        yield ModelsToPin(label=chosen.label, named=named[:NAMED], rest=rest, saves=saves)
     dropped = [each.freed() if each.is_never else math.inf for each in found]
-    if named := _that_save(chosen, now, dropped):
-        saves, rest = sum(each.saves for each in named), len(named[NAMED:])
-        yield ModelsToDrop(label=chosen.label, named=named[:NAMED], rest=rest, saves=saves)
+    for finding, then in ((ModelsToPin, pinned), (ModelsToDrop, dropped)):
+        if named := _that_save(chosen, now, then):
+            saves, rest = sum(each.saves for each in named), len(named[NAMED:])
+            yield finding(label=chosen.label, named=named[:NAMED], rest=rest, saves=saves)
 
 
 def _that_save(chosen: Candidate, now: Sequence[float], then: Sequence[float]) -> list[ModelSaving]:
-    """The models that would cost less, by more than the simulator's error, those that save the most first."""
+    """The models that would cost less by more than the simulator's error, the largest savings first."""
     month = _months(chosen)
     found = [
         ModelSaving(model=name, saves=month * (before - after))
@@ -69,8 +67,8 @@ def _that_save(chosen: Candidate, now: Sequence[float], then: Sequence[float]) -
 
 
 def _costs(chosen: Candidate, prices: Prices) -> list[tuple[float, float]]:
-    """What each model costs in the whole workload: holding it, and its cold starts, which without the memory that
-    holding counts already add up to `Outcome.keep_alive_cost`.
+    """What each model costs in the whole workload: holding it, and its cold starts without the memory of loads, which
+    holding counts already. The sum over models is `Outcome.keep_alive_cost`.
     """
     found, is_held = chosen.by_model, prices.billing == "average"
     costs = []

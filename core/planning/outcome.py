@@ -20,7 +20,7 @@ SAME = 0.05  # what differs by a smaller share is the same: the simulator's erro
 
 @dataclass(frozen=True)
 class ByModel:
-    """What each model was requested, loaded and held; in the order of the profile."""
+    """How often each model was requested and loaded, and what it held; in the order of the profile."""
 
     requests: Sequence[int]
     loads: Sequence[int]
@@ -59,10 +59,10 @@ class Outcome:
     exceeded: bool
     """Whether more requests waited for a model than a served app lets wait."""
     halves: tuple[Outcome, ...] = ()
-    """Of the requests, if there are two or more. The first one ends when the first request of the second arrives, and
-    the second goes on with what is in memory and with what the strategy has learned. Memory is charged until that
-    moment and from it; loads and requests belong to the half in which they end. `least_keep` and `exceeded` are not of
-    a half, but of all until its end.
+    """The outcomes of both halves of the requests, if there are two or more. The first half ends when the first request
+    of the second one arrives, and the second begins with what is in memory and with what the strategy has learned.
+    Memory is charged until that moment in the first half, and from then on in the second; loads and requests belong to
+    the half in which they end. `least_keep` and `exceeded` cover all that happened until the end of the half.
     """
 
     @property
@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def by_model(self) -> ByModel:
-        """What it says of each model."""
+        """The figures of each model."""
         return ByModel(self.requests, self.loads, self.mib_seconds_of, self.seconds)
 
     def money(

@@ -73,7 +73,7 @@ def plan_of_settings(
 
 
 def _over_models(inputs: PlanInputs, chosen: Candidate) -> Iterator[ModelsFinding]:
-    """What is to be said of the models under the chosen setting."""
+    """What is found of the models under the chosen setting, if there are several."""
     arrivals, prices = inputs.arrivals, inputs.prices
     if (found := costliest(chosen, prices)) is not None:
         yield found

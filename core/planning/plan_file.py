@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Discriminator, Field, JsonValue, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, JsonValue, Tag
 
 from ..bench.experiment import Limit, Percentile
 from ..bench.traffic import Traffic, resolve_traffic
@@ -33,9 +33,18 @@ MIB = 1 << 20
 
 
 Values = dict[str, list[JsonValue]]
+
+
+def _check_models(value: Any) -> Any:
+    if isinstance(value, int | dict | TraceModels) and not isinstance(value, bool):
+        return value
+    raise ValueError("must be a number of models, or a mapping such as {trace: true, sizes: sizes.csv}")
+
+
 Models = Annotated[
     Annotated[int, Field(ge=1, le=MOST_MODELS), Tag("number")] | Annotated[TraceModels, Tag("models of the trace")],
     Discriminator(lambda value: "models of the trace" if isinstance(value, dict | TraceModels) else "number"),
+    BeforeValidator(_check_models),
 ]
 
 
@@ -187,7 +196,7 @@ def _cost(file: PlanFile, run: Run) -> CostSpec:
 
 
 def _traffic(document: Document, file: PlanFile, models: list[str] | None, beside: Path) -> Traffic:
-    """Of these models, or of those that the trace names."""
+    """The traffic to these models, or to those that the trace names. Raises YamlError."""
     trace = file.workload.trace
     if models is None and trace is None:
         raise document.error(("models", "trace"), "needs a 'trace' workload that names models.")
@@ -202,7 +211,7 @@ def _traffic(document: Document, file: PlanFile, models: list[str] | None, besid
 def _of_the_trace(
     document: Document, file: PlanFile, models: TraceModels, found: list[Profile], traffic: Traffic, beside: Path
 ) -> list[Profile]:
-    """The models that the trace names, under each loader. Raises YamlError."""
+    """The profiles of the models that the trace names, under each loader. Raises YamlError."""
     if len(traffic.models) > MOST_MODELS:
         sentence = f"names {len(traffic.models)} models, more than {MOST_MODELS}; cut out a part with 'window'."
         raise document.error(("workload", "trace", "file"), sentence)

@@ -46,7 +46,7 @@ class ModelProfile:
     load_cpu: float
     """Core seconds."""
     load_unit_s: float = 1.0
-    """Seconds; models of any size share measured loads, relative to what is usual for a size."""
+    """The seconds of such a unit: models of any size share the measured loads, relative to the usual one of a size."""
     load_further_s: float = 0.0
     """How much longer callers would wait for a load from where it is priced, disk or page cache. It is priced and not
     simulated, so that latencies are those that the run measured.

@@ -14,7 +14,7 @@ from ..stats.intervals import VERDICT_ROUNDS, interval
 from ..stats.rounds import Round
 
 FREE = 0.02  # of the weights, below which keeping a model is almost free
-APART = 1.2  # times the least average size of loads in a process: less does not tell how their CPU time grows with it
+APART = 1.2  # average sizes of loads that differ by less do not tell how CPU time grows with the size
 WIDE = 0.1  # half of an interval, of its middle, beyond which it is reported: the target of the simulator's error
 
 
@@ -48,13 +48,13 @@ class Processor:
 
     request: float | None
     load: float | None
-    """Of a load of 0 MiB, or of an average one if `load_per_mib` is None."""
+    """The CPU time of a load of 0 MiB, or of an average one if `load_per_mib` is None."""
     load_per_mib: float | None = None
     """None if loads were not measured at sizes that differ enough."""
     notes: tuple[NoteFinding, ...] = ()
 
     def of_load(self, mib: float, seconds: float, average_s: float) -> float:
-        """Of a load of a model of that size that takes so many seconds, where an average one takes `average_s`."""
+        """The CPU time of a load of that size that takes so many seconds, where an average one takes `average_s`."""
         assert self.load is not None
         if self.load_per_mib is not None:
             return self.load + self.load_per_mib * mib

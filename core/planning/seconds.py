@@ -8,11 +8,11 @@ import numpy as np
 
 
 class Seconds(tuple[float, ...]):
-    """Values of which a simulation draws; their average is computed once for all models that share them."""
+    """Values from which a simulation draws; their average is computed once for all models that share them."""
 
     @cached_property
     def average(self) -> float:
-        """Not `mean`, which numpy would call."""
+        """The mean. It is not named `mean`, because `np.mean` would call a method of that name."""
         return float(np.mean(self))
 
 

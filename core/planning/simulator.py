@@ -85,7 +85,7 @@ class Server:
         self._work, self._slot_work = [0.0] * count, 0.0
         self._held = self._peak = 0.0
         self._copies_of = [0] * count  # in memory, or being loaded
-        self._mib_seconds_of = [0.0] * count  # of what has left; less the seconds before what is in memory came
+        self._mib_seconds_of = [0.0] * count  # of copies that have left, minus what those in memory began with
         self._weights_held = self._weights_peak = 0.0
         self._begin = self._counts(0.0, [])
         self._middle: tuple[Counts, Outcome] | None = None  # when the first half ends, and its outcome
@@ -136,7 +136,7 @@ class Server:
                 self._closed(now)
             else:
                 if sent == middle:
-                    self._end_of_half(now, asked[:sent])
+                    self._end_half(now, asked[:sent])
                 model = asked[sent]
                 sent += 1
                 queues[model].append(now)
@@ -340,8 +340,8 @@ class Server:
 
     # What comes out.
 
-    def _end_of_half(self, now: float, asked: Sequence[int]) -> None:
-        """Take down what came out until the first request of the second half arrives, after these."""
+    def _end_half(self, now: float, asked: Sequence[int]) -> None:
+        """Record the outcome of the first half, with these requests, when the first one of the second half arrives."""
         counts = self._counts(now, asked)
         self._middle = counts, self._between(self._begin, counts)
         self._peak, self._weights_peak = self._held, self._weights_held
@@ -357,7 +357,7 @@ class Server:
         return replace(self._between(self._begin, end), halves=(first, second))
 
     def _counts(self, now: float, asked: Sequence[int]) -> Counts:
-        """Until now, when these have been requested."""
+        """What was counted until now, when these have been requested."""
         answered = np.bincount(np.array(asked, dtype=int), minlength=len(self._models))
         answered -= [len(queue) for queue in self._queues]
         if self._done < math.inf:
@@ -374,7 +374,7 @@ class Server:
         )
 
     def _between(self, begin: Counts, end: Counts) -> Outcome:
-        """The outcome of a part of the time, of which the peaks are known."""
+        """The outcome of the time between two moments, with the present peaks."""
         part = end.since(begin)
         at_first = np.zeros(part.answers, dtype=bool)
         at_first[[each - begin.answers for each in self._at_first if begin.answers <= each < end.answers]] = True

@@ -10,12 +10,12 @@ import numpy as np
 
 from ..costs.prices import HOUR, Prices
 from ..results.plan import ModelTheory
-from ..results.plan_models import Quantiles, TheoryOverModels, Timeout, TimeoutQuantiles
+from ..results.plan_models import Quantiles, TheoryOverModels, TimeoutQuantiles
 from .arrivals import Arrivals
 from .profile import ModelProfile, Profile
-from .timeouts import best_timeout_in_hindsight, break_even_rate, ski_rental_timeout
+from .timeouts import best_timeout_in_hindsight, break_even_rate, ski_rental_timeout, timeout_or_forever
 
-MANY = 5  # models that differ: of more, a sentence each is too much to read
+MANY = 5  # of more models that differ, a sentence each would be too much to read
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -28,9 +28,9 @@ class InHindsight:
     holding: float
     cold_start: float
     timeout: float
-    """Infinite if the model should stay through each gap."""
+    """Infinite if the model should stay in memory through every gap."""
     seconds: float
-    """Of the whole workload."""
+    """The length of the workload."""
 
     @property
     def is_always(self) -> bool:
@@ -53,7 +53,7 @@ class InHindsight:
 
 
 def in_hindsight(profile: Profile, arrivals: Arrivals, prices: Prices) -> list[InHindsight]:
-    """The best timeout of each model of the profile, in its order; of one without a request, 0."""
+    """The best timeout of each model, in the order of the profile; 0 for a model without a request."""
     gaps, seconds = arrivals.gaps(), arrivals.at[-1]
     found = []
     for index, model in enumerate(profile.models.values()):
@@ -95,14 +95,10 @@ def _quantiles(values: Sequence[float]) -> Quantiles:
 
 
 def _timeout_quantiles(values: Sequence[float]) -> TimeoutQuantiles:
-    least, lower, median, upper, most = map(_timeout, _quarters(values))
+    least, lower, median, upper, most = map(timeout_or_forever, _quarters(values))
     return TimeoutQuantiles(least=least, lower_quartile=lower, median=median, upper_quartile=upper, most=most)
 
 
 def _quarters(values: Sequence[float]) -> list[float]:
-    """Values of the sample itself, since there is nothing between a timeout and one that never ends."""
+    """Quantiles that are values of the sample, since nothing lies between a timeout and an infinite one."""
     return [float(each) for each in np.quantile(values, QUARTERS, method="inverted_cdf")]
-
-
-def _timeout(timeout: float) -> Timeout:
-    return timeout if math.isfinite(timeout) else "forever"

@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ..results.plan_models import Timeout
+
 Floats = NDArray[np.float64]
 # On Poisson gaps at the break-even rate every timeout costs k for each gap, the clairvoyant k (1 − 1/e).
 POISSON_REGRET = math.e / (math.e - 1)
@@ -84,3 +86,8 @@ def best_timeout_in_hindsight(gaps: Floats, holding: float, cold_start: float) -
     if costs[best] >= len(ordered) * cold_start:
         return 0.0
     return math.inf if beyond[best] == 0 else float(ordered[best])
+
+
+def timeout_or_forever(timeout: float) -> Timeout:
+    """The timeout as a plan records it."""
+    return timeout if math.isfinite(timeout) else "forever"

@@ -11,8 +11,8 @@ from .outcome import SAME
 
 
 def trade(chosen: Candidate, found: Sequence[Candidate], prices: Prices) -> Trade | None:
-    """Against the cheapest setting of the same strategy and loader that has fewer cold starts; None if there is none,
-    or if both cost the same.
+    """What the setting saves compared to the cheapest one of the same strategy and loader that has fewer cold starts;
+    None if there is none, or if both cost the same.
     """
     siblings = [each for each in found if _is_sibling(chosen, each)]
     loads = sum(chosen.by_model.loads)

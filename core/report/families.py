@@ -1,4 +1,4 @@
-"""Labels of settings that differ in the value of one option, as one."""
+"""One label for settings that differ in the value of one option."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ LABEL = re.compile(r"(?P<name>[^ (),]+) \((?P<options>[^()]+)\)(?P<loader>(, .*)
 
 
 def families(labels: Iterable[str]) -> dict[str, list[str]]:
-    """The labels by how they are said: `a (b 1, 2)` for `a (b 1)` and `a (b 2)`, in the order of the first of each."""
+    """The labels by their common one: `a (b 1, 2)` for `a (b 1)` and `a (b 2)`; in the order of the first of each."""
     found: list[_Family] = []
     for label in labels:
         options = _options(label)
-        if not any(family.takes(label, options) for family in found):
+        if not any(family.add(label, options) for family in found):
             found.append(_Family(label, options, [label]))
     return {family.name: family.labels for family in found}
 
 
 def in_families(labels: Iterable[str]) -> list[str]:
-    """How the labels are said."""
+    """The common labels."""
     return list(families(labels))
 
 
 @dataclass
 class _Family:
-    """Labels that differ in the value of one option; of a label without options, itself."""
+    """Labels that differ in the value of one option, or a single label."""
 
     first: str
     options: Sequence[tuple[str, str]]
     """The loader and the strategy are the first ones."""
     labels: list[str]
     differs: int | None = None
-    """Where they differ."""
+    """The index of the option in which they differ."""
     values: list[str] = field(default_factory=list)
 
-    def takes(self, label: str, options: Sequence[tuple[str, str]]) -> bool:
-        """Whether the label is of this family, which then has it."""
+    def add(self, label: str, options: Sequence[tuple[str, str]]) -> bool:
+        """Whether the label belongs to this family; if so, it is added."""
         if not options or [name for name, _ in options] != [name for name, _ in self.options]:
             return False
         different = [at for at, pair in enumerate(options) if pair != self.options[at]]

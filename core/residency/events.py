@@ -33,8 +33,8 @@ class Unloaded(NamedTuple):
     at: float  # on the host's clock
 
 
-class Rested(NamedTuple):
-    """A model has become idle, and its strategy has answered anew how long it stays."""
+class TimeoutChanged(NamedTuple):
+    """A model has become idle, and its strategy keeps it for another time than before."""
 
     strategy: str
     model_id: str

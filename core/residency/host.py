@@ -16,7 +16,7 @@ from ..contracts import Loader, LoadReason, Model, UnloadReason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, PluginError, ResidencyError
 from ..loaders.probe import Probes
 from .clock import CLOCK, Clock
-from .events import Change, Loaded, Rested, Unloaded
+from .events import Change, Loaded, TimeoutChanged, Unloaded
 from .loaded import LoadedModel, LoadRecord
 from .versions import Version, Versions
 
@@ -33,7 +33,7 @@ class Host:
         loader: Loader,
         versions: Versions,
         slots: Semaphore,
-        report: Callable[[Change | Rested], None] = lambda event: None,
+        report: Callable[[Change | TimeoutChanged], None] = lambda event: None,
         probes: Probes | None = None,
         loader_options: str = "",
         clock: Clock = CLOCK,
@@ -193,7 +193,7 @@ class Host:
         """Report for how long an idle model stays, in seconds, if that has changed."""
         if self._timeouts.get(model_id) != seconds:
             self._timeouts[model_id] = seconds
-            self._report(Rested(self.strategy, model_id, seconds))
+            self._report(TimeoutChanged(self.strategy, model_id, seconds))
 
     def forget(self, model_id: str) -> None:
         """Drop the records of a model that is no longer served."""

@@ -1,7 +1,7 @@
-"""Requests that follow each other through a pool, each answered at once, and what a strategy pays for them.
+"""Replays requests through a pool, one after the other, and adds up what the strategy pays for them.
 
-Loads and answers take no time, though a load reports how long it took. So every strategy has the same requests, and
-none shares a load or waits for memory: what differs is only what was decided.
+Loads and answers take no time, though a load reports how long it would take. So no request shares a load or waits for
+memory, and strategies differ only in what they decide.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from .pool import Pool
 
 
 class ReplayedModel(NamedTuple):
-    """A model, with its costs in one currency."""
+    """A model with its costs, all in one currency."""
 
     nbytes: int
     load_seconds: float
     load_cpu_seconds: float
     holding: float
-    """m: of a second in memory."""
+    """m: the cost of a second in memory."""
     cold_start: float
-    """k: of a load."""
+    """k: the cost of a load."""
 
 
 class Replay:
-    """The models of a strategy in memory. It is the pool's outlet; times are seconds, and do not decrease."""
+    """Requests to one strategy, over a pool whose outlet this is. Times are seconds, and must not decrease."""
 
     def __init__(self, decisions: Decisions, models: Mapping[str, ReplayedModel]) -> None:
         """Start the strategy. Raises ValueError if it cannot start, and what it raises itself."""
         self.loads: Counter[str] = Counter()
         """Of each model, preloads included."""
         self.held: Counter[str] = Counter()
-        """Seconds in memory, of each model that has left it."""
+        """Seconds in memory, of each model, until it was freed."""
         self.most_bytes = 0
         """The most that were in memory at a time."""
         self._bytes = 0
@@ -59,12 +59,12 @@ class Replay:
 
     @property
     def holding(self) -> float:
-        """The cost of the memory of the models that have left it."""
+        """The cost of memory, of models that have been freed since."""
         return sum(seconds * self._models[model_id].holding for model_id, seconds in self.held.items())
 
     def request(self, model_id: str, now: float) -> bool:
         """Answer a request. Returns whether the model had to be loaded for it."""
-        self._pass(now)
+        self._advance(now)
         before = self.loads[model_id]
         self._decisions.requested(model_id, now)
         self._use(Lease(model_id), now, answered=1)
@@ -77,12 +77,12 @@ class Replay:
 
     def end(self, now: float) -> None:
         """Free every model."""
-        self._pass(now)
+        self._advance(now)
         self._pool.shut_down(now)
         self._settle(now)
 
-    def _pass(self, now: float) -> None:
-        """Free what expires until then."""
+    def _advance(self, now: float) -> None:
+        """Free the models that expire until now."""
         while self._wake <= now:
             moment, self._wake = self._wake, math.inf
             self._pool.wake(moment)
@@ -92,12 +92,12 @@ class Replay:
         self._pool.acquire(lease, now)
         self._settle(now)
         if lease.copy is None:
-            raise RuntimeError(f"model '{lease.model_id}' waits for good: nothing in memory may be evicted for it")
+            raise RuntimeError(f"model '{lease.model_id}' waits forever: nothing in memory may be evicted for it")
         self._pool.release(lease, now, answered)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        """Load and close in no time."""
+        """Load and close at once."""
         while self._to_load or self._to_close:
             while self._to_close:
                 copy = self._to_close.pop()

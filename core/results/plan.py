@@ -289,7 +289,7 @@ class Plan(Recorded):
     trade: Trade | None
     """What the recommended setting saves by more cold starts."""
     over_models: list[ModelsFinding]
-    """Of several models: which cost the most, which to pin and to drop, and how much memory pays."""
+    """Of several models: which cost the most, which to pin and to drop, and how much memory pays off."""
     yaml: str | None
     """The settings to serve it with; None if there is nothing to serve."""
     hindsight: Hindsight | None

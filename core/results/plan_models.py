@@ -1,4 +1,4 @@
-"""What a plan finds of several models together: quantiles over them, which cost the most, how much memory pays.
+"""What a plan finds of several models together: quantiles over them, which cost the most, how much memory pays off.
 
 Money is in the currency of the prices, and of a month where nothing else is said.
 """
@@ -44,13 +44,13 @@ class TheoryOverModels(Recorded):
     mib: Quantiles
     """Charged memory."""
     timeout_s: TimeoutQuantiles
-    """k/m: it costs at most twice the clairvoyant minimum."""
+    """k/m, under which a model costs at most twice the clairvoyant minimum."""
     break_even_per_hour: Quantiles | None
     """Requests above which keeping a model pays, of those whose loads cost something; None if none do."""
     requested: int
     """Models with a request."""
     best_timeout_s: TimeoutQuantiles | None
-    """On the gaps of each model that is requested; None without a request."""
+    """The best one on the gaps of each model that is requested; None if none is."""
     always: int
     """Models that cost the least if they are kept all the time."""
     never: int
@@ -90,7 +90,7 @@ class ModelSaving(Recorded):
 
 
 class _ModelsTo(Recorded):
-    """Models that should be treated alike, whatever the recommended setting does with others."""
+    """Models that should be treated alike, whatever the recommended setting does with the others."""
 
     label: str
     """The recommended setting."""
@@ -99,7 +99,7 @@ class _ModelsTo(Recorded):
     rest: int
     """Further models of which the same is true."""
     saves: float
-    """All of them, named or not, against the recommended setting."""
+    """What all of them save, named or not, compared to the recommended setting."""
 
 
 class ModelsToPin(_ModelsTo):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..contracts import Prediction
-from ..residency.events import Loaded, Rested, Unloaded
+from ..residency.events import Loaded, TimeoutChanged, Unloaded
 from ..residency.versions import Version
 
 Outcome = Literal["answered", "failed", "overloaded", "deadline_exceeded", "cancelled"]
@@ -60,4 +60,4 @@ class Ended(NamedTuple):
     answer: Answer | None = None  # if it was answered
 
 
-Event = Configured | Queued | Computed | Ended | Loaded | Rested | Unloaded
+Event = Configured | Queued | Computed | Ended | Loaded | TimeoutChanged | Unloaded

@@ -1,7 +1,7 @@
 """The metrics of an engine, for Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
 
-No histogram has a label for the model: each is some twenty lines, and a server may have a thousand models. A line for a
-model appears with its first count.
+No histogram has a label for the model: each is some twenty lines, and a server may have a thousand models. The line of
+a model appears with its first value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from ..errors import SettingsError
-from ..residency.events import Loaded, Rested, Unloaded
+from ..residency.events import Loaded, TimeoutChanged, Unloaded
 from ..residency.versions import Version
 from ..system import memory
 from .events import Computed, Configured, Ended, Event, Queued
@@ -104,7 +104,7 @@ class Metrics:
         self.budget = gauge("budget_bytes", "The strategy's memory_budget; +Inf without one", STRATEGY)
         self.timeout = gauge(
             "timeout_seconds",
-            "For how long an idle model stays, as its strategy last said; +Inf: it does not expire",
+            "Seconds that an idle model stays, as its strategy last decided; +Inf if it does not expire",
             ("strategy", "model"),
             mode="liveall",
         )
@@ -132,7 +132,7 @@ class Metrics:
                 self._record_load(event)
             case Unloaded():
                 self._record_unload(event)
-            case Rested(strategy, model_id, seconds):
+            case TimeoutChanged(strategy, model_id, seconds):
                 self.timeout.labels(strategy, model_id).set(seconds)
             case Configured(strategy, budget):
                 self.budget.labels(strategy).set(math.inf if budget is None else budget)

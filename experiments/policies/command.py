@@ -1,8 +1,8 @@
-"""What do `ttl: learned` and `cached` cost, against `ttl: auto`, LRU and the best in hindsight?
+"""What do `ttl: learned` and `cached` cost, compared to `ttl: auto`, LRU and the best in hindsight?
 
 python -m experiments.policies --out policies
 python -m experiments.policies --only few,sparse --days 1
-python -m experiments.policies --trace "ours=requests.csv" --sizes models.csv --out policies
+python -m experiments.policies --only "" --trace ours=requests.csv --sizes models.csv --out policies
 python -m experiments.policies --drawn-from policies/results.csv --out policies    # only the figures
 
 A trace has the columns `time` (in seconds) and `model`; the sizes have `model` and `mib`, or the column that is named
@@ -12,6 +12,7 @@ after a colon: `models.csv:average_memory_mb`.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -26,11 +27,15 @@ from experiments.policies.traffic import DAYS, DRAWN, Traffic, draw, read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare, print, write; returns 1 if a policy costs more than its bound."""
+    """The exit status, after the comparison is printed and written: 1 if a policy costs more than its bound, else 0."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if len(given.trace) != len(given.sizes):
         parser.error("each --trace needs a --sizes, in the same order")
+    if not 0 < given.days < math.inf:
+        parser.error("--days must be more than 0")
+    if not (given.only or given.trace or given.drawn_from):
+        parser.error('--only "" leaves nothing to compare; add --trace and --sizes')
     if unknown := set(given.only) - DRAWN.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(DRAWN)}")
     if given.out:
@@ -54,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tables(found: Sequence[Ratios]) -> str:
-    """The money of `learned` to that of `auto`, and of `best` to that of LRU, with a row for each traffic."""
+    """The cost of `learned` divided by that of `auto`, and of `best` by that of LRU, with a row for each traffic."""
     timeouts, evictions = (_rows(found, policy) for policy in (AUTO, LRU))
     made = []
     if timeouts:
@@ -77,7 +82,7 @@ def tables(found: Sequence[Ratios]) -> str:
 
 
 def _rows(found: Sequence[Ratios], policy: str) -> dict[str, list[Ratios]]:
-    """Those with the policy, by traffic."""
+    """The cells with the policy, by traffic."""
     rows: dict[str, list[Ratios]] = {}
     for each in found:
         if policy in each.cells:
@@ -94,12 +99,12 @@ def _worst(row: Sequence[Ratios], rule: str) -> str:
 
 
 def _hindsight(timeouts: Mapping[str, Sequence[Ratios]]) -> str:
-    """What is left to gain, as a sentence."""
+    """How far both policies are from the least possible cost, as a sentence."""
     parts = []
     for policy in (AUTO, LEARNED):
         times = [each.of(policy, CLAIRVOYANT) for row in timeouts.values() for each in row]
         parts.append(f"{policy} {mean(times):.2f} on average, {max(times):.2f} at most")
-    return f"Times the least that one who knows the future could pay: {'; '.join(parts)}."
+    return f"Cost divided by the least possible with all requests known beforehand: {'; '.join(parts)}."
 
 
 def _traffic(given: argparse.Namespace) -> Iterator[Traffic]:
@@ -128,12 +133,18 @@ def _parser() -> argparse.ArgumentParser:
         type=lambda text: text.split(",") if text else [],
         default=list(DRAWN),
         metavar="NAME,…",
-        help=f"of the drawn traffic only these, or none if empty: {', '.join(DRAWN)}",
+        help=f"draw only these kinds of traffic; none if empty, all by default: {', '.join(DRAWN)}",
     )
-    parser.add_argument("--days", type=float, default=DAYS, help=f"length of drawn traffic, {DAYS:g} by default")
-    parser.add_argument("--seed", type=int, default=0, help="of drawn traffic, 0 by default")
-    parser.add_argument("--trace", action="append", default=[], metavar="NAME=CSV", help="requests of your own")
-    parser.add_argument("--sizes", action="append", default=[], metavar="CSV", help="the sizes of their models")
+    parser.add_argument(
+        "--days", type=float, default=DAYS, help=f"the length of drawn traffic in days, {DAYS:g} by default"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the seed of drawn traffic, 0 by default")
+    parser.add_argument("--trace", action="append", default=[], metavar="NAME=CSV", help="a file of requests")
+    parser.add_argument(
+        "--sizes", action="append", default=[], metavar="CSV", help="a file of the sizes of their models"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write results.csv and the figures")
-    parser.add_argument("--drawn-from", type=Path, metavar="CSV", help="compare nothing, take this results.csv")
+    parser.add_argument(
+        "--drawn-from", type=Path, metavar="CSV", help="draw the figures of this results.csv, and compare nothing"
+    )
     return parser

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.costs.prices import BYTES_PER_MIB, FARGATE, MIB_PER_GIB, Prices
-from core.errors import ResidencyError
+from core.errors import FileError, ResidencyError
 from core.planning.timeouts import clairvoyant_cost
 from core.plugins import Plugins, load_plugins
 from core.residency.decisions import Decisions
@@ -21,12 +21,12 @@ from experiments.policies.traffic import Traffic
 
 BUDGETS = (0.05, 0.15, 0.4)  # of the bytes of all models; at least the largest one
 RULES = ("best", "sieve", "aged-gdsf")
-AGAINST_AUTO, AGAINST_LRU = 1.01, 1.03  # times as much as these may the policies cost at most
+AGAINST_AUTO, AGAINST_LRU = 1.01, 1.03  # the policies may cost at most so many times as much
 CLAIRVOYANT, AUTO, LEARNED, LRU, BEST = "clairvoyant", "auto", "learned", "lru", "best"
 
 
 class Costs(NamedTuple):
-    """What a load takes, and what waiting for it costs."""
+    """How long a load takes, and what waiting for it costs."""
 
     name: str
     seconds: float
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
 
 class Ratios(NamedTuple):
-    """The cells that differ by their policy only."""
+    """The cells that differ in their policy only."""
 
     traffic: str
     costs: str
@@ -75,12 +75,12 @@ class Ratios(NamedTuple):
     cells: Mapping[str, Cell]
 
     def of(self, policy: str, base: str) -> float:
-        """How many times the money of the other it paid."""
+        """The cost under the policy, divided by that under the base."""
         return self.cells[policy].money / self.cells[base].money
 
     @property
     def excess(self) -> str | None:
-        """What the policy that should be cheaper pays too much, as a sentence."""
+        """By how much the policy exceeds its bound, as a sentence; None if it does not."""
         policy, base, most = (BEST, LRU, AGAINST_LRU) if LRU in self.cells else (LEARNED, AUTO, AGAINST_AUTO)
         ratio = self.of(policy, base)
         if ratio <= most:
@@ -98,7 +98,7 @@ def compare(traffic: Traffic) -> Iterator[Cell]:
 
 
 def timeouts(traffic: Traffic, costs: Costs) -> Iterator[Cell]:
-    """Where memory is paid for as it is held: each timeout, and the least that one who knows the future could pay."""
+    """The cells where memory is paid for while models are held: each timeout, and the least possible cost."""
     models = {name: costs.model(mib) for name, mib in traffic.mib.items()}
     cell = Cell(traffic.name, len(traffic.at), len(models), costs.name, 1.0, CLAIRVOYANT, 0.0, 0.0)
     yield _clairvoyant(cell, traffic, models)
@@ -108,7 +108,7 @@ def timeouts(traffic: Traffic, costs: Costs) -> Iterator[Cell]:
 
 
 def evictions(traffic: Traffic, costs: Costs, share: float) -> Iterator[Cell]:
-    """Where there is memory for a share of all bytes: LRU, and the others."""
+    """The cells where there is memory for a share of all bytes: LRU and the other rules."""
     models = {name: costs.model(mib) for name, mib in traffic.mib.items()}
     sizes = [model.nbytes for model in models.values()]
     budget = max(round(sum(sizes) * share), *sizes, 0)
@@ -138,7 +138,7 @@ def _plugins() -> Plugins:
 
 
 def _clairvoyant(cell: Cell, traffic: Traffic, models: Mapping[str, ReplayedModel]) -> Cell:
-    """Keeps a model until its next request if that costs less than a cold start, and else frees it at once."""
+    """The least possible cost: each model stays until its next request if that costs less than a cold start."""
     times: dict[str, list[float]] = defaultdict(list)
     for at, model in zip(traffic.at, traffic.asked, strict=True):
         times[model].append(at)
@@ -167,18 +167,25 @@ def write(cells: Sequence[Cell], path: Path) -> None:
 
 
 def read(path: Path) -> list[Cell]:
-    """The cells of a results.csv."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Cell(
-                traffic=row["traffic"],
-                requests=int(row["requests"]),
-                models=int(row["models"]),
-                costs=row["costs"],
-                budget=float(row["budget"]),
-                policy=row["policy"],
-                money=float(row["money"]),
-                cold=float(row["cold"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    """The cells of a results.csv. Raises FileError."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_cell(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        columns = ", ".join(Cell._fields)
+        raise FileError(f"{path}: is not a results.csv of this command, with the columns {columns}.") from error
+
+
+def _cell(row: Mapping[str, str]) -> Cell:
+    return Cell(
+        traffic=row["traffic"],
+        requests=int(row["requests"]),
+        models=int(row["models"]),
+        costs=row["costs"],
+        budget=float(row["budget"]),
+        policy=row["policy"],
+        money=float(row["money"]),
+        cold=float(row["cold"]),
+    )

@@ -1,4 +1,4 @@
-"""The comparison as two figures: each policy against the one it replaces, and against what is at stake."""
+"""The comparison as two figures: each policy against the one that it replaces, and in more detail."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def figures(found: Sequence[Ratios]) -> tuple[Drawing, Drawing]:
             "ttl: learned, all memory paid for",
             _costs(timeouts),
             list(_against_auto(timeouts)),
-            "money, of that of auto",
+            "cost divided by auto's",
         ),
         Panel(
             "cached, within a budget",
             _budgets(evictions),
             list(_against_lru(evictions)),
-            "money for loads, of that of LRU",
+            "cost of loads divided by LRU's",
         ),
     )
     long = (
@@ -79,9 +79,9 @@ def figures(found: Sequence[Ratios]) -> tuple[Drawing, Drawing]:
             "auto (hollow) and learned",
             _costs(timeouts),
             list(_against_the_best(timeouts)),
-            "money, of the least possible",
+            "cost divided by the least possible",
         ),
-        Panel("best, and two of its rules alone", RULES, list(_rules(evictions)), "money for loads, of that of LRU"),
+        Panel("best, and two of its rules alone", RULES, list(_rules(evictions)), "cost of loads divided by LRU's"),
     )
     return _drawing("policies", "What the policies cost", short), _drawing(
         "policies-details", "Where it comes from", long

@@ -72,7 +72,7 @@ def plugin(tmp_path: Path) -> Path:
 def test_the_plugin_is_checked(plugin: Path) -> None:
     done = run_python(str(ROOT / "runner.py"), "check", str(plugin))
     assert done.returncode == 0, done.stderr
-    assert block("text", "What strategy recycled pays") in done.stdout
+    assert block("text", "What the strategy recycled pays") in done.stdout
 
 
 def test_the_plugin_is_benchmarked_by_naming_its_file(plugin: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_runner_says_it_and_fails(tmp_path: Path) -> None:
     assert "strategy mine: its members answer as the contract says: NO. Keep fails: ZeroDivisionError" in done.stdout
     sound = run_python(str(ROOT / "runner.py"), "check", plugin(tmp_path, HEAD + "    capacity = 2\n" + TAIL))
     assert sound.returncode == 0, sound.stderr
-    assert "What strategy mine pays, compared to others." in sound.stdout
+    assert "What the strategy mine pays, compared to others." in sound.stdout
     nothing = run_python(str(ROOT / "runner.py"), "check", str(ROOT / "core" / "residency" / "load_log.py"))
     assert nothing.returncode == 2
     assert "there is nothing to check" in nothing.stderr

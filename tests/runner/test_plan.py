@@ -248,7 +248,10 @@ def test_the_time_that_a_server_finds_itself_is_told_where_it_is_another(tmp_pat
     assert simulated.least_keep == pytest.approx(row.served_timeout_s)
     told = next(sentence for sentence in grounds(plan) if "(k/m," in sentence)
     assert "freed after 5.85 s idle (k/m," in told
-    assert "With ttl: auto a server computes this time from the size of its weights (50 MiB) and its own loads" in told
+    assert (
+        "With ttl: auto or learned, a server computes this time from the size of its weights (50 MiB) and its own loads"
+        in told
+    )
     assert "is charged: 4.68 s. The simulation does so, too." in told
 
 
@@ -499,8 +502,15 @@ def test_a_thousand_models_like_the_first(tmp_path: Path) -> None:
             "models.trace: must be true; to plan for a number of models, write",
         ),
         (
-            {"models": {"trace": True, "sizes": 3}},
-            "models.sizes: must be the path of a file with sizes, or a mapping such as",
+            {"models": "trace"},
+            "models: must be a number of models, or a mapping such as {trace: true, sizes: sizes.csv}",
+        ),
+        *(
+            (
+                {"models": {"trace": True, "sizes": sizes}},
+                "models.sizes: must be the path of a file with sizes, a mapping such as {file: sizes.csv, column: mib}",
+            )
+            for sizes in (3, {"fiel": "a"}, {"log_uniform": ["1MiB", "2MiB"], "unit": "MB"})
         ),
         ({"models": {"trace": True, "sizes": {"log_uniform": ["2MiB", "1MiB"]}}}, "must begin with the smaller size"),
         ({"models": {"trace": True, "sizes": {"file": "a", "unit": "KB"}}}, "models.sizes.unit: must be one of B, MB"),
@@ -536,7 +546,7 @@ def test_the_models_that_a_trace_names_are_planned_for(tmp_path: Path, capsys: p
     assert planned.arrivals.asked == [1, 0, 1]
     [note] = [note.finding for note in plan.notes if isinstance(note.finding, LoadsBySize)]
     assert (note.start_ms, note.ms_per_mib, *note.measured_mib) == pytest.approx((20.0, 0.0, 20.0, 80.0))
-    assert "a line through 2 models of 20 to 80 MiB" in plan_text(plan, "pipe")
+    assert "fitted to 2 models of 20 to 80 MiB" in plan_text(plan, "pipe")
     assert runner.main(["plan", str(planned.path), "--confirm", "--output", str(tmp_path / "out")]) == 2
     assert "measure the models themselves in the run" in capsys.readouterr().err
 

@@ -140,9 +140,9 @@ def test_sizes_are_read_in_their_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("model,mib\na,50\n", "sizes.csv: has no size for 2 of the trace's models; add a row for each: b, c."),
-        ("model,mb\na,50\n", "sizes.csv:2: has no 'mib'; it has model, mb. Name the column of the sizes under 'sizes'"),
-        ("app,mib\na,50\n", "sizes.csv:2: has no 'model'; it has app, mib."),
+        ("model,mib\na,50\n", "sizes.csv: has no size for 2 of the trace's models; add a row for each: 'b', 'c'."),
+        ("model,mb\na,50\n", "sizes.csv:2: has no 'mib'; it has model, mb. Name the column of the sizes, as in sizes:"),
+        ("app,mib\na,50\n", "sizes.csv:2: has no 'model'; it has app, mib. Call the column of the ids 'model'."),
         ("model,mib\na,0\n", "sizes.csv:2: '0' is not the size of 'a'; write a number above 0."),
         ("model,mib\na,-1\n", "'-1' is not the size of 'a'"),
         ("model,mib\na,nan\n", "'nan' is not the size of 'a'"),

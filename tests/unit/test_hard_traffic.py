@@ -1,4 +1,4 @@
-"""How strategies decide on traffic that is hard to decide on, and what others pay for it."""
+"""How strategies decide on hard traffic, and what others pay for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core.cli.conduct import conduct_text
 from core.conformance import Conduct, ContractBroken, checks_of, conduct_of
-from core.conformance.adversary import AT_ONCE, JUST, PATIENCE, oppose, rest_against
+from core.conformance.adversary import AT_ONCE, JUST, PATIENCE, gap_against, oppose
 from core.conformance.rivals import BreakEven, Lru, break_even_money, clairvoyant_money, lru_cold_starts, replayed
 from core.conformance.scenarios import Scenario, break_even_s, drift, hostile, model_of, narrow, thousand
 from core.plugins import load_plugins
@@ -33,7 +33,7 @@ def conduct(name: str, **options: Any) -> Conduct:
 
 
 MODELS = {"a": model_of(100 * MIB, 1.0), "b": model_of(100 * MIB, 7.0), "c": model_of(900 * MIB, 2.0)}
-MOVES: dict[str, Callable[[float], float]] = {  # a rest, by the timeout that the adversary has seen; in units of k/m
+MOVES: dict[str, Callable[[float], float]] = {  # a gap, by the timeout that the adversary has seen; in units of k/m
     "at once": lambda timeout: AT_ONCE,
     "just before": lambda timeout: max(AT_ONCE, timeout - JUST),
     "just after": lambda timeout: timeout + JUST,
@@ -41,17 +41,17 @@ MOVES: dict[str, Callable[[float], float]] = {  # a rest, by the timeout that th
     "k/m": lambda timeout: 1 - JUST,
     "later than k/m": lambda timeout: 1 + JUST,
     "much later": lambda timeout: 5.0,
-    "the worst": rest_against,
+    "the worst": gap_against,
 }
 SERIES = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(1, 40)), min_size=1, max_size=8)
 
 
 class Learning:
-    """A replay of `keep-alive` that learns, and what each model paid for its rests, and would have paid under k/m."""
+    """A replay of `keep-alive` that learns, and what each model paid for its gaps, and would have paid under k/m."""
 
     def __init__(self) -> None:
         self.paid, self.k_over_m = dict.fromkeys(MODELS, 0.0), dict.fromkeys(MODELS, 0.0)
-        self._rests: dict[str, tuple[float, float]] = {}
+        self._gaps: dict[str, tuple[float, float]] = {}
         self._begin(None)
 
     def _begin(self, state: str | None) -> None:
@@ -61,21 +61,21 @@ class Learning:
         self._replay = Replay(self._decisions, MODELS)
 
     def restart(self) -> None:
-        """Go on in another process, with what was learned; nothing is known of the rests of that time."""
-        self._rests.clear()
+        """Go on in another process, with what was learned; nothing is known of the gaps of that time."""
+        self._gaps.clear()
         self._begin(self._decisions.state())
 
     def use(self, name: str, now: float) -> float:
         """Request a model. Returns the timeout that it has then."""
         unit = break_even_s(MODELS[name])
-        if name in self._rests:
-            since, timeout = self._rests[name]
-            rest = (now - since) / unit
-            self.paid[name] += rest if rest <= timeout else timeout + 1
-            self.k_over_m[name] += rest if rest <= 1 else 2.0
+        if name in self._gaps:
+            since, timeout = self._gaps[name]
+            gap = (now - since) / unit
+            self.paid[name] += gap if gap <= timeout else timeout + 1
+            self.k_over_m[name] += gap if gap <= 1 else 2.0
         self._replay.request(name, now)
         timeout = max(0.0, self._replay.due(name) - now) / unit
-        self._rests[name] = now, timeout
+        self._gaps[name] = now, timeout
         return timeout
 
     def oppose(self, moves: dict[str, list[str]], restarts_after: int) -> None:
@@ -125,11 +125,11 @@ def test_the_adversary_makes_a_model_that_learns_pay_little_more_than_under_k_ov
 
 
 @given(st.floats(0, 20), st.floats(AT_ONCE, PATIENCE))
-def test_no_rest_costs_more_than_the_adversarys_compared_to_k_over_m(timeout: float, rest: float) -> None:
-    def ratio(rest: float) -> float:
-        return (rest if rest <= timeout else timeout + 1) / (rest if rest <= 1 else 2.0)
+def test_no_gap_costs_more_than_the_adversarys_compared_to_k_over_m(timeout: float, gap: float) -> None:
+    def ratio(gap: float) -> float:
+        return (gap if gap <= timeout else timeout + 1) / (gap if gap <= 1 else 2.0)
 
-    assert ratio(rest) <= ratio(rest_against(timeout)) + 0.02
+    assert ratio(gap) <= ratio(gap_against(timeout)) + 0.02
 
 
 def test_k_over_m_is_at_its_worst_against_the_adversary() -> None:

@@ -326,7 +326,7 @@ SAID: list[tuple[Recorded, str]] = [
         ModelsToPin(label="a", named=[ModelSaving(model="m7", saves=1.5)], rest=0, saves=1.5),
         (
             "Pin m7 (saves 1.5): in hindsight, keeping each in memory all the time costs the least, if there is room."
-            " Against a that saves 1.5 a month in all."
+            " Compared to a, this saves 1.5 a month in all."
         ),
     ),
     (
@@ -335,30 +335,30 @@ SAID: list[tuple[Recorded, str]] = [
         ),
         (
             "Drop m7 (saves 1.5), m8 (0.5) and 3 more: in hindsight, freeing each after every request costs the least."
-            " Against a that saves 2.2 a month in all."
+            " Compared to a, this saves 2.2 a month in all."
         ),
     ),
     (
         CURVE,
         (
-            "Memory pays until 9 GiB of weights: 1 GiB more would save 0.5 a month in cold starts and cost 3.24; 1 GiB"
-            " less would save 3.24 a month and cost 5 in cold starts. This assumes that the least recently used model"
-            " is evicted, requests end at once, and the budget is held all the time."
+            "More memory pays off up to 9 GiB of weights: 1 GiB more would save 0.5 a month in cold starts and cost"
+            " 3.24; 1 GiB less would save 3.24 a month and cost 5 in cold starts. This assumes that the least recently"
+            " used model is evicted, requests end at once, and the budget is held all the time."
         ),
     ),
     (
         SMALL.model_copy(update={"more": None}),
         (
-            "Memory pays until 320 MiB of weights, in which all models that are requested have room: 32 MiB less would"
-            " save 3.24 a month and cost 5 in cold starts. This assumes that the least recently used model is evicted,"
-            " requests end at once, and the budget is held all the time."
+            "More memory pays off up to 320 MiB of weights, which has room for all models that are requested: 32 MiB"
+            " less would save 3.24 a month and cost 5 in cold starts. This assumes that the least recently used model"
+            " is evicted, requests end at once, and the budget is held all the time."
         ),
     ),
     (
         SMALL.model_copy(update={"less": None}),
         (
-            "No more memory pays than 320 MiB of weights, in which the largest model has room: 32 MiB more would"
-            " save 0.5 a month in cold starts and cost 3.24. This assumes that the least recently used model is"
+            "More memory than 320 MiB of weights, which has room for the largest model, does not pay off: 32 MiB more"
+            " would save 0.5 a month in cold starts and cost 3.24. This assumes that the least recently used model is"
             " evicted, requests end at once, and the budget is held all the time."
         ),
     ),
@@ -437,7 +437,7 @@ SAID: list[tuple[Recorded, str]] = [
         LeastColdStarts(loader="mapped", rooms=[BUDGET]),
         (
             "If no requests overlap, cold starts with mapped cost 1.50 times as much under LRU as a lower bound for"
-            " every eviction (PFOO-L, all future requests known; it may be out of reach): 0.003 against 0.002 with a"
+            " any eviction (PFOO-L, all future requests known; it may be out of reach): 0.003 against 0.002 with a"
             " memory_budget of 512 MiB."
         ),
     ),
@@ -448,7 +448,7 @@ SAID: list[tuple[Recorded, str]] = [
         ),
         (
             "If no requests overlap, cold starts with mapped cost at most 2.00 times as much under LRU as a lower bound"
-            " for every eviction (PFOO-L, all future requests known; it may be out of reach): 0.004 against 0.002 with"
+            " for any eviction (PFOO-L, all future requests known; it may be out of reach): 0.004 against 0.002 with"
             " room for 3 models, the worst of 2 limits of memory."
         ),
     ),
@@ -458,7 +458,7 @@ SAID: list[tuple[Recorded, str]] = [
             "m0 with transformers: keeping it in memory (40 MiB) costs 0.000174 an hour; a million cold starts cost"
             " 0.282 and delay each caller by 24 ms. Keeping it pays above 616 requests an hour. If it is freed after"
             " 5.85 s idle (k/m, the cost of a load divided by that of a second in memory), it costs at most twice the"
-            " clairvoyant minimum. With ttl: auto a server computes this"
+            " clairvoyant minimum. With ttl: auto or learned, a server computes this"
             " time from the size of its weights (50 MiB) and its own loads, because it does not know how much memory is"
             " charged: 4.68 s. The simulation does so, too. On its 199 gaps here, the best timeout is forever. For"
             " arrivals of this kind and rate it is 0 s."
@@ -559,9 +559,9 @@ SAID: list[tuple[Recorded, str]] = [
             planned_mib=(40.0, 1331.0),
         ),
         (
-            "a load takes 12.0 ms and 0.450 ms for each MiB of weights, and 10.0 ms and 0.400 ms of CPU time: a line"
-            " through 2 models of 22 to 86.6 MiB, of which single loads are 14% off (standard deviation). The plan's"
-            " models have 40 to 1,330 MiB; beyond what was measured, the line is assumed to go on."
+            "a load takes 12.0 ms plus 0.450 ms for each MiB of weights; its CPU time is 10.0 ms plus 0.400 ms for each"
+            " MiB. These lines are fitted to 2 models of 22 to 86.6 MiB; single loads take 14% more or less (standard"
+            " deviation). The plan's models have 40 to 1,330 MiB; beyond the measured sizes, the lines are extended."
         ),
     ),
     (
@@ -576,9 +576,9 @@ SAID: list[tuple[Recorded, str]] = [
             planned_mib=(20.0, 90.0),
         ),
         (
-            "a load takes 12.0 ms and 0.000 ms for each MiB of weights, and 10.0 ms and 0.000 ms of CPU time: a line"
-            " through 3 models of 20 to 90 MiB, of which single loads are 0% off (standard deviation). The plan's"
-            " models have 20 to 90 MiB."
+            "a load takes 12.0 ms plus 0.000 ms for each MiB of weights; its CPU time is 10.0 ms plus 0.000 ms for each"
+            " MiB. These lines are fitted to 3 models of 20 to 90 MiB; single loads take 0% more or less (standard"
+            " deviation). The plan's models have 20 to 90 MiB."
         ),
     ),
     (

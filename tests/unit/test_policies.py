@@ -150,6 +150,27 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read("ours", requests, sizes)
     with pytest.raises(FileError, match=r"requests.csv: cannot be made a folder \(File exists\)"):
         main(["--out", str(requests)])
+    with pytest.raises(FileError, match=r"none.csv: cannot be read: No such file"):
+        main(["--drawn-from", str(tmp_path / "none.csv")])
+    with pytest.raises(FileError, match=r"sizes.csv: is not a results.csv of this command, with the columns traffic, "):
+        main(["--drawn-from", str(sizes)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--trace", "a.csv"], "each --trace needs a --sizes, in the same order"),
+        (["--only", "few,fwe"], "there is no fwe; there are: zipf, "),
+        (["--only", ""], '--only "" leaves nothing to compare; add --trace and --sizes'),
+        (["--days", "0"], "--days must be more than 0"),
+    ],
+)
+def test_arguments_that_cannot_be_followed_are_a_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.slow

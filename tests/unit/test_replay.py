@@ -50,5 +50,5 @@ def test_preloads_are_loads() -> None:
 def test_a_request_that_would_wait_for_good_is_an_error() -> None:
     replay = replay_of(capacity=1, pinned=("a",))
     replay.request("a", 0.0)
-    with pytest.raises(RuntimeError, match="'b' waits for good"):
+    with pytest.raises(RuntimeError, match="'b' waits forever"):
         replay.request("b", 1.0)

@@ -289,7 +289,7 @@ def test_neither_is_a_built_in_option(option: tuple[str, str, str]) -> None:
 
 def test_of_several_forms_each_is_named_once() -> None:
     keep_alive = load_plugins().strategy("keep-alive")
-    forms = "must be a duration such as 200ms, 30s, 10min or 2h, or one of forever, auto"
+    forms = "must be a duration such as 200ms, 30s, 10min or 2h, or one of forever, auto, learned"
     assert refusal(keep_alive, {"ttl": "soon"}).endswith(f"{forms}, or a mapping, of keys to values (got 'soon').")
     assert refusal(keep_alive, {"ttl": {"a": "soon"}}).endswith(f"{forms} (got 'soon').")
 

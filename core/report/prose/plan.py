@@ -69,7 +69,7 @@ def grounds(plan: Plan) -> list[str]:
 
 
 def of_models(plan: Plan) -> list[str]:
-    """Which models cost the most, which to pin and to drop, and how much memory pays; nothing for a single model."""
+    """Which models cost the most, which to pin and to drop, and how much memory pays off; none for one model."""
     return [say(finding) for finding in plan.over_models]
 
 

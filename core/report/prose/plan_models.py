@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...config.quantities import duration
 from ...costs.economics import MILLION
 from ...costs.prices import MIB_PER_GIB
 from ...results.plan_models import (
@@ -14,11 +13,11 @@ from ...results.plan_models import (
     ModelsToPin,
     Quantiles,
     TheoryOverModels,
-    Timeout,
     TimeoutQuantiles,
     Trade,
 )
 from ..format import listed, milliseconds, number, percent, whole_mib
+from .plan_reference import timeout_in_words
 from .sentences import say
 
 
@@ -49,27 +48,27 @@ def say_costliest_models(finding: CostliestModels) -> str:
 def say_models_to_pin(finding: ModelsToPin) -> str:
     return (
         f"Pin {_named(finding)}: in hindsight, keeping each in memory all the time costs the least, if there is room."
-        f" Against {finding.label} that saves {number(finding.saves)} a month in all."
+        f" Compared to {finding.label}, this saves {number(finding.saves)} a month in all."
     )
 
 
 @say.register
 def say_models_to_drop(finding: ModelsToDrop) -> str:
     return (
-        f"Drop {_named(finding)}: in hindsight, freeing each after every request costs the least. Against"
-        f" {finding.label} that saves {number(finding.saves)} a month in all."
+        f"Drop {_named(finding)}: in hindsight, freeing each after every request costs the least. Compared to"
+        f" {finding.label}, this saves {number(finding.saves)} a month in all."
     )
 
 
 @say.register
 def say_memory_curve(finding: MemoryCurve) -> str:
     step, budget = _memory(finding.step_mib), f"{_memory(finding.pays_until_mib)} of weights"
-    said = f"Memory pays until {budget}"
+    said = f"More memory pays off up to {budget}"
     if finding.less is None:
-        said = f"No more memory pays than {budget}, in which the largest model has room"
+        said = f"More memory than {budget}, which has room for the largest model, does not pay off"
     parts = []
     if finding.more is None:
-        said += ", in which all models that are requested have room"
+        said += ", which has room for all models that are requested"
     else:
         saves, costs = number(finding.more.cold_starts), number(finding.more.holding)
         parts.append(f"{step} more would save {saves} a month in cold starts and cost {costs}")
@@ -88,9 +87,9 @@ def say_theory_over_models(finding: TheoryOverModels, *, timeouts: bool = True) 
         said.append(f"keeping it pays above {_quantiles(finding.break_even_per_hour, number)} requests an hour")
     if timeouts:
         idle = "k/m (the cost of a load divided by that of a second in memory)"
-        said.append(f"{idle} is {_quantiles(finding.timeout_s, _timeout)}")
+        said.append(f"{idle} is {_quantiles(finding.timeout_s, timeout_in_words)}")
     if timeouts and finding.best_timeout_s is not None:
-        said.append(f"the best timeout on its gaps here is {_quantiles(finding.best_timeout_s, _timeout)}")
+        said.append(f"the best timeout on its gaps here is {_quantiles(finding.best_timeout_s, timeout_in_words)}")
     start = f"{finding.models} models with {finding.loader} (least / quartiles / most): {'; '.join(said)}."
     if not timeouts:
         return start
@@ -115,7 +114,3 @@ def _memory(mib: float) -> str:
 def _quantiles(found: Quantiles | TimeoutQuantiles, shown: Callable[..., str]) -> str:
     values = (found.least, found.lower_quartile, found.median, found.upper_quartile, found.most)
     return " / ".join(map(shown, values))
-
-
-def _timeout(timeout: Timeout) -> str:
-    return timeout if isinstance(timeout, str) else duration(timeout)

@@ -18,7 +18,7 @@ from ...results.plan_findings import (
     Unmeasured,
 )
 from ..families import families
-from ..format import decimals, number, percent
+from ..format import count, decimals, number, percent
 from .economics import FROM, REUSED
 from .sentences import say
 
@@ -105,12 +105,12 @@ def say_loads_by_size(finding: LoadsBySize) -> str:
     smallest, largest = finding.planned_mib
     beyond = smallest < finding.measured_mib[0] or largest > finding.measured_mib[1]
     return (
-        f"a load takes {decimals(finding.start_ms, 1)} ms and {decimals(finding.ms_per_mib, 3)} ms for each MiB of"
-        f" weights, and {decimals(finding.start_processor_ms, 1)} ms and"
-        f" {decimals(finding.processor_ms_per_mib, 3)} ms of CPU time: a line through {finding.models} models of"
-        f" {least} to {most} MiB, of which single loads are {percent(finding.spread)} off (standard deviation). The"
-        f" plan's models have {number(smallest)} to {number(largest)} MiB"
-        f"{'; beyond what was measured, the line is assumed to go on' if beyond else ''}."
+        f"a load takes {decimals(finding.start_ms, 1)} ms plus {decimals(finding.ms_per_mib, 3)} ms for each MiB of"
+        f" weights; its CPU time is {decimals(finding.start_processor_ms, 1)} ms plus"
+        f" {decimals(finding.processor_ms_per_mib, 3)} ms for each MiB. These lines are fitted to"
+        f" {count(finding.models, 'model')} of {least} to {most} MiB; single loads take {percent(finding.spread)} more"
+        f" or less (standard deviation). The plan's models have {number(smallest)} to {number(largest)} MiB"
+        f"{'; beyond the measured sizes, the lines are extended' if beyond else ''}."
     )
 
 
@@ -128,7 +128,7 @@ def say_setting_left_out(finding: SettingLeftOut) -> str:
 
 
 def _left_out(found: Mapping[str, SettingLeftOut]) -> Iterator[str]:
-    """Those that differ in one option are left out for like reasons, of which the first is told."""
+    """A sentence for the settings that differ in one option: the reasons are alike, so it gives that of the first."""
     for family, (first, *others) in families(found).items():
         if others:
             yield f"{family} are left out, {first} for example: {found[first].reason}."

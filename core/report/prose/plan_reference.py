@@ -76,7 +76,7 @@ def say_least_cold_starts(finding: LeastColdStarts) -> str:
     room += whole_mib(worst.memory_budget / BYTES_PER_MIB) if worst.memory_budget is not None else ""
     return (
         f"If no requests overlap, cold starts with {finding.loader} cost {'' if alone else 'at most '}{times} times as"
-        f" much under LRU as a lower bound for every eviction (PFOO-L, all future requests known; it may be out of"
+        f" much under LRU as a lower bound for any eviction (PFOO-L, all future requests known; it may be out of"
         f" reach): {number(worst.lru_cost)} against {number(worst.least_cost)} with {room}{_among(finding.rooms)}."
     )
 
@@ -102,19 +102,22 @@ def say_theory(finding: ModelTheory, *, timeouts: bool = True) -> str:
 
 
 def _timeouts(finding: ModelTheory) -> str:
-    timeout = f"{_timeout(finding.timeout_s)} idle (k/m, the cost of a load divided by that of a second in memory)"
-    said = f" If it is freed after {timeout}, it costs at most twice the clairvoyant minimum."
+    timeout, meaning = (
+        timeout_in_words(finding.timeout_s),
+        "k/m, the cost of a load divided by that of a second in memory",
+    )
+    said = f" If it is freed after {timeout} idle ({meaning}), it costs at most twice the clairvoyant minimum."
     if finding.is_served_otherwise:
         weights = f"the size of its weights ({whole_mib(finding.weights_mib)}) and its own loads"
         said += (
-            f" With ttl: auto a server computes this time from {weights}, because it does not know how much memory is"
-            f" charged: {_timeout(finding.served_timeout_s)}. The simulation does so, too."
+            f" With ttl: auto or learned, a server computes this time from {weights}, because it does not know how much"
+            f" memory is charged: {timeout_in_words(finding.served_timeout_s)}. The simulation does so, too."
         )
     if finding.best_timeout_s is not None and finding.gaps:
         gaps = "only gap" if finding.gaps == 1 else f"{finding.gaps} gaps"
-        said += f" On its {gaps} here, the best timeout is {_timeout(finding.best_timeout_s)}."
+        said += f" On its {gaps} here, the best timeout is {timeout_in_words(finding.best_timeout_s)}."
     if finding.expected_timeout_s is not None:
-        said += f" For arrivals of this kind and rate it is {_timeout(finding.expected_timeout_s)}."
+        said += f" For arrivals of this kind and rate it is {timeout_in_words(finding.expected_timeout_s)}."
     return said
 
 
@@ -122,5 +125,6 @@ def _ratio(ratio: float) -> str:
     return f"Loads and memory of this setting cost {decimals(ratio, 2)} times the clairvoyant minimum"
 
 
-def _timeout(timeout: Timeout) -> str:
+def timeout_in_words(timeout: Timeout) -> str:
+    """A duration, or `forever`."""
     return timeout if isinstance(timeout, str) else duration(timeout)
