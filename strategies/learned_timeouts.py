@@ -42,6 +42,14 @@ class _History:
     """What its gaps have cost under the factors that were chosen."""
     k_over_m: float = 0.0
     """What they would have cost under k/m."""
+    since: float = inf
+    """When the gap began that has not ended; infinite if there is none."""
+    unit: float = 1.0
+    """k/m in seconds, as that gap began."""
+    choice: int = K_OVER_M
+    """The index of the factor for that gap."""
+    is_armed: bool = False
+    """Whether the model is in the heap of gaps that may exceed every timeout."""
 
     @property
     def is_dear(self) -> bool:
@@ -56,14 +64,12 @@ class LearnedTimeouts:
         self._models: dict[str, _History] = {}
         self._sums = [DOUBT * worst for worst in WORST]  # over the gaps of all models
         self._gaps = 0
-        self._open: dict[str, tuple[float, float, int]] = {}  # gaps: begin, k/m in seconds, factor's index
         self._outlasted: list[tuple[float, str]] = []  # a heap: when each open gap exceeds every timeout
-        self._armed: set[str] = set()  # models that are in the heap
 
     @property
     def knows_models(self) -> bool:
         """Whether something was learned."""
-        return bool(self._models)
+        return self._gaps > 0
 
     def begin_gap(self, model_id: str, unit: float, now: float) -> float:
         """The timeout of a model that has just become idle, in seconds; `unit` is its k/m."""
@@ -71,30 +77,33 @@ class LearnedTimeouts:
             self._count_outlasted(now)
         if not 0 < unit < inf:  # loading it, or holding it, is free
             return unit
-        choice = self._choose(model_id)
-        self._open[model_id] = now, unit, choice
-        if model_id not in self._armed:
-            self._arm(model_id, now + FACTORS[-1] * unit)
+        if (history := self._models.get(model_id)) is None:
+            history = self._models[model_id] = _History()
+        choice = self._choose(history)
+        history.since, history.unit, history.choice = now, unit, choice
+        if not history.is_armed:
+            history.is_armed = True
+            heappush(self._outlasted, (now + FACTORS[-1] * unit, model_id))
         return FACTORS[choice] * unit
 
     def end_gap(self, model_id: str, now: float) -> None:
         """Count the gap that ends with a request; nothing if the model is in use."""
         if self._outlasted and self._outlasted[0][0] <= now:
             self._count_outlasted(now)
-        if (gap := self._open.pop(model_id, None)) is not None:
-            since, unit, choice = gap
-            self._count(model_id, (now - since) / unit, choice)
+        if (history := self._models.get(model_id)) is not None and history.since < inf:
+            self._count(history, (now - history.since) / history.unit)
 
     def explain(self, model_id: str, unit: float) -> str:
         """Why the model has its timeout, as a sentence."""
-        history, others = self._models.get(model_id), len(self._models) - (model_id in self._models)
-        _, _, choice = self._open.get(model_id) or (0.0, unit, self._choose(model_id))
+        history = self._models.get(model_id) or _History()
+        others = sum(each.gaps > 0 for each in self._models.values()) - (history.gaps > 0)
+        choice = history.choice if history.since < inf else self._choose(history)
         said = f"its ttl is {FACTORS[choice] * unit:.3g} s"
         usual = f"{said}, in which holding it costs what a cold start does"
-        if history is not None and history.is_dear:
+        if history.is_dear:
             return f"{usual}, because the timeouts that were learned for it have cost more"
-        known = [f"its {_count(history.gaps, 'gap')}"] if history else []
-        known += [f"those of {_count(others, 'other model')}"] if others else []
+        known = [f"its {_counted(history.gaps, 'gap')}"] if history.gaps else []
+        known += [f"those of {_counted(others, 'other model')}"] if others else []
         if not known:
             return f"{usual}, because no gap between requests is known yet"
         return f"{said}, which would have cost the least over {' and '.join(known)}"
@@ -104,6 +113,7 @@ class LearnedTimeouts:
         models = {
             name: [each.gaps, each.paid, each.k_over_m, [cost / each.weight for cost in each.sums]]
             for name, each in self._models.items()
+            if each.gaps
         }
         return {"factors": list(FACTORS), "gaps": self._gaps, "sums": self._sums, "models": models}
 
@@ -121,21 +131,16 @@ class LearnedTimeouts:
         """Drop what is known of the models that are no longer served."""
         self._models = {name: known for name, known in self._models.items() if name in model_ids}
 
-    def _choose(self, model_id: str) -> int:
+    def _choose(self, history: _History) -> int:
         """The index of the factor that would have cost the least."""
-        history = self._models.get(model_id)
-        if history is None:
-            return self._sums.index(min(self._sums))
-        if history.is_dear:
+        if history.paid > DEARER * history.k_over_m + SPARED:  # as `is_dear`, without a call for each request
             return K_OVER_M
         weight = history.weight * OTHERS / (self._gaps + DOUBT)
         costs = [own + weight * shared for own, shared in zip(history.sums, self._sums, strict=True)]
         return costs.index(min(costs))
 
-    def _count(self, model_id: str, gap: float, choice: int) -> None:
-        """Count a gap, in units of k/m, under each factor."""
-        if (history := self._models.get(model_id)) is None:
-            history = self._models[model_id] = _History()
+    def _count(self, history: _History, gap: float) -> None:
+        """End the open gap, and count it, in units of k/m, under each factor."""
         shorter = bisect_right(FACTORS, gap)  # a timeout that ends with the gap frees the model before the request
         longest = gap if shorter < len(FACTORS) else BEYOND[-1]
         sums, shared = history.sums, self._sums
@@ -144,34 +149,30 @@ class LearnedTimeouts:
             more = BEYOND[index] - longest
             sums[index] += weight * more
             shared[index] += more
+        history.since = inf
         history.gaps += 1
         self._gaps += 1
-        history.paid += BEYOND[choice] if choice < shorter else gap
+        history.paid += BEYOND[history.choice] if history.choice < shorter else gap
         history.k_over_m += BEYOND[K_OVER_M] if shorter > K_OVER_M else gap
         if weight > LARGE:
             history.sums, history.weight = [cost / weight for cost in sums], 1.0
 
-    def _arm(self, model_id: str, due: float) -> None:
-        self._armed.add(model_id)
-        heappush(self._outlasted, (due, model_id))
-
     def _count_outlasted(self, now: float) -> None:
-        """Count the open gaps that exceed every timeout by now: however long they last, their cost is known."""
+        """Count the open gaps that exceed every timeout, whenever they end: what they cost is known."""
         heap = self._outlasted
         while heap and heap[0][0] <= now:
             _, model_id = heappop(heap)
-            self._armed.discard(model_id)
-            if (gap := self._open.get(model_id)) is None:
+            if (history := self._models.get(model_id)) is None:
                 continue
-            since, unit, choice = gap
-            if (due := since + FACTORS[-1] * unit) <= now:
-                del self._open[model_id]
-                self._count(model_id, inf, choice)
-            else:
-                self._arm(model_id, due)
+            due = history.since + FACTORS[-1] * history.unit
+            if due <= now:
+                self._count(history, inf)
+            history.is_armed = now < due < inf
+            if history.is_armed:
+                heappush(heap, (due, model_id))
 
 
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -276,6 +276,7 @@ SETTINGS = [
     setting("persistent"), setting("on-demand"), setting("on-demand", share=True),
     setting("lru-cached", capacity=60), setting("lru-cached", memory_budget=60 << 20),
     kept_for(1.0), kept_for(60.0), setting("keep-alive", ttl="auto"),
+    setting("keep-alive", ttl="learned"), setting("cached", memory_budget=60 << 20),
     setting("keep-alive", ttl=60, memory_budget=60 << 20), Observing(),
 ]  # fmt: skip
 
