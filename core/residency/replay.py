@@ -7,7 +7,7 @@ memory, and strategies differ only in what they decide.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Replay:
         """Start the strategy. Raises ValueError if it cannot start, and what it raises itself."""
         self.loads: Counter[str] = Counter()
         """Of each model, preloads included."""
-        self.held: Counter[str] = Counter()
+        self.held: defaultdict[str, float] = defaultdict(float)
         """Seconds in memory, of each model, until it was freed."""
         self.most_bytes = 0
         """The most that were in memory at a time."""
@@ -102,7 +102,7 @@ class Replay:
             while self._to_close:
                 copy = self._to_close.pop()
                 self._bytes -= copy.nbytes
-                self.held[copy.model_id] += now - copy.loaded_at  # type: ignore[assignment]
+                self.held[copy.model_id] += now - copy.loaded_at
                 self._pool.mark_closed(copy, now)
             while self._to_load:
                 copy = self._to_load.pop()
