@@ -126,6 +126,22 @@ class StartupFailed(ResidencyError):
     """A strategy or a model could not be started with the server."""
 
 
+class BalancerFailed(ResidencyError):
+    """HAProxy is missing, cannot start, does not answer on its admin socket, or refuses a command."""
+
+
+class NodeFailed(ResidencyError):
+    """A node of a cluster could not be started, or does not answer."""
+
+
+class NodeRefused(ResidencyError):
+    """A node of a cluster answers with an error, such as that it cannot use changed settings without a restart."""
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 class TrialFailed(ResidencyError):
     """One trial of an experiment could not be measured; the other trials go on."""
 

@@ -13,6 +13,7 @@ from ..checkpoints.references import resolve_reference
 from ..errors import SettingsError, YamlError
 from ..system.files import resolve_path
 from .choices import Batching, BatchingChoice, Cost, Duration, ModelId, Reference, Size, StrategyChoice
+from .cluster import ClusterSettings
 from .file_kinds import check_kind
 from .strict_yaml import Document, parse, read
 from .variables import PREFIX, check, residency_variables
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     """Bytes of all bodies that are being read, or wait, at a time. Above it, the answer is 503."""
     allowed_hosts: Annotated[list[str], NoDecode] = []
     """Names in the `Host` header that the server answers. Without any, it answers every name."""
+    cluster: Annotated[ClusterSettings | None, NoDecode] = None
+    """Several nodes behind a balancer, such as `{nodes: 2}`. A single server ignores all of it but `secret`."""
     token: Annotated[SecretStr, Field(min_length=16)] | None = None
     """If set, callers with this token can load and unload models manually, and change settings without a restart. At
     least 16 characters.
@@ -99,7 +102,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be one of the ids in 'models', not {value[:100]!r}")
         return value
 
-    @field_validator("batching", "cost", mode="before")
+    @field_validator("batching", "cost", "cluster", mode="before")
     @classmethod
     def _mapping_from_variable(cls, value: Any, info: ValidationInfo) -> Any:
         return parse(value, _variable(info)).value if isinstance(value, str) else value
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file_values())
 
 
 def _variable(info: ValidationInfo) -> Path:
@@ -150,8 +153,8 @@ def _file() -> Document | None:
     return read(resolve_path(name, Path.cwd())) if name else None
 
 
-def _file_values() -> dict[str, Any]:
-    """The values of the file, with relative paths made absolute from its folder."""
+def file_values() -> dict[str, Any]:
+    """The values of the file that `RESIDENCY_CONFIG` names, with relative paths made absolute from its folder."""
     document = _file()
     if document is None or document.value is None:
         return {}

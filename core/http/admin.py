@@ -19,7 +19,7 @@ from ..errors import NotReady, ResidencyError, UnknownModel
 from ..residency.versions import without_paths
 from ..serving.service import Service
 from .openapi import problem_responses
-from .predict import check_json, validate_body
+from .predict import check_json, find_model_named, validate_body
 from .schemas import ManualChange, ManualRequest, StrategiesAnswer
 from .status import state_of, strategies_answer
 
@@ -32,15 +32,7 @@ def add_admin_routes(
     app: FastAPI, service: Service, token: SecretStr, reread_settings: Callable[[], Settings] | None
 ) -> None:
     """Add the routes. Without `reread_settings`, which reads the settings again, there is no `/reload`."""
-
-    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        expected = token.get_secret_value().encode()
-        if credentials is None or not secrets.compare_digest(credentials.credentials.encode(), expected):
-            raise HTTPException(
-                401, "Give the server's token as 'Authorization: Bearer …'.", {"WWW-Authenticate": "Bearer"}
-            )
-
-    guard = [Depends(check)]
+    guard = [for_operators(token)]
 
     def add(name: Literal["load", "unload"], summary: str) -> None:
         @app.post(
@@ -54,6 +46,7 @@ def add_admin_routes(
         async def change(model_id: str, request: Request) -> ManualChange:
             check_json(request)
             asked = validate_body(ManualRequest, await request.body())
+            find_model_named(request, model_id)
             strategy, engine = asked.strategy, service.engine
             running = engine.find_running(strategy)
             if model_id not in engine.models:
@@ -67,12 +60,26 @@ def add_admin_routes(
         _add_reload(app, service, guard, reread_settings)
 
 
+def for_operators(token: SecretStr) -> Any:
+    """The dependency of a route that only callers with the token may use."""
+
+    def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        expected = token.get_secret_value().encode()
+        if credentials is None or not secrets.compare_digest(credentials.credentials.encode(), expected):
+            raise HTTPException(
+                401, "Give the server's token as 'Authorization: Bearer …'.", {"WWW-Authenticate": "Bearer"}
+            )
+
+    return Depends(check)
+
+
 def _add_reload(app: FastAPI, service: Service, guard: Sequence[Any], reread_settings: Callable[[], Settings]) -> None:
     @app.post(
         "/reload",
         summary="Read the settings again, and change models and options without a restart",
         dependencies=guard,
         responses=problem_responses(401, 422, 503),
+        response_model_exclude_unset=True,
     )
     async def reload() -> StrategiesAnswer:
         try:

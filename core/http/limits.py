@@ -1,8 +1,9 @@
-"""Middleware: allowed hosts, and early refusals of requests that are too large or find no queue slot."""
+"""Middleware: a cluster's secret, allowed hosts, and early refusals of requests too large or without a queue slot."""
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -20,8 +21,13 @@ COMPRESSED = "Send the body without Content-Encoding: this server accepts no com
 WRONG_HOST = "This server does not answer for the host that the request names."
 
 
+BALANCER_ONLY = "This node answers only its balancer, which sends the secret of the cluster."
+CLUSTER_HEADER = "X-Residency-Secret"
+OPEN_PATH = "/healthz"  # for what starts and restarts nodes
+
+
 class RequestLimits:
-    """ASGI middleware: allowed hosts, no compressed bodies, a limit for each body and for all bodies together.
+    """ASGI middleware: a cluster's secret, allowed hosts, no compressed bodies, a limit for each body and for them all.
 
     Bodies are counted while they are read, so that one that is too large is refused before it is in memory. A request
     for a strategy without a free queue slot is refused before its body is read. This stands outside FastAPI, so that a
@@ -35,6 +41,8 @@ class RequestLimits:
         self._app = app
         self._max_body = settings.max_body
         self._max_bodies = settings.max_queue_bytes
+        secret = settings.cluster.secret if settings.cluster else None
+        self._secret = secret.get_secret_value().encode() if secret else None
         self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
         self._routes = routes
         self._check_slots = check_slots
@@ -71,6 +79,10 @@ class RequestLimits:
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
         """The answer to a request that is refused by its head, or None."""
         dialect = dialect_of(scope)
+        if self._secret is not None and route_path(scope) != OPEN_PATH:
+            given = headers.get(CLUSTER_HEADER.lower().encode(), b"")
+            if not secrets.compare_digest(given, self._secret):
+                return problem(401, BALANCER_ONLY, {"WWW-Authenticate": CLUSTER_HEADER}, dialect)
         if self._allowed_hosts and _host(headers) not in self._allowed_hosts:
             return problem(421, WRONG_HOST, dialect=dialect)
         if b"content-encoding" in headers and _is_compressed(scope):

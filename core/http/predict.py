@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ Body = TypeVar("Body", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 NOT_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 MAX_ERRORS = 20
+MODEL_HEADER = "X-Model"
 BODY = {
     "required": True,
     "content": {"application/json": {"schema": PredictRequest.model_json_schema(), "examples": REQUEST_EXAMPLES}},
@@ -131,16 +133,25 @@ def check_json(request: Request) -> None:
 def validate_body(model: type[Body], body: bytes) -> Body:
     """The body as an object of `model`. A byte order mark is ignored.
 
-    Raises RequestValidationError, or HTTPException if the body is not UTF-8.
+    Raises RequestValidationError, or HTTPException if the body is not UTF-8, or a key stands twice in an object.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        return model.model_validate_json(body)
+        valid = model.model_validate_json(body)
     except ValidationError as error:
         _check_utf8(body)
         if error.error_count() > MAX_ERRORS:  # to write thousands of errors takes seconds
             raise HTTPException(422, "The body does not fit the schema in many places; see /docs.") from None
         raise RequestValidationError(error.errors(include_url=False)) from error
+    KEY_CHECK.decode(body.decode())  # it takes a few microseconds; pydantic keeps the last of the values
+    return valid
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise HTTPException for a key that stands twice: a balancer may read the one value and this server the other."""
+    if len(dict(pairs)) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise HTTPException(422, f"The key {twice[:100]!r} stands twice in the same object of the body; send it once.")
 
 
 def _check_utf8(body: bytes) -> None:
@@ -154,16 +165,34 @@ def _check_utf8(body: bytes) -> None:
         raise HTTPException(422, f"The body must be UTF-8; its byte {error.start} is not.") from None
 
 
+KEY_CHECK = json.JSONDecoder(object_pairs_hook=_check_keys)
+
+
 async def run_prediction(
     request: Request, service: Service, strategy: str, model: str | None, texts: Sequence[str]
 ) -> tuple[str, Answer] | None:
-    """The model's id and the answer, within the deadline of the request. None if the client disconnects."""
+    """The model's id and the answer, within the deadline of the request. None if the client disconnects.
+
+    `model` is what the body or the path names; if it is None, the header X-Model may name one.
+    """
+    model = find_model_named(request, model)
     given = request.headers.get(TIMEOUT["name"])
     timeout = None if given is None else _seconds(given)
     answered = await run_while_connected(request.receive, service.predict(strategy, model, texts, timeout))
     if answered is not None:
         request.scope[LOG_FIELDS] |= log_fields(strategy, *answered)
     return answered
+
+
+def find_model_named(request: Request, model: str | None) -> str | None:
+    """The model of a request whose body or path names `model`. Raises HTTPException if a header names another one."""
+    headers = {name for name in request.headers.getlist(MODEL_HEADER) if name}
+    named = headers if model is None else headers | {model}
+    if len(named) > 1:
+        raise HTTPException(
+            422, f"The request names several models: {MODEL_HEADER} must be the same as in the body or in the path."
+        )
+    return next(iter(named), None)
 
 
 def _seconds(timeout: str) -> float:

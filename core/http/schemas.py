@@ -41,7 +41,13 @@ class PredictRequest(BaseModel):
     text: Annotated[str, Field(default_factory=str)]
     texts: Annotated[list[str], FailFast(), Field(default_factory=list, min_length=1)]
     model: (
-        Annotated[str, Field(description="a model id; required unless the server has only one model, or a default")]
+        Annotated[
+            str,
+            Field(
+                description="a model id; required unless the header X-Model names one, or the server has only one model"
+                " or a default"
+            ),
+        ]
         | None
     ) = None
     top_k: Annotated[
@@ -123,10 +129,14 @@ class StrategyStatus(BaseModel):
         Field(description="the shortest time after which an idle model was freed, in seconds; null: at once, or never"),
     ]
     faults: Annotated[dict[str, int], Field(description="errors and wrong answers of the strategy, by its member")]
+    node: Annotated[str | None, Field(description="of a cluster; a single server has no such key")] = None
 
 
 class StrategiesAnswer(BaseModel):
     strategies: list[StrategyStatus]
+    checked: Annotated[
+        bool, Field(description="whether all models that fit have been probed; of a cluster, by each node")
+    ] = True
 
 
 class ManualChange(BaseModel):
@@ -198,6 +208,7 @@ class StrategyResidency(BaseModel):
     budget_bytes: int | None
     resident_bytes: int
     models: list[ModelResidency]
+    node: Annotated[str | None, Field(description="of a cluster; a single server has no such key")] = None
 
 
 class Memory(BaseModel):

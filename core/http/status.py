@@ -47,13 +47,15 @@ Events = Annotated[
 
 
 def add_status_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/strategies", summary="The mounted strategies, and what they hold in memory")
+    summary = "The mounted strategies, and what they hold in memory"
+
+    @app.get("/strategies", summary=summary, response_model_exclude_unset=True)
     async def strategies() -> StrategiesAnswer:
         return strategies_answer(service)
 
     summary = "Each model's state under each strategy, what would be evicted next and why, and latencies"
 
-    @app.get("/residency", summary=summary, responses=problem_responses(422))
+    @app.get("/residency", summary=summary, responses=problem_responses(422), response_model_exclude_unset=True)
     async def residency_of_all(history: Events = DEFAULT_HISTORY) -> ResidencyAnswer:
         return await anyio.to_thread.run_sync(residency_answer, service, history)
 
@@ -82,7 +84,8 @@ def strategies_answer(service: Service) -> StrategiesAnswer:
     """The mounted strategies, and what they hold in memory."""
     running = service.engine.running
     return StrategiesAnswer(
-        strategies=[_status(each, running.get(each.name), service.batching) for each in service.strategies]
+        strategies=[_status(each, running.get(each.name), service.batching) for each in service.strategies],
+        checked=service.engine.is_checked,
     )
 
 

@@ -57,24 +57,26 @@ class Batch:
     def _compute(self, leased: LeasedModel, requests: Sequence[Request], limits: Batching) -> Iterator[bool]:
         owners = [(request, i) for request in requests for i in range(len(request.texts))]
         predictions_of: dict[Request, dict[int, Prediction]] = {request: {} for request in requests}
-        began = self._now()
+        began, inference = self._now(), 0.0
         for number, part in enumerate(split_into_parts([request.texts[i] for request, i in owners], limits)):
             if number:
                 yield True
             pending = [owners[index] for index in part if not owners[index][0].answer.done()]  # others were cancelled
             if not pending:
                 continue
+            part_began = self._now()
             predictions = leased.model.predict([request.texts[i] for request, i in pending])
             if len(predictions) != len(pending):
                 raise RuntimeError(f"the model returned {len(predictions)} predictions for {len(pending)} texts")
             ended = self._now()
+            inference += ended - part_began
             self._version = predictions.version
             for (request, i), prediction in zip(pending, predictions, strict=True):
                 predictions_of[request][i] = Prediction.of(prediction)
             complete = [r for r in dict.fromkeys(r for r, _ in pending) if len(predictions_of[r]) == len(r.texts)]
             leased.answered += len(complete)
             _settle_all({r: self._answer(leased, r, predictions_of[r], began, ended, len(owners)) for r in complete})
-        self._queue.record_batch(len(requests), len(owners), self._now() - self._began)
+        self._queue.record_batch(len(requests), len(owners), self._now() - self._began, inference)
 
     def _answer(
         self,

@@ -44,10 +44,12 @@ class Queued(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """A batch of `texts` texts was computed."""
+    """A batch of `texts` texts was computed, by forwards that took `seconds` together."""
 
     strategy: str
+    model_id: str
     texts: int
+    seconds: float
 
 
 class Ended(NamedTuple):

@@ -113,6 +113,7 @@ class Metrics:
             "request_seconds", "Seconds from arrival to answer, cold or warm", ("strategy", "start")
         )
         self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", STRATEGY)
+        self.inference = counter("inference_seconds", "Seconds of forwards; a batch counts once", ("strategy", "model"))
         self.batch = histogram("batch_texts", "Texts that were computed together", STRATEGY, TEXTS)
         self.in_flight = gauge("in_flight", "Requests that wait or are being computed", STRATEGY)
         self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
@@ -124,8 +125,9 @@ class Metrics:
         match event:
             case Queued(strategy):
                 self._children_of(strategy).in_flight.inc()
-            case Computed(strategy, texts):
+            case Computed(strategy, model_id, texts, seconds):
                 self._children_of(strategy).batch.observe(texts)
+                self.inference.labels(strategy, model_id).inc(seconds)
             case Ended():
                 self._record_end(event)
             case Loaded():

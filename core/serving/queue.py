@@ -186,9 +186,9 @@ class RequestQueue:
             self._waiting.clear()
             return taken
 
-    def record_batch(self, requests: int, texts: int, seconds: float) -> None:
-        """Report a batch, and update the measured service time with the seconds that it took."""
-        self._report(Computed(self._strategy, texts))
+    def record_batch(self, requests: int, texts: int, seconds: float, inference: float) -> None:
+        """Report a batch and its seconds of inference, and update the service time with the seconds that it took."""
+        self._report(Computed(self._strategy, self.model_id, texts, inference))
         per_request = seconds / requests
         mean = self._seconds_per_request
         self._seconds_per_request = per_request if mean == 0 else mean + SMOOTHING * (per_request - mean)

@@ -134,9 +134,8 @@ class Service:
 
         Raises ResidencyError; nothing has changed then.
         """
-        for name in Settings.model_fields:
-            if name not in CHANGEABLE and getattr(settings, name) != getattr(self._settings, name):
-                raise CannotUpdate(f"{name}: restart the server to change it; {', '.join(CHANGEABLE)} change at once.")
+        for name in fixed_changes(self._settings, settings):
+            raise CannotUpdate(f"{name}: restart the server to change it; {', '.join(CHANGEABLE)} change at once.")
         await self.engine.update(settings.models, self._declare(settings))
         self._settings = settings
 
@@ -146,6 +145,14 @@ class Service:
         self.metrics.close()
         if self._capture:
             self._capture.close()
+
+
+def fixed_changes(before: Settings, after: Settings) -> list[str]:
+    """The settings that differ, and cannot change while the server runs. Of a cluster's, it uses the secret only."""
+    names = [name for name in Settings.model_fields if name not in (*CHANGEABLE, "cluster")]
+    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+    before_secret, after_secret = (each.cluster and each.cluster.secret for each in (before, after))
+    return changed + (["cluster.secret"] if before_secret != after_secret else [])
 
 
 def listed(names: Iterable[str], limit: int = MAX_LISTED) -> str:

@@ -250,7 +250,7 @@ def test_other_forms_of_http(fake: Fake) -> None:
         b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
     )
     with sent(fake.server, b"GET /ws HTTP/1.1\r\nHost: x\r\n" + upgrade) as connection:
-        assert status(answer(connection)) in (403, 404)
+        assert status(answer(connection)) in (400, 403, 404)  # 400 where Ray brings a library for WebSockets
     with sent(fake.server, WHOLE.removesuffix(BODY).replace(b"Host", b"Expect: 100-continue\r\nHost")) as connection:
         assert status(connection.recv(1 << 16)) == 100
         connection.sendall(BODY)

@@ -167,6 +167,94 @@ def test_a_body_in_another_encoding_is_told_so(client: httpx.Client, door: str, 
     assert (encoding[:6].upper() in answer.json()["detail"]) == encoding.startswith("utf")
 
 
+def twice(value: Any) -> Iterator[tuple[str, str]]:
+    """The JSON of a value with one key of one object twice, for each key at any level; and that key."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            once = ", ".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in value.items())
+            yield f"{{{once}, {json.dumps(key)}: {json.dumps(inner)}}}", key
+            for text, named in twice(inner):
+                rest = "".join(
+                    f", {json.dumps(name)}: {json.dumps(each)}" for name, each in value.items() if name != key
+                )
+                yield f"{{{json.dumps(key)}: {text}{rest}}}", named
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            for text, named in twice(inner):
+                yield f"[{', '.join([*map(json.dumps, value[:i]), text, *map(json.dumps, value[i + 1 :])])}]", named
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_key_that_stands_twice_is_refused(client: httpx.Client, door: str) -> None:
+    bodies = list(twice(DOORS[door]))
+    assert len(bodies) >= len(DOORS[door])
+    for body, key in bodies:
+        answer = send(client, door, body.encode())
+        assert (answer.status_code, repr(key) in answer.json()["detail"]) == (422, True), body
+        assert "stands twice" in answer.json()["detail"]
+
+
+def test_a_key_stands_twice_however_it_is_written(client: httpx.Client) -> None:
+    answer = send(client, "/predict-lru-cached", rb'{"text": "a", "model": "a", "mod\u0065l": "b"}')
+    assert (answer.status_code, "'model' stands twice" in answer.json()["detail"]) == (422, True)
+
+
+def test_long_numbers_are_not_in_the_way(client: httpx.Client) -> None:
+    body = json.dumps(INFER | {"parameters": {"of a client": 1}}).replace('client": 1', f'client": {"1" * 4300}')
+    assert send(client, "/v2/models/a/infer", body.encode()).status_code == 200
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_header_that_names_another_model_is_refused(client: httpx.Client, door: str) -> None:
+    body = json.dumps(DOORS[door]).encode()
+    for names in (["a"], ["a", "a"], [""]):
+        assert send(client, door, body, *[("X-Model", name) for name in names]).status_code == 200
+    for names in (["b"], ["a", "b"], ["b", "a"], ["A"], ["none"]):
+        answer = send(client, door, body, *[("X-Model", name) for name in names])
+        assert (answer.status_code, "X-Model must be the same" in answer.json()["detail"]) == (422, True)
+        assert ("error" in answer.json()) == door.startswith("/v2")
+
+
+def test_a_header_names_the_model_where_the_body_does_not(client: httpx.Client) -> None:
+    for body in (b'{"text": "a"}', b'{"text": "a", "model": null}'):
+        assert send(client, "/predict-lru-cached", body).status_code == 422
+        for name in "ab":
+            answer = send(client, "/predict-lru-cached", body, ("X-Model", name))
+            assert (answer.status_code, answer.json()["model"]) == (200, name)
+        assert send(client, "/predict-lru-cached", body, ("X-Model", "none")).status_code == 404
+        assert send(client, "/predict-lru-cached", body, ("X-Model", "a"), ("X-Model", "b")).status_code == 422
+
+
+def test_a_node_with_a_secret_answers_only_who_knows_it() -> None:
+    secret = "sixteen letters!"
+    app = create_app(Settings(models={"a": "embedded"}, cluster={"nodes": 2, "secret": secret}))
+    for path in [
+        "/strategies",
+        "/residency",
+        "/metrics",
+        "/v2/health/live",
+        "/v2",
+        "/",
+        "/docs",
+        "/nothing",
+        "/healthz/",
+    ]:
+        for given in ({}, {"X-Residency-Secret": secret[:-1]}, {"X-Residency-Secret": ""}):
+            answer = ask(app, "GET", path, headers=given)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "X-Residency-Secret")
+            assert ("error" in answer.json()) == path.startswith("/v2")
+            assert secret not in answer.text
+        assert ask(app, "GET", path, headers={"X-Residency-Secret": secret}).status_code != 401
+    assert ask(app, "POST", "/predict", json={"text": "a"}).status_code == 401
+    assert ask(app, "GET", "/healthz").status_code == 200
+
+
+def test_without_a_secret_the_header_means_nothing() -> None:
+    for cluster in (None, {"nodes": 2}):
+        app = create_app(Settings(models={"a": "embedded"}, cluster=cluster))
+        assert ask(app, "GET", "/strategies", headers={"X-Residency-Secret": "anything"}).status_code == 200
+
+
 def limited() -> RequestLimits:
     """An app under a strategy whose queues are full."""
 

@@ -53,6 +53,7 @@ def test_a_thousand_models_take_less_than_a_mebibyte(tmp_path: Path) -> None:
     assert series_by_model(text) == {
         "residency_model_info": MODELS,
         "residency_requests": MODELS,
+        "residency_inference_seconds": MODELS,
         "residency_loads": MODELS,
         "residency_unloads": MODELS,
     }

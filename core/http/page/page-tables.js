@@ -16,8 +16,8 @@ export function show({ memory, strategies }, now) {
   for (const strategy of strategies) {
     writeGroup(strategy);
     for (const model of strategy.models) {
-      writeModel(strategy.name, model, now);
-      writeLatency(strategy.name, model);
+      writeModel(strategy, model, now);
+      writeLatency(called(strategy), model);
     }
   }
   const asked = [...byId("latencies").tBodies[0].rows].some((row) => !row.hidden);
@@ -25,9 +25,12 @@ export function show({ memory, strategies }, now) {
   showEvents(strategies, now);
 }
 
+// The nodes of a cluster have the same strategies.
+const called = ({ name, node }) => (node ? `${name} on ${node}` : name);
+
 // After a restart, the server may have other strategies and models.
 function startAnewFor(strategies) {
-  const key = strategies.flatMap(({ name, budget_bytes, models }) => [name, budget_bytes, ...models.map(({ model }) => model)]);
+  const key = strategies.flatMap((strategy) => [called(strategy), strategy.budget_bytes, ...strategy.models.map(({ model }) => model)]);
   if (key.join(" ") === shape) return;
   for (const body of [...byId("models").tBodies]) body.remove();
   byId("latencies").tBodies[0].replaceChildren();
@@ -67,8 +70,9 @@ function makeGroup(strategy, budget) {
   return { body, about, held, used };
 }
 
-function writeGroup({ name, loader, options, budget_bytes, resident_bytes }) {
-  const { about, held, used } = once(name, () => makeGroup(name, budget_bytes));
+function writeGroup(strategy) {
+  const { loader, options, budget_bytes, resident_bytes } = strategy;
+  const { about, held, used } = once(called(strategy), () => makeGroup(called(strategy), budget_bytes));
   const said = Object.entries(options).filter(([key, value]) => value !== null && key !== "memory_budget");
   write(about, [loader, ...said.map(([key, value]) => `${key} ${[value].flat().join(", ") || "none"}`)].join(", "));
   write(held, budget_bytes ? `${bytes(resident_bytes)} of ${bytes(budget_bytes)}` : bytes(resident_bytes));
@@ -81,8 +85,9 @@ const MODEL = [
 ];
 
 function writeModel(strategy, model, now) {
-  const cells = once(`model ${strategy} ${model.model}`, () => {
-    const made = addRow(rows.get(strategy).body, [model.model], MODEL);
+  const { name, node } = strategy;
+  const cells = once(`model ${called(strategy)} ${model.model}`, () => {
+    const made = addRow(rows.get(called(strategy)).body, [model.model], MODEL);
     made.at(-1).append(element("button", { type: "button" }));
     return made;
   });
@@ -98,8 +103,8 @@ function writeModel(strategy, model, now) {
   else write(next, model.why || "–");
   const action = model.state === "absent" ? "load" : "unload";
   write(act.firstChild, action);
-  act.firstChild.setAttribute("aria-label", `${action} ${model.model} under ${strategy}`);
-  Object.assign(act.firstChild.dataset, { strategy, model: model.model, action });
+  act.firstChild.setAttribute("aria-label", `${action} ${model.model} under ${called(strategy)}`);
+  Object.assign(act.firstChild.dataset, { strategy: name, model: model.model, action, ...(node && { node }) });
   for (const cell of cells) cell.classList.toggle("none", cell.textContent === "–");
 }
 
@@ -144,8 +149,8 @@ function range(points, words = bytes) {
 const EVENT = [["Event", ""], ["Time", "number"], ["When", "number"]];
 
 function showEvents(strategies, now) {
-  const all = strategies.flatMap(({ name, models }) =>
-    models.flatMap(({ model, history }) => history.map((event) => ({ ...event, strategy: name, model }))),
+  const all = strategies.flatMap((strategy) =>
+    strategy.models.flatMap(({ model, history }) => history.map((event) => ({ ...event, strategy: called(strategy), model }))),
   );
   const latest = all.sort((a, b) => b.at - a.at).slice(0, EVENTS);
   const body = byId("events").tBodies[0];

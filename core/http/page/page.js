@@ -61,13 +61,17 @@ function report(trouble) {
 }
 
 // Load or unload a model; returns a sentence about the result.
-async function steer({ action, model, strategy }) {
+async function steer({ action, model, strategy, node }) {
   const response = await fetch(`models/${encodeURIComponent(model)}/${action}`, {
     method: "POST",
-    headers: { "Content-Type": "application/json", Authorization: `Bearer ${byId("token").value}` },
+    headers: {
+      "Content-Type": "application/json",
+      Authorization: `Bearer ${byId("token").value}`,
+      ...(node && { "X-Residency-Node": node }), // a balancer sends it there
+    },
     body: JSON.stringify({ strategy }),
   });
-  if (response.ok) return `${model} is ${(await response.json()).state} under ${strategy}.`;
+  if (response.ok) return `${model} is ${(await response.json()).state} under ${strategy}${node ? ` on ${node}` : ""}.`;
   if (response.status === 404) return "Models cannot be managed here: start the server with RESIDENCY_TOKEN.";
   return sentence(response);
 }
