@@ -1,0 +1,136 @@
+-- Which node answers a request: the model's homes, then the other nodes in the order of `homes.py`, which this computes
+-- alike. Arguments: the slots as "n1=1,n2=2.5" (name and weight), and the requests past which a home is passed over.
+
+local FNV_OFFSET, FNV_PRIME = 0xcbf29ce484222325, 0x100000001b3
+local REMEMBERED = 4096 -- orders, twice; the ids come from strangers, so that there may be no end to them
+local CROWDED = 2 -- times the mean of the other nodes: a home with fewer requests is not passed over
+local NONE = "none" -- the name of no server: HAProxy takes the least loaded one
+
+local slots_argument, queue_argument = ...
+local queue = tonumber(queue_argument)
+local homes = Map.new("homes.map", Map._str)
+
+local function fnv1a(text)
+  local value = FNV_OFFSET
+  for i = 1, #text do
+    value = (value ~ text:byte(i)) * FNV_PRIME
+  end
+  return value
+end
+
+local function finalise(word)
+  word = (word ~ (word >> 30)) * 0xbf58476d1ce4e5b9
+  word = (word ~ (word >> 27)) * 0x94d049bb133111eb
+  return word ~ (word >> 31)
+end
+
+local slots, by_name = {}, {}
+for name, weight in slots_argument:gmatch("(%w+)=([^,]+)") do
+  local slot = { name = name, hash = finalise(fnv1a(name)), weight = tonumber(weight) }
+  slots[#slots + 1] = slot
+  by_name[name] = slot
+end
+table.sort(slots, function(one, other) return one.name < other.name end)
+
+-- The numbers of the slots, as the bytes of a string, which takes a tenth of a table's memory.
+local function compute_order(model)
+  local hash, scores, order = fnv1a(model), {}, {}
+  for i, slot in ipairs(slots) do
+    local uniform = ((finalise(slot.hash ~ hash) >> 12) + 0.5) * 2.0 ^ -52
+    scores[i] = slot.weight / math.log(uniform)
+    order[i] = i
+  end
+  table.sort(order, function(one, other)
+    if scores[one] ~= scores[other] then return scores[one] < scores[other] end
+    return one < other
+  end)
+  for i, number in ipairs(order) do order[i] = string.char(number - 1) end
+  return table.concat(order)
+end
+
+local young, old, young_count = {}, {}, 0
+
+local function order_of(model)
+  local order = young[model]
+  if order then return order end
+  order = old[model] or compute_order(model)
+  if young_count >= REMEMBERED then
+    old, young, young_count = young, {}, 0
+  end
+  young[model], young_count = order, young_count + 1
+  return order
+end
+
+local function server_of(slot)
+  slot.server = slot.server or core.backends["nodes"].servers[slot.name]
+  return slot.server
+end
+
+local function is_up(txn, slot)
+  -- HAProxy overwrites the slash in the argument, so it must be a new string each time.
+  return txn.f:srv_is_up("nodes/" .. slot.name) == 1
+end
+
+-- How many requests a slot has; nil if it takes none.
+local function requests_at(txn, slot)
+  if not is_up(txn, slot) or server_of(slot):is_draining() then return nil end
+  return server_of(slot):get_cur_sess()
+end
+
+-- The home with the fewest requests, and how many it has. Without an entry, the first in the order is the home.
+local function best_home(txn, model)
+  local best, fewest = nil, math.huge
+  for name in (homes:lookup(model) or ""):gmatch("%w+") do
+    local requests = by_name[name] and requests_at(txn, by_name[name])
+    if requests and requests < fewest then best, fewest = by_name[name], requests end
+  end
+  if best then return best, fewest end
+  local order = order_of(model)
+  for i = 1, #order do
+    local slot = slots[order:byte(i) + 1]
+    local requests = requests_at(txn, slot)
+    if requests then return slot, requests end
+  end
+end
+
+-- The requests past which a home with so many is passed over. Where all nodes are busy, none is relieved by another one
+-- that loads its models, too: these loads would make all of them busier.
+local function limit_for(txn, requests)
+  local total, others = -requests, -1
+  for _, slot in ipairs(slots) do
+    local there = requests_at(txn, slot)
+    if there then total, others = total + there, others + 1 end
+  end
+  return others > 0 and math.max(queue, CROWDED * total / others) or queue
+end
+
+local function pick(txn, model)
+  local home, requests = best_home(txn, model)
+  if not home or requests < queue then return home end
+  local limit = limit_for(txn, requests)
+  if requests < limit then return home end
+  local order = order_of(model)
+  for i = 1, #order do
+    local slot = slots[order:byte(i) + 1]
+    local there = requests_at(txn, slot)
+    if there and there < limit then return slot end
+  end
+  return nil
+end
+
+core.register_action("route", { "http-req" }, function(txn)
+  local model = txn:get_var("txn.model")
+  local slot = model and model ~= "" and pick(txn, model)
+  txn:set_var("txn.node", slot and slot.name or NONE)
+end, 0)
+
+-- The node that `X-Residency-Node` names, unless it is down.
+core.register_action("route_to_named", { "http-req" }, function(txn)
+  local slot = by_name[txn:get_var("txn.named") or ""]
+  txn:set_var("txn.node", slot and is_up(txn, slot) and slot.name or NONE)
+end, 0)
+
+-- A model's id, or "" for what can be none.
+core.register_converters("model_id", function(text)
+  return #text <= 64 and text:match("^[A-Za-z0-9][A-Za-z0-9._-]*$") or ""
+end)
