@@ -11,6 +11,7 @@ from ..advice.summary import summarise
 from ..bench.convert import convert as convert_checkpoint
 from ..bench.describe import describe, long_run_warning
 from ..bench.experiment import HAS_A_RATE, ResolvedExperiment, load_experiment
+from ..bench.ray_rounds import run_rounds
 from ..bench.resume import check_checkpoints, read_experiment
 from ..bench.run import locate_models, prepare, run_trials, write_header
 from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
@@ -33,10 +34,10 @@ from .run_report import ReportOptions, report_run
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def run(resolved: ResolvedExperiment, output: Path, options: ReportOptions) -> int:
-    """Measure the experiment in a new folder, then report it."""
+def run(resolved: ResolvedExperiment, output: Path, options: ReportOptions, ray: str | None = None) -> int:
+    """Measure the experiment in a new folder, then report it. `ray` is the address of a cluster for its rounds."""
     folder, checkpoints = start(resolved, output)
-    return measure(resolved, checkpoints, folder, options)
+    return measure(resolved, checkpoints, folder, options, ray)
 
 
 def describe_run(resolved: ResolvedExperiment) -> int:
@@ -54,7 +55,13 @@ def start(resolved: ResolvedExperiment, output: Path) -> tuple[Path, Mapping[str
     return folder, checkpoints
 
 
-def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folder: Path, options: ReportOptions) -> int:
+def measure(
+    resolved: ResolvedExperiment,
+    checkpoints: Mapping[str, Path],
+    folder: Path,
+    options: ReportOptions,
+    ray: str | None = None,
+) -> int:
     """Measure the trials that the folder lacks, then report. An interrupted run is reported, too."""
     precision = resolved.experiment.precision
 
@@ -71,7 +78,10 @@ def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folde
             print(warning, file=sys.stderr)
         try:
             with RunProgress(resolved.experiment.repeats, left, (resolved.requests or 0) + 1) as progress:
-                run_trials(resolved, checkpoints, records, progress, past, reason_to_stop)
+                if ray is None:
+                    run_trials(resolved, checkpoints, records, progress, past, reason_to_stop)
+                else:
+                    run_rounds(folder, records, progress, past, reason_to_stop, ray)
         except KeyboardInterrupt:
             print(f"Interrupted. Finished trials are kept; continue with: {COMMAND} resume {folder}", file=sys.stderr)
             report_run(folder, options)
@@ -79,7 +89,7 @@ def measure(resolved: ResolvedExperiment, checkpoints: Mapping[str, Path], folde
     return OK if report_run(folder, options) else FAILED
 
 
-def resume(folder: Path, options: ReportOptions) -> int:
+def resume(folder: Path, options: ReportOptions, ray: str | None = None) -> int:
     """Measure the trials that an earlier run did not finish, then report."""
     with _as_bad_input():
         header = read_records(folder).header
@@ -88,7 +98,7 @@ def resume(folder: Path, options: ReportOptions) -> int:
         checkpoints, digests = prepare(resolved)
         check_checkpoints(folder, header, digests)
         warn_of_differences(folder)
-        return measure(resolved, checkpoints, folder, options)
+        return measure(resolved, checkpoints, folder, options, ray)
 
 
 def report(folder: Path, options: ReportOptions) -> int:

@@ -12,11 +12,12 @@ import click
 
 from ..bench.experiment import Overrides, load_experiment
 from ..bench.server import ROOT
-from ..names import APP
+from ..config.settings import CONFIG, settings_from_environment
+from ..names import APP, CLUSTER
 from ..plugins import load_plugins
 from ..report.plugin_list import plugin_list
 from . import actions
-from .flags import OUTPUT, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+from .flags import OUTPUT, RAY, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
 from .results_folder import OlderRun
 from .run_report import ReportOptions
 
@@ -71,21 +72,23 @@ def commands() -> None:
 @OUTPUT
 @experiment_flags
 @click.option("--dry-run", is_flag=True, help="Check the file and list its trials. Write and download nothing.")
+@RAY
 @report_flags
-def run(file: Path, output: Path, dry_run: bool, **flags: Any) -> int:
+def run(file: Path, output: Path, dry_run: bool, ray: str | None, **flags: Any) -> int:
     """Run the experiment in FILE, and report it."""
     options = _report_options(flags)
     plan = load_experiment(file, Overrides(rate=options.rate, **flags | {"models": dict(flags["models"])}))
     actions.check_targets(options, plan.experiment.slo)
-    return actions.describe_run(plan) if dry_run else actions.run(plan, output, options)
+    return actions.describe_run(plan) if dry_run else actions.run(plan, output, options, ray)
 
 
 @commands.command()
 @click.argument("folder", metavar="DIR", type=RunFolder())
+@RAY
 @report_flags
-def resume(folder: Path, **flags: Any) -> int:
+def resume(folder: Path, ray: str | None, **flags: Any) -> int:
     """Continue the interrupted run in DIR, and report it."""
-    return actions.resume(folder, _report_options(flags))
+    return actions.resume(folder, _report_options(flags), ray)
 
 
 @commands.command()
@@ -166,17 +169,38 @@ def convert(references: tuple[str, ...]) -> int:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", type=FILE, help="Settings of the server, in place of RESIDENCY_CONFIG.")
-@click.argument("uvicorn_flags", nargs=-1, type=click.UNPROCESSED, metavar="[UVICORN FLAGS]...")
-def serve(config: Path | None, uvicorn_flags: tuple[str, ...]) -> int:
+@click.option("--config", type=FILE, help="Settings of one server, in place of RESIDENCY_CONFIG.")
+@click.option("--host", metavar="ADDRESS", help="Listen on this address.  [default: 127.0.0.1]")
+@click.option("--port", type=int, metavar="N", help="Listen on this port.  [default: with FILE 8001, without 8000]")
+@click.option("--node", "nodes", multiple=True, metavar="HOST:PORT[=WEIGHT]", help="Balance over running nodes.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[FILE] [UVICORN FLAGS]...")
+def serve(
+    config: Path | None, host: str | None, port: int | None, nodes: tuple[str, ...], arguments: tuple[str, ...]
+) -> int:
     """Serve models over HTTP.
 
-    Takes the flags of uvicorn, such as --port 8001. Without --host it listens on loopback only.
+    FILE holds the settings. With the key 'cluster', several nodes serve behind a balancer, and SIGHUP makes them read
+    FILE again. A single server takes the flags of uvicorn.
     """
-    if config is not None:
-        os.environ["RESIDENCY_CONFIG"] = str(config)
+    file = Path(arguments[0]) if arguments and not arguments[0].startswith("-") else None
+    flags = arguments[1:] if file else arguments
+    if nodes and file is None:
+        raise click.UsageError("--node needs FILE, settings with 'cluster'.")
+    if file and config:
+        raise click.UsageError("give either FILE or --config.")
+    if file or config:
+        os.environ[CONFIG] = str(file or config)
+    if file and (nodes or settings_from_environment().cluster):
+        if flags:
+            raise click.UsageError(f"several nodes take no {flags[0]}; uvicorn's flags are for a single server.")
+        command = [CLUSTER, str(file), *(f"--node={node}" for node in nodes)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    else:
+        command = ["uvicorn", "--app-dir", str(ROOT), APP, *flags]
+    port = 8001 if port is None and file else port
+    command += [f"--{name}={value}" for name, value in (("host", host), ("port", port)) if value is not None]
     # Replaces this process, because it has imported far more than a server needs.
-    os.execv(sys.executable, [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), APP, *uvicorn_flags])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
 
 
 def _report_options(flags: dict[str, Any]) -> ReportOptions:

@@ -120,6 +120,9 @@ OUTPUT = click.option(
 TOLERANCE = click.option(
     "--tolerance", type=Share(), default="5%", show_default=True, help="Exit with 1 on a regression beyond this share."
 )
+RAY = click.option(
+    "--ray", metavar="ADDRESS", help="Run each round on a machine of the Ray cluster at ADDRESS, such as auto."
+)
 OF_AN_EXPERIMENT = (
     click.option("--repetitions", type=Count(), help="Requests for each text in each round, in place of the file's."),
     click.option("--repeats", type=Count(), help="Rounds, in place of the file's."),

@@ -25,6 +25,9 @@ EXAMPLES = {  # values for errors about flags without a value
     "--tolerance": "5%",
     "--rate": "200/h",
     "--config": "app.yaml",
+    "--host": "127.0.0.1",
+    "--port": "8001",
+    "--node": "10.0.0.7:8001",
 }
 
 

@@ -13,6 +13,7 @@ from ..advice.summary import summarise
 from ..planning.bursts import bursts
 from ..report.card import card
 from ..report.html import Said, report
+from ..report.nodes import TITLE, node_table
 from ..report.prose.card import card_in_words
 from ..report.prose.footnotes import footnotes
 from ..report.prose.run import DOUBTS, answer_in_words
@@ -103,6 +104,8 @@ def print_report(folder: Path, found: RunReport, options: ReportOptions) -> None
     most = get_terminal_size().columns if sys.stdout.isatty() else None
     print(f"\n{summary.question}\n\n{table(summary, 'simple', wide=options.wide, most=most)}\n")
     notes = footnotes(summary, wide=options.wide)
+    if nodes := node_table(summary, "simple"):
+        notes += ["", TITLE, "", nodes]
     print("\n".join(answer_in_words(summary)), *notes, f"\n{card(summary, 'simple')}", sep="\n")
     print(f"\nWritten to {folder}; open report.html in it to see everything")
     if options.waterfall:
@@ -134,6 +137,7 @@ def _markdown(found: RunReport) -> str:
         table(summary, "pipe"),
         "\n".join(f"- {sentence}" for sentence in answer_in_words(summary)),
         "\n".join(footnotes(summary, wide=True)),
+        *([f"## {TITLE}\n\n{nodes}"] if (nodes := node_table(summary, "pipe")) else []),
         card(summary, "pipe"),
         f"## All figures\n\n{table(summary, 'pipe', wide=True)}",
     )

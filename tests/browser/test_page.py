@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from playwright.sync_api import expect
 
@@ -205,8 +205,8 @@ def port() -> int:
 
 
 @contextmanager
-def small_server(port: int) -> Iterator[str]:
-    """The page below a prefix, with a made-up residency, to be stopped and started on one port."""
+def small_server(port: int, *nodes: str) -> Iterator[str]:
+    """The page below a prefix, with a made-up residency of these nodes, to be stopped and started on one port."""
     app, outer = FastAPI(), FastAPI()
     add_page(app)
     outer.mount("/some/prefix", app)
@@ -232,7 +232,14 @@ def small_server(port: int) -> Iterator[str]:
     @app.get("/residency")
     async def residency() -> dict[str, Any]:
         memory = {"pss_bytes": None, "private_bytes": None}
-        return {"memory": memory, "strategies": [strategy | {"resident_bytes": 0, "models": [model]}]}
+        one = strategy | {"resident_bytes": 0, "models": [model]}
+        return {"memory": memory, "strategies": [one | {"node": node} for node in nodes] or [one]}
+
+    async def change(request: Request) -> Response:
+        return JSONResponse({"state": f"seen by {request.headers['X-Residency-Node']}"})
+
+    if nodes:
+        app.add_route("/models/a/unload", change, methods=["POST"])
 
     @app.post("/predict-s")
     async def predict() -> Response:
@@ -265,6 +272,17 @@ def test_below_a_prefix_data_is_text_and_errors_are_sentences(browser: Any, port
         own = [f"{BROWSERS_OWN}the server responded with a status of {status}" for status in (503, 404)]
         assert [line.partition(" (")[0] for line in seen.said] == own
         seen.said.clear()
+
+
+def test_tells_the_nodes_of_a_cluster_apart(browser: Any, port: int) -> None:
+    with small_server(port, "n1", "n2") as url, watched(browser, url, "/", viewport=DESKTOP) as seen:
+        for node in ("n1", "n2"):
+            seen.row("models", f"s on {node}").wait_for()
+        assert seen.page.locator("#strategy option").all_inner_texts() == ["s"]
+        seen.page.get_by_text("Manage", exact=True).first.click()
+        seen.page.get_by_label("Token").fill("anything")
+        seen.row("models", "s on n2").get_by_role("button", name="unload a under s on n2").click()
+        expect(seen.page.locator("#steered")).to_have_text("a is seen by n2 under s on n2.")
 
 
 def test_says_so_when_the_server_is_gone_and_recovers(browser: Any, port: int) -> None:
