@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 from pydantic import JsonValue
 
-from ..results.header import RunHeader
+from ..results.header import ClusterSpec, RunHeader
 
 
 class Chosen(NamedTuple):
@@ -18,6 +18,7 @@ class Chosen(NamedTuple):
     options: Mapping[str, JsonValue]
     loader: str
     loader_options: Mapping[str, JsonValue]
+    cluster: ClusterSpec | None = None
 
 
 def app_settings(header: RunHeader, chosen: Chosen) -> str:
@@ -32,6 +33,8 @@ def app_settings(header: RunHeader, chosen: Chosen) -> str:
         "strategies": [strategy],
         "batching": header.batching_key,
     }
+    if chosen.cluster:
+        settings["cluster"] = {"nodes": chosen.cluster.nodes, **chosen.cluster.options}
     if header.plugins:
         settings["plugins"] = [*header.plugins]
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

@@ -79,6 +79,9 @@ def _settings(header: RunHeader, advice: Advice) -> list[Settings]:
     found = []
     for label, rates in advice.sides:
         spec = specs[label]
-        chosen = Chosen(spec.strategy, spec.options, spec.loader, spec.loader_options)
-        found.append(Settings(label=label, rates=rates, route=spec.route, yaml=app_settings(header, chosen)))
+        chosen = Chosen(spec.strategy, spec.options, spec.loader, spec.loader_options, spec.cluster)
+        lifecycle = spec.cluster.lifecycle if spec.cluster else None
+        # Our settings cannot start what Ray's own routing serves.
+        yaml = "" if lifecycle == "ray-multiplexed" else app_settings(header, chosen)
+        found.append(Settings(label=label, rates=rates, route=spec.route, yaml=yaml, lifecycle=lifecycle))
     return found

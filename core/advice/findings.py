@@ -21,11 +21,13 @@ from ..results.run_findings import (
     NotSeparable,
     PartlyCold,
     PrecisionMissed,
+    RanOnMachines,
     RequestsFailed,
     RoundsUnfinished,
     RunFinding,
     SameMemory,
     Separable,
+    SharedByNodes,
     StoppedEarly,
     TargetResult,
     TargetRoundsMissing,
@@ -47,8 +49,10 @@ def findings(summary: Measurements) -> list[RunFinding]:
         *targets(summary),
         *_cold_request_time(trials),
         *(finding for trial in trials for finding in _partly_cold(trial)),
+        *(finding for trial in trials for finding in _by_node(trial)),
         *(finding for trial in summary.trials for finding in _memory_return(trial)),
         *_from_disk(summary),
+        *_machines(summary),
         *ending(summary),
         *summary.warnings,
     ]
@@ -70,7 +74,8 @@ def _loaders(trials: Sequence[TrialFigures]) -> Iterator[LoadingAdds]:
     """What loading adds under each loader that was measured with and without it, if there are several."""
     by_loader: dict[str, dict[float | None, TrialFigures]] = {}
     for trial in trials:
-        by_loader.setdefault(f"{trial.loader} {trial.loader_options}", {}).setdefault(trial.cold.share, trial)
+        loader = f"{trial.loader} {trial.loader_options} {trial.cluster}"
+        by_loader.setdefault(loader, {}).setdefault(trial.cold.share, trial)
     pairs = [(found[KEPT], found[LOADED]) for found in by_loader.values() if {KEPT, LOADED} <= set(found)]
     for kept, loaded in pairs if len(pairs) > 1 else []:
         held, freed = kept.memory_mib.idle_private, loaded.memory_mib.idle_private
@@ -183,6 +188,18 @@ def _partly_cold(trial: TrialFigures) -> Iterator[PartlyCold]:
         yield PartlyCold(trial=trial.label, share=share, cold_ms=cold, warm_ms=warm)
 
 
+def _by_node(trial: TrialFigures) -> Iterator[SharedByNodes]:
+    """How even the nodes of a cluster were, and how full."""
+    known = [(node.share, node.node) for node in trial.nodes or () if node.share is not None]
+    if trial.nodes and known:
+        share, busiest = max(known)
+        full = [node.most_of_budget for node in trial.nodes if node.most_of_budget is not None]
+        most = max(full) if len(full) == len(trial.nodes) else None
+        yield SharedByNodes(
+            trial=trial.label, nodes=len(trial.nodes), busiest=busiest, share=share, most_of_budget=most
+        )
+
+
 def _memory_return(trial: TrialFigures) -> Iterator[MemoryReturned | MemoryLeaks]:
     """How much memory came back over many loads, if that was measured."""
     if trial.memory_return is not None:
@@ -194,6 +211,12 @@ def _memory_return(trial: TrialFigures) -> Iterator[MemoryReturned | MemoryLeaks
 def _from_disk(summary: Measurements) -> Iterator[LoadedFromDisk]:
     if summary.page_cache == "cold" and any(trial.cold.share for trial in summary.trials):
         yield LoadedFromDisk()
+
+
+def _machines(summary: Measurements) -> Iterator[RanOnMachines]:
+    if summary.machines:
+        kinds = {(each.processor, each.cores, each.memory_mib, each.commit) for each in summary.machines}
+        yield RanOnMachines(machines=summary.machines, are_alike=len(kinds) == 1)
 
 
 def ending(summary: Measurements) -> Iterator[StoppedEarly | PrecisionMissed]:

@@ -22,6 +22,7 @@ from ..stats.slo import goodput
 from ..stats.stopping import reached
 from ..stats.warnings import warnings
 from .card import card
+from .nodes import by_node, machines
 
 
 def summarise(run: Run) -> Summary:
@@ -57,6 +58,7 @@ def measure(run: Run) -> Measurements:
         limit=header.limit,
         floor=floor(run),
         widths=reached(run) if header.precision else None,
+        machines=machines(run),
         trials=[_trial(run, spec, agreement) for spec in header.trials],
         comparisons=compare(run),
         warnings=[*agreement.warnings(), *warnings(run)],
@@ -102,6 +104,8 @@ def _trial(run: Run, spec: TrialSpec, agreement: Agreement) -> TrialFigures:
         weights_mib=used.weights_mib,
         memory_return=memory_return([each.samples for each in rounds], used.weights_mib),
         models=run.header.models,
+        cluster=spec.cluster,
+        nodes=by_node(ended),
         labels_agree=spec.label not in agreement.disagreements,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 import httpx
@@ -12,6 +13,7 @@ import httpx
 from ..errors import TrialFailed
 
 MOST_LABELS = 20  # in an answer; more labels would add to the timing and to each sample
+NODE_HEADER = "X-Residency-Node"  # in answers of a cluster
 TIMING = re.compile(r"([\w-]+);dur=([\d.]+)")
 
 
@@ -25,6 +27,36 @@ class Reply(TypedDict):
     score: NotRequired[float]
     top: NotRequired[list[tuple[str, float]]]
     timing: NotRequired[dict[str, float]]
+    node: NotRequired[str]
+
+
+class UsedEntry(TypedDict):
+    """How a model was loaded most recently."""
+
+    model: str
+    loader: str
+    dtype: str
+    nbytes: int
+
+
+class ResidentEntry(TypedDict):
+    """A model in memory."""
+
+    model: str
+    bytes: int
+
+
+class Status(TypedDict):
+    """The state of a strategy on one server or node: the parts of its JSON that a trial uses."""
+
+    node: NotRequired[str]
+    route: str
+    loads: int
+    unloads: int
+    unload_s: float
+    used: list[UsedEntry]
+    resident: list[ResidentEntry]
+    least_keep: float | None
 
 
 def connect(url: str, timeout: float) -> httpx.Client:
@@ -37,7 +69,9 @@ def request_body(text: str, model: str) -> dict[str, Any]:
     return {"text": text, "model": model, "top_k": MOST_LABELS}
 
 
-def ask(client: httpx.Client, route: str, model: str, text: str) -> tuple[float, Reply]:
+def ask(
+    client: httpx.Client, route: str, model: str, text: str, headers: Mapping[str, str] | None = None
+) -> tuple[float, Reply]:
     """Send one text. Returns the milliseconds until the whole response was received, and the reply.
 
     Parsing the response is not timed. Raises httpx.TimeoutException, httpx.TransportError, and TrialFailed for a
@@ -45,13 +79,20 @@ def ask(client: httpx.Client, route: str, model: str, text: str) -> tuple[float,
     """
     body = request_body(text, model)
     started = time.perf_counter()
-    response = client.post(route, json=body)
+    response = client.post(route, json=body, headers=headers)
     ms = (time.perf_counter() - started) * 1e3
-    return ms, read_reply(response.status_code, response.content, response.headers.get("Server-Timing", ""))
+    return ms, read_reply(response.status_code, response.content, response.headers)
 
 
-def read_reply(status: int, body: bytes, server_timing: str) -> Reply:
+def read_reply(status: int, body: bytes, headers: Mapping[str, str]) -> Reply:
     """The reply in a response. Raises TrialFailed if the response is malformed."""
+    reply = _read_reply(status, body, headers.get("Server-Timing", ""))
+    if node := headers.get(NODE_HEADER):
+        reply["node"] = node
+    return reply
+
+
+def _read_reply(status: int, body: bytes, server_timing: str) -> Reply:
     if status != httpx.codes.OK:
         return {"status": status, "error": _detail(body)}
     try:
@@ -79,7 +120,26 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace")[:200]
 
 
-def read_strategy(client: httpx.Client) -> dict[str, Any]:
-    """The state of the server's only strategy, as JSON."""
-    [strategy] = client.get("/strategies").raise_for_status().json()["strategies"]
-    return dict(strategy)
+def read_statuses(client: httpx.Client) -> list[Status]:
+    """The state of the server's only strategy, on each node if there are several."""
+    statuses: list[Status] = client.get("/strategies").raise_for_status().json()["strategies"]
+    return statuses
+
+
+def read_strategy(client: httpx.Client) -> Status:
+    """The state of the server's only strategy, added up over nodes."""
+    return add_up(read_statuses(client))
+
+
+def add_up(statuses: list[Status]) -> Status:
+    """The state of all nodes together. A model that is in memory on two nodes is twice in `resident`."""
+    keeps = [keep for status in statuses if (keep := status["least_keep"]) is not None]
+    return {
+        "route": statuses[0]["route"],
+        "loads": sum(status["loads"] for status in statuses),
+        "unloads": sum(status["unloads"] for status in statuses),
+        "unload_s": sum(status["unload_s"] for status in statuses),
+        "used": list({used["model"]: used for status in statuses for used in status["used"]}.values()),
+        "resident": [model for status in statuses for model in status["resident"]],
+        "least_keep": min(keeps, default=None),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..config.quantities import duration
-from .experiment import ResolvedExperiment
+from .experiment import ResolvedExperiment, ResolvedTrial
 
 LONG_SECONDS = 3600.0
 
@@ -14,7 +14,7 @@ def describe(resolved: ResolvedExperiment, sources: Mapping[str, str]) -> str:
     """What a run of the experiment would do, in several lines. `sources` says where each model's checkpoint is."""
     experiment, traffic = resolved.experiment, resolved.traffic
     lines = [resolved.question or experiment.name, ""]
-    lines += [f"  {trial.label}: {trial.choice.loader.name}, {trial.dtype}" for trial in resolved.trials]
+    lines += [f"  {trial.label}: {_server(trial)}" for trial in resolved.trials]
     lines += [
         f"  model {model_id}: {reference}, {sources[model_id]}" for model_id, reference in experiment.models.items()
     ]
@@ -22,6 +22,12 @@ def describe(resolved: ResolvedExperiment, sources: Mapping[str, str]) -> str:
     lines += [f"  recommendation for: {experiment.rate:.3g} requests per second"] if experiment.rate else []
     long = long_run_warning(resolved, experiment.repeats * len(resolved.trials))
     return "\n".join([*lines, _amount(resolved), *([long] if long else [])])
+
+
+def _server(trial: ResolvedTrial) -> str:
+    """A trial's loader, its dtype, and its nodes if it has some."""
+    nodes = [str(trial.choice.cluster)] if trial.choice.cluster else []
+    return ", ".join([trial.choice.loader.name, trial.dtype, *nodes])
 
 
 def long_run_warning(resolved: ResolvedExperiment, trials: int) -> str | None:

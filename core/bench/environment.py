@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from ..results.environment import Environment
+from ..results.records import Machine
 from ..system.threads import cores, forward_threads
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -29,6 +30,11 @@ PACKAGES = (
     "aiohttp",
     "numpy",
 )
+
+
+def describe_machine(number: int) -> Machine:
+    """The record that this machine runs the round of that number, from 0."""
+    return Machine(round=number, name=platform.node(), environment=describe_environment())
 
 
 def describe_environment() -> Environment:

@@ -21,7 +21,6 @@ from ..config.choices import (
     ModelId,
     Reference,
     Size,
-    StrategyChoice,
     matching,
 )
 from ..config.file_kinds import check_kind
@@ -31,6 +30,7 @@ from ..config.wrong_values import explain
 from ..errors import OptionError, ResidencyError, YamlError
 from ..plugins import Plugins, load_plugins
 from ..system.files import read_text, resolve_path
+from .cluster import TrialChoice
 from .texts import Texts, read_texts
 from .traffic import Traffic, resolve_traffic
 from .workload import MAX_REQUESTS, Rate, Workload
@@ -59,8 +59,10 @@ class Experiment(BaseModel):
     """The name of the experiment, and of its folder under `results`."""
     models: Annotated[dict[ModelId, Reference], Field(min_length=1)] = {"embedded": "embedded"}
     """Model ids with their references."""
-    strategies: Annotated[list[StrategyChoice], Field(min_length=1)]
-    """A list of strategies. Each is a name, or a mapping with `strategy`, `options`, `loader` and `label`."""
+    strategies: Annotated[list[TrialChoice], Field(min_length=1)]
+    """A list of strategies. Each is a name, or a mapping with `strategy`, `options`, `loader`, `label` and
+    `cluster`.
+    """
     texts: Texts
     """A list of texts, or `{file: path}`."""
     repetitions: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] | None = 10
@@ -113,7 +115,7 @@ class ResolvedTrial:
     """A trial: one strategy with its loader and validated options, under one label."""
 
     label: str
-    choice: StrategyChoice
+    choice: TrialChoice
     dtype: str
 
 
@@ -233,6 +235,9 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
     loaders = {(choice.loader.name, str(choice.loader.options.get("dtype"))) for choice in experiment.strategies}
     for i, choice in enumerate(experiment.strategies):
         where = ("strategies", i)
+        if choice.cluster and experiment.page_cache == "cold":
+            why = "because a model may be in memory on one node and requested from another"
+            raise document.error((*where, "cluster"), f"cannot be used with 'page_cache: cold', {why}; leave one out.")
         with _locate_errors(document, *where, "strategy"):
             strategy = plugins.strategy(choice.strategy)
         with _locate_errors(document, *where, "options"):

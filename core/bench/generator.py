@@ -12,7 +12,7 @@ import gc
 import json
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from threading import Event
@@ -48,6 +48,8 @@ class Target(NamedTuple):
     check: Callable[[], None]
     trial: str
     """The label of the trial whose samples these are."""
+    headers: Callable[[str], Mapping[str, str]] = lambda model: {}
+    """The headers of a request for that model."""
 
 
 class DriveResult(NamedTuple):
@@ -207,12 +209,13 @@ class _Generator:
             self._lags.append(sent - due)
         self._sends += 1
         body = json.dumps(request_body(self._target.texts[request.text], request.model)).encode()
+        headers = self._target.headers(request.model)
         reply: Reply
         try:
-            async with self._session.post(self._target.url, data=body) as response:
+            async with self._session.post(self._target.url, data=body, headers=headers) as response:
                 content = await response.read()
             ended = time.perf_counter()
-            reply = read_reply(response.status, content, response.headers.get("Server-Timing", ""))
+            reply = read_reply(response.status, content, response.headers)
         except TimeoutError:
             ended = time.perf_counter()
             reply = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..results.recorded import PageCache
 from ..results.records import Load
 from ..system import memory
 from ..system.page_cache import drop_files, reread
-from .client import ask, read_strategy
+from .client import Reply, ask, read_strategy
 
 LOADS = 3  # from disk, and as many from the page cache
 SETTLE_SECONDS = 0.1  # for the server to free a model after an answer
@@ -38,6 +38,8 @@ class LoadMeasurement:
     """The files that loading a model may read."""
     append: Callable[[Load], None]
     """Takes the record of each load."""
+    headers: Callable[[str], Mapping[str, str]]
+    """The headers of a request for a model."""
 
     def measure(self) -> str | None:
         """Measure a few loads. Returns why some are missing, or None.
@@ -76,7 +78,7 @@ class LoadMeasurement:
         if page_cache == "cold":
             drop_files(files)
         before = memory.cpu_seconds(self.pid)
-        ms, reply = ask(self.client, self.route, model, self.text)
+        ms, reply = self._ask(model)
         time.sleep(SETTLE_SECONDS)
         after = memory.cpu_seconds(self.pid)
         if reply["status"] != httpx.codes.OK:
@@ -96,6 +98,9 @@ class LoadMeasurement:
         )
         return None
 
+    def _ask(self, model: str) -> tuple[float, Reply]:
+        return ask(self.client, self.route, model, self.text, self.headers(model))
+
     def _wait_until_absent(self, model: str) -> bool:
         """Wait until the model is not in memory, sending requests for other models so that it is evicted.
 
@@ -107,7 +112,7 @@ class LoadMeasurement:
                 return False
             for other in self.models:
                 if other != model:
-                    ask(self.client, self.route, other, self.text)
+                    self._ask(other)
             time.sleep(SETTLE_SECONDS)
         return True
 

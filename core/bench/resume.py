@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from ..config.choices import LoaderChoice, StrategyChoice
+from ..config.choices import LoaderChoice
 from ..config.strict_yaml import read
 from ..errors import ResultsError
 from ..results.header import RunHeader, TrialSpec
+from .cluster import TrialChoice
 from .experiment import ResolvedExperiment, ResolvedTrial, load_experiment
 from .texts import json_lines
 
@@ -42,7 +43,7 @@ def write_resolved(path: Path, question: str, keys: Mapping[str, Any], texts: Se
     return _sha256(path)
 
 
-def _shortest_form(choice: StrategyChoice) -> str | dict[str, Any]:
+def _shortest_form(choice: TrialChoice) -> str | dict[str, Any]:
     """The shortest YAML form, so that a file within the size limit stays within it when it is written again."""
     keys: dict[str, Any] = choice.model_dump(exclude_defaults=True)
     if options := choice.loader.options:
@@ -50,6 +51,8 @@ def _shortest_form(choice: StrategyChoice) -> str | dict[str, Any]:
         keys["loader"] = {"name": choice.loader.name, "options": options} if "options" in flat else flat
     elif "loader" in keys:
         keys["loader"] = choice.loader.name
+    if choice.cluster:
+        keys["cluster"] = choice.cluster.written
     return choice.strategy if len(keys) == 1 else keys
 
 
@@ -90,11 +93,16 @@ def _restore_trial(trial: ResolvedTrial, spec: TrialSpec) -> ResolvedTrial:
     return ResolvedTrial(spec.label, choice, spec.dtype)
 
 
+def differing_model(header: RunHeader, digests: Mapping[str, str]) -> str | None:
+    """The id of a model whose checkpoint is not that of the run; None if there is none. `digests` are by model id."""
+    return next((model_id for model_id, model in header.models.items() if digests[model_id] != model.sha256), None)
+
+
 def check_checkpoints(folder: Path, header: RunHeader, digests: Mapping[str, str]) -> None:
     """Raise ResultsError if a checkpoint is not the one of the measured rounds. `digests` are by model id."""
-    for model_id, model in header.models.items():
-        if digests[model_id] != model.sha256:
-            raise ResultsError(
-                f"{folder} cannot be resumed: the checkpoint of model '{model_id}' ({model.reference}) has changed;"
-                " run the experiment again."
-            )
+    if model_id := differing_model(header, digests):
+        reference = header.models[model_id].reference
+        raise ResultsError(
+            f"{folder} cannot be resumed: the checkpoint of model '{model_id}' ({reference}) has changed;"
+            " run the experiment again."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,7 +20,9 @@ from ..results.header import SCHEMA, BatchingSpec, CostSpec, LimitSpec, ModelSpe
 from ..results.records import Begin, Failure, NarrowIntervals, Stop
 from ..system.page_cache import reread
 from .client import MOST_LABELS
+from .cluster import check_installed
 from .convert import convert_checkpoints
+from .environment import describe_machine
 from .experiment import ResolvedExperiment, ResolvedTrial
 from .resume import write_experiment
 from .trial import Trial, run_trial
@@ -45,8 +47,10 @@ def prepare(resolved: ResolvedExperiment) -> tuple[dict[str, Path], dict[str, st
     """Resolve and convert all checkpoints. Returns their directories and SHA-256 digests by model id.
 
     Afterwards the weights are in the page cache in large pages, so that all trials find the same state. Raises
-    ModelReferenceError.
+    ModelReferenceError, and SettingsError if what a trial needs is not installed.
     """
+    for trial in resolved.trials:
+        check_installed(trial.label, trial.choice)
     checkpoints = {}
     for model_id, reference in resolved.experiment.models.items():
         try:
@@ -117,14 +121,30 @@ def run_trials(
     done = past.finished_trials
     latest = max((record.round for record in past.measured), default=0)
     for number in range(past.rounds_due):
-        order = list(resolved.trials)
-        random.Random(f"{resolved.experiment.seed}/order/{number}").shuffle(order)
-        for spec in order:
-            if (number, spec.label) not in done:
-                _run_one(Trial(resolved, spec, checkpoints, number), records, progress)
+        finished = {label for n, label in done if n == number}
+        if number in past.machines and len(finished) < len(resolved.trials):
+            finished = set()  # trials are compared within a round, so the whole round is run here
+            records.append(describe_machine(number))
+        run_round(resolved, number, checkpoints, records, progress, finished)
         if past.stop is None and number >= latest and (reason := reason_to_stop(number)):
             records.append(Stop(round=number, reason=reason))
             return
+
+
+def run_round(
+    resolved: ResolvedExperiment,
+    number: int,
+    checkpoints: Mapping[str, Path],
+    records: RecordWriter,
+    progress: Progress,
+    done: Collection[str] = (),
+) -> None:
+    """Run all trials of a round, from 0, except those whose labels are `done`, and append their records."""
+    order = list(resolved.trials)
+    random.Random(f"{resolved.experiment.seed}/order/{number}").shuffle(order)
+    for spec in order:
+        if spec.label not in done:
+            _run_one(Trial(resolved, spec, checkpoints, number), records, progress)
 
 
 def _run_one(trial: Trial, records: RecordWriter, progress: Progress) -> None:
@@ -189,4 +209,5 @@ def _trial_spec(resolved: ResolvedExperiment, trial: ResolvedTrial, checkpoints:
         dtype=trial.dtype,
         weights_mib=sum(mib.values()),
         model_mib=mib,
+        **({"cluster": trial.choice.cluster.spec} if trial.choice.cluster else {}),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,20 +14,22 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+import psutil
 import yaml
 
 from ..config.quantities import duration
 from ..errors import TrialFailed
-from ..names import APP
-from .server_log import find_reason
+from ..names import APP, CLUSTER_SERVERS
+from ..results.header import Lifecycle
+from ..system.processes import adopt_orphans, die_with_parent
+from ..system.server_log import find_reason
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.01
 LOG_TAIL = 64 << 10  # bytes
 AppendLog = Callable[[str], None]
 GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL
+CLUSTER_GRACE_SECONDS = 30.0  # the same for a server that ends nodes of its own
 
 
 class ServerProcess:
@@ -99,12 +99,8 @@ def serve(
 
     `RESIDENCY_*` variables of this process do not reach it, because the experiment defines all settings.
     """
-    keep = {"RESIDENCY_CACHE"}
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RESIDENCY_") or k in keep}
-    with tempfile.TemporaryDirectory(prefix="residency-") as temporary:
-        config = Path(temporary) / "settings.yaml"
-        config.write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
-        environment |= {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
+    with _written(settings) as config:
+        environment = _environment() | {"RESIDENCY_CONFIG": str(config)} | dict(variables or {})
         command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(folder), "--workers", str(workers)]
         command += ["--host", "127.0.0.1", "--log-level", "warning", "--no-access-log"]
         with launch(command, environment, append_log) as server:
@@ -112,10 +108,47 @@ def serve(
 
 
 @contextmanager
-def launch(
-    command: Sequence[str], environment: Mapping[str, str], append_log: AppendLog | None = None
+def serve_cluster(
+    settings: Mapping[str, Any], lifecycle: Lifecycle, append_log: AppendLog | None = None
 ) -> Iterator[ServerProcess]:
-    """Run any server that takes `--port`. On exit the server ends, and the end of its log is passed to `append_log`."""
+    """Run the nodes that `settings` ask for, behind a balancer on a free loopback port. All of them end on exit."""
+    with _written(settings) as config:
+        command = [sys.executable, "-m", *CLUSTER_SERVERS[lifecycle], str(config), "--host", "127.0.0.1"]
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        # Ray would write colours into the log.
+        environment = _environment() | {"PYTHONPATH": path, "RAY_COLOR_PREFIX": "0"}
+        with launch(command, environment, append_log, adopts=True) as server:
+            yield server
+
+
+def _environment() -> dict[str, str]:
+    """The variables of this process without our own settings."""
+    keep = {"RESIDENCY_CACHE"}
+    return {name: value for name, value in os.environ.items() if not name.startswith("RESIDENCY_") or name in keep}
+
+
+@contextmanager
+def _written(settings: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary file with the settings."""
+    with tempfile.TemporaryDirectory(prefix="residency-") as temporary:
+        config = Path(temporary) / "settings.yaml"
+        config.write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
+        yield config
+
+
+@contextmanager
+def launch(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    append_log: AppendLog | None = None,
+    *,
+    adopts: bool = False,
+) -> Iterator[ServerProcess]:
+    """Run any server that takes `--port`. On exit the server ends, and the end of its log is passed to `append_log`.
+
+    If the server `adopts`, descendants whose parents have ended become its children, so that they count as its memory,
+    and are ended with it.
+    """
     with tempfile.TemporaryFile() as log:
         port = _free_port()
         started = time.perf_counter()
@@ -126,26 +159,28 @@ def launch(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us; we end the server ourselves
-            preexec_fn=_die_with_parent,
+            preexec_fn=_bind_and_adopt if adopts else die_with_parent,
         )
         server = ServerProcess(process, port, log, started)
         try:
             yield server
         except BaseException:
-            process.kill()  # it hangs or failed, or the user pressed Ctrl-C
+            # It hangs or failed, or the user pressed Ctrl-C.
+            left = _descendants(process) if adopts else []
+            process.kill()
+            _kill(left)
             raise
         finally:
             try:
-                _end(process)
+                _end_tree(process) if adopts else _end(process)
             finally:
                 if append_log is not None:
                     append_log(server.log(LOG_TAIL))
 
 
-def _die_with_parent() -> None:
-    """Make the kernel kill this child when its parent ends, however that happens (prctl(2))."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _bind_and_adopt() -> None:
+    die_with_parent()
+    adopt_orphans()
 
 
 def _free_port() -> int:
@@ -155,10 +190,32 @@ def _free_port() -> int:
         return port
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a server, and then each of its descendants that it has left behind."""
+    found = _descendants(process)
+    try:
+        _end(process, CLUSTER_GRACE_SECONDS)
+    finally:
+        _kill(found)
+
+
+def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):  # it has ended; psutil knows it by its start, too
+            process.kill()
+
+
+def _end(process: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
     process.terminate()
     try:
-        process.wait(GRACE_SECONDS)
+        process.wait(grace)
     except BaseException as error:  # it hangs, or the user pressed Ctrl-C
         process.kill()
         process.wait()

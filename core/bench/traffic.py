@@ -114,7 +114,8 @@ def resolve_traffic(
         return None
     popularity, trace = workload.popularity, workload.trace
     if isinstance(popularity, Shares) and models is not None and set(popularity.shares) != set(models):
-        where = ("workload", "trace" if trace else "open", "popularity", "shares")
+        [kind] = workload.model_fields_set
+        where = ("workload", kind, "popularity", "shares")
         raise document.error(where, f"must give the share of each model, 0 or more: {', '.join(models)}.")
     arrivals = None
     if trace is not None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,11 @@ from ..results.records import OK, Load, LoadGenerator, Memory, MemoryAfter, Samp
 from ..system import memory
 from ..system.page_cache import drop_files
 from .client import ask, connect, read_strategy
+from .cluster import request_headers
 from .experiment import ResolvedExperiment, ResolvedTrial, batching_setting
 from .loads import SETTLE_SECONDS, LoadMeasurement
-from .server import ServerProcess, serve
+from .nodes import count_by_node, wait_for_nodes, wait_until_probed
+from .server import AppendLog, ServerProcess, serve, serve_cluster
 from .texts import MAX_TEXT
 from .timeline import Timeline, read_events
 
@@ -50,8 +52,10 @@ class Trial:
     @property
     def settings(self) -> dict[str, Any]:
         """The server's settings: only this strategy, and models as existing directories."""
+        cluster = self.spec.choice.cluster
         return {
-            "strategies": [self.spec.choice.model_dump(exclude={"label"})],
+            "strategies": [self.spec.choice.model_dump(exclude={"label", "cluster"})],
+            **({"cluster": cluster.settings} if cluster else {}),
             "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
             "plugins": self.resolved.experiment.plugins,
             "cost": self.resolved.experiment.cost.model_dump(mode="json"),
@@ -60,6 +64,22 @@ class Trial:
             # Longer than the client's timeout, so that the client's comes first.
             "request_timeout": min(2 * self.resolved.experiment.timeout, 3600.0),
         }
+
+    def serve(self, append_log: AppendLog) -> AbstractContextManager[ServerProcess]:
+        """Run the trial's server, a single one or a cluster."""
+        if cluster := self.spec.choice.cluster:
+            return serve_cluster(self.settings, cluster.lifecycle, append_log)
+        return serve(self.settings, append_log=append_log)
+
+    def headers(self, model_id: str) -> dict[str, str]:
+        """The headers of a request for the model."""
+        return request_headers(self.spec.choice, model_id)
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the server has; 0 if it is no cluster."""
+        cluster = self.spec.choice.cluster
+        return cluster.count if cluster else 0
 
     @property
     def is_cold(self) -> bool:
@@ -96,7 +116,7 @@ def run_trial(trial: Trial, records: RecordWriter, tick: Tick) -> None:
         drop_files(trial.files(*trial.checkpoints))
     samples = _Samples(records)
     append_log = partial(records.append_log, trial.number, trial.spec.label)
-    with serve(trial.settings, append_log=append_log) as server:
+    with trial.serve(append_log) as server:
         try:
             ended = _measure(trial, server, samples, tick)
         except TrialFailed as error:
@@ -115,6 +135,8 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
     with connect(server.url, timeout) as client:
         try:
             ready = server.wait_until_ready(client, timeout)
+            if trial.nodes:
+                ready = wait_for_nodes(server, client, trial.nodes, timeout)
             send = _Sender(trial, read_strategy(client)["route"], client, server.pid, samples, tick)
             start = _measure_start(send, server, ready)
             return _measure_end(send, server, start, _measure_steady(send, server))
@@ -140,9 +162,15 @@ class _Start(NamedTuple):
 def _measure_start(send: _Sender, server: ServerProcess, ready: float) -> _Start:
     """Measure the first answer of a server that was ready after `ready` seconds."""
     with send.count_overhead():  # a server probes a checkpoint that it has never loaded before
-        server.wait_until_probed(send.client, send.trial.resolved.experiment.timeout)
-    answered = send(next(iter(send.trial.checkpoints)), 0, first=True)
+        wait = wait_until_probed if send.trial.nodes else ServerProcess.wait_until_probed
+        wait(server, send.client, send.trial.resolved.experiment.timeout)
+    models = iter(send.trial.checkpoints)
+    answered = send(next(models), 0, first=True)
     first_answer = time.perf_counter() - server.started - send.overhead if answered else None
+    for model in models:  # each node of a cluster has a first request, too
+        if len(send.samples.by_node) >= send.trial.nodes:
+            break
+        send(model, 0, first=True)
     peak = memory.peak_rss(server.pid)
     memory.reset_peak(server.pid)
     return _Start(ready, first_answer, peak, read_strategy(send.client)["loads"])
@@ -177,8 +205,9 @@ def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _S
     events = read_events(send.client, steady.began, steady.timeline.ended)
     resident = [each["model"] for each in read_strategy(send.client)["resident"]]
     over_time = steady.timeline.since(steady.began)
+    nodes = {"nodes": count_by_node(send.client, send.samples.by_node)} if trial.nodes else None
     lacking = send.loads().measure()
-    return TrialEnd(
+    ended = TrialEnd(
         round=trial.number,
         trial=trial.spec.label,
         log=server.failure_reason() if send.samples.failed else None,
@@ -200,6 +229,7 @@ def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _S
         steady_loads=strategy["loads"] - start.loads,
         loads_lacking=lacking,
     )
+    return ended.model_copy(update=nodes)
 
 
 class _Samples:
@@ -209,12 +239,15 @@ class _Samples:
         self._records = records
         self.requests = 0
         self.failed: Counter[str] = Counter()
+        self.by_node: Counter[str] = Counter()
 
     def append(self, sample: Sample) -> None:
         """Append a sample."""
         self.requests += 1
         if sample.error is not None:
             self.failed[sample.error] += 1
+        if sample.node is not None:
+            self.by_node[sample.node] += sample.error is None
         self._records.append(sample)
 
     def append_load(self, load: Load) -> None:
@@ -246,7 +279,7 @@ def _drive(send: _Sender, server: ServerProcess) -> DriveResult | None:
     from .generator import Target, check_kept_up, drive
 
     url, label = f"{server.url}{send.route}", send.trial.spec.label
-    target = Target(url, resolved.texts, resolved.experiment.timeout, server.check, label)
+    target = Target(url, resolved.texts, resolved.experiment.timeout, server.check, label, send.trial.headers)
     driven = drive(resolved.traffic, send.trial.number, target, send.samples.append)
     send.tick(driven.measured.sends)  # not during the workload, because drawing the bar would delay sends
     check_kept_up(resolved.traffic, driven.measured)
@@ -279,7 +312,7 @@ class _Sender:
         trial = self.trial
         is_dropped = trial.is_cold and self._make_cold(model_id)
         at = time.perf_counter() - self.began
-        ms, reply = ask(self.client, self.route, model_id, trial.resolved.texts[text])
+        ms, reply = ask(self.client, self.route, model_id, trial.resolved.texts[text], trial.headers(model_id))
         fields: dict[str, Any] = {} if first else {"at": at}
         if trial.is_cold:
             fields["page_cache"] = "cold" if is_dropped else "warm"
@@ -330,6 +363,7 @@ class _Sender:
             text=trial.resolved.texts[0],
             files=trial.files,
             append=self.samples.append_load,
+            headers=trial.headers,
         )
 
     @contextmanager

@@ -97,10 +97,12 @@ class _Bounded(BaseModel):
 
 
 class Closed(_Bounded):
-    """Clients that each wait for an answer before the next request. Models are drawn uniformly."""
+    """Clients that each wait for an answer before the next request."""
 
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)]
     """How many clients there are. Each waits for its answer before it sends again."""
+    popularity: Popularity | None = None
+    """How often each model is requested; without it, uniformly."""
 
 
 class Open(_Bounded):
@@ -188,5 +190,5 @@ class Workload(BaseModel):
     @property
     def popularity(self) -> Literal["uniform"] | Zipf | Shares:
         """The popularity of the models, if a trace does not name them."""
-        chosen = self.open or self.trace
+        chosen = self.closed or self.open or self.trace
         return (chosen.popularity if chosen else None) or "uniform"

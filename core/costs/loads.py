@@ -72,7 +72,7 @@ def cold_requests(each: Round) -> int:
 
 
 def _loader(spec: TrialSpec) -> tuple[object, ...]:
-    return spec.loader, spec.loader_options
+    return spec.loader, spec.loader_options, spec.cluster
 
 
 def _further(rounds: Sequence[Round], wanted: PageCache, measured: PageCache) -> dict[int, Further]:

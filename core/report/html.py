@@ -10,6 +10,7 @@ from ..results.card import Card
 from ..results.environment import Environment
 from ..results.summary import Summary
 from .figures import cost_curves, distributions, latencies, lines, load_waterfall
+from .nodes import node_sheet
 from .over_time import over_time, parts_over_time
 from .prose.card import CardText
 from .sheets import (
@@ -63,6 +64,7 @@ def report(summary: Summary, run: Run, said: Said, environment: Environment | No
         said=said,
         first=first_sheet(summary),
         table=main_sheet(summary),
+        nodes=node_sheet(summary),
         latency=distributions(measured),
         latency_data=latency_data(measured),
         waterfall=waterfall,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from .answers import Settles
 from .flips import FLIPS, Flip, Rates
+from .header import Lifecycle
 from .notes import Finding
 from .recorded import Recorded
 
@@ -20,7 +21,9 @@ class Settings(Recorded):
     route: str
     """The path of the prediction requests that they serve."""
     yaml: str
-    """The file for `RESIDENCY_CONFIG`."""
+    """The file for `RESIDENCY_CONFIG`; empty if no settings of ours serve it."""
+    lifecycle: Lifecycle | None = None
+    """What starts its nodes; None for a single server."""
 
 
 class Bursts(Recorded):

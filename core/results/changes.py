@@ -39,7 +39,7 @@ class SetupDiffers(_OfTrial):
     """The trial cannot be compared, because something else is not the same."""
 
     kind: Literal["setup differs"] = "setup differs"
-    what: Literal["checkpoints", "workload", "texts", "page_cache"]
+    what: Literal["checkpoints", "workload", "texts", "page_cache", "cluster"]
 
 
 class LoadedBy(Recorded):

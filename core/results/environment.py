@@ -16,19 +16,23 @@ class Environment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     machine: str | None = None
+    """The operating system and its version."""
     processor: str | None = None
+    """The model of the processor."""
     processor_features: list[str] | None = None
-    """Of those that change how fast a forward is."""
+    """Its features, of those that change how fast a forward is."""
     cores: int | None = None
-    """That the process may use."""
+    """The cores that the process may use."""
     memory_mib: int | None = None
+    """The memory of the machine."""
     python: str | None = None
+    """The version of Python."""
     torch_threads: int | None = None
-    """That one forward uses."""
+    """The threads that one forward uses."""
     versions: dict[str, str | None] | None = None
-    """By package; None for one that is not installed."""
+    """The versions of packages; None for one that is not installed."""
     commit: str | None = None
-    """Of the checkout, with `+` if it has uncommitted changes."""
+    """The commit of the checkout, with `+` if it has uncommitted changes."""
 
     @property
     def values(self) -> dict[str, Value]:

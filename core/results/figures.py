@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from .header import ModelSpec
+from .header import ClusterSpec, ModelSpec
 from .recorded import Recorded
 
 Interval = tuple[float, float]
@@ -115,6 +115,27 @@ class OverLimit(Recorded):
     limit_mib: float
 
 
+class NodeFigures(Recorded):
+    """One node of a cluster, over all rounds."""
+
+    node: str
+    """Its name."""
+    requests: int
+    """How many requests it answered."""
+    share: float | None
+    """Of the requests that all nodes answered."""
+    loads: int
+    """Its loads."""
+    end_mib: float
+    """The weights that a typical round left in its memory, in MiB."""
+    most_mib: float | None
+    """The most weights in its memory at any time, in MiB; None if the node does not tell."""
+    budget_mib: float | None
+    """The weights that its strategy allows, in MiB; None without such a limit."""
+    most_of_budget: float | None
+    """`most_mib` as a share of `budget_mib`, of the round in which it was highest."""
+
+
 class TrialFigures(Recorded):
     """A trial, over the rounds that it finished."""
 
@@ -174,5 +195,9 @@ class TrialFigures(Recorded):
     """Whether the memory of a freed model comes back; None if that was not measured."""
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
     """Where each checkpoint is, and its digest, by model id."""
+    cluster: ClusterSpec | None
+    """Its nodes; None for a single server."""
+    nodes: list[NodeFigures] | None
+    """What each node did; None for a single server."""
     labels_agree: bool
     """Whether its answers agree with those of the other trials."""

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ..errors import ResultsError
 from ..names import COMMAND
 from .header import RunHeader
-from .records import RECORD, Measured, Record, Stop, TrialEnd
+from .records import RECORD, Machine, Measured, Record, Stop, TrialEnd
 
 SAMPLES = "samples.jsonl"
 SERVER_LOG = "server.log"
@@ -100,6 +100,12 @@ class RecordWriter:
             with suppress(OSError), self._server_log.open("a", encoding="utf-8") as file:
                 file.write(f"== round {number + 1}, {label} ==\n{text.rstrip()}\n\n")
 
+    def append_logs(self, text: str) -> None:
+        """Append what another machine's server.log has. Errors are ignored, too."""
+        if text:
+            with suppress(OSError), self._server_log.open("a", encoding="utf-8") as file:
+                file.write(text)
+
     def __enter__(self) -> Self:
         return self
 
@@ -129,6 +135,11 @@ class RunRecords:
     def finished_trials(self) -> set[tuple[int, str]]:
         """(round, label) of each trial that finished. Resuming runs all others, including those that failed."""
         return {(record.round, record.trial) for record in self.measured if isinstance(record, TrialEnd)}
+
+    @property
+    def machines(self) -> dict[int, Machine]:
+        """The latest machine of each round that ran on a machine of a cluster."""
+        return {record.round: record for record in self.measured if isinstance(record, Machine)}
 
     @property
     def stop(self) -> Stop | None:
@@ -180,7 +191,7 @@ def parse_records(content: bytes, path: Path) -> RunRecords:
     labels = {trial.label for trial in header.trials}
     measured: list[Measured] = []
     for number, record in records:
-        if isinstance(record, RunHeader) or not (isinstance(record, Stop) or record.trial in labels):
+        if isinstance(record, RunHeader) or not (isinstance(record, Stop | Machine) or record.trial in labels):
             raise ResultsError(f"{path}:{number}: is not a record of this run.")
         measured.append(record)
     return RunRecords(header, measured)

@@ -16,6 +16,8 @@ Charge = Literal["pss", "private"]
 """Which memory is paid for."""
 Billing = Literal["average", "peak", "size"]
 """What is billed: the memory while it is held; the peak, all the time; or the smallest size that holds the peak."""
+Lifecycle = Literal["local", "ray", "ray-multiplexed"]
+"""What starts the nodes of a cluster: a command on this machine, Ray Serve, or Ray Serve with its own routing."""
 Popularity = Literal["uniform"] | dict[Literal["zipf"], float] | dict[Literal["shares"], dict[str, float]]
 """How requests are distributed over the models: `zipf` has an exponent, `shares` the share of each model id."""
 
@@ -27,6 +29,17 @@ class ModelSpec(Recorded):
     """Where its checkpoint is."""
     sha256: str
     """The digest of its checkpoint."""
+
+
+class ClusterSpec(Recorded):
+    """The cluster that a trial's server is."""
+
+    nodes: int
+    """How many nodes it has."""
+    lifecycle: Lifecycle
+    """What starts the nodes."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The other keys of its section that are not the defaults."""
 
 
 class TrialSpec(Recorded):
@@ -50,6 +63,8 @@ class TrialSpec(Recorded):
     """The weights of all models in that dtype, before any is loaded."""
     model_mib: dict[str, float] = Field(default_factory=dict)
     """`weights_mib` by model id."""
+    cluster: ClusterSpec | None = None
+    """Its nodes; None for a single server."""
 
 
 class ClosedSpec(Recorded):
@@ -61,6 +76,8 @@ class ClosedSpec(Recorded):
     """How many there are, if that is what ends it."""
     clients: int
     """How many clients there are."""
+    popularity: Popularity | None = None
+    """How the requests are distributed over the models; None: uniformly."""
 
 
 class OpenSpec(Recorded):

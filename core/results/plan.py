@@ -11,9 +11,10 @@ from .flips import LatencyFlip, MemoryPriceFlip
 from .header import WorkloadSpec
 from .plan_findings import AnswerFinding, Minimum, NoteFinding, TargetShare
 from .plan_models import ModelsFinding, TheoryOverModels, Timeout, Trade
+from .plan_nodes import NodesFigures, NodesSpec
 from .recorded import Recorded
 
-PLAN_SCHEMA: Final = 8  # 6: sentences in place of findings
+PLAN_SCHEMA: Final = 9  # 9: nodes; 6: sentences in place of findings
 
 
 class CostParts(Recorded):
@@ -65,16 +66,18 @@ class SettingSpec(Recorded):
 
 
 class SettingFigures(OutcomeFigures, SettingSpec):
-    """A setting, simulated."""
+    """A setting, simulated. Of several nodes, memory and money are those of all of them."""
 
     cores: float
-    """That its loads and requests take on average."""
+    """That its loads and requests take on average; of several nodes, those of the busiest one."""
     size: SizePrice | None
-    """The one that is billed; None where memory is billed."""
+    """The one that is billed for each node; None where memory is billed."""
+    nodes: NodesFigures | None = None
+    """Of several nodes."""
     regret: float | None
     """Its cost to the clairvoyant minimum; None if there is no such minimum."""
     most_mib: float | None
-    """The most resident memory, start-up included; None if that was not measured."""
+    """The most resident memory of a server, start-up included; None if that was not measured."""
     targets: list[TargetShare]
     decides_per_hour: list[float]
     """Avoidable cost an hour: under the plan's seed, and near the cheapest setting under further seeds."""
@@ -244,7 +247,7 @@ class Confirmed(Recorded):
 class Plan(Recorded):
     """A plan in figures."""
 
-    schema_version: Literal[8] = Field(default=PLAN_SCHEMA, alias="schema")
+    schema_version: Literal[9] = Field(default=PLAN_SCHEMA, alias="schema")
     """The version of this format."""
     plan: str
     """The name of the plan."""
@@ -262,6 +265,8 @@ class Plan(Recorded):
     """From the first to the last request."""
     models: int
     """How many models there are."""
+    nodes: NodesSpec | None
+    """How many nodes there are, if there are several."""
     prices: PricesUsed
     """The prices that the costs are made of."""
     limit_mib: float | None

@@ -12,6 +12,7 @@ from pydantic import Field
 from .economics import LoadsLacking, SizePrice
 from .figures import Interval
 from .header import Billing
+from .plan_nodes import OverNodes
 from .recorded import PageCache, Recorded
 
 SettingVerdict = Literal["met", "missed", "not known"]
@@ -39,6 +40,8 @@ class PlanTraffic(Recorded):
     """From the first to the last one."""
     shown_as: str
     """The workload in words."""
+    nodes: int = 1
+    """Among which they are spread."""
 
 
 class SettingCost(Recorded):
@@ -87,6 +90,8 @@ class SizeToPay(Recorded):
     others: list[str]
     """Other settings that are billed for the same size."""
     is_waiting_priced: bool
+    nodes: int = 1
+    """Each is billed for it."""
 
 
 class CostTheSame(Recorded):
@@ -184,6 +189,8 @@ class CoresLacking(Recorded):
     """On average, by label."""
     largest: float
     """The cores of the largest size."""
+    nodes: int = 1
+    """If there are several, the cores are those of the busiest one."""
 
 
 class QueueExceeded(Recorded):
@@ -223,6 +230,7 @@ AnswerFinding = Annotated[
     NoSettings
     | NoneEligible
     | Recommended
+    | OverNodes
     | SizeToPay
     | CostTheSame
     | TrifleMore

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from .environment import Environment
 from .header import RunHeader
 from .recorded import PageCache, Recorded
 
@@ -70,6 +71,8 @@ class Sample(_OfTrial):
     """Where a load had to find the checkpoint; None unless the experiment drops it from the page cache."""
     memory_mib: MemoryAfter | None = None
     """Memory after it, in MiB; None unless the experiment asks for it after each request."""
+    node: str | None = None
+    """The node that answered; None if the server is no cluster."""
 
     @model_validator(mode="after")
     def _check_answer(self) -> Self:
@@ -172,6 +175,25 @@ class ModelEvent(Recorded):
     """The duration of the load, or the time that the model was in memory."""
 
 
+class NodeCounts(Recorded):
+    """What one node of a cluster did."""
+
+    node: str
+    """Its name."""
+    requests: int
+    """How many requests it answered, each node's first one included."""
+    loads: int
+    """Its loads since the start."""
+    unloads: int
+    """Its unloads since the start."""
+    bytes: int
+    """Bytes of the models that it had in memory at the end."""
+    most_bytes: int | None = None
+    """The most bytes of models that it had in memory; None if it does not tell when it loaded and unloaded them."""
+    budget_bytes: int | None = None
+    """The bytes that its strategy allows; None if there is no such limit."""
+
+
 class TrialEnd(_OfTrial):
     """A trial finished."""
 
@@ -212,6 +234,8 @@ class TrialEnd(_OfTrial):
     """Loads in the steady state."""
     loads_lacking: str | None = None
     """Why single loads could not be measured; None if they were, or if the strategy keeps its models."""
+    nodes: list[NodeCounts] | None = None
+    """What each node did; None if the server is no cluster."""
 
 
 class Failure(_OfTrial):
@@ -220,6 +244,18 @@ class Failure(_OfTrial):
     kind: Literal["failure"] = "failure"
     reason: str
     """Why, in a sentence."""
+
+
+class Machine(Recorded):
+    """The machine of a round, if rounds ran on several. The records of the round's trials follow."""
+
+    kind: Literal["machine"] = "machine"
+    round: int
+    """From 0."""
+    name: str
+    """Its host name."""
+    environment: Environment
+    """What it is, and what is installed on it."""
 
 
 class NarrowIntervals(Recorded):
@@ -246,7 +282,7 @@ class Stop(Recorded):
     """Why: its intervals are narrow enough. In records of an older version, a sentence."""
 
 
-Measured = Begin | Sample | Load | TrialEnd | Failure | Stop
+Measured = Machine | Begin | Sample | Load | TrialEnd | Failure | Stop
 """The records that follow the header."""
 Record = RunHeader | Measured
 RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])

@@ -8,7 +8,7 @@ from .comparisons import Statistic, StatisticName
 from .figures import MemoryReturn, Target
 from .recorded import Recorded
 from .records import NarrowIntervals
-from .summary import Failed
+from .summary import Failed, MachineRounds
 from .warnings import Disagreement, RunWarning
 
 
@@ -161,6 +161,19 @@ class PartlyCold(_OfTrial):
     """The p50 of the others."""
 
 
+class SharedByNodes(_OfTrial):
+    """How the requests were spread over the nodes of a cluster, and how full these were."""
+
+    kind: Literal["shared by nodes"] = "shared by nodes"
+    nodes: int
+    busiest: str
+    """The node that answered the most requests."""
+    share: float
+    """Of the requests, that it answered."""
+    most_of_budget: float | None
+    """The most that a node had in memory, as a share of its budget; None without one, or if that is unknown."""
+
+
 class MemoryReturned(_OfTrial):
     """How much memory came back over many loads."""
 
@@ -178,6 +191,15 @@ class LoadedFromDisk(Recorded):
     """Loads read the checkpoint from disk, not from the page cache."""
 
     kind: Literal["loaded from disk"] = "loaded from disk"
+
+
+class RanOnMachines(Recorded):
+    """Rounds ran on machines of a cluster."""
+
+    kind: Literal["ran on machines"] = "ran on machines"
+    machines: list[MachineRounds]
+    are_alike: bool
+    """Whether all have the same processor, cores, memory and commit."""
 
 
 class StoppedEarly(Recorded):
@@ -215,9 +237,11 @@ RunFinding = (
     | TargetRoundsMissing
     | ColdRequestTime
     | PartlyCold
+    | SharedByNodes
     | MemoryReturned
     | MemoryLeaks
     | LoadedFromDisk
+    | RanOnMachines
     | StoppedEarly
     | PrecisionMissed
     | RunWarning

@@ -36,6 +36,23 @@ class Failed(Recorded):
     """Why, in a sentence."""
 
 
+class MachineRounds(Recorded):
+    """A machine that rounds ran on."""
+
+    name: str
+    """Its host name."""
+    processor: str | None
+    """The model of its processor."""
+    cores: int | None
+    """The cores that the servers could use."""
+    memory_mib: int | None
+    """Its memory."""
+    commit: str | None
+    """The commit of its checkout; None for an installation."""
+    rounds: list[int]
+    """Each from 0."""
+
+
 class Measurements(Recorded):
     """What a run measured, in figures. Rounds that did not finish are counted, not averaged."""
 
@@ -73,6 +90,8 @@ class Measurements(Recorded):
     """The least memory of a server without a model; None if every server held one."""
     widths: dict[str, float] | None
     """The relative widths of the intervals that `precision` limits, by trial label."""
+    machines: list[MachineRounds]
+    """The machines that the rounds ran on; empty if that is the one on which the run was started."""
     trials: list[TrialFigures]
     """The figures of each trial."""
     comparisons: list[Comparison]

@@ -104,6 +104,8 @@ def _unlike(before: Run, after: Run, label: str) -> DtypeDiffers | SetupDiffers 
         return SetupDiffers(trial=label, what="checkpoints")
     if _traffic(before) != _traffic(after):
         return SetupDiffers(trial=label, what="workload")
+    if before.spec(label).cluster != after.spec(label).cluster:
+        return SetupDiffers(trial=label, what="cluster")
     if old.texts != new.texts:
         return SetupDiffers(trial=label, what="texts")
     return None if old.page_cache == new.page_cache else SetupDiffers(trial=label, what="page_cache")

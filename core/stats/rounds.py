@@ -13,7 +13,7 @@ from ..results.comparisons import StatisticName
 from ..results.figures import GeneratorFigures
 from ..results.folder import RunRecords
 from ..results.header import RunHeader, TrialSpec
-from ..results.records import OK, Begin, Failure, Load, Sample, Stop, TrialEnd
+from ..results.records import OK, Begin, Failure, Load, Machine, Sample, Stop, TrialEnd
 from .estimates import percentile
 
 MIB = 1 << 20
@@ -99,6 +99,8 @@ class Run:
     failures: list[Failure]
     stop: Stop | None
     """Why it ended before its cap; else None."""
+    machines: dict[int, Machine] = field(default_factory=dict)
+    """The machine of each round, by number; empty if all ran where the run was started."""
 
     @property
     def labels(self) -> list[str]:
@@ -158,7 +160,7 @@ def arrange(records: RunRecords) -> Run:
     """The run of these records. Of several attempts at one trial in one round, only the latest counts."""
     attempts: defaultdict[tuple[str, int], _Attempt] = defaultdict(_Attempt)
     for record in records.measured:
-        if isinstance(record, Stop):
+        if isinstance(record, Stop | Machine):
             continue
         place = record.trial, record.round
         if isinstance(record, Begin):
@@ -176,4 +178,4 @@ def arrange(records: RunRecords) -> Run:
         if attempt.ended is not None:
             rounds[label][number] = Round(number, attempt.ended, attempt.samples, attempt.loads)
     failures = [attempt.failure for attempt in attempts.values() if attempt.failure is not None]
-    return Run(records.header, rounds, failures, records.stop)
+    return Run(records.header, rounds, failures, records.stop, records.machines)

@@ -25,7 +25,6 @@ from core.bench.experiment import load_experiment
 from core.bench.generator import Target, check_kept_up, drive
 from core.bench.run import prepare, run_trials, write_header
 from core.bench.server import ServerProcess, launch
-from core.bench.server_log import find_reason
 from core.bench.traffic import Traffic
 from core.bench.workload import Workload
 from core.errors import TrialFailed
@@ -33,6 +32,7 @@ from core.report.progress import RunProgress
 from core.results.folder import RecordWriter, read_records
 from core.results.header import OpenSpec
 from core.results.records import Failure, LoadGenerator, Sample, TrialEnd
+from core.system.server_log import find_reason
 from tests.helpers.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
 
 
@@ -225,6 +225,12 @@ GROUP = """  + Exception Group Traceback (most recent call last):
 """
 
 
+ON_RAY = """(ServeReplica:default:Nodes pid=7) Traceback (most recent call last):
+(ServeReplica:default:Nodes pid=7)   File x
+(ServeReplica:default:Nodes pid=7) ValueError: no
+"""
+
+
 @pytest.mark.parametrize(
     ("log", "reason"),
     [
@@ -234,6 +240,8 @@ GROUP = """  + Exception Group Traceback (most recent call last):
         (GROUP, "OSError: gone"),
         ("Traceback (most recent call last):\n  x\nA: b\nERROR: It is over\n", "It is over"),
         ("Running the code of plugin x\nSegmentation fault\nINFO: freed\n", "Segmentation fault"),
+        ("n1 | INFO:     one\nn2 | CRITICAL: It cannot start.\nn1 | INFO:     two\n", "It cannot start."),
+        (ON_RAY, "ValueError: no"),
         ("", ""),
     ],
 )

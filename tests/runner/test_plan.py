@@ -15,6 +15,7 @@ import runner
 from core.bench.experiment import load_experiment
 from core.costs.prices import Prices
 from core.errors import ResidencyError
+from core.names import COMMAND
 from core.planning.candidates import Candidate, candidates, simulate
 from core.planning.choosing import choose
 from core.planning.confirm import errors, write_experiment
@@ -421,9 +422,74 @@ def test_a_clairvoyant_can_be_beaten_where_requests_wait(tmp_path: Path) -> None
     assert any("each request is answered at once; here requests wait" in sentence for sentence in grounds(plan))
 
 
+SMALL = {
+    "persistent": None,
+    "cached": None,
+    "keep-alive": None,
+    "on-demand": None,
+    "lru-cached": {"memory_budget": ["60MiB"]},
+}
+
+
+def test_a_plan_for_nodes_prices_all_of_them_and_says_so(tmp_path: Path) -> None:
+    workload = {"open": {"rate": "5/s", "requests": 400, "popularity": {"zipf": 1.0}}}
+    _, alone = planned_from(tmp_path, 4, workload=workload, grid=SMALL)
+    planned, plan = planned_from(tmp_path, 4, workload=workload, grid=SMALL, nodes=3)
+    [setting], [single] = plan.settings, alone.settings
+    assert plan.nodes is not None
+    assert (plan.nodes.count, alone.nodes, single.nodes) == (3, None, None)
+    assert setting.nodes is not None
+    assert [each.most_mib for each in setting.nodes.each] == [50.0] * 3
+    assert sum(each.requests for each in setting.nodes.each) == 400
+    assert setting.nodes.room == pytest.approx(50 / 60)
+    assert setting.cold_share < single.cold_share
+    assert setting.peak_mib == pytest.approx(3 * single.peak_mib)
+    assert setting.most_mib == single.most_mib
+    text = plan_text(plan, "pipe")
+    assert " on 3 nodes, use lru-cached (memory_budget 60MiB)" in text
+    assert "and none holds more than 83% of its memory_budget" in text
+    assert all(column in text for column in ("busiest node / mean", "most bytes / budget", "models in memory"))
+    assert f"{COMMAND} serve app.yaml" in text
+    assert yaml.safe_load(plan.yaml or "")["cluster"] == {"nodes": 3}
+    assert (plan.eviction, plan.over_models[1:]) == ([], [])
+    assert Plan.model_validate_json(plan.model_dump_json(by_alias=True)) == plan
+    assert planned.nodes is not None
+
+
+def test_nodes_that_ray_routes_to_are_compared_and_not_served(tmp_path: Path) -> None:
+    grid = SMALL | {"lru-cached": {"capacity": [2]}}
+    workload = {"open": {"rate": "5/s", "requests": 200}}
+    _, plan = planned_from(tmp_path, 6, workload=workload, grid=grid, nodes={"count": 2, "routing": "multiplexed"})
+    assert plan.yaml is None
+    assert "Requests are routed as Ray Serve does for @serve.multiplexed" in plan_text(plan, "pipe")
+
+
+def test_one_node_is_a_plan_without_nodes(tmp_path: Path) -> None:
+    _, plan = planned_from(tmp_path, 2, grid=SMALL, nodes=1)
+    assert (plan.nodes, plan.settings[0].nodes) == (None, None)
+    assert " on 1 node" not in plan_text(plan, "pipe")
+
+
+def test_confirming_nodes_starts_as_many(tmp_path: Path) -> None:
+    run_folder(tmp_path / "run", 4)
+    write_resolved(tmp_path / "run")
+    nodes = {"count": 2, "placement": "hash", "queue": 9}
+    workload = {"open": {"rate": "5/s", "requests": 400}}
+    planned = load_plan(plan_file(tmp_path, workload=workload, grid=SMALL, nodes=nodes, confirm={"window": "20s"}))
+    found, _ = candidates(planned)
+    path = write_experiment(planned, found, tmp_path)
+    [choice] = yaml.safe_load(path.read_text())["strategies"]
+    assert choice["cluster"] == {"nodes": 2, "lifecycle": "local", "placement": "hash", "queue": 9}
+    [trial] = load_experiment(path).trials
+    assert trial.choice.cluster is not None
+    assert trial.choice.cluster.count == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"nodes": 100}, "lower 'nodes' in"),
+        ({"nodes": {"count": 2, "routing": "multiplexed"}}, "is Ray Serve's own rule, which is only simulated"),
         ({"workload": {"open": {"rate": "1/h", "requests": 10}}}, "lengthen 'confirm.window', or the workload, in"),
         ({"models": 3}, "asks for models that are only simulated, which cannot be served"),
         ({"workload": {"trace": {"file": "trace.csv", "speed": 2}}}, "remove 'speed' from the workload in"),

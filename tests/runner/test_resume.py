@@ -22,7 +22,7 @@ from core.bench.resume import read_experiment
 from core.bench.run import prepare, run_trials, write_header
 from core.report.progress import RunProgress
 from core.results.folder import SAMPLES, RecordWriter, new_folder, read_records
-from core.results.records import Begin, Sample, Stop, TrialEnd
+from core.results.records import Begin, Machine, Sample, Stop, TrialEnd
 from core.stats.rounds import arrange
 from tests.helpers.support import FAKES, SECONDS, checkpoint_in, read_json, run_here, wait_for
 from tests.runner.test_runner import experiment, only_folder, runner, start_runner
@@ -181,7 +181,7 @@ def register_strategies():
 
 
 def kinds(folder: Path, label: str) -> list[str]:
-    records = [record for record in read_records(folder).measured if not isinstance(record, Stop)]
+    records = [record for record in read_records(folder).measured if not isinstance(record, Stop | Machine)]
     return [each.kind for each in records if each.trial == label and each.kind not in ("sample", "load")]
 
 

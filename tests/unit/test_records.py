@@ -84,7 +84,7 @@ def test_another_version_is_refused_whatever_else_it_has(changes: dict[str, Any]
 def test_every_kind_has_a_json_schema() -> None:
     schema = RECORD.json_schema()
     kinds = schema["discriminator"]["mapping"]
-    assert set(kinds) == {"run", "begin", "sample", "load", "trial", "failure", "stop"}
+    assert set(kinds) == {"run", "machine", "begin", "sample", "load", "trial", "failure", "stop"}
     header = schema["$defs"][kinds["run"].rpartition("/")[2]]
     assert {"schema", "experiment", "models", "trials"} <= set(header["required"])
 

@@ -18,7 +18,7 @@ from core.results.comparisons import Statistic, StatisticName, Verdict
 from core.results.figures import MemoryReturn, Target, TargetVerdict, TooFew
 from core.results.recorded import Recorded
 from core.results.records import NarrowIntervals
-from core.results.summary import Failed
+from core.results.summary import Failed, MachineRounds
 from tests.helpers.kinds import kinds_in, kinds_said_in
 
 
@@ -39,6 +39,10 @@ def compared(
 
 def unlike(**figures: Any) -> found.Compared:
     return compared("p50", 10.1, 10.0, "not separable", **({"ratio": 1.01, "ci95": (0.98, 1.05)} | figures))
+
+
+def machine_of(name: str, *rounds: int) -> MachineRounds:
+    return MachineRounds(name=name, processor="x", cores=2, memory_mib=4096, commit=None, rounds=list(rounds))
 
 
 def target_of(verdict: TargetVerdict | None, share: float, **figures: Any) -> found.TargetResult:
@@ -261,6 +265,17 @@ SAID: list[tuple[Recorded, str]] = [
         "Under b, 25% of the requests waited for a load: p50 is 62 ms for these and n/a for the others.",
     ),
     (
+        found.SharedByNodes(trial="b", nodes=2, busiest="n1", share=0.55, most_of_budget=0.98),
+        (
+            "The busiest of the 2 nodes of b, n1, answered 55% of the requests. At its fullest, a node's memory_budget"
+            " was 98% used."
+        ),
+    ),
+    (
+        found.SharedByNodes(trial="b", nodes=1, busiest="n1", share=1.0, most_of_budget=None),
+        "The busiest of the one node of b, n1, answered 100% of the requests.",
+    ),
+    (
         found.MemoryReturned(trial="b", measured=RETURNED),
         (
             "After 100 loads, b has returned 99.5% of the 87 MiB of weights; its memory grows by 0.004 MiB with"
@@ -271,6 +286,21 @@ SAID: list[tuple[Recorded, str]] = [
     (
         found.LoadedFromDisk(),
         "Whenever a request waited for a load, the checkpoint came from disk, not from the page cache.",
+    ),
+    (
+        found.RanOnMachines(machines=[machine_of("east", 0, 2)], are_alike=True),
+        "Each round ran on east.",
+    ),
+    (
+        found.RanOnMachines(machines=[machine_of("east", 0, 2), machine_of("west", 1)], are_alike=True),
+        ("The rounds ran on east (rounds 1 and 3) and west (round 2); trials are compared within a round."),
+    ),
+    (
+        found.RanOnMachines(machines=[machine_of("east", 0), machine_of("west", 1)], are_alike=False),
+        (
+            "The rounds ran on east (round 1) and west (round 2); trials are compared within a round. They are not"
+            " alike, so figures in milliseconds differ from round to round."
+        ),
     ),
     (
         found.StoppedEarly(

@@ -50,7 +50,7 @@ def card_in_words(summary: Summary) -> CardText:
 def settings_in_words(settings: Settings) -> SettingsText:
     """With comments that say how to serve them."""
     where = say(settings.rates) if settings.rates else ""
-    text = settings_to_paste(_side(settings), settings.route, settings.yaml)
+    text = settings_to_paste(_side(settings), settings.route, settings.yaml, settings.lifecycle)
     return SettingsText(settings.label, where, text)
 
 

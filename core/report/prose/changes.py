@@ -31,6 +31,7 @@ UNLIKE = {
     "workload": "the workload is not the same",
     "texts": "the texts are not the same",
     "page_cache": "'page_cache' is not the same",
+    "cluster": "its 'cluster' is not the same",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...advice.findings import findings
 from ...results.figures import TooFew
 from ...results.records import NarrowIntervals
@@ -13,13 +15,15 @@ from ...results.run_findings import (
     MemoryReturned,
     PartlyCold,
     PrecisionMissed,
+    RanOnMachines,
     RequestsFailed,
     RoundsUnfinished,
+    SharedByNodes,
     StoppedEarly,
 )
 from ...results.summary import Failed, Measurements
 from ...results.warnings import WARNINGS, Disagreement
-from ..format import MISSING, milliseconds, percent, widths
+from ..format import MISSING, listed, milliseconds, percent, widths
 from .sentences import say
 
 DOUBTS = (Disagreement, Failed, RequestsFailed, RoundsUnfinished, MemoryLeaks, *WARNINGS)
@@ -90,6 +94,15 @@ def say_partly_cold(finding: PartlyCold) -> str:
 
 
 @say.register
+def say_shared_by_nodes(finding: SharedByNodes) -> str:
+    full = finding.most_of_budget
+    held = "" if full is None else f" At its fullest, a node's memory_budget was {percent(full)} used."
+    nodes = f"the {finding.nodes} nodes" if finding.nodes > 1 else "the one node"
+    what = f"The busiest of {nodes} of {finding.trial}, {finding.busiest},"
+    return f"{what} answered {percent(finding.share)} of the requests.{held}"
+
+
+@say.register
 def say_memory_returned(finding: MemoryReturned) -> str:
     measured = finding.measured
     slope, interval = measured.slope_mib_per_cycle, measured.slope_ci95
@@ -108,6 +121,19 @@ def say_memory_leaks(finding: MemoryLeaks) -> str:
 @say.register
 def say_loaded_from_disk(_: LoadedFromDisk) -> str:
     return "Whenever a request waited for a load, the checkpoint came from disk, not from the page cache."
+
+
+@say.register
+def say_ran_on_machines(finding: RanOnMachines) -> str:
+    where = [f"{each.name} ({_rounds(each.rounds)})" for each in finding.machines]
+    if len(where) == 1:
+        return f"Each round ran on {finding.machines[0].name}."
+    unlike = "" if finding.are_alike else " They are not alike, so figures in milliseconds differ from round to round."
+    return f"The rounds ran on {listed(where)}; trials are compared within a round.{unlike}"
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    return f"round{'' if len(numbers) == 1 else 's'} {listed([str(number + 1) for number in numbers])}"
 
 
 @say.register
