@@ -9,7 +9,7 @@ from ..bench.traffic import Traffic
 from ..bench.workload import Gamma, Open, Workload
 from ..costs.economics import header_costs
 from ..costs.prices import HOUR, Prices
-from ..errors import ResidencyError
+from ..errors import ResidencyError, ResultsError
 from ..plugins import load_plugins
 from ..results.card import Bursts
 from ..results.economics import BreakEven, SizePrice
@@ -134,12 +134,14 @@ def _card_rate(even: BreakEven) -> CardRate | None:
 
 
 def _simulated_trial(run: Run, label: str) -> SimulatedTrial:
-    """The trial of that label. Raises ResidencyError if its loader's loads were not measured, or if its strategy is not
-    installed.
+    """The trial of that label. Raises ResidencyError if its loader's loads were not measured, if its strategy is not
+    installed, or if its server is a cluster.
 
     A strategy from a file does not count as installed: whoever reads a report has not allowed that code to run.
     """
     spec = run.spec(label)
+    if spec.cluster is not None:
+        raise ResultsError(f"'{label}' is a cluster, which is not simulated as one server.")
     loader = spec.loader, spec.loader_options
     alike = [trial for trial in run.header.trials if (trial.loader, trial.loader_options) == loader]
     costs = header_costs(run)

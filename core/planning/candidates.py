@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from ..costs.prices import HOUR, Prices
+from ..costs.prices import BYTES_PER_MIB, HOUR, Prices
 from ..residency.decisions import Decisions
 from ..results.economics import SizePrice
 from ..results.plan import SettingFigures, SettingSpec
+from ..results.plan_nodes import NodeFigures, NodesFigures
 from .arrivals import Arrivals
 from .bounds import clairvoyant
+from .cluster import Cluster
 from .grid import settings
+from .nodes import PlanNodes
 from .outcome import ByModel, Outcome
 from .plan_file import PlanInputs
-from .profile import Profile
+from .profile import ModelProfile, Profile
 from .setting import Setting
 from .simulator import Server
 from .targets import judge
@@ -81,9 +85,15 @@ def simulate(
     seed: int,
     prices: Prices | None = None,
     resident: Sequence[int] = (),
+    nodes: PlanNodes | None = None,
 ) -> Outcome:
     """One setting under these arrivals; models with the indices `resident` have answered a request before them."""
-    server = Server(setting.decisions(prices), list(profile.models), list(profile.models.values()), max_batch, seed)
+    names, models = list(profile.models), list(profile.models.values())
+    server: Server | Cluster
+    if nodes is None or nodes.count == 1:
+        server = Server(setting.decisions(prices), names, models, max_batch, seed)
+    else:
+        server = Cluster(partial(setting.decisions, prices), nodes, names, models, max_batch, seed)
     for model in resident:
         server.preload(model, answered=1)
     return server.run(arrivals.at, arrivals.asked)
@@ -142,7 +152,7 @@ def _simulate_once(inputs: PlanInputs) -> Iterator[Candidate | TooLarge]:
                 yield TooLarge(label, most)
                 continue
             regret = whole.keep_alive_cost(models, inputs.prices) / least if least else None
-            figures = _figures(inputs, profile, _spec(label, setting, profile), whole, regret)
+            figures = _figures(inputs, profile, setting, label, whole, regret)
             yield Candidate(profile, setting, figures, whole.by_model)
 
 
@@ -160,27 +170,57 @@ def _spec(label: str, setting: Setting, profile: Profile) -> SettingSpec:
 def _figures(
     inputs: PlanInputs,
     profile: Profile,
-    spec: SettingSpec,
+    setting: Setting,
+    label: str,
     whole: Outcome,
     regret: float | None,
 ) -> SettingFigures:
-    """The figures of the setting that `spec` names, from its outcome."""
+    """The figures of the setting, from its outcome."""
     models = list(profile.models.values())
     first, second = whole.halves
-    size, cores = _size(inputs, profile, whole), whole.core_seconds(models) / whole.seconds
+    size, cores = _size(inputs, profile, whole), whole.busiest_cores(models)
     result = whole.figures(profile.base_mib, models, inputs.prices, size)
     exceeded = result.capacity_exceeded or (size is not None and size.cpu < cores)
     return SettingFigures(
-        **dict(spec),
+        **dict(_spec(label, setting, profile)),
         **dict(result.model_copy(update={"capacity_exceeded": exceeded})),
         cores=cores,
         size=size,
+        nodes=_nodes(whole, models, setting.decisions(inputs.prices)),
         regret=regret,
         most_mib=most_mib(profile, whole),
         targets=judge(whole, inputs.slo),
         decides_per_hour=[avoidable_cost(inputs, profile, whole)],
         first_half=avoidable_cost(inputs, profile, first),
         second_half=avoidable_cost(inputs, profile, second),
+    )
+
+
+def _nodes(outcome: Outcome, models: Sequence[ModelProfile], decisions: Decisions) -> NodesFigures | None:
+    """What each of several nodes did."""
+    if (nodes := outcome.nodes) is None:
+        return None
+    mean = sum(each.core_seconds for each in nodes.each) / len(nodes.each)
+    usual = sum(model.weights_mib for model in models) / len(models)
+    is_counted = decisions.budget is None and decisions.capacity is not None
+    room = (decisions.capacity or 0) * usual if decisions.budget is None else decisions.budget / BYTES_PER_MIB
+    return NodesFigures(
+        busiest=max(each.core_seconds for each in nodes.each) / mean if mean else 1.0,
+        room=outcome.weights_mib / room if room else None,
+        capacity=decisions.capacity if is_counted else None,
+        distinct=nodes.distinct,
+        each=[
+            NodeFigures(
+                requests=each.requests,
+                cold=each.cold,
+                loads=each.loads,
+                busy=each.busy,
+                cores=each.core_seconds / outcome.seconds,
+                most_mib=each.weights_mib,
+                models=each.models,
+            )
+            for each in nodes.each
+        ],
     )
 
 
@@ -198,7 +238,8 @@ def simulate_for(
     inputs: PlanInputs, setting: Strategy, profile: Profile, arrivals: Arrivals, number: int = 0
 ) -> Outcome:
     """The outcome of a setting under the plan's prices and batches, with the seed of that number."""
-    return simulate(setting, profile, arrivals, inputs.max_batch, inputs.file.seed + number, inputs.prices)
+    file = inputs.file
+    return simulate(setting, profile, arrivals, inputs.max_batch, file.seed + number, inputs.prices, (), file.nodes)
 
 
 def most_mib(profile: Profile, outcome: Outcome) -> float | None:
@@ -212,7 +253,7 @@ def _size(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> SizePrice |
     """
     if not inputs.prices.sizes:
         return None
-    cores = outcome.core_seconds(list(profile.models.values())) / outcome.seconds
+    cores = outcome.busiest_cores(list(profile.models.values()))
     return inputs.prices.size_for(most_mib(profile, outcome) or 0.0, cores) or inputs.prices.sizes[-1]
 
 
@@ -227,7 +268,7 @@ def avoidable_cost(inputs: PlanInputs, profile: Profile, outcome: Outcome) -> fl
 
 
 def _unavoidable(inputs: PlanInputs, outcome: Outcome) -> float:
-    """The cost of the smallest empty server, or of the smallest size, and for each request the CPU time of a forward
+    """The cost of the smallest empty servers, or of the smallest sizes, and for each request the CPU time of a forward
     pass and the waiting for a warm answer, each under the loader that makes it cheapest.
     """
     prices = inputs.prices
@@ -236,6 +277,7 @@ def _unavoidable(inputs: PlanInputs, outcome: Outcome) -> float:
     forwards = sum(n * cpu for n, (cpu, _) in zip(outcome.requests, least, strict=True))
     warm = sum(n * seconds for n, (_, seconds) in zip(outcome.requests, least, strict=True))
     requests = prices.processor(forwards) + prices.waiting(warm)
+    seconds = outcome.servers * outcome.seconds
     if prices.sizes:
-        return prices.sizes[0].hour / HOUR * outcome.seconds + requests
-    return prices.holding(min(profile.base_mib for profile in inputs.profiles)) * outcome.seconds + requests
+        return prices.sizes[0].hour / HOUR * seconds + requests
+    return prices.holding(min(profile.base_mib for profile in inputs.profiles)) * seconds + requests

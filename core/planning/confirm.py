@@ -15,6 +15,7 @@ from ..bench.traffic import Traffic
 from ..bench.workload import Open, TraceChoice, Workload
 from ..config.quantities import duration
 from ..errors import YamlError
+from ..results.header import ClusterSpec
 from ..results.plan import ComparedFigures, Confirmed, ConfirmedSetting, SimulationError
 from ..stats.intervals import typical
 from ..stats.rounds import Round, Run
@@ -22,12 +23,15 @@ from .arrivals import Arrivals, arrivals_of
 from .candidates import Candidate, simulate
 from .choosing import choose
 from .held import measured, simulated
+from .nodes import PlanNodes
 from .outcome import Outcome
 from .plan_file import PlanInputs
+from .routing import first_of_each
 
 BUSY = 0.5  # share of its time that the busiest part of a server is at work: beyond, queues make every error larger
 WITHIN = 0.10  # the target for the simulator's error
 FEWEST = 20  # requests, for a comparison
+MOST_NODES = 8  # on one machine
 NAME = "confirm"
 
 
@@ -42,8 +46,24 @@ def check(inputs: PlanInputs) -> None:
         raise YamlError(
             f"--confirm: needs a trace at its original speed; remove 'speed' from the workload in {inputs.path}."
         )
+    _check_nodes(inputs)
     load_experiment(inputs.folder / EXPERIMENT)
     _enough(inputs, len(inputs.arrivals.until(inputs.file.confirm.window).at))
+
+
+def _check_nodes(inputs: PlanInputs) -> None:
+    if (nodes := inputs.nodes) is None:
+        return
+    if nodes.routing == "multiplexed":
+        raise YamlError(
+            f"--confirm: 'routing: multiplexed' in {inputs.path} is Ray Serve's own rule, which is only simulated; use"
+            " 'routing: homes', or compare both with experiments/cluster.yaml."
+        )
+    if nodes.count > MOST_NODES:
+        raise YamlError(
+            f"--confirm: starts all nodes on this machine, {MOST_NODES} at most; lower 'nodes' in {inputs.path} from"
+            f" {nodes.count} to 2, say, and the rate of the workload with it."
+        )
 
 
 def _enough(inputs: PlanInputs, requests: float) -> None:
@@ -67,7 +87,7 @@ def write_experiment(inputs: PlanInputs, found: Sequence[Candidate], folder: Pat
     workload = _thin(inputs, best).model_dump(mode="json", exclude_none=True)
     experiment = measured.experiment.model_dump(mode="json", exclude_none=True) | {
         "name": NAME,
-        "strategies": [_choice(candidate) for candidate in best],
+        "strategies": [_choice(candidate, inputs.nodes) for candidate in best],
         "workload": workload,
         "repeats": inputs.file.confirm.repeats,
         "seed": inputs.file.seed,
@@ -89,14 +109,19 @@ def _best(inputs: PlanInputs, found: Sequence[Candidate]) -> list[Candidate]:
     return choice.ranked[:2] if choice else []
 
 
-def _choice(candidate: Candidate) -> dict[str, JsonValue]:
+def _choice(candidate: Candidate, nodes: PlanNodes | None) -> dict[str, JsonValue]:
     setting, profile = candidate.setting, candidate.profile
-    return {
+    choice: dict[str, JsonValue] = {
         "strategy": setting.strategy,
         "options": dict(setting.options),
         "loader": {"name": profile.loader, **profile.options},
         "label": candidate.label[:60],
     }
+    return choice if nodes is None else choice | {"cluster": _cluster(nodes.cluster)}
+
+
+def _cluster(spec: ClusterSpec) -> dict[str, JsonValue]:
+    return {"nodes": spec.nodes, "lifecycle": spec.lifecycle, **spec.options}
 
 
 def _thin(inputs: PlanInputs, best: Sequence[Candidate]) -> Workload:
@@ -104,7 +129,7 @@ def _thin(inputs: PlanInputs, best: Sequence[Candidate]) -> Workload:
     length = inputs.file.confirm.window
     window = inputs.arrivals.until(length)
     outcomes = [_simulate(inputs, each, window, resident=False) for each in best]
-    keep = min([1.0, *(BUSY / busy for outcome in outcomes if (busy := outcome.busy))])
+    keep = min([1.0, *(BUSY / busy for outcome in outcomes if (busy := _busy(outcome)))])
     keep = float(f"{keep:.3g}")
     _enough(inputs, keep * len(window.at))
     workload = inputs.traffic.workload
@@ -113,6 +138,11 @@ def _thin(inputs: PlanInputs, best: Sequence[Candidate]) -> Workload:
     assert workload.open is not None  # or there would be no plan
     seconds = min(length, inputs.traffic.seconds or length)
     return Workload(open=_open_for(workload.open, seconds, keep))
+
+
+def _busy(outcome: Outcome) -> float:
+    """Share of the time that a server is at work; of nodes, which share the cores of one machine, the sum."""
+    return outcome.busy if outcome.nodes is None else sum(each.busy for each in outcome.nodes.each)
 
 
 def _trace_until(trace: TraceChoice, length: float, keep: float) -> TraceChoice:
@@ -129,10 +159,11 @@ def _open_for(traffic: Open, seconds: float, keep: float) -> Open:
 def _simulate(
     inputs: PlanInputs, candidate: Candidate, arrivals: Arrivals, *, resident: bool, number: int = 0
 ) -> Outcome:
-    """As it would be measured in the round of that number, which has draws of its own: the first request, before the
-    workload, leaves its model in memory.
+    """As it would be measured in the round of that number, which has draws of its own: before the workload, the first
+    request of each server leaves its model in memory.
     """
-    before = [0] if resident else []
+    nodes = inputs.nodes
+    first = [0] if nodes is None else first_of_each(list(candidate.profile.models), nodes.count)
     return simulate(
         candidate.setting,
         candidate.profile,
@@ -140,7 +171,8 @@ def _simulate(
         inputs.max_batch,
         inputs.file.seed + number,
         inputs.prices,
-        resident=before,
+        resident=first if resident else [],
+        nodes=nodes,
     )
 
 

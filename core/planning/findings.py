@@ -32,8 +32,9 @@ from ..results.plan_findings import (
     TrifleMore,
     WithinLimit,
 )
+from ..results.plan_nodes import OverNodes
 from .outcome import SAME
-from .simulator import MAX_QUEUE
+from .tally import MAX_QUEUE
 from .timeouts import POISSON_REGRET
 
 
@@ -55,7 +56,7 @@ def minimum(plan: Plan) -> Minimum | None:
 
 
 def _recommendation(plan: Plan) -> Iterator[AnswerFinding]:
-    traffic = PlanTraffic(requests=plan.requests, seconds=plan.seconds, shown_as=plan.traffic)
+    traffic = PlanTraffic(requests=plan.requests, seconds=plan.seconds, shown_as=plan.traffic, nodes=_nodes(plan))
     chosen = plan.chosen
     if not plan.settings and not plan.too_large:
         yield NoSettings(traffic=traffic)
@@ -63,6 +64,7 @@ def _recommendation(plan: Plan) -> Iterator[AnswerFinding]:
         yield NoneEligible(traffic=traffic)
     else:
         yield Recommended(traffic=traffic, setting=_cost(chosen))
+        yield from _over_nodes(plan, chosen)
         yield from _size(plan, chosen)
         yield from _tie(plan, chosen)
         yield from _savings(plan, chosen)
@@ -70,12 +72,34 @@ def _recommendation(plan: Plan) -> Iterator[AnswerFinding]:
         yield from _capacity(plan)
 
 
+def _nodes(plan: Plan) -> int:
+    return plan.nodes.count if plan.nodes is not None else 1
+
+
+def _over_nodes(plan: Plan, chosen: SettingFigures) -> Iterator[OverNodes]:
+    """How the setting uses its nodes, if there are several."""
+    if plan.nodes is None or chosen.nodes is None:
+        return
+    yield OverNodes(
+        label=chosen.label,
+        nodes=plan.nodes.count,
+        routing=plan.nodes.routing,
+        busiest=chosen.nodes.busiest,
+        room=chosen.nodes.room,
+        capacity=chosen.nodes.capacity,
+        distinct=chosen.nodes.distinct,
+        models=plan.models,
+    )
+
+
 def _capacity(plan: Plan) -> Iterator[AnswerFinding]:
     """The settings that cannot serve so many requests."""
     lacking = {each.label: each for each in plan.settings if each.size is not None and each.cores > each.size.cpu}
     sizes = [each.size for each in lacking.values() if each.size is not None]
     if sizes:
-        yield CoresLacking(cores={label: each.cores for label, each in lacking.items()}, largest=sizes[0].cpu)
+        yield CoresLacking(
+            cores={label: each.cores for label, each in lacking.items()}, largest=sizes[0].cpu, nodes=_nodes(plan)
+        )
     exceeded = [each.label for each in plan.settings if each.capacity_exceeded and each.label not in lacking]
     if exceeded:
         yield QueueExceeded(labels=exceeded, most=MAX_QUEUE)
@@ -99,7 +123,9 @@ def _size(plan: Plan, chosen: SettingFigures) -> Iterator[SizeToPay]:
     if size is not None and most is not None:
         others = [each.label for each in plan.settings if each is not chosen and each.size == size]
         is_waiting_priced = plan.prices.latency_hour > 0
-        yield SizeToPay(most_mib=most, size=size, others=others, is_waiting_priced=is_waiting_priced)
+        yield SizeToPay(
+            most_mib=most, size=size, others=others, is_waiting_priced=is_waiting_priced, nodes=_nodes(plan)
+        )
 
 
 def _tie(plan: Plan, chosen: SettingFigures) -> Iterator[AnswerFinding]:

@@ -16,7 +16,6 @@ from ..results.plan_findings import SettingLeftOut
 from .profile import Profile
 from .setting import Setting
 
-MIB = 1 << 20
 Values = Mapping[str, Sequence[JsonValue]]
 """By the name of an option."""
 Grid = Mapping[str, Values | Sequence[Values] | None]
@@ -90,7 +89,7 @@ def _is_idle(setting: Setting, profile: Profile) -> bool:
 
 def _why_not(setting: Setting, profile: Profile, prices: Prices) -> str:
     """Why the strategy would not start; empty if it would."""
-    sizes = {name: round(model.weights_mib * MIB) for name, model in profile.models.items()}
+    sizes = {name: model.nbytes for name, model in profile.models.items()}
     try:
         decisions = setting.decisions(prices)
         start_strategy(decisions, sizes, sizes)

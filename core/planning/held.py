@@ -29,7 +29,8 @@ class Held:
     most_mib: float | None
     """The most resident memory of the server; None if it is not known."""
     cores: float
-    """The average number of busy cores, with loads and requests."""
+    """The average number of busy cores of the busiest server, with loads and requests."""
+    servers: int = 1
 
     def cost_per_hour(self, prices: Prices) -> float | None:
         """What loads, models in memory and waiting cost, and a size if it is billed; None if that is not known."""
@@ -37,7 +38,7 @@ class Held:
         if prices.sizes:
             if self.most_mib is None:
                 return None
-            return waiting + (prices.size_for(self.most_mib, self.cores) or prices.sizes[-1]).hour
+            return waiting + self.servers * (prices.size_for(self.most_mib, self.cores) or prices.sizes[-1]).hour
         held = self.peak_mib if prices.billing == "peak" else self.mib_seconds / self.seconds
         return waiting + (prices.holding(held) + prices.processor(self.load_cpu_s) / self.seconds) * HOUR
 
@@ -52,7 +53,8 @@ def simulated(profile: Profile, outcome: Outcome) -> Held:
         load_cpu_s=sum(count * model.load_cpu for count, model in zip(outcome.loads, models, strict=True)),
         waiting_s=float(outcome.latencies.sum()) + outcome.cold * models[0].load_further_s,
         most_mib=profile.resident.most(outcome.weights_mib) if profile.resident else None,
-        cores=outcome.core_seconds(models) / outcome.seconds,
+        cores=outcome.busiest_cores(models),
+        servers=outcome.servers,
     )
 
 
@@ -81,7 +83,7 @@ def measured(profile: Profile, each: Round) -> Held | None:
         peak_mib=_most(changes),
         load_cpu_s=sum(count * profile.models[name].load_cpu for name, count in loads.items()),
         waiting_s=sum(sample.ms for sample in each.answered) / 1e3 + cold * further,
-        most_mib=each.most_rss,
+        most_mib=None if ended.nodes else each.most_rss,  # that of all nodes together says nothing of one
         cores=(ended.processor_s or 0.0) / ended.steady_s,
     )
 

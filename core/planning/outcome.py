@@ -31,6 +31,33 @@ class ByModel:
 
 
 @dataclass(frozen=True)
+class NodeOutcome:
+    """What one of several nodes did."""
+
+    requests: int
+    """That it answered."""
+    cold: int
+    loads: int
+    busy: float
+    """Share of the time that its busiest part was at work."""
+    core_seconds: float
+    """CPU time of its loads and requests."""
+    weights_mib: float
+    """The most weights that it held at a time."""
+    models: int
+    """In its memory at the end."""
+
+
+@dataclass(frozen=True)
+class NodesOutcome:
+    """What several nodes did."""
+
+    each: Sequence[NodeOutcome]
+    distinct: int
+    """Models in the memory of any node at the end."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of one setting under one sequence of arrivals; seconds and MiB."""
 
@@ -64,6 +91,15 @@ class Outcome:
     Memory is charged until that moment in the first half, and from then on in the second; loads and requests belong to
     the half in which they end. `least_keep` and `exceeded` cover all that happened until the end of the half.
     """
+    nodes: NodesOutcome | None = None
+    """Of several nodes. Then `weights_mib` and `busy` are those of the node with the most, and `peak_mib` is the sum of
+    their peaks; `latencies` are put together from parts of the workload, so that they are only about in order.
+    """
+
+    @property
+    def servers(self) -> int:
+        """How many servers there are."""
+        return len(self.nodes.each) if self.nodes is not None else 1
 
     @property
     def mib_seconds(self) -> float:
@@ -78,10 +114,12 @@ class Outcome:
     def money(
         self, base_mib: float, models: Sequence[ModelProfile], prices: Prices, size: SizePrice | None = None
     ) -> CostParts:
-        """The cost of the whole workload; `size` is the one that is billed, if sizes are."""
+        """The cost of the whole workload; `size` is the one that is billed for each server, if sizes are. `base_mib` is
+        the memory of an empty one.
+        """
         holding = prices.holding(self._charged(base_mib, prices)) * self.seconds
         if size is not None:
-            holding = size.hour / HOUR * self.seconds
+            holding = self.servers * size.hour / HOUR * self.seconds
         processor = prices.processor(self.core_seconds(models))
         further = self.cold * models[0].load_further_s  # the same under all models of a loader
         waiting = prices.waiting(float(self.latencies.sum()) + further)
@@ -93,11 +131,17 @@ class Outcome:
         counts = zip(self.loads, self.requests, models, strict=True)
         return sum(x * each.load_cpu + y * each.request_cpu for x, y, each in counts)
 
+    def busiest_cores(self, models: Sequence[ModelProfile]) -> float:
+        """Cores that the busiest server's loads and requests take on average."""
+        nodes = self.nodes
+        most = self.core_seconds(models) if nodes is None else max(each.core_seconds for each in nodes.each)
+        return most / self.seconds
+
     def _charged(self, base_mib: float, prices: Prices) -> float:
         """MiB that are paid for all the time."""
         if prices.billing == "peak":
-            return base_mib + self.peak_mib
-        return base_mib + (self.mib_seconds / self.seconds if self.seconds else 0.0)
+            return self.servers * base_mib + self.peak_mib
+        return self.servers * base_mib + (self.mib_seconds / self.seconds if self.seconds else 0.0)
 
     def keep_alive_cost(self, models: Sequence[ModelProfile], prices: Prices) -> float:
         """The cost by the keep-alive theory: m for each second in memory except during loads, k for each load."""
@@ -117,8 +161,8 @@ class Outcome:
             mean_ms=float(self.latencies.mean()) * 1e3,
             p50_ms=_milliseconds(self.latencies, 0.5),
             p99_ms=_milliseconds(self.latencies, 0.99),
-            mean_mib=base_mib + self.mib_seconds / self.seconds,
-            peak_mib=base_mib + self.peak_mib,
+            mean_mib=self.servers * base_mib + self.mib_seconds / self.seconds,
+            peak_mib=self.servers * base_mib + self.peak_mib,
             gib_hours=self._charged(base_mib, prices) / MIB_PER_GIB * self.seconds / HOUR,
             busy=self.busy,
             capacity_exceeded=self.exceeded,

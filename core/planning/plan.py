@@ -46,6 +46,7 @@ def plan_of_settings(
         requests=len(arrivals.at),
         seconds=arrivals.at[-1],
         models=len(traffic.models),
+        nodes=inputs.nodes.recorded if inputs.nodes else None,
         prices=prices.recorded,
         limit_mib=inputs.limit_mib,
         floor_mib=_floor(inputs),
@@ -65,7 +66,7 @@ def plan_of_settings(
         theory=rows,
         theory_over_models=list(theory_over_models(inputs.profiles, arrivals, prices, rows)),
         minimum=None,
-        eviction=list(eviction(inputs, [each.setting.decisions(prices) for each in found])),
+        eviction=[] if inputs.nodes else list(eviction(inputs, [each.setting.decisions(prices) for each in found])),
         notes=[note for each in inputs.profiles for note in _notes(inputs, each)],
         confirmed=confirmed,
     )
@@ -77,6 +78,8 @@ def _over_models(inputs: PlanInputs, chosen: Candidate) -> Iterator[ModelsFindin
     arrivals, prices = inputs.arrivals, inputs.prices
     if (found := costliest(chosen, prices)) is not None:
         yield found
+    if inputs.nodes is not None:  # a pin, and a budget, are those of each node
+        return
     if inputs.on_its_own_clock:
         yield from pin_and_drop(chosen, arrivals, prices)
     if (curve := memory_curve(chosen.profile, arrivals, prices)) is not None:
@@ -105,12 +108,14 @@ def _rate(inputs: PlanInputs, profile: Profile) -> Iterator[OtherRate]:
 
 
 def _settings(inputs: PlanInputs, chosen: Candidate) -> str | None:
-    """The settings to paste; None for a plan with simulated copies of a model, which cannot be served."""
-    if inputs.file.models is not None:
+    """The settings to paste; None for what cannot be served: simulated copies of a model, and Ray's own routing."""
+    nodes = inputs.nodes
+    if inputs.file.models is not None or (nodes is not None and nodes.routing == "multiplexed"):
         return None
     setting, profile = chosen.setting, chosen.profile
     header = inputs.run.header.model_copy(update={"plugins": inputs.plugins})
-    served = Chosen(setting.strategy, setting.options, profile.loader, profile.options)
+    cluster = None if nodes is None else nodes.cluster
+    served = Chosen(setting.strategy, setting.options, profile.loader, profile.options, cluster)
     return app_settings(header, served)
 
 

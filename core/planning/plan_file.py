@@ -25,6 +25,7 @@ from ..system.files import resolve_path
 from .arrivals import Arrivals, arrivals_of
 from .catalogue import MOST_MODELS, TraceModels, of_sizes, sizes_of
 from .grid import grid_of
+from .nodes import PlanNodes
 from .profile import Profile, profiles
 from .setting import Setting
 
@@ -73,6 +74,10 @@ class PlanFile(BaseModel):
     models: Models | None = None
     """`models: 1000` plans for so many models like the run's first one, `{trace: true, sizes: sizes.csv}` for those
     that the trace names. Without it, the plan uses the run's own.
+    """
+    nodes: PlanNodes | None = None
+    """`nodes: 2` plans for so many servers; `{count: 100, routing: homes, copies: {max: 8, busy: 35%}, queue: 6,
+    placement: hash}` says how requests are spread over them.
     """
     cost: Cost | None = None
     """Prices. The run's, if left out."""
@@ -138,6 +143,12 @@ class PlanInputs:
         if self.prices.billing == "size":
             limits.append(self.prices.sizes[-1].memory_mib)
         return min(limits, default=None)
+
+    @property
+    def nodes(self) -> PlanNodes | None:
+        """The nodes, if there are several."""
+        nodes = self.file.nodes
+        return nodes if nodes is not None and nodes.count > 1 else None
 
     @property
     def on_its_own_clock(self) -> bool:

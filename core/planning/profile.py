@@ -11,7 +11,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from ..costs.loads import Further, LoadPrice, load_price
-from ..costs.prices import Prices
+from ..costs.prices import BYTES_PER_MIB, Prices
 from ..errors import ResultsError
 from ..results.header import TrialSpec
 from ..results.plan_findings import LoadPriceUnknown, LoadsFromDisk, LoadsPricedFrom, NoteFinding
@@ -53,6 +53,11 @@ class ModelProfile:
     """
 
     @cached_property
+    def nbytes(self) -> int:
+        """The bytes of its weights."""
+        return round(self.weights_mib * BYTES_PER_MIB)
+
+    @cached_property
     def waiting_s(self) -> float:
         """How much longer than a warm one a lone cold request takes, on average."""
         cold = self.load_s + mean_of(self.first) + self.around_cold
@@ -61,7 +66,12 @@ class ModelProfile:
     @cached_property
     def warm_s(self) -> float:
         """How long a lone warm request takes, on average."""
-        return mean_of(self.warm) + self.around
+        return self.forward_s + self.around
+
+    @cached_property
+    def forward_s(self) -> float:
+        """Mean seconds of a forward pass of one text."""
+        return mean_of(self.warm)
 
     @cached_property
     def load_s(self) -> float:
@@ -115,10 +125,13 @@ def profiles(run: Run, prices: Prices) -> list[Profile]:
     """
     by_loader: defaultdict[str, list[TrialSpec]] = defaultdict(list)
     for spec in run.header.trials:
-        if any(each.answered for each in run.finished(spec.label)):
+        # The memory of a cluster is that of several servers and a balancer, so it says nothing of a single one.
+        if spec.cluster is None and any(each.answered for each in run.finished(spec.label)):
             by_loader[json.dumps([spec.loader, spec.loader_options], sort_keys=True)].append(spec)
     if not by_loader:
-        raise ResultsError(f"The run '{run.header.experiment}' has no finished trial to base a plan on.")
+        raise ResultsError(
+            f"The run '{run.header.experiment}' has no finished trial of a single server to base a plan on."
+        )
     return [_profile(run, specs, prices) for specs in by_loader.values()]
 
 

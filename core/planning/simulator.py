@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
-
-import numpy as np
 
 from ..contracts import UnloadReason
 from ..residency.copies import Copy, Lease
 from ..residency.decisions import Decisions
 from ..residency.limits import start_strategy
 from ..residency.pool import Pool
-from .counts import Counts
 from .draws import draws_of
 from .outcome import Outcome
 from .profile import ModelProfile
+from .tally import Tally
 
-LOAD_SLOTS = 4  # a served app's, as the next two are
+LOAD_SLOTS = 4  # a served app's, as the next one is
 EFFICIENT = 8  # of many that wait, a batch takes half, but not fewer than these
-MAX_QUEUE = 128  # requests for one model that are not answered yet; beyond, a served app says 503
 BEFORE = -1e-9  # seconds: what is preloaded is there when the first request arrives
-MIB = 1 << 20
 NOBODY = -1
 NO_COPY = Copy("", 0, "request", 0.0)
 
@@ -43,29 +38,37 @@ class _Closing:
         self.copies = deque() if copies is None else copies
 
 
-class Server:
-    """Times in seconds; `models` by index, as in `asked`. It is the pool's outlet."""
+class Server(Tally):
+    """Times in seconds; models by index, as in `asked`. It is the pool's outlet."""
 
     def __init__(
         self, decisions: Decisions, names: Sequence[str], models: Sequence[ModelProfile], max_batch: int, seed: int
     ) -> None:
-        count = len(models)
-        self._names, self._models = names, models
-        self._index = {name: index for index, name in enumerate(names)}
-        sizes = {name: round(model.weights_mib * MIB) for name, model in zip(names, models, strict=True)}
-        self._decisions = decisions
-        self._pool = Pool(decisions, self, sizes)
+        self._set_up(decisions, max_batch)
+        for name, model, *draws in zip(names, models, *draws_of(models, seed), strict=True):
+            self.add(name, model, *draws)
+        sizes = {name: model.nbytes for name, model in zip(names, models, strict=True)}
+        for name in start_strategy(decisions, sizes, sizes):
+            self.preload(self._index[name])
+
+    def _set_up(self, decisions: Decisions, max_batch: int) -> None:
+        """Begin without a model."""
+        Tally.__init__(self, decisions)
+        self._pool = Pool(decisions, self, {})
         self._most = max_batch if decisions.shared else 1
-        self._warm, self._first, self._load_seconds = draws_of(models, seed)
-        self._further, self._unload = [model.further for model in models], [model.unload for model in models]
-        self._around = [(model.around, model.around_cold) for model in models]
-        self._mib, self._weights_mib = [model.mib for model in models], [model.weights_mib for model in models]
-        self._queues: list[deque[float]] = [deque() for _ in models]
-        self._busy = [False] * count  # from the arrival that it serves to its last answer
-        self._leases = [Lease(name, "request", index) for index, name in enumerate(names)]  # each lane's
+        self._index: dict[str, int] = {}
+        self._load_s: list[float] = []
+        self._load_cpu: list[float] = []
+        self._warm: list[Iterator[float]] = []
+        self._first: list[Iterator[float]] = []
+        self._load_seconds: list[Iterator[float]] = []
+        self._further: list[float] = []
+        self._unload: list[float] = []
+        self._around: list[tuple[float, float]] = []
+        self._busy: list[bool] = []  # from the arrival that a lane serves to its last answer
+        self._leases: list[Lease] = []  # each lane's
         self._now, self._wake = BEFORE, math.inf
-        self._done = math.inf  # when the slot is free; it and the heaps below end in a time that never comes
-        self._running, self._batch = NOBODY, [0.0]
+        # The heaps end in a time that never comes.
         self._ready: deque[int] = deque()  # lanes that wait for the slot
         self._loads: list[tuple[float, int, Copy, float]] = [(math.inf, 0, NO_COPY, 0.0)]  # the last are seconds
         self._closings: list[tuple[float, int, _Closing]] = [(math.inf, 0, _Closing(NOBODY))]
@@ -77,24 +80,29 @@ class Server:
         self._loading = 0
         self._load_queue: deque[Copy] = deque()
         self._to_close: deque[Copy] = deque()
-        # What comes out.
-        self._latencies: list[float] = []
-        self._at_first: list[int] = []  # indices of latencies
-        self._cold = self._longest = 0
-        self._loads_of = [0] * count
-        self._work, self._slot_work = [0.0] * count, 0.0
-        self._held = self._peak = 0.0
-        self._copies_of = [0] * count  # in memory, or being loaded
-        self._mib_seconds_of = [0.0] * count  # of copies that have left, minus what those in memory began with
-        self._weights_held = self._weights_peak = 0.0
-        self._begin = self._counts(0.0, [])
-        self._middle: tuple[Counts, Outcome] | None = None  # when the first half ends, and its outcome
-        for name in start_strategy(decisions, sizes, sizes):
-            self.preload(self._index[name])
+
+    def add(
+        self, name: str, model: ModelProfile, warm: Iterator[float], first: Iterator[float], load: Iterator[float]
+    ) -> int:
+        """Serve one model more, whose seconds are drawn from these; returns its index."""
+        index = self._index[name] = len(self._index)
+        self._count_model(model.mib, model.weights_mib)
+        self._pool.sizes[name] = model.nbytes
+        self._load_s.append(model.load_s)
+        self._load_cpu.append(model.load_cpu)
+        self._warm.append(warm)
+        self._first.append(first)
+        self._load_seconds.append(load)
+        self._further.append(model.further)
+        self._unload.append(model.unload)
+        self._around.append((model.around, model.around_cold))
+        self._busy.append(False)
+        self._leases.append(Lease(name, "request", index))
+        return index
 
     def preload(self, model: int, answered: int = 0) -> None:
         """It has been loaded when the first request arrives, and has answered so many."""
-        lease = Lease(self._names[model], "preload", NOBODY)
+        lease = Lease(self._leases[model].model_id, "preload", NOBODY)
         self._pool.acquire(lease, BEFORE)
         self._at_once()
         if lease.copy is not None:
@@ -108,15 +116,23 @@ class Server:
                 self._gone(self._to_close.popleft(), BEFORE)
             while self._load_queue:
                 copy = self._load_queue.popleft()
-                self._in_memory(copy, self._models[self._index[copy.model_id]].load_s, BEFORE)
+                self._in_memory(copy, self._load_s[copy.model], BEFORE)
 
     def run(self, at: Sequence[float], asked: Sequence[int]) -> Outcome:
         """Serve requests that arrive at these times, ascending, each for one model."""
-        arrivals = [*at, math.inf]
+        arrivals, total = [*at, math.inf], len(asked)
+        middle = total // 2
+        if middle:
+            self._end_half(self._serve(arrivals, asked, 0, middle, total), asked[:middle])
+        return self._outcome(self._serve(arrivals, asked, middle, total, total), asked)
+
+    def _serve(self, arrivals: Sequence[float], asked: Sequence[int], sent: int, stop: int, total: float) -> float:
+        """Do all that happens from the arrival of request number `sent` until that of number `stop`, which has a time
+        and need not exist, or until `total` requests are answered; returns the time of that.
+        """
         loads, closings, queues, busy = self._loads, self._closings, self._queues, self._busy
-        answers, sent, total, now = self._latencies, 0, len(asked), 0.0
+        answers, now = self._latencies, 0.0
         hears, acquire, leases = self._decisions.observes_requests, self._pool.acquire, self._leases
-        middle = total // 2 or -1
         while len(answers) < total:
             now, done, loaded, closed = arrivals[sent], self._done, loads[0][0], closings[0][0]
             if done < now:
@@ -134,21 +150,21 @@ class Server:
                 self._loaded(now)
             elif closed == now:
                 self._closed(now)
+            elif sent == stop:
+                break
             else:
-                if sent == middle:
-                    self._end_half(now, asked[:sent])
                 model = asked[sent]
                 sent += 1
                 queues[model].append(now)
                 if hears:
-                    self._decisions.requested(self._names[model], now)
+                    self._decisions.requested(leases[model].model_id, now)
                 if not busy[model]:  # as in _acquire, at once
                     busy[model] = True
                     self._now = now
                     acquire(leases[model], now)
                     if self._to_close or self._load_queue:
                         self._go_on(model, now)
-        return self._outcome(now, asked)
+        return now
 
     # The pool's outlet.
 
@@ -280,7 +296,7 @@ class Server:
         model = copy.model
         self._loads_of[model] += 1
         self._now = now
-        self._pool.mark_loaded(copy, now, copy.nbytes, seconds, self._models[model].load_cpu, len(self._queues[model]))
+        self._pool.mark_loaded(copy, now, copy.nbytes, seconds, self._load_cpu[model], len(self._queues[model]))
 
     def _start(self, model: int, now: float) -> None:
         """Take those who wait now, and compute them."""
@@ -337,58 +353,3 @@ class Server:
         self._pool.wake(now)
         if self._to_close:
             self._go_on(NOBODY, now)
-
-    # What comes out.
-
-    def _end_half(self, now: float, asked: Sequence[int]) -> None:
-        """Record the outcome of the first half, with these requests, when the first one of the second half arrives."""
-        counts = self._counts(now, asked)
-        self._middle = counts, self._between(self._begin, counts)
-        self._peak, self._weights_peak = self._held, self._weights_held
-
-    def _outcome(self, now: float, asked: Sequence[int]) -> Outcome:
-        end = self._counts(now, asked)
-        if self._middle is None:
-            return self._between(self._begin, end)
-        counts, first = self._middle
-        second = self._between(counts, end)
-        self._peak = max(first.peak_mib, second.peak_mib)
-        self._weights_peak = max(first.weights_mib, second.weights_mib)
-        return replace(self._between(self._begin, end), halves=(first, second))
-
-    def _counts(self, now: float, asked: Sequence[int]) -> Counts:
-        """What was counted until now, when these have been requested."""
-        answered = np.bincount(np.array(asked, dtype=int), minlength=len(self._models))
-        answered -= [len(queue) for queue in self._queues]
-        if self._done < math.inf:
-            answered[self._running] -= len(self._batch)
-        held = zip(self._mib_seconds_of, self._copies_of, self._mib, strict=True)
-        return Counts(
-            seconds=now,
-            answers=len(self._latencies),
-            cold=self._cold,
-            requests=answered.tolist(),
-            loads=self._loads_of[:],
-            mib_seconds_of=[ended + copies * mib * now for ended, copies, mib in held],
-            work=[*self._work, self._slot_work],
-        )
-
-    def _between(self, begin: Counts, end: Counts) -> Outcome:
-        """The outcome of the time between two moments, with the present peaks."""
-        part = end.since(begin)
-        at_first = np.zeros(part.answers, dtype=bool)
-        at_first[[each - begin.answers for each in self._at_first if begin.answers <= each < end.answers]] = True
-        return Outcome(
-            latencies=np.array(self._latencies[begin.answers : end.answers]),
-            at_first=at_first,
-            requests=part.requests,
-            cold=part.cold,
-            loads=part.loads,
-            least_keep=self._decisions.least_keep,
-            seconds=part.seconds,
-            mib_seconds_of=part.mib_seconds_of,
-            peak_mib=self._peak,
-            weights_mib=self._weights_peak,
-            busy=max(part.work) / part.seconds if part.seconds else 0.0,
-            exceeded=self._longest > MAX_QUEUE,
-        )

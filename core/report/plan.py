@@ -23,7 +23,7 @@ def plan_text(plan: Plan, style: str) -> str:
     parts.append(_listed("What to use", answer(plan), markdown=markdown))
     if plan.yaml and plan.recommended:
         [route] = [setting.route for setting in plan.settings if setting.label == plan.recommended]
-        text = settings_to_paste(plan.recommended, route, plan.yaml)
+        text = settings_to_paste(plan.recommended, route, plan.yaml, "local" if plan.nodes else None)
         parts.append(f"```yaml\n{text}```" if markdown else indent(text.rstrip(), "  "))
     if plan.over_models:
         parts.append(_listed("Models", of_models(plan), markdown=markdown))
@@ -38,8 +38,9 @@ def _listed(title: str, sentences: list[str], *, markdown: bool) -> str:
 
 
 def _table(plan: Plan, style: str) -> str:
-    cells = [[column(row) for column in COLUMNS.values()] for row in plan.settings]
-    return aligned(list(COLUMNS), cells, style)
+    columns = COLUMNS | (OF_NODES if plan.nodes else {})
+    cells = [[column(row) for column in columns.values()] for row in plan.settings]
+    return aligned(list(columns), cells, style)
 
 
 def _costs(found: CostliestModels, style: str) -> str:
@@ -61,6 +62,11 @@ COLUMNS: dict[str, Callable[[SettingFigures], str]] = {  # | is a line break whe
     "per million": lambda setting: number(setting.cost_per_million, 4),
     "× clairvoyant|minimum": lambda setting: decimals(setting.regret, 2),
     "capacity": lambda setting: "exceeded" if setting.capacity_exceeded else f"{percent(setting.busy)} used",
+}
+OF_NODES: dict[str, Callable[[SettingFigures], str]] = {
+    "busiest node|/ mean": lambda setting: decimals(setting.nodes.busiest if setting.nodes else None, 1),
+    "most bytes|/ budget": lambda setting: decimals(setting.nodes.room if setting.nodes else None, 2),
+    "models in|memory": lambda setting: str(setting.nodes.distinct) if setting.nodes else "",
 }
 COSTS: dict[str, Callable[[ModelCosts], str]] = {
     "model": lambda costs: costs.model,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from core.report.prose import plan, plan_models, plan_notes, plan_reference
+from core.report.prose import plan, plan_models, plan_nodes, plan_notes, plan_reference
 from core.report.prose.bursts import say_bursts
 from core.report.prose.plan import confirmed_in_words, prices_in_words
 from core.report.prose.plan_models import say_theory_over_models
@@ -81,6 +81,7 @@ from core.results.plan_models import (
     TimeoutQuantiles,
     Trade,
 )
+from core.results.plan_nodes import OverNodes
 from core.results.recorded import Recorded
 from tests.helpers.kinds import kinds_said_in
 
@@ -90,6 +91,9 @@ COST = SettingCost(
 )
 SIZE = SizePrice(memory_mib=384.0, cpu=0.25, hour=0.01)
 SLO = {"p99": 0.015}
+NODES = OverNodes(
+    label="a", nodes=100, routing="homes", busiest=2.33, room=0.98, capacity=None, distinct=3126, models=10_000
+)
 ROOM = LoadsInRoom(capacity=1, lru_loads=185, belady_loads=180)
 BUDGET = MoneyInRoom(capacity=None, memory_budget=512 << 20, lru_cost=0.003, least_cost=0.002)
 HINDSIGHT = Hindsight(by_first="a", cost=1.25, best="b", best_cost=1.0, timeouts_cost=None, ratio=1.25, target=1.1)
@@ -159,6 +163,59 @@ SAID: list[tuple[Recorded, str]] = [
         (
             "For 200 requests in 6 h 48 min (open, poisson arrivals at 0.00833333/s), use keep-alive (ttl 1min): 4.5"
             " per million requests, mean 22 ms, p99 30 ms, 64.5% cold, 315 MiB on average."
+        ),
+    ),
+    (
+        Recommended(traffic=TRAFFIC.model_copy(update={"nodes": 100}), setting=COST),
+        (
+            "For 200 requests in 6 h 48 min (open, poisson arrivals at 0.00833333/s) on 100 nodes, use keep-alive (ttl"
+            " 1min): 4.5 per million requests, mean 22 ms, p99 30 ms, 64.5% cold, 315 MiB on average."
+        ),
+    ),
+    (
+        NODES,
+        (
+            "Each request goes to a home of its model. Of its 100 nodes, the busiest one takes 2.3 times the CPU time"
+            " of the average one, and none holds more than 98% of its memory_budget. At the end, 3,126 of the 10,000"
+            " models were in memory on some node."
+        ),
+    ),
+    (
+        NODES.model_copy(update={"capacity": 33, "room": 1.26}),
+        (
+            "Each request goes to a home of its model. Of its 100 nodes, the busiest one takes 2.3 times the CPU time"
+            " of the average one; a limit of 33 models does not limit bytes, so one node holds 1.3 times what"
+            " 33 models of average size take. At the end, 3,126 of the 10,000 models were in memory on some node."
+        ),
+    ),
+    (
+        NODES.model_copy(update={"capacity": 1, "room": 2.06, "routing": "multiplexed"}),
+        (
+            "Requests are routed as Ray Serve does for @serve.multiplexed, which no settings of a served app do. Of its"
+            " 100 nodes, the busiest one takes 2.3 times the CPU time of the average one; a limit of 1 model does"
+            " not limit bytes, so one node holds 2.1 times what 1 model of average size takes. At the end, 3,126"
+            " of the 10,000 models were in memory on some node."
+        ),
+    ),
+    (
+        NODES.model_copy(update={"room": None}),
+        (
+            "Each request goes to a home of its model. Of its 100 nodes, the busiest one takes 2.3 times the CPU time"
+            " of the average one. At the end, 3,126 of the 10,000 models were in memory on some node."
+        ),
+    ),
+    (
+        SizeToPay(most_mib=360.0, size=SIZE, others=[], is_waiting_priced=False, nodes=3),
+        (
+            "A node holds up to 360 MiB, so each of the 3 is billed for the size with 384 MiB and 0.25 cores at 0.01 an"
+            " hour."
+        ),
+    ),
+    (
+        CoresLacking(cores={"a": 5.5}, largest=4.0, nodes=2),
+        (
+            "Left out, because on average the busiest node's requests need more than the 4 cores of the largest size:"
+            " 5.5 under a."
         ),
     ),
     (
@@ -632,7 +689,7 @@ def test_no_kind_is_left_out() -> None:
     said = {type(finding) for finding, _ in SAID}
     assert said >= {*parts_of(AnswerFinding), *parts_of(Minimum), *parts_of(NoteFinding)}
     assert said >= {*parts_of(ModelsFinding), TheoryOverModels, Trade}
-    assert said == kinds_said_in(plan, plan_models, plan_notes, plan_reference)
+    assert said == kinds_said_in(plan, plan_models, plan_nodes, plan_notes, plan_reference)
     unmeasured = {finding.what for finding, _ in SAID if isinstance(finding, Unmeasured)}
     assert unmeasured == set(get_args(Unmeasured.model_fields["what"].annotation))
 

@@ -33,6 +33,7 @@ from ..families import families, in_families
 from ..format import listed, milliseconds, number, percent, target, whole_mib
 from .economics import APART_FROM_WAITING, floor_takes, hourly_prices, size_at_its_price
 from .plan_models import say_theory_over_models
+from .plan_nodes import on_nodes
 from .plan_notes import notes_in_words
 from .plan_reference import say_theory
 from .sentences import say
@@ -112,11 +113,12 @@ def say_recommended(finding: Recommended) -> str:
 @say.register
 def say_size_to_pay(finding: SizeToPay) -> str:
     but = APART_FROM_WAITING if finding.is_waiting_priced else ""
+    most = whole_mib(finding.most_mib)
+    held = f"It holds up to {most}, so it is billed"
+    if finding.nodes > 1:
+        held = f"A node holds up to {most}, so each of the {finding.nodes} is billed"
     also = f", as are {listed(in_families(finding.others))}: they cost the same, however much of it they use{but}"
-    return (
-        f"It holds up to {whole_mib(finding.most_mib)}, so it is billed for the size with"
-        f" {size_at_its_price(finding.size)}{also if finding.others else ''}."
-    )
+    return f"{held} for the size with {size_at_its_price(finding.size)}{also if finding.others else ''}."
 
 
 @say.register
@@ -185,7 +187,8 @@ def say_cores_lacking(finding: CoresLacking) -> str:
         ]
     )
     most = number(finding.largest)
-    return f"Left out, because on average its requests need more than the {most} cores of the largest size: {needs}."
+    requests = "the busiest node's requests" if finding.nodes > 1 else "its requests"
+    return f"Left out, because on average {requests} need more than the {most} cores of the largest size: {needs}."
 
 
 @say.register
@@ -246,7 +249,8 @@ def prices_in_words(prices: PricesUsed) -> str:
 
 
 def _traffic(traffic: PlanTraffic) -> str:
-    return f"For {traffic.requests} requests in {duration(traffic.seconds)} ({traffic.shown_as})"
+    requests = f"{traffic.requests} requests in {duration(traffic.seconds)}"
+    return f"For {requests} ({traffic.shown_as}){on_nodes(traffic.nodes)}"
 
 
 def _cost(setting: SettingCost) -> str:
