@@ -24,10 +24,12 @@ from core.bench.experiment import Experiment
 from core.bench.workload import Closed, Columns, Open, TraceChoice
 from core.cli.commands import commands
 from core.config.choices import Batching, BilledSize, Cost, StrategyChoice, parse_duration
+from core.config.cluster import ClusterSettings
 from core.config.options import describe_options
 from core.config.quantities import duration, parse_seconds
 from core.config.settings import ELSEWHERE, Settings
 from core.config.variables import PREFIX
+from core.planning.nodes import PlanNodes
 from core.planning.plan_file import PlanFile
 from core.plugins import Registered, load_plugins
 from core.results import card, comparisons, economics, summary
@@ -292,10 +294,12 @@ def parts() -> dict[str, Callable[[], str]]:
         "settings": settings,
         "experiment": lambda: key_table("experiment", Experiment),
         "strategy": lambda: key_table("strategy", StrategyChoice),
+        "cluster": lambda: key_table("cluster", ClusterSettings),
         "batching": lambda: key_table("batching", Batching),
         "workload": workload,
         "columns": lambda: key_table("columns", Columns),
         "plan": lambda: key_table("plan", PlanFile),
+        "plan-nodes": lambda: key_table("plan-nodes", PlanNodes),
         "prices": lambda: key_table("prices", Cost),
         "size": lambda: key_table("size", BilledSize),
         "strategy-options": lambda: options("strategy", plugins.strategies),
