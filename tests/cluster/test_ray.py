@@ -246,6 +246,7 @@ def test_changed_settings_reach_all_nodes_and_nobody_notices(on_ray: Running) ->
     assert _replicas().isdisjoint(before)
 
 
+@pytest.mark.slow
 def test_balancer_is_replaced_and_nobody_notices(on_ray: Running) -> None:
     on_ray.deploy()
     [before], nodes = _replicas(BALANCER), _replicas()
