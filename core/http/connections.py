@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..config.settings import Settings
+from .joined_writes import JoinedWrites
 from .problems import RETRY, dialect_of, http_bytes, problem
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Guarded(Base):
     limits: ClassVar[ReceiveLimits]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites.around(transport, self.loop))
         self._received = 0  # bytes of the request that is not complete
         self._refused = False
         # The request that is being answered, if uvicorn's `cycle` is a later one that was pipelined.
