@@ -47,37 +47,37 @@ def test_the_pages_say_what_the_code_says() -> None:
     assert [str(path.relative_to(ROOT)) for path in reference.stale(DOCS)] == []
 
 
-@pytest.mark.parametrize(
-    ("page", "text", "other"),
-    [
-        ("command-line.md", "`--repeats N`", "`--rounds N`"),
-        ("serving.md", "| `RESIDENCY_MAX_TEXTS` | `256` |", "| `RESIDENCY_MAX_TEXTS` | `255` |"),
-        ("serving.md", "| `lru-cached` | `capacity` | whole number |", "| `lru-cached` | `capacity` | number |"),
-        ("experiments.md", "| `repeats` | `5` |", "| `repeats` | `6` |"),
-        ("traffic.md", "| `open` | `rate` | required |", "| `open` | `rate` | none |"),
-        ("planning.md", "| `confirm` | ", "| `confirmed` | "),
-        ("economics.md", "| `cpu_hour` | `0.04048` |", "| `cpu_hour` | `0.0405` |"),
-        ("loaders.md", "| `subprocess` | `deadline` |", "| `subprocess` | `limit` |"),
-        ("production.md", "| `residency_batch_texts` | histogram |", "| `residency_batch_texts` | gauge |"),
-        ("results.md", "| `lag_ms` | number or null", "| `lag_ms` | integer or null"),
-        ("results.md", "| `labels_agree` | Whether", "| `labels_agree` | If"),
-        ("schema/records.json", '"lag_ms"', '"lag"'),
-        ("schema/summary.json", '"first_answer_s"', '"first_answer"'),
-    ],
-)
-def test_a_stale_page_is_found_and_written_anew(
-    page: str, text: str, other: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = folder / page
-    right = path.read_text()
-    assert text in right
-    path.write_text(right.replace(text, other))
+STALE = [  # a page, a text in its generated parts, and what the text might have been before
+    ("command-line.md", "`--repeats N`", "`--rounds N`"),
+    ("serving.md", "| `RESIDENCY_MAX_TEXTS` | `256` |", "| `RESIDENCY_MAX_TEXTS` | `255` |"),
+    ("serving.md", "| `lru-cached` | `capacity` | whole number |", "| `lru-cached` | `capacity` | number |"),
+    ("experiments.md", "| `repeats` | `5` |", "| `repeats` | `6` |"),
+    ("traffic.md", "| `open` | `rate` | required |", "| `open` | `rate` | none |"),
+    ("planning.md", "| `confirm` | ", "| `confirmed` | "),
+    ("economics.md", "| `cpu_hour` | `0.04048` |", "| `cpu_hour` | `0.0405` |"),
+    ("loaders.md", "| `subprocess` | `deadline` |", "| `subprocess` | `limit` |"),
+    ("production.md", "| `residency_batch_texts` | histogram |", "| `residency_batch_texts` | gauge |"),
+    ("results.md", "| `lag_ms` | number or null", "| `lag_ms` | integer or null"),
+    ("results.md", "| `labels_agree` | Whether", "| `labels_agree` | If"),
+    ("schema/records.json", '"lag_ms"', '"lag"'),
+    ("schema/summary.json", '"first_answer_s"', '"first_answer"'),
+]
+
+
+def test_stale_pages_are_found_and_written_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = sorted({folder / page for page, _, _ in STALE})
+    right = {path: path.read_text() for path in paths}
+    for page, text, other in STALE:
+        assert text in right[folder / page]
+        (folder / page).write_text((folder / page).read_text().replace(text, other))
+    stale = {path: path.read_text() for path in paths}
     assert reference.main(["--check", "--folder", str(folder)]) == 1
-    assert capsys.readouterr().out == f"{path}: stale; run python -m scripts.reference\n"
-    assert path.read_text() != right
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(said) == sorted(f"{path}: stale; run python -m scripts.reference" for path in paths)
+    assert {path: path.read_text() for path in paths} == stale
     assert reference.main(["--folder", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{path}: written\n"
-    assert path.read_text() == right
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(f"{path}: written" for path in paths)
+    assert {path: path.read_text() for path in paths} == right
     assert reference.main(["--check", "--folder", str(folder)]) == 0
 
 
