@@ -94,6 +94,9 @@ class Model(Protocol):
     - `loaded_by`, the name of a loader, and `dtype`: what the load used, if that differs from what was configured.
     - `check()`, which raises an error if the model cannot answer. It is called once, when the model is probed with
       some texts before its first answer.
+    - `task`, the name of a row in the table of tasks, which says what items and results are. Without it, the model
+      classifies texts.
+    - `also`, a mapping from the names of further tasks to functions like `predict`.
     - `own_process = True`, if `predict` only waits for another process. If that process hangs, other models are still
       answered. If it has ended, `predict` raises `core.errors.ModelCrashed`, and the model is loaded again.
     """
@@ -102,11 +105,25 @@ class Model(Protocol):
     def nbytes(self) -> int:
         """Bytes of parameters and buffers."""
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text, in order. Texts over the model's limit are truncated."""
+    def predict(self, items: Sequence[Any]) -> Sequence[Any]:
+        """One result for each item, in order. Texts over the model's limit are truncated."""
 
     def close(self) -> None:
         """Free the memory. `predict` is not called afterwards. A second call does nothing."""
+
+
+class Engine(Protocol):
+    """A model that is a server of its own: requests are forwarded to `url` while it is leased."""
+
+    url: str
+    """Such as `http://127.0.0.1:5800`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, as last measured."""
+
+    def close(self) -> None:
+        """End the server, and wait until its memory is freed. A second call does nothing."""
 
 
 class Loader(Protocol):
@@ -118,6 +135,8 @@ class Loader(Protocol):
       of that kind share, such as imports.
     - `convert(checkpoint)`, which writes a conversion to the cache. An experiment calls it before its first trial, in a
       process of its own. A load that finds no conversion makes it itself.
+    - `tasks(checkpoint)`, the names of the tasks that its model of this checkpoint has, first the main one. Without it,
+      they follow from config.json.
     """
 
     name: ClassVar[str]

@@ -59,6 +59,14 @@ class NoTokens(ResidencyError):
     """A text has no tokens, so its model cannot compute anything for it."""
 
 
+class CannotDo(ResidencyError):
+    """A model does not have the task that a request asks for. `model_id` is "" if the model is unknown."""
+
+    def __init__(self, sentence: str, model_id: str = "") -> None:
+        super().__init__(sentence)
+        self.model_id = model_id
+
+
 class UnknownToken(ResidencyError):
     """A text holds a token for which its model has no embedding."""
 
@@ -120,6 +128,22 @@ class ModelCrashed(ResidencyError):
 
 class ModelGone(ModelCrashed):
     """The process of a model had ended before the request reached it, so the request can be computed by a new one."""
+
+
+class EngineFailed(ResidencyError):
+    """An engine could not be started, or was not ready in time.
+
+    The message is for the log: it may hold parts of the command, of its environment and of what it has written.
+    """
+
+    def __init__(self, sentence: str, for_callers: str = "") -> None:
+        """`for_callers` says it without those."""
+        super().__init__(sentence)
+        self.for_callers = for_callers or sentence
+
+
+class ForwardFailed(ResidencyError):
+    """An engine that runs accepts no connection, or closes it before it has answered."""
 
 
 class StartupFailed(ResidencyError):

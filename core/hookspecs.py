@@ -58,6 +58,28 @@ def register_loaders() -> Iterable[type[Any]]:
 
 
 @hookspec
+def register_tasks() -> Iterable[Any]:
+    """Return rows for the table of tasks: objects with the members of `core.tasks.task.Task`.
+
+    A model has such a task if its `task` is the row's name.
+
+    >>> import types, pluggy
+    >>> def check(result):
+    ...     if not isinstance(result, int):
+    ...         raise ValueError(f"{result!r}, which is no whole number")
+    >>> def apart(one, other):
+    ...     return 0.0 if one == other else 2.0
+    >>> count = types.SimpleNamespace(
+    ...     name="count", item=str, result=int, length=len, apart=apart, from_text=str, check=check
+    ... )
+    >>> @pluggy.HookimplMarker("residency")
+    ... def register_tasks():
+    ...     return [count]
+    """
+    return ()
+
+
+@hookspec
 def after_model_load(
     strategy: str, loader: str, model_id: str, nbytes: int, seconds: float, phases: Mapping[str, float], reason: str
 ) -> None:

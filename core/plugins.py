@@ -23,6 +23,8 @@ from .config.options import options_model, validate_options
 from .errors import PluginError
 from .names import STRATEGIES
 from .system.files import resolve_path
+from .tasks.table import BUILT_IN, TASKS
+from .tasks.task import Task, to_task
 
 log = logging.getLogger("residency")
 
@@ -89,11 +91,12 @@ class Registered:
 
 @dataclass(frozen=True)
 class Plugins:
-    """The strategies and loaders of all plugins, by name, in order of registration."""
+    """The strategies, loaders and tasks of all plugins, by name, in order of registration."""
 
     manager: pluggy.PluginManager
     strategies: dict[str, Registered] = field(default_factory=dict)
     loaders: dict[str, Registered] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=lambda: {task.name: task for task in BUILT_IN})
 
     def strategy(self, name: str) -> Registered:
         """Raises PluginError, which lists the known names."""
@@ -192,7 +195,7 @@ class _Conflict(PluginError):
 
 
 def _register(plugins: Plugins, module: Any, source: str) -> None:
-    """Register a plugin with its strategies and loaders, or nothing of it if a part is wrong."""
+    """Register a plugin with its strategies, loaders and tasks, or nothing of it if a part is wrong."""
     manager = plugins.manager
     try:
         manager.register(module)
@@ -201,6 +204,7 @@ def _register(plugins: Plugins, module: Any, source: str) -> None:
         loaders = _collect(manager, "register_loaders", module, source, _check_loader)
         for known, new in ((plugins.strategies, strategies), (plugins.loaders, loaders)):
             _check_conflicts(known, new)
+        tasks = _collect_tasks(plugins, module, source)
     except Exception as error:  # a third party's classes can be of any kind
         if manager.is_registered(module):
             manager.unregister(module)
@@ -209,6 +213,8 @@ def _register(plugins: Plugins, module: Any, source: str) -> None:
         raise PluginError(f"Plugin {source}: {type(error).__name__}: {error}") from error
     plugins.strategies.update((entry.name, entry) for entry in strategies)
     plugins.loaders.update((entry.name, entry) for entry in loaders)
+    plugins.tasks.update(tasks)
+    TASKS.update(tasks)
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: Any, source: str) -> None:
@@ -228,17 +234,40 @@ def _collect(
     manager: pluggy.PluginManager, hook: str, module: Any, source: str, check: Callable[[type[Any], str], Registered]
 ) -> list[Registered]:
     found: list[Registered] = []
+    for cls in _call(manager, hook, module, source):
+        entry = check(cls, source)
+        _check_conflicts({other.name: other for other in found}, [entry])
+        found.append(entry)
+    return found
+
+
+def _collect_tasks(plugins: Plugins, module: Any, source: str) -> dict[str, Task]:
+    found: dict[str, Task] = {}
+    for row in _call(plugins.manager, "register_tasks", module, source):
+        try:
+            task = to_task(row)
+        except ValueError as error:
+            raise PluginError(f"Plugin {source}: {error}.") from error
+        if not isinstance(task.name, str) or not KEBAB.fullmatch(task.name):
+            raise PluginError(
+                f"Plugin {source}: the name {task.name!r} of a task must be in kebab-case, such as 'tag'."
+            )
+        if task.name in plugins.tasks or task.name in found:
+            raise _Conflict(f"Plugin {source} provides a task named '{task.name}', which there is already: rename it.")
+        found[task.name] = task
+    return found
+
+
+def _call(manager: pluggy.PluginManager, hook: str, module: Any, source: str) -> list[Any]:
+    """What the plugin's implementations of the hook return. Raises PluginError."""
+    found: list[Any] = []
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         if implementation.plugin is not module:
             continue
         try:
-            classes = list(implementation.function())
+            found += implementation.function()
         except (Exception, SystemExit) as error:  # a third party's code can fail in any way
             raise PluginError(f"Plugin {source}: {hook}() failed: {type(error).__name__}: {error}") from error
-        for cls in classes:
-            entry = check(cls, source)
-            _check_conflicts({other.name: other for other in found}, [entry])
-            found.append(entry)
     return found
 
 

@@ -110,8 +110,9 @@ def _write(target: Path, nbytes: int, write: Callable[[Path], None]) -> None:
     partial.mkdir()
     try:
         write(partial)
-        for file in partial.iterdir():
-            reread(file)
+        for file in partial.rglob("*"):
+            if file.is_file():
+                reread(file)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import ModelReferenceError
+from ..tasks.pooling import module_configs
 from .cache import recall_or_make
 from .header import FLOATS, read_header
 from .heads import read_config
@@ -56,9 +57,13 @@ def files(directory: Path) -> list[Path]:
 
 
 def files_without_weights(directory: Path) -> list[Path]:
-    """The checkpoint's files except its weights: config, tokenizer, and the index of sharded weights."""
+    """The checkpoint's files except its weights: configs, tokenizer, and the index of sharded weights.
+
+    The config of a module that `modules.json` names is in a folder of its own; all others are directly in `directory`.
+    """
     names = (path for path in directory.iterdir() if is_part(path.name) and path.suffix != ".safetensors")
-    return sorted(path for path in names if path.is_file())
+    configs = (directory / name for name in module_configs(directory))
+    return sorted(path for path in (*names, *configs) if path.is_file())
 
 
 def check(directory: Path) -> None:
@@ -120,7 +125,7 @@ def identity(directory: Path) -> str:
     for file in files(directory):
         status = file.stat()
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # a writer can set st_mtime, but not st_ctime
-        digest.update(f"{file.name} {status.st_ino} {status.st_size} {times}\n".encode())
+        digest.update(f"{file.relative_to(directory)} {status.st_ino} {status.st_size} {times}\n".encode())
     return digest.hexdigest()[:24]
 
 
@@ -129,7 +134,7 @@ def sha256(directory: Path) -> str:
     digest = hashlib.sha256()
     for path in files(directory):
         with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            digest.update(f"{path.relative_to(directory)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -81,7 +81,9 @@ def _convert(directory: Path, files: list[Path], dtype: Dtype, target: Path) -> 
         else:
             _cast(file, dtype, target / file.name)
     for file in checkpoint.files_without_weights(directory):
-        shutil.copyfile(file, target / file.name)
+        copy = target / file.relative_to(directory)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)
     config = read_config(directory) | {"dtype": dtype}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

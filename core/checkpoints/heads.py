@@ -1,143 +1,85 @@
-"""The labels of a classifier, and how its logits become scores. Both are read from config.json alone."""
+"""What the outputs of a checkpoint's network mean, for each of its tasks. It is read from its files alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from ..errors import ModelReferenceError
+from ..tasks.classify import CLASSIFY
+from ..tasks.embed import EMBED
+from ..tasks.functions import Floats
+from ..tasks.json_file import read_object
+from ..tasks.labels import Head, parse_head
+from ..tasks.pooling import Pooling, read_pooling
+from ..tasks.score import SCORE, parse_scoring
+from ..tasks.table import tasks_of
 
-from ..contracts import Prediction
-from ..errors import ModelReferenceError, NoFiniteScore
-
-Function = Literal["softmax", "sigmoid", "none"]
-Floats = NDArray[np.float32]
-DEFAULT_LABELS = 2  # if a config has neither labels nor their number (transformers' PreTrainedConfig)
+Output = Literal["logits", "last_hidden_state"]
 
 
 @dataclass(frozen=True)
-class Head:
-    """The labels of a classifier, one for each logit, and the function that turns logits into scores."""
+class Heads:
+    """What a network computes, and how that becomes the results of each task."""
 
-    labels: tuple[str, ...]
-    function: Function
-
-    def predictions(self, logits: Floats) -> list[Prediction]:
-        """The prediction for each row of `logits`, an array of (texts, labels).
-
-        Raises ModelReferenceError if the numbers of logits and labels differ, and NoFiniteScore for a score that is
-        infinite or not a number.
-        """
-        self.check(logits.shape[1:])
-        return to_predictions(self.labels, self.scores(logits))
+    output: Output
+    """The output of the network, by its name in transformers: a number for each label, or a vector for each token."""
+    results: Mapping[str, Callable[[Floats], list[Any]]]
+    """By the name of each task, the main one first, what turns the numbers of items into results."""
+    head: Head | None = None
+    """The labels of logits; None for a vector."""
+    pooling: Pooling | None = None
+    """How the vectors of tokens become that of a text; None for logits."""
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ModelReferenceError unless `shape`, of the logits of one text, has one logit for each label."""
-        if shape != (len(self.labels),):
-            raise ModelReferenceError(
-                f"the model gives {' × '.join(map(str, shape)) or 'no'} logits for a text, but config.json has"
-                f" {len(self.labels)} labels; correct id2label there"
-            )
-
-    def scores(self, logits: Floats) -> Floats:
-        """The score of each label, in float32: as `transformers.pipeline("text-classification")` computes it."""
-        if self.function == "none":
-            return logits
-        if self.function == "sigmoid":
-            with np.errstate(over="ignore"):  # for a logit far below 0, whose sigmoid is 0
-                return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def to_predictions(labels: Sequence[str], scores: NDArray[np.floating[Any]]) -> list[Prediction]:
-    """The prediction for each row of `scores`, an array of (texts, labels). Raises NoFiniteScore."""
-    if not np.isfinite(scores).all():
-        raise NoFiniteScore("The model's score for a text is not a finite number.")
-    best = scores.argmax(axis=1)
-    return [
-        Prediction(labels[index], row[index], list(zip(labels, row, strict=True)))
-        for index, row in zip(best.tolist(), scores.tolist(), strict=True)
-    ]
+        """Raise ModelReferenceError unless `shape`, of the numbers of one item, has one for each label."""
+        if self.head is not None:
+            self.head.check(shape)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The contents of config.json. Raises ModelReferenceError."""
-    path = directory / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith("\ufeff"):
-            raise ValueError(
-                "it begins with a byte order mark, which transformers does not accept; save it without one"
-            )
-        config = json.loads(text)
-    except OSError as error:
-        raise ModelReferenceError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelReferenceError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelReferenceError(f"{path} must contain a JSON object.")
-    return config
+    return read_object(directory / "config.json")
 
 
-def read_head(directory: Path) -> Head:
-    """The head that config.json describes. Raises ModelReferenceError if it describes none."""
-    return parse_head(read_config(directory), directory / "config.json")
+def read_tasks(directory: Path) -> tuple[str, ...]:
+    """The names of the tasks that the checkpoint has, first the main one. Raises ModelReferenceError."""
+    return tasks_of(read_config(directory), directory)
 
 
-def parse_head(config: Mapping[str, Any], path: Path) -> Head:
-    """The head that `config`, the contents of `path`, describes. Raises ModelReferenceError."""
-    labels = _labels(config, path)
-    problem = config.get("problem_type")
-    if problem == "regression":
-        return Head(labels, "none")
-    if problem == "single_label_classification" and len(labels) == 1:
-        raise ModelReferenceError(f"{path}: problem_type is {problem}, which needs two labels, but there is one.")
-    if problem == "multi_label_classification" or len(labels) == 1:
-        return Head(labels, "sigmoid")
-    return Head(labels, "softmax")
+def read_output(directory: Path) -> Output:
+    """The output of the network that the checkpoint's main task needs. Raises ModelReferenceError."""
+    return "last_hidden_state" if read_tasks(directory)[0] == EMBED.name else "logits"
 
 
-def _labels(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """One label for each logit: LABEL_0, LABEL_1, … if config.json names none."""
-    label_map, count = config.get("id2label"), config.get("num_labels", config.get("_num_labels"))
-    if label_map is None:
-        count = DEFAULT_LABELS if count is None else count
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ModelReferenceError(f"{path}: num_labels is {count!r}; it must be a whole number of at least 1.")
-        return tuple(_default_label(index) for index in range(count))
-    if not isinstance(label_map, dict) or not label_map:
-        raise ModelReferenceError(f'{path}: id2label must map each index to a label, such as {{"0": "NEGATIVE"}}.')
-    indices = {_index(key, path): label for key, label in label_map.items()}
-    missing = next((index for index in range(len(indices)) if index not in indices), None)
-    if missing is not None or len(indices) < len(label_map):
-        raise ModelReferenceError(
-            f"{path}: id2label names {len(label_map)} labels, but none for the index {missing}; its keys must be"
-            f" 0 to {len(label_map) - 1}."
-        )
-    return tuple(_label(index, indices[index], path) for index in range(len(indices)))
+def check_heads(directory: Path) -> None:
+    """Raise ModelReferenceError for files that describe a head of which the loaders can make nothing.
+
+    The head of a task that a plugin has added is left to the plugin's loader.
+    """
+    if read_tasks(directory)[0] in (CLASSIFY.name, EMBED.name, SCORE.name):
+        read_heads(directory)
 
 
-def _index(key: str, path: Path) -> int:
-    try:
-        return int(key)
-    except ValueError:
-        raise ModelReferenceError(f"{path}: id2label has the key {key[:60]!r}; keys must be whole numbers.") from None
+def read_heads(directory: Path) -> Heads:
+    """The heads that the checkpoint's files describe. Raises ModelReferenceError if they describe none."""
+    config, path = read_config(directory), directory / "config.json"
+    tasks = tasks_of(config, directory)
+    if tasks[0] == EMBED.name:
+        return Heads("last_hidden_state", {EMBED.name: list}, pooling=read_pooling(directory))
+    if tasks[0] not in (CLASSIFY.name, SCORE.name):
+        raise ModelReferenceError(f"{path} describes a model for the task '{tasks[0]}', which this loader lacks.")
+    head = parse_head(config, path)
+    results: dict[str, Callable[[Floats], list[Any]]] = {CLASSIFY.name: head.predictions}
+    if SCORE.name in tasks and (scoring := parse_scoring(config, path)):
+        results[SCORE.name] = scoring.results
+    return Heads("logits", {name: results[name] for name in tasks if name in results}, head)
 
 
-def _label(index: int, label: Any, path: Path) -> str:
-    """A label as text, whatever type config.json gives it."""
-    if label is None:
-        return _default_label(index)
-    if isinstance(label, list | dict):
-        raise ModelReferenceError(f"{path}: the label of index {index} is {json.dumps(label)[:60]}; it must be text.")
-    # JSON can contain half of a surrogate pair, which cannot be encoded as UTF-8 in an answer.
-    return str(label).encode("utf-8", "replace").decode()
-
-
-def _default_label(index: int) -> str:
-    return f"LABEL_{index}"
+@lru_cache(4096)  # for seven small files, reading them takes as long as a fifth of a load
+def known_heads(directory: Path, identity: str) -> Heads:
+    """As `read_heads`, but read once for each `identity` of the checkpoint's files."""
+    return read_heads(directory)

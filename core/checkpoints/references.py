@@ -15,9 +15,10 @@ from pathlib import Path
 
 from ..errors import ModelReferenceError
 from ..system.files import resolve_path
+from ..tasks.pooling import module_configs
 from . import checkpoint
 from .embedded import embedded_directory
-from .heads import read_head
+from .heads import check_heads
 from .synthetic import ARCHITECTURES, cache_entry, parse, synthetic_directory
 
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,200})?", re.ASCII)
@@ -56,7 +57,7 @@ def resolve(reference: str) -> Path:
     """
     directory = _find(resolve_reference(reference, Path.cwd())).resolve()
     checkpoint.check(directory)
-    read_head(directory)
+    check_heads(directory)
     return directory
 
 
@@ -73,7 +74,7 @@ def describe_source(reference: str) -> str:
         return "in this repository"
     if Path(reference).is_absolute():
         checkpoint.check(Path(reference))
-        read_head(Path(reference))
+        check_heads(Path(reference))
         return "on this machine"
     repo, _, revision = reference.partition("@")
     return _look_up(repo, revision or None)
@@ -108,6 +109,8 @@ def _download(repo: str, revision: str | None) -> Path:
         if checkpoint.INDEX in names and checkpoint.WEIGHTS not in names:
             parts = [escape(name) for name in checkpoint.indexed_files(directory)]
             snapshot_download(repo, revision=revision, allow_patterns=parts)
+        if modules := [escape(name) for name in module_configs(directory)]:
+            snapshot_download(repo, revision=revision, allow_patterns=modules)
         return directory
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.references import resolve
-from ..contracts import Prediction
-from ..loaders.probe import probe
+from ..loaders.probe import find_task, probe
 from ..plugins import Registered
 from ..system import memory
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
 from .checks import Check, ContractBroken, require
 
 TEXTS = ["It was good.", "Not worth the money, and the worst of all the things that I have ever seen.", "fine"]
-TOLERANCE = 2e-2  # of scores, for a text alone and in a batch
 LOADS = 12
 WARM_UP = 4  # loads before memory is compared
 MIB = 1 << 20
@@ -28,6 +27,14 @@ def _construct(registered: Registered) -> tuple[Any, Path]:
     if hasattr(loader, "prepare"):
         loader.prepare(checkpoint)
     return loader, checkpoint
+
+
+def _task(model: Any) -> Task:
+    return find_task(getattr(model, "task", CLASSIFY.name))
+
+
+def _items(model: Any) -> list[Any]:
+    return [_task(model).from_text(text) for text in TEXTS]
 
 
 def _check_sizes(registered: Registered) -> None:
@@ -49,11 +56,13 @@ def _check_answers(registered: Registered) -> None:
 def _check_threads(registered: Registered) -> None:
     loader, checkpoint = _construct(registered)
     model = loader.load(checkpoint)
-    alone = [Prediction.of(model.predict([text])[0]) for text in TEXTS]
+    task = _task(model)
+    items = _items(model)
+    alone = [task.normalize(model.predict([item])[0]) for item in items]
     with ThreadPoolExecutor(4) as pool:
-        for together in pool.map(lambda _: [Prediction.of(each) for each in model.predict(TEXTS)], range(8)):
+        for together in pool.map(lambda _: [task.normalize(each) for each in model.predict(items)], range(8)):
             for one, other in zip(alone, together, strict=True):
-                same = one.label == other.label and math.isclose(one.score, other.score, abs_tol=TOLERANCE)
+                same = task.apart(one, other) <= 1
                 require(same, f"a text is {one} alone, and {other} among others, from several threads")
     model.close()
 
@@ -64,7 +73,7 @@ def _check_close(registered: Registered) -> None:
     model.close()
     model.close()  # must do nothing
     try:
-        model.predict(TEXTS)
+        model.predict(_items(model))
     except Exception:  # any error will do
         return
     raise ContractBroken("a model answers after it was closed")
@@ -76,7 +85,7 @@ def _check_memory(registered: Registered) -> None:
     for _ in range(LOADS):
         model = loader.load(checkpoint)
         nbytes = model.nbytes
-        model.predict(TEXTS[:1])
+        model.predict(_items(model)[:1])
         model.close()
         del model
         gc.collect()

@@ -19,13 +19,12 @@ def token_limit(module: Any) -> int | None:
     return min((int(limit) for limit in limits if is_limit(limit)), default=None)
 
 
-def shortest_limit(of_network: int | None, of_tokenizer: Any) -> int:
-    """The lower of the limits of network and tokenizer, to which longer texts are truncated.
+def shortest_limit(*limits: Any) -> int:
+    """The lowest of the limits, such as of the network and of the tokenizer, to which longer texts are truncated.
 
-    `of_tokenizer` is the tokenizer's `model_max_length`: null, −1 and very large numbers mean no limit.
+    null, −1 and very large numbers mean no limit, as in `model_max_length` of a tokenizer.
     """
-    limits = (int(limit) for limit in (of_network, of_tokenizer) if is_limit(limit))
-    return min(limits, default=WITHOUT_LIMIT)
+    return min((int(limit) for limit in limits if is_limit(limit)), default=WITHOUT_LIMIT)
 
 
 def is_limit(value: Any) -> TypeGuard[float]:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..checkpoints.cache import recall_or_make, remembered_file
-from ..contracts import Loader, Model, Prediction
+from ..contracts import Loader, Model
 from ..errors import ModelCrashed, ModelReferenceError, NoTokens
+from ..tasks.classify import CLASSIFY
+from ..tasks.table import TASKS
+from ..tasks.task import Task
 
 log = logging.getLogger("residency")
 SHORT, LONG = "It was good.", "Not worth the money, and the worst of all the things that I have ever seen in my life."
 OVER_LIMIT = "good " * 1100  # exceeds the limit of most models; for one with a higher limit it takes long enough
 PACKAGES = ("residency", "torch", "transformers", "tokenizers", "safetensors", "onnxruntime", "openvino")
-EQUAL = 1e-6  # scores that differ by no more are equal
-BATCH_TOLERANCE = 2e-2  # by which the scores of a text alone and in a batch may differ: bfloat16 rounds
+EQUAL = 5e-5  # results that are no further apart are equal
 
 
 class Probed(NamedTuple):
@@ -80,52 +81,57 @@ def probe(model: Model) -> list[str]:
     """
     check: Callable[[], None] = getattr(model, "check", lambda: None)
     check()
-    short, long = _ask(model, "a text", [SHORT])[0], _ask(model, "a text", [LONG])[0]
-    doubts = _differences(
-        "two texts together", [short, long], _ask(model, "two texts of different length", [SHORT, LONG])
-    )
+    task = find_task(getattr(model, "task", CLASSIFY.name))
+    ask = partial(_ask, model.predict, task)
+    short, long = ask("a text", [SHORT])[0], ask("a text", [LONG])[0]
+    together = ask("two texts of different length", [SHORT, LONG])
+    doubts = _differences(task, "two texts together", [short, long], together)
     try:
-        empty = _ask(model, "an empty text", [""])
-        doubts += _differences("an empty text beside another", empty, _ask(model, "an empty text", ["", LONG])[:1])
+        empty = ask("an empty text", [""])
+        beside = ask("an empty text beside another", ["", LONG])[:1]
+        doubts += _differences(task, "an empty text beside another", empty, beside)
     except ModelReferenceError as error:
         if not isinstance(error.__cause__, NoTokens):  # an empty text may be refused; requests get the same error
             raise
-    over = _ask(model, "a text over its limit", [OVER_LIMIT])[0]
-    if all(_distance(short, other) <= EQUAL for other in (long, over)):
+    over = ask("a text over its limit", [OVER_LIMIT])[0]
+    if all(task.apart(short, other) <= EQUAL for other in (long, over)):
         doubts.append("gives the same answer to every text: its weights may be untrained.")
+    further: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = getattr(model, "also", {})
+    for name, predict in further.items():
+        _ask(predict, find_task(name), f"a text for the task '{name}'", [LONG])
     return doubts
 
 
-def _ask(model: Model, what: str, texts: Sequence[str]) -> list[Prediction]:
+def find_task(name: str) -> Task:
+    """The row of the table of tasks. Raises ModelReferenceError if there is none of that name."""
+    if name not in TASKS:
+        raise ModelReferenceError(f"it has the task '{name}', which is none of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def _ask(predict: Callable[[Sequence[Any]], Sequence[Any]], task: Task, what: str, texts: Sequence[str]) -> list[Any]:
     try:
-        predictions = [Prediction.of(prediction) for prediction in model.predict(texts)]
+        results = predict([task.from_text(text) for text in texts])
     except ModelCrashed:
         raise
     except Exception as error:
         raise ModelReferenceError(f"it cannot answer {what}: {str(error) or type(error).__name__}") from error
-    if len(predictions) != len(texts):
-        raise ModelReferenceError(f"it gives {len(predictions)} answers to {what}")
-    for label, score in predictions:
-        if not isinstance(label, str):
-            raise ModelReferenceError(f"it answers {what} with the label {label!r}, which is not text")
-        if not math.isfinite(score):
-            raise ModelReferenceError(f"it answers {what} with the score {score!r}, which is not a finite number")
-    return predictions
+    if len(results) != len(texts):
+        raise ModelReferenceError(f"it gives {len(results)} answers to {what}")
+    try:
+        normalized = [task.normalize(result) for result in results]
+        for result in normalized:
+            task.check(result)
+    except (TypeError, ValueError) as error:
+        raise ModelReferenceError(f"it answers {what} with {error}") from error
+    return normalized
 
 
-def _differences(what: str, alone: Sequence[Prediction], together: Sequence[Prediction]) -> list[str]:
-    worst = max(map(_distance, alone, together))
-    if worst <= BATCH_TOLERANCE:
+def _differences(task: Task, what: str, alone: Sequence[Any], together: Sequence[Any]) -> list[str]:
+    worst = max(map(task.apart, alone, together))
+    if worst <= 1:
         return []
-    return [f"answers {what} differently than each alone: scores differ by {worst:.3g}."]
-
-
-def _distance(one: Prediction, other: Prediction) -> float:
-    """The largest difference of scores; relative for scores above 1, and infinite if the labels differ."""
-    if [label for label, _ in one.scores] != [label for label, _ in other.scores]:
-        return math.inf
-    pairs = zip(one.scores, other.scores, strict=True)
-    return max(abs(a - b) / max(1.0, abs(a), abs(b)) for (_, a), (_, b) in pairs)
+    return [f"answers {what} differently than each alone: {worst:.2g} times as far apart as rounding explains."]
 
 
 def _code_version(loader: Loader) -> str:

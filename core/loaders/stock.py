@@ -1,4 +1,4 @@
-"""Loading a sequence classifier by transformers, as `from_pretrained` does it."""
+"""Loading a checkpoint by transformers, as `from_pretrained` does it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ import torch
 import transformers
 from transformers.utils import is_scipy_available, logging
 
+from ..checkpoints import checkpoint
 from ..checkpoints.cache import recall_or_make
 from ..checkpoints.checkpoint import identity
-from ..checkpoints.heads import read_config, read_head
+from ..checkpoints.header import read_header
+from ..checkpoints.heads import Output, known_heads, read_config, read_heads, read_output
 from ..errors import ModelReferenceError
-from .classifier import Classifier
+from ..tasks.embed import EMBED
 from .probe import LONG, SHORT
+from .text_model import TextModel
 from .torch_network import Tokenizer, TorchNetwork
 
-__all__ = ["Tokenizer", "classifier", "import_classes", "load_module", "load_module_and_report", "load_tokenizer"]
+__all__ = ["Tokenizer", "import_classes", "load_module", "load_module_and_report", "load_tokenizer", "text_model"]
 
 
 def _import_losses() -> None:
@@ -57,8 +60,17 @@ _import_losses()
 logging.disable_progress_bar()
 _loading = Lock()  # from_pretrained is reported not to be thread-safe (transformers#41782)
 _padding: dict[str, bool] = {}
+POOLER = "pooler."
 _tokenizers: Any = transformers.AutoTokenizer
-_modules: Any = transformers.AutoModelForSequenceClassification
+_modules: dict[Output, Any] = {
+    "logits": transformers.AutoModelForSequenceClassification,
+    "last_hidden_state": transformers.AutoModel,
+}
+_mappings: dict[Output, Any] = {
+    "logits": transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "last_hidden_state": transformers.MODEL_MAPPING,
+}
+KINDS: dict[Output, str] = {"logits": "sequence classifier", "last_hidden_state": "encoder"}
 
 
 def import_classes(directory: Path) -> None:
@@ -68,7 +80,7 @@ def import_classes(directory: Path) -> None:
     """
     try:
         config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        _ = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # the lookup imports the module
+        _ = _mappings[read_output(directory)][type(config)]  # the lookup imports the module
     except Exception as error:
         _raise_cause(directory, error)
         raise
@@ -118,7 +130,7 @@ def _tokenizer_class(directory: Path) -> Any:
 
 def _raise_cause(directory: Path, error: Exception) -> None:
     """Raise ModelReferenceError if config.json, or the text of transformers' `error`, tells its cause."""
-    read_head(directory)
+    read_heads(directory)
     config = read_config(directory)
     kind = config.get("model_type")
     if isinstance(config.get("quantization_config"), dict):
@@ -131,8 +143,9 @@ def _raise_cause(directory: Path, error: Exception) -> None:
         raise ModelReferenceError(
             f"transformers {transformers.__version__} does not know the model_type {kind!r} of its config.json"
         ) from error
-    if transformers.CONFIG_MAPPING[kind] not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ModelReferenceError(f"transformers has no text classifier of the model_type {kind!r}") from error
+    if transformers.CONFIG_MAPPING[kind] not in _mappings[read_output(directory)]:
+        what = "text classifier" if read_output(directory) == "logits" else "encoder"
+        raise ModelReferenceError(f"transformers has no {what} of the model_type {kind!r}") from error
     try:
         transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as cause:
@@ -147,7 +160,7 @@ def _first_line(error: Exception) -> str:
     return f"{line} {rest.strip().partition(chr(10))[0]}" if line.endswith(":") else line or type(error).__name__
 
 
-def classifier(
+def text_model(
     directory: Path,
     tokenizer: Tokenizer,
     module: Any,
@@ -156,18 +169,20 @@ def classifier(
     loaded_by: str,
     release: Callable[[], None] | None = None,
     state: str | None = None,
-) -> Classifier:
-    """The model made from these parts of the checkpoint; see `Classifier`. Raises ModelReferenceError.
+) -> TextModel:
+    """The model made from these parts of the checkpoint; see `TextModel`. Raises ModelReferenceError.
 
     `state` is the identity of its files, if it is known already.
     """
-    network = TorchNetwork(module, release)
-    model = Classifier(tokenizer, network, read_head(directory), phases, loaded_by=loaded_by)
-    model.pads = _can_pad(model, state or identity(directory))
+    state = state or identity(directory)
+    heads = known_heads(directory, state)
+    network = TorchNetwork(module, heads.output, release)
+    model = TextModel(tokenizer, network, heads, phases, loaded_by=loaded_by)
+    model.pads = _can_pad(model, state)
     return model
 
 
-def _can_pad(model: Classifier, state: str) -> bool:
+def _can_pad(model: TextModel, state: str) -> bool:
     """Whether padding shorter texts leaves their answers unchanged. Measured once for each checkpoint, and remembered.
 
     Some architectures ignore the attention mask, and compute with the padding (convolutions, pooling, Fourier
@@ -183,22 +198,24 @@ def _can_pad(model: Classifier, state: str) -> bool:
     return _padding[key]
 
 
-def _answers_alike_padded(model: Classifier) -> bool:
-    alone = np.concatenate([model.logits([text]) for text in (SHORT, LONG)])
+def _answers_alike_padded(model: TextModel) -> bool:
+    alone = np.concatenate([model.numbers([text]) for text in (SHORT, LONG)])
     tolerance = 1e-4 if model.dtype == "float32" else 5e-2
-    return np.allclose(model.logits([SHORT, LONG]), alone, rtol=tolerance, atol=tolerance, equal_nan=True)
+    # The numbers of a vector may all be small, those of logits may be small by chance.
+    size = 1.0 if model.task != EMBED.name else float(np.abs(alone).max())
+    return np.allclose(model.numbers([SHORT, LONG]), alone, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
-def load_module(directory: Path, dtype: str) -> Any:
+def load_module(directory: Path, dtype: str, output: Output = "logits") -> Any:
     """The module in evaluation mode. Raises ModelReferenceError, also if it has no trained classification head."""
-    return load_module_and_report(directory, dtype)[0]
+    return load_module_and_report(directory, dtype, output)[0]
 
 
-def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]:
+def load_module_and_report(directory: Path, dtype: str, output: Output = "logits") -> tuple[Any, list[str]]:
     """The module, and the names of the file's tensors that it does not use. Raises as `load_module` does."""
     try:
         with _loading:
-            module, info = _modules.from_pretrained(
+            module, info = _modules[output].from_pretrained(
                 directory,
                 dtype=dtype,
                 local_files_only=True,
@@ -211,6 +228,22 @@ def load_module_and_report(directory: Path, dtype: str) -> tuple[Any, list[str]]
         raise ModelReferenceError(
             f"transformers cannot build it: {type(error).__name__}: {_first_line(error)}"
         ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelReferenceError(f"it does not contain {missing[0]}: it is not a trained sequence classifier")
-    return module.eval(), list(info["unexpected_keys"])
+    missing, unexpected = sorted(info["missing_keys"]), list(info["unexpected_keys"])
+    if output == "last_hidden_state":
+        unexpected += _drop_pooler(module, directory)
+        missing = [name for name in missing if not name.startswith(POOLER)]
+    if missing:
+        raise ModelReferenceError(f"it does not contain {missing[0]}: it is not a trained {KINDS[output]}")
+    return module.eval(), unexpected
+
+
+def _drop_pooler(module: Any, directory: Path) -> list[str]:
+    """Drop the layer behind the last hidden state, which nothing reads, and return the names of its tensors.
+
+    Many checkpoints of encoders have no weights for it.
+    """
+    if not isinstance(getattr(module, "pooler", None), torch.nn.Module):
+        return []
+    module.pooler = torch.nn.Identity()
+    names = (name for file in checkpoint.weights(directory) for name in read_header(file))
+    return [name for name in names if name.removeprefix(f"{module.base_model_prefix}.").startswith(POOLER)]

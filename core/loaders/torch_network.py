@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.heads import Floats
+from ..checkpoints.heads import Output
 from ..system.threads import spread_torch
-from .classifier import Encoded, Inputs
+from ..tasks.functions import Floats
+from ..tasks.task import Text
 from .limits import token_limit
+from .text_model import Encoded, Inputs
 
 
 class Tokenizer:
@@ -31,9 +33,15 @@ class Tokenizer:
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any]]:
         return Tokenizer, (self._tokenizer,)
 
-    def __call__(self, texts: Sequence[str], max_tokens: int) -> Encoded:
+    def __call__(self, items: Sequence[Text], max_tokens: int) -> Encoded:
+        are_texts = {isinstance(item, str) for item in items}
+        if len(are_texts) > 1:  # texts and pairs are mixed
+            each = [self([item], max_tokens) for item in items]
+            return {name: [encoded[name][0] for encoded in each] for name in each[0]}
+        # As lists, because a single pair whose second text is empty is taken for a text.
+        texts = (list(items),) if are_texts == {True} else tuple(map(list, zip(*items, strict=True)))
         with self._lock:
-            return dict(self._tokenizer(list(texts), truncation=True, max_length=max_tokens))
+            return dict(self._tokenizer(*texts, truncation=True, max_length=max_tokens))
 
     def vocabulary(self) -> int:
         """The largest token id that a text can have, plus one. Reads the whole vocabulary."""
@@ -50,14 +58,15 @@ class Tokenizer:
 class TorchNetwork:
     """A network over a transformers module, to which it holds the only reference."""
 
-    def __init__(self, module: Any, release: Callable[[], None] | None = None) -> None:
-        """`close` calls `release` before it drops the reference to the module."""
+    def __init__(self, module: Any, output: Output, release: Callable[[], None] | None = None) -> None:
+        """`output` is the name of the module's output. `close` calls `release` before it drops the module."""
         self.dtype = str(module.dtype).removeprefix("torch.")
         self.nbytes = sum(t.numel() * t.element_size() for t in chain(module.parameters(), module.buffers()))
         self.inputs, self.constants = signature(type(module).forward)
         self.limit = token_limit(module)
         self.pad_id: int | None = getattr(module.config.get_text_config(), "pad_token_id", None)
         self.embeddings = _embeddings(module)
+        self.output = output
         self._module: Any = module
         self._release = release
 
@@ -65,8 +74,8 @@ class TorchNetwork:
         spread_torch()
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            logits: torch.Tensor = self._module(**tensors, **self.constants).logits
-        as_float32: Floats = logits.to(torch.float32).numpy()
+            output: torch.Tensor = getattr(self._module(**tensors, **self.constants), self.output)
+        as_float32: Floats = output.to(torch.float32).numpy()
         return as_float32
 
     def first_nan(self) -> str | None:

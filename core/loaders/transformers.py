@@ -11,9 +11,10 @@ from pydantic import Field
 
 from ..checkpoints import checkpoint
 from ..checkpoints.dtypes import BYTES, DTYPE, Dtype, convert_dtype, supported_dtype
+from ..checkpoints.heads import read_output
 
 if TYPE_CHECKING:
-    from .classifier import Classifier
+    from .text_model import TextModel
 
 
 class TransformersLoader:
@@ -36,18 +37,18 @@ class TransformersLoader:
         """Import the architecture's classes, which takes longer than a load."""
         self._stock.import_classes(directory)
 
-    def load(self, directory: Path) -> Classifier:
+    def load(self, directory: Path) -> TextModel:
         """Load the model.
 
-        Raises ModelReferenceError for a broken checkpoint, and if it has no trained classification head.
+        Raises ModelReferenceError for a broken checkpoint, and if it lacks weights that its task needs.
         """
         checkpoint.check(directory)
         started = perf_counter()
         tokenizer = self._stock.load_tokenizer(directory)
         tokenized = perf_counter()
-        module = self._stock.load_module(convert_dtype(directory, self._dtype), self._dtype)
+        module = self._stock.load_module(convert_dtype(directory, self._dtype), self._dtype, read_output(directory))
         phases = {"tokenizer": tokenized - started, "weights": perf_counter() - tokenized}
-        return self._stock.classifier(directory, tokenizer, module, phases, loaded_by=self.name)
+        return self._stock.text_model(directory, tokenizer, module, phases, loaded_by=self.name)
 
 
 @pluggy.HookimplMarker("residency")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pluggy
 
-from core.loaders.classifier import Classifier
 from core.loaders.onnxruntime.loader import OnnxRuntimeLoader
+from core.loaders.text_model import TextModel
 
 SPUN = 3e-4  # seconds at the end of a delay that are not slept, because a sleep ends late
 
@@ -22,7 +22,7 @@ class DelayedLoader(OnnxRuntimeLoader):
         super().__init__()
         self._seconds = seconds
 
-    def load(self, checkpoint: Path) -> Classifier:
+    def load(self, checkpoint: Path) -> TextModel:
         end = time.perf_counter() + self._seconds
         time.sleep(max(0.0, self._seconds - SPUN))
         while time.perf_counter() < end:

@@ -18,6 +18,7 @@ import pytest
 
 from core.cluster.balancer import Balancer, RuntimeApi, binary, stop
 from core.config.cluster import ClusterSettings
+from core.config.engines import EngineChoice
 from core.errors import BalancerFailed
 from tests.helpers.support import SECONDS, wait_for
 
@@ -196,6 +197,7 @@ def balanced(
     weights: Mapping[str, int] | None = None,
     one_node: bool = False,
     hosts: Sequence[str] = (),
+    models: Mapping[str, str | EngineChoice] | None = None,
     **settings: Any,
 ) -> Iterator[Balanced]:
     """Fake nodes n1, n2 … on Unix sockets behind HAProxy, which takes all of them for up.
@@ -224,6 +226,7 @@ def balanced(
             weights=weights,
             only_model=only_model,
             hosts=hosts,
+            models=models,
         )
         balancer.write()
         process = balancer.start(assume_up=True)

@@ -87,7 +87,7 @@ class Stage:
 
 
 class FakeTimer:
-    """`core.residency.keeper.Timer` on a stage: it can be late, while what it has begun is not done."""
+    """`core.residency.timer.Timer` on a stage: it can be late, while what it has begun is not done."""
 
     def __init__(self, stage: Stage, wake: Callable[[], None]) -> None:
         self._stage, self._wake = stage, wake

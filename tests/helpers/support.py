@@ -36,6 +36,8 @@ from core.serving.observers import Observers
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = str(Path(__file__).with_name("fakes.py"))
+TASK_LOADER = str(Path(__file__).with_name("task_loader.py"))
+ENGINE = f"{sys.executable} {Path(__file__).with_name('fake_engine.py')} --port ${{port}}"
 SECONDS = 60.0  # until a test that waits for another thread or process gives up
 Result = TypeVar("Result")
 

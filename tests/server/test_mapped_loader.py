@@ -196,8 +196,8 @@ def test_a_structure_that_cannot_be_copied_is_said_once(
     loader = MappedLoader(linear="stock")
     original = stock.load_module_and_report
 
-    def with_local_hook(directory: Path, dtype: str) -> Any:
-        module, unexpected = original(directory, dtype)
+    def with_local_hook(directory: Path, *how: Any) -> Any:
+        module, unexpected = original(directory, *how)
         module.register_forward_hook(lambda *_: None)
         return module, unexpected
 
@@ -216,9 +216,9 @@ def test_a_template_is_made_once_for_an_architecture(monkeypatch: pytest.MonkeyP
     made: list[Path] = []
     original = stock.load_module_and_report
 
-    def counted(directory: Path, dtype: str) -> Any:
+    def counted(directory: Path, *how: Any) -> Any:
         made.append(directory)
-        return original(directory, dtype)
+        return original(directory, *how)
 
     monkeypatch.setattr(stock, "load_module_and_report", counted)
     texts = ["I love it.", "Never again."]

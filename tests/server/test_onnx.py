@@ -158,6 +158,7 @@ def test_a_graph_that_holds_a_weight_is_refused() -> None:
             check_no_weights(model, module)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_is_told_once_and_tried_once(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,6 +174,7 @@ def test_what_cannot_be_converted_is_told_once_and_tried_once(
     assert not [record for record in caplog.records if record.getMessage().startswith("Converting")]
 
 
+@pytest.mark.slow
 def test_weights_that_are_converted_while_loading_are_kept_for_each_checkpoint(tmp_path: Path, cache: Path) -> None:
     first = build(tmp_path / "first", "esm")
     second = build(tmp_path / "second", "esm", seed=1)
@@ -319,6 +321,7 @@ def test_many_threads_get_the_same_answers(embedded_directory: Path) -> None:
     model.close()
 
 
+@pytest.mark.slow
 def test_what_ships_is_what_the_embedded_checkpoint_is_converted_to(
     embedded_directory: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -344,6 +347,7 @@ def test_a_lack_of_memory_is_not_a_reason_that_lasts(allocate: Callable[[int], A
     assert not is_shortage(ValueError("a tensor decides what is computed"))
 
 
+@pytest.mark.slow
 def test_one_broken_checkpoint_keeps_no_other_of_its_kind_from_being_converted(cache: Path, tmp_path: Path) -> None:
     """Of the same architecture and shapes: its labels are too few, or a weight is no number."""
     sound = build(tmp_path / "sound", "bert")
@@ -380,6 +384,7 @@ print(held[1] - held[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["mapped", "packed"])
 def test_a_large_batch_leaves_no_memory_behind(weights: str) -> None:
     """The engine's would be some 60 MiB, which a server would keep for good."""
@@ -388,6 +393,7 @@ def test_a_large_batch_leaves_no_memory_behind(weights: str) -> None:
     assert float(done.stdout) < 10
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_not_a_reason_that_lasts(bert: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [tokenizer] = (folder for folder in (cache / "onnx").glob("tokenizer-*") if folder.is_dir())
     shutil.rmtree(tokenizer)

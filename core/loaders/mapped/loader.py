@@ -13,6 +13,7 @@ from pydantic import Field
 from ...checkpoints import checkpoint
 from ...checkpoints.checkpoint import identity
 from ...checkpoints.dtypes import BYTES, DTYPE, Dtype, convert_dtype, supported_dtype
+from ...checkpoints.heads import Output, known_heads
 from ...errors import ModelReferenceError
 from ..onnxruntime.facts import tokenizer_key
 from ..phase_timer import PhaseTimer
@@ -20,7 +21,7 @@ from ..shared_cache import SharedCache
 
 if TYPE_CHECKING:
     from ...checkpoints.mapping import MappedTensors
-    from ..classifier import Classifier
+    from ..text_model import TextModel
     from ..torch_network import Tokenizer
     from .template import Template
 
@@ -84,7 +85,7 @@ class MappedLoader:
         self._stock.import_classes(directory)
         self.load(directory).close()
 
-    def load(self, directory: Path) -> Classifier:
+    def load(self, directory: Path) -> TextModel:
         """Load the model. Raises ModelReferenceError before a broken file is mapped, and what transformers raises."""
         timer = PhaseTimer()
         checkpoint.check(directory)
@@ -93,18 +94,19 @@ class MappedLoader:
         timer.end_phase("resolve")
         tensors = self._map_weights(weights)
         timer.end_phase("weights")
-        template = self._template(weights, tensors, state) if tensors else None
+        output = known_heads(directory, state).output
+        template = self._template(weights, tensors, state, output) if tensors else None
         if tensors and template:
             tensors.read_ahead(template.needed)
             module, loaded_by, release = template.restore(tensors), self.name, tensors.discard
         else:
-            module, loaded_by, release = self._stock.load_module(weights, self._dtype), "transformers", None
+            module, loaded_by, release = self._stock.load_module(weights, self._dtype, output), "transformers", None
         if self._pack:
             self._backends.pack(module)
         timer.end_phase("structure")
         tokenizer = self._tokenizer(directory)
         timer.end_phase("tokenizer")
-        return self._stock.classifier(
+        return self._stock.text_model(
             directory, tokenizer, module, timer.phases, loaded_by=loaded_by, release=release, state=state
         )
 
@@ -144,20 +146,20 @@ class MappedLoader:
         if is_new:
             log.warning("%s", sentence)
 
-    def _template(self, directory: Path, tensors: MappedTensors, state: str) -> Template | None:
+    def _template(self, directory: Path, tensors: MappedTensors, state: str, output: Output) -> Template | None:
         """The template for this checkpoint: its architecture's, or its own if transformers converts its weights.
 
         None if there can be none.
         """
         layout = tuple((name, entry.dtype, entry.shape) for name, entry in tensors.entries.items())
-        architecture: Key = ((directory / "config.json").read_bytes(), layout)
-        template = self._templates.get(architecture, lambda: self._make(directory, state))
+        architecture: Key = ((directory / "config.json").read_bytes(), output, layout)
+        template = self._templates.get(architecture, lambda: self._make(directory, state, output))
         if template is None or template.checkpoint_identity in (None, state):
             return template
-        return self._templates.get((*architecture, state), lambda: self._make(directory, state))
+        return self._templates.get((*architecture, state), lambda: self._make(directory, state, output))
 
-    def _make(self, directory: Path, state: str) -> Template | None:
-        module, unexpected = self._stock.load_module_and_report(directory, self._dtype)
+    def _make(self, directory: Path, state: str, output: Output) -> Template | None:
+        module, unexpected = self._stock.load_module_and_report(directory, self._dtype, output)
         try:
             if self._choose and (self._pack or self._backends.one_dnn_is_faster(module)):
                 self._backends.use_one_dnn(module)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...checkpoints.heads import read_head
+from ...checkpoints.heads import Heads
 from ...errors import ModelReferenceError
-from ..classifier import Classifier, Network, Tokens
-from ..limits import shortest_limit
 from ..shared_cache import SharedCache
+from ..text_model import Network, TextModel, Tokens, longest_text
 from . import conversion, facts
 from .conversion import Converted
 from .facts import CannotConvert, GraphFacts
@@ -18,7 +17,7 @@ tokenizers: SharedCache[tuple[Path, int], Tokens] = SharedCache("tokenizers", 64
 
 
 class GraphNetwork:
-    """The members of `core.loaders.classifier.Network` that do not depend on the engine."""
+    """The members of `core.loaders.text_model.Network` that do not depend on the runtime."""
 
     def __init__(self, facts: GraphFacts, dtype: str, nbytes: int) -> None:
         self.dtype = dtype
@@ -30,7 +29,7 @@ class GraphNetwork:
         self.facts = facts
 
     def first_nan(self) -> str | None:
-        """None. An engine whose weights were not checked before overrides this."""
+        """None. A runtime whose weights were not checked before overrides this."""
         return None
 
 
@@ -42,32 +41,32 @@ def try_convert(directory: Path) -> Converted | CannotConvert:
         return reason
 
 
-def shared_tokenizer(directory: Path, converted: Converted) -> Tokens:
+def shared_tokenizer(directory: Path, converted: Converted, heads: Heads) -> Tokens:
     """The tokenizer, shared by all checkpoints whose tokenizer files have the same contents."""
     from .tokens import FastTokens
 
     kept = converted.tokenizer
-    length = shortest_limit(converted.graph.facts.limit, kept.facts.limit)
+    length = longest_text(converted.graph.facts.limit, kept.facts.limit, heads)
     file = (directory if kept.facts.is_own else kept.directory) / facts.TOKENIZER
     return tokenizers.get((kept.directory, length), lambda: FastTokens(file, kept.facts, length))
 
 
-def classifier(
-    directory: Path,
+def text_model(
+    heads: Heads,
     converted: Converted,
     tokenizer: Tokens,
     network: Network,
     phases: Mapping[str, float],
     *,
     loaded_by: str,
-) -> Classifier:
-    """The classifier of the checkpoint over a network that computes its graph. Raises ModelReferenceError."""
-    kept, head = converted.graph.facts, read_head(directory)
+) -> TextModel:
+    """The model of the checkpoint over a network that computes its graph. Raises ModelReferenceError."""
+    kept = converted.graph.facts
     try:
-        head.check((kept.labels,))  # checkpoints with different labels may share a graph
+        heads.check((kept.labels,))  # checkpoints with different labels may share a graph
     except ModelReferenceError:
         network.close()
         raise
-    model = Classifier(tokenizer, network, head, phases, loaded_by=loaded_by)
+    model = TextModel(tokenizer, network, heads, phases, loaded_by=loaded_by)
     model.pads = kept.pads and kept.pads_left == converted.tokenizer.facts.pads_left
     return model

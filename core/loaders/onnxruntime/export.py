@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +28,14 @@ from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
 from ...checkpoints.cache import CacheFull, remember, write_once
 from ...checkpoints.dtypes import convert_dtype
-from ...checkpoints.heads import Floats
+from ...checkpoints.heads import read_output
 from ...checkpoints.mapping import MappedTensors, Unmappable
 from ...errors import ModelReferenceError
+from ...tasks.functions import Floats
 from .. import stock
-from ..classifier import Classifier, Inputs
 from ..limits import is_limit
 from ..mapped.template import match_tensors, tensors_by_id
+from ..text_model import Inputs, TextModel
 from ..torch_network import Tokenizer, TorchNetwork
 from . import facts
 from .facts import GraphFacts, TokenizerFacts
@@ -140,6 +142,9 @@ def write_tokenizer(directory: Path, tokenizer: Tokenizer, target: Path) -> None
         for text in SAMPLES:
             if tokens([text], length) != tokenizer([text], length):
                 raise NoGraph(f"without transformers the text {text[:40]!r} has other tokens")
+        for pair in pairwise(SAMPLES):
+            if tokens([pair], length) != tokenizer([pair], length):
+                raise NoGraph(f"without transformers the pair {pair[0][:40]!r} and {pair[1][:40]!r} has other tokens")
 
 
 def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
@@ -147,10 +152,10 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
 
     Raises ModelReferenceError if the module cannot be exported, or if the graph gives other answers than the module.
     """
-    weights = convert_dtype(directory, "float32")
-    module, unexpected = stock.load_module_and_report(weights, "float32")
-    model = stock.classifier(directory, tokenizer, module, {}, loaded_by="transformers")
-    network = TorchNetwork(module)
+    weights, output = convert_dtype(directory, "float32"), read_output(directory)
+    module, unexpected = stock.load_module_and_report(weights, "float32", output)
+    model = stock.text_model(directory, tokenizer, module, {}, loaded_by="transformers")
+    network = TorchNetwork(module, output)
     cases = _cases(model)
     expected = [network.forward(case) for case in cases]
     files = checkpoint.weights(weights)
@@ -167,35 +172,40 @@ def write_graph(directory: Path, tokenizer: Tokenizer, target: Path) -> None:
         raise NoGraph(f"its graph holds {len(data) >> 20} MiB that are not in the checkpoint's file")
     _optimise(_turn_weights_into_inputs(graph, sources), target / facts.GRAPH)
     (target / facts.CONSTANTS).write_bytes(data)
-    tables = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
     found = GraphFacts(
         inputs=[name for name in cases[0] if name in network.inputs],
         weights=sources,
-        looked_up=sorted(in_file[name] for name in tables if name in in_file),
-        labels=expected[0].shape[1],
+        looked_up=sorted(in_file[name] for name in _tables(module) if name in in_file),
+        labels=expected[0].shape[-1],
         limit=network.limit,
         pad_id=network.pad_id,
         pads=model.pads,
         pads_left=tokenizer.pads_left,
         embeddings=network.embeddings,
         converts_weights=converts_weights,
+        output=output,
         made_by=facts.installed_versions(),
     )
     facts.write_facts(found, target)
     exported = BoundNetwork(new_session(target / facts.GRAPH), MappedArrays(files), found)
-    compare(expected, [_forward(exported, case) for case in cases])
+    compare(map(_real, expected, cases), (_real(_forward(exported, case), case) for case in cases))
     if converts_weights:
         files[0].unlink()  # the weights are this checkpoint's, but the graph is shared with similar ones
 
 
+def _tables(module: Any) -> set[str]:
+    """The names of the weights of which a forward reads one row for each token."""
+    return {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, torch.nn.Embedding)}
+
+
 def write_weights(directory: Path, target: Path) -> None:
     """Write the module's tensors, as they are after loading, to `target`."""
-    module = stock.load_module(convert_dtype(directory, "float32"), "float32")
+    module = stock.load_module(convert_dtype(directory, "float32"), "float32", read_output(directory))
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
     save_file(tensors, target / checkpoint.WEIGHTS, metadata={"format": "pt"})
 
 
-def _cases(model: Classifier) -> list[Inputs]:
+def _cases(model: TextModel) -> list[Inputs]:
     """Inputs of several lengths and numbers of texts. If texts can be padded, the last input is padded."""
     short, long, over = SAMPLES[0], SAMPLES[1], SAMPLES[-2]
     together = [[short, long], [long, short, SAMPLES[6], long, SAMPLES[5]]] if model.pads else []
@@ -210,8 +220,15 @@ def _forward(network: BoundNetwork, case: Inputs) -> Floats:
         raise NoGraph(f"its exported graph cannot compute {shape} tokens: {error}") from error
 
 
+def _real(output: Floats, case: Inputs) -> Floats:
+    """The output as rows of numbers, without those of tokens that are padding."""
+    if output.ndim == 2 or "attention_mask" not in case:
+        return output.reshape(-1, output.shape[-1])
+    return np.asarray(output[case["attention_mask"] > 0])
+
+
 def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
-    """Raise ModelReferenceError if logits are further apart than rounding explains; see `DISTANCE`."""
+    """Raise ModelReferenceError if numbers are further apart than rounding explains; see `DISTANCE`."""
     pairs = list(zip(expected, found, strict=True))
     every = np.concatenate([reference for reference, _ in pairs])
     tolerance = DISTANCE * float(np.ptp(every, axis=0).max()) + ROUNDING * max(1.0, float(np.abs(every).max()))
@@ -219,7 +236,7 @@ def compare(expected: Iterable[Floats], found: Iterable[Floats]) -> None:
         distance = float(np.abs(reference - logits).max()) if reference.shape == logits.shape else np.inf
         if not distance <= tolerance:
             raise ModelReferenceError(
-                f"its exported graph gives other answers than the model: logits differ by {distance:.3g}"
+                f"its exported graph gives other answers than the model: its numbers differ by {distance:.3g}"
             )
 
 
@@ -239,21 +256,23 @@ def _match_file(module: Any, tensors: MappedTensors, unexpected: list[str]) -> d
 
 
 class _Wrapped(torch.nn.Module):
-    """A module that takes its inputs by position, and returns only logits."""
+    """A module that takes its inputs by position, and returns only one output."""
 
-    def __init__(self, module: Any, names: list[str], constants: Mapping[str, Any]) -> None:
+    def __init__(self, network: TorchNetwork, module: Any, names: list[str]) -> None:
         super().__init__()
-        self.module, self.names, self.constants = module, names, constants
+        self.module, self.names = module, names
+        self.constants, self.output = network.constants, network.output
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.module(**dict(zip(self.names, inputs, strict=True)), **self.constants).logits
-        return logits.to(torch.float32)
+        outputs = self.module(**dict(zip(self.names, inputs, strict=True)), **self.constants)
+        output: torch.Tensor = getattr(outputs, self.output)
+        return output.to(torch.float32)
 
 
 def _export_graph(module: Any, network: TorchNetwork, example: Inputs) -> onnx.ModelProto:
     """The module as a graph, with its weights as constants. Raises NoGraph if it cannot be exported."""
     if hasattr(module, "set_attn_implementation"):
-        module.set_attn_implementation("eager")  # engines optimise this one best
+        module.set_attn_implementation("eager")  # runtimes optimise this one best
     names = list(example)
     # Copied, because the exporter makes one input of those that are the same tensor.
     tensors = tuple(torch.from_numpy(example[name].copy()) for name in names)
@@ -262,12 +281,12 @@ def _export_graph(module: Any, network: TorchNetwork, example: Inputs) -> onnx.M
     try:
         with _quiet():
             program = torch.onnx.export(
-                _Wrapped(module, names, network.constants).eval(),
+                _Wrapped(network, module, names).eval(),
                 tensors,
                 dynamo=True,
                 optimize=False,  # it would fold the weights, which become inputs later
                 input_names=names,
-                output_names=["logits"],
+                output_names=[network.output],
                 dynamic_shapes=(tuple(shape for _ in names),),
             )
         assert program is not None

@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 from ...checkpoints import checkpoint
 from ...checkpoints.cache import cache_directory
 from ...checkpoints.header import FLOATS, read_header
-from ...checkpoints.heads import read_config
+from ...checkpoints.heads import Output, read_config, read_output
 from ...errors import ModelReferenceError
 
 Facts = TypeVar("Facts", "GraphFacts", "TokenizerFacts")
@@ -37,7 +37,8 @@ MADE_BY = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxrun
 # The keys of a config that do not affect the graph.
 BESIDE_THE_GRAPH = {
     "id2label", "label2id", "_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype",
-    "finetuning_task", "problem_type", "tokenizer_class", "_num_labels",
+    "finetuning_task", "problem_type", "tokenizer_class", "_num_labels", "sentence_transformers",
+    "sbert_ce_default_activation_function",
 }  # fmt: skip
 
 
@@ -52,13 +53,14 @@ class GraphFacts:
     inputs: list[str]  # the outputs of a tokenizer that it takes, in order
     weights: dict[str, str]  # the checkpoint's tensor for each other input
     looked_up: list[str]  # those of these tensors of which a forward reads one row for each token
-    labels: int  # logits for each text
+    labels: int  # logits for each text, or numbers for each token
     limit: int | None  # tokens of a text
     pad_id: int | None
     pads: bool  # whether shorter texts can be padded, on the side that `pads_left` says
     pads_left: bool
     embeddings: int | None
     converts_weights: bool  # whether the module's tensors differ from the file's, so that the cache holds a copy
+    output: Output = "logits"
     made_by: dict[str, str] = field(default_factory=dict)  # the versions of the packages that made it
 
 
@@ -84,14 +86,16 @@ class Part(Generic[Facts]):
 
 
 def graph_key(directory: Path) -> str:
-    """A digest of what a graph depends on: the config, and the names, types and shapes of the weights."""
+    """A digest of what a graph depends on: the config, the names, types and shapes of the weights, and its output."""
     config = {key: value for key, value in read_config(directory).items() if key not in BESIDE_THE_GRAPH}
     layout = {}
     for file in checkpoint.weights(directory):
         for name, entry in read_header(file).items():
             # All floats are computed as float32, so the type that they are stored in does not matter.
             layout[name] = "F32" if entry.dtype in FLOATS else entry.dtype, entry.shape
-    return digest(json.dumps([FORMAT, config, sorted(layout.items())], sort_keys=True))
+    output = read_output(directory)
+    others = [] if output == "logits" else [output]
+    return digest(json.dumps([FORMAT, config, sorted(layout.items()), *others], sort_keys=True))
 
 
 def tokenizer_key(directory: Path) -> str:

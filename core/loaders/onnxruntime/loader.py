@@ -13,11 +13,12 @@ from pydantic import Field
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import CannotMap
 from ...checkpoints.dtypes import warn_once
-from ..classifier import Classifier, Tokens
+from ...checkpoints.heads import known_heads
 from ..phase_timer import PhaseTimer
 from ..shared_cache import SharedCache
+from ..text_model import TextModel, Tokens
 from . import conversion, facts
-from .common import classifier, shared_tokenizer, tokenizers
+from .common import shared_tokenizer, text_model, tokenizers
 from .conversion import Converted
 from .facts import CannotConvert
 from .packed import Packed
@@ -62,7 +63,7 @@ class OnnxRuntimeLoader:
     ) -> None:
         """Raises ValueError if `dtype` does not allow this value of `pack`."""
         check_options(dtype, pack)
-        # Imported here, because listing loaders and their options must not import an engine.
+        # Imported here, because listing loaders and their options must not import a runtime.
         from ...checkpoints.arrays import MappedArrays
         from . import network, session
 
@@ -85,11 +86,12 @@ class OnnxRuntimeLoader:
         """Convert the checkpoint, and fill the caches that all loads of its kind share."""
         self.load(directory).close()
 
-    def load(self, directory: Path) -> Classifier:
+    def load(self, directory: Path) -> TextModel:
         """Load the model. Raises ModelReferenceError before a broken file is mapped, and what the fallback raises."""
         timer = PhaseTimer()
         checkpoint.check(directory)
-        found = self._found.get(checkpoint.identity(directory), lambda: self._find(directory))
+        state = checkpoint.identity(directory)
+        found = self._found.get(state, lambda: self._find(directory))
         if isinstance(found, CannotConvert):
             return self._load_by_mapped(directory, found)
         converted, packed = found
@@ -104,9 +106,10 @@ class OnnxRuntimeLoader:
             if self._pack == "auto":
                 network = self._switch_when_packed(directory, converted, packed, network)
         timer.end_phase("structure")
-        tokenizer = shared_tokenizer(directory, converted)
+        heads = known_heads(directory, state)
+        tokenizer = shared_tokenizer(directory, converted, heads)
         timer.end_phase("tokenizer")
-        return classifier(directory, converted, tokenizer, network, timer.phases, loaded_by=self.name)
+        return text_model(heads, converted, tokenizer, network, timer.phases, loaded_by=self.name)
 
     def shared_state(self) -> SharedState:
         """What loads share. It can be pickled, for a loader with the same options in another process."""
@@ -157,7 +160,7 @@ class OnnxRuntimeLoader:
 
         return self._network.SwitchingNetwork(bound, gain.is_due if gain else _is_kept, make)
 
-    def _load_by_mapped(self, directory: Path, reason: CannotConvert) -> Classifier:
+    def _load_by_mapped(self, directory: Path, reason: CannotConvert) -> TextModel:
         if importlib.util.find_spec("torch") is None:
             raise reason
         warn_once(f"Loader 'onnxruntime' uses 'mapped' for {directory}: {reason}.")

@@ -11,10 +11,10 @@ import onnxruntime
 from onnxruntime import OrtValue
 
 from ...checkpoints.arrays import MappedArrays
-from ...checkpoints.heads import Floats
 from ...system.heap import trim_heap
 from ...system.threads import use_any_core
-from ..classifier import CLOSED, Inputs
+from ...tasks.functions import Floats
+from ..text_model import CLOSED, Inputs
 from .common import GraphNetwork
 from .facts import GraphFacts
 
@@ -36,15 +36,15 @@ class OnnxNetwork(GraphNetwork):
         try:
             if inputs["input_ids"].size <= LARGE:
                 return self._run(inputs, None)
-            logits = self._run(inputs, _shrinks)
+            output = self._run(inputs, _shrinks)
             trim_heap()
-            return logits
-        except Exception as error:  # the engine's exceptions have no common base class
+            return output
+        except Exception as error:  # the runtime's exceptions have no common base class
             raise RuntimeError(str(error)) from error
 
     def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
         values = {name: inputs[name] for name in self.facts.inputs}
-        return np.asarray(self._session.run(["logits"], values, options)[0])
+        return np.asarray(self._session.run([self.facts.output], values, options)[0])
 
     def close(self) -> None:
         self._session = None
@@ -63,7 +63,7 @@ class BoundNetwork(OnnxNetwork):
 
     def _run(self, inputs: Inputs, options: onnxruntime.RunOptions | None) -> Floats:
         values = {name: OrtValue.ortvalue_from_numpy(inputs[name]) for name in self.facts.inputs}
-        outputs = self._session.run_with_ort_values(["logits"], self._values | values, options)
+        outputs = self._session.run_with_ort_values([self.facts.output], self._values | values, options)
         return np.asarray(outputs[0].numpy())
 
     def first_nan(self) -> str | None:

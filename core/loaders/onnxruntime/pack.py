@@ -1,4 +1,4 @@
-"""Packs a checkpoint's weights: writes them in the layout that the engine uses in memory. Needs no torch.
+"""Packs a checkpoint's weights: writes them in the layout that the runtime uses in memory. Needs no torch.
 
 A separate process runs it: python -m core.loaders.onnxruntime.pack CHECKPOINT DTYPE prints the result as a line of
 JSON.
@@ -24,7 +24,7 @@ from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
 from ...checkpoints.cache import write_once
 from ...errors import ModelReferenceError
-from ..classifier import Inputs, Network
+from ..text_model import Inputs, Network
 from . import conversion, facts
 from .conversion import Converted
 from .network import BoundNetwork, OnnxNetwork

@@ -22,7 +22,7 @@ def shared_session(graph: Path) -> onnxruntime.InferenceSession:
 
 @cache
 def prepare_forks() -> None:
-    """Make the engine initialise what a process's first session initialises, so that forked processes need not.
+    """Make the runtime initialise what a process's first session initialises, so that forked processes need not.
 
     That takes longer than the session itself. The session has one thread, the caller's, so no thread is started.
     """
@@ -33,7 +33,7 @@ def new_session(graph: Path, threads: int | None = None) -> onnxruntime.Inferenc
     """A new session with `threads` threads, including the caller's; if None, with one for each core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or forward_threads()
-    if threads is None and (others := helper_cores()):  # binds each of the engine's threads to one; counted from 1
+    if threads is None and (others := helper_cores()):  # binds each of the runtime's threads to one; counted from 1
         options.add_session_config_entry("session.intra_op_thread_affinities", ";".join(str(i + 1) for i in others))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

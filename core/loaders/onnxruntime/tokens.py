@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from ..classifier import Encoded
+from ...tasks.task import Text
+from ..text_model import Encoded
 from .facts import TokenizerFacts
 
 OUTPUTS: dict[str, Callable[[Encoding], list[int]]] = {
@@ -20,7 +21,7 @@ OUTPUTS: dict[str, Callable[[Encoding], list[int]]] = {
 
 
 class FastTokens:
-    """`core.loaders.classifier.Tokens` without transformers. It can be pickled.
+    """`core.loaders.text_model.Tokens` without transformers. It can be pickled.
 
     The length for truncation is part of the state of the underlying tokenizer. It is set once, so that threads and
     models can share the object; another length needs another object.
@@ -36,11 +37,12 @@ class FastTokens:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction="left" if facts.truncates_left else "right")
 
-    def __call__(self, texts: Sequence[str], max_tokens: int) -> Encoded:
-        """The tokens of the texts. Raises ValueError if `max_tokens` is not the length that it was made for."""
+    def __call__(self, items: Sequence[Text], max_tokens: int) -> Encoded:
+        """The tokens of the items. Raises ValueError if `max_tokens` is not the length that it was made for."""
         if max_tokens != self._max_tokens:
             raise ValueError(f"this tokenizer truncates texts to {self._max_tokens} tokens, not to {max_tokens}")
-        encodings = [self._tokenizer.encode(text) for text in texts]
+        encode = self._tokenizer.encode
+        encodings = [encode(item) if isinstance(item, str) else encode(*item) for item in items]
         return {name: [OUTPUTS[name](encoding) for encoding in encodings] for name in self._outputs}
 
     def vocabulary(self) -> int:

@@ -19,19 +19,21 @@ import numpy as np
 from ...checkpoints import checkpoint
 from ...checkpoints.arrays import MappedArrays
 from ...checkpoints.cache import write_once
-from ...checkpoints.heads import Floats
+from ...checkpoints.heads import read_heads
 from ...errors import ModelReferenceError, NoTokens
-from ..classifier import Classifier
+from ...tasks.embed import EMBED
+from ...tasks.functions import Floats
 from ..onnxruntime import conversion, facts
-from ..onnxruntime.common import classifier, shared_tokenizer
+from ..onnxruntime.common import shared_tokenizer, text_model
 from ..onnxruntime.conversion import Converted
 from ..onnxruntime.facts import GraphFacts
 from ..onnxruntime.network import BoundNetwork
 from ..onnxruntime.session import new_session
 from ..probe import LONG, OVER_LIMIT, SHORT
+from ..text_model import TextModel
 from .compiled import Compiled
-from .engine import openvino
 from .network import DEVICE, OpenVinoNetwork, settings
+from .runtime import openvino
 
 opset = openvino.opset13
 Arrays = dict[str, np.ndarray[Any, Any]]  # by the name of the checkpoint's tensor
@@ -40,7 +42,7 @@ TEXTS = [  # the batches, of many lengths, whose answers are compared
     [SHORT, LONG],
     [LONG, "", SHORT, "good " * 12, LONG],
 ]
-# How far logits may be from those that ONNX Runtime computes: a share of their spread, and a share of their size.
+# How far numbers may be from those that ONNX Runtime computes: a share of their spread, and a share of their size.
 DISTANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 1e-1}
 ROUNDING = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-2}
 
@@ -82,15 +84,16 @@ def _write(directory: Path, converted: Converted, dtype: str, target: Path) -> N
         network = OpenVinoNetwork(core, target / Compiled.BLOB, kept, dtype, 0)
     except RuntimeError as error:
         raise CannotCompile(f"OpenVINO cannot compile it: {_cause(error)}") from error
-    tokenizer = shared_tokenizer(directory, converted)
-    wrap = partial(classifier, directory, converted, tokenizer, phases={}, loaded_by="")
+    heads = read_heads(directory)
+    tokenizer = shared_tokenizer(directory, converted, heads)
+    wrap = partial(text_model, heads, converted, tokenizer, phases={}, loaded_by="")
     _compare(wrap(BoundNetwork(new_session(graph / facts.GRAPH), weights, kept)), wrap(network), dtype)
 
 
 def _read_with_weights(core: Any, graph: Path, kept: GraphFacts, arrays: Arrays) -> Any:
-    """The engine's model of the graph, with the checkpoint's weights.
+    """The runtime's model of the graph, with the checkpoint's weights.
 
-    The graph refers to weights in a file, all at offset 0. The engine reads them from a file of zeros, and then they
+    The graph refers to weights in a file, all at offset 0. The runtime reads them from a file of zeros, and then they
     are replaced, so that no ONNX has to be written.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -144,29 +147,30 @@ def _channels(node: Any, columns: int) -> Iterator[int | None]:
             yield None
 
 
-def _compare(expected: Classifier, found: Classifier, dtype: str) -> None:
+def _compare(expected: TextModel, found: TextModel, dtype: str) -> None:
     """Raise CannotCompile if the models give different answers, or if only one of them gives an answer."""
-    pairs = [(_logits(expected, texts), _logits(found, texts)) for texts in TEXTS]
-    if any((reference is None) != (logits is None) for reference, logits in pairs):
+    pairs = [(_numbers(expected, texts), _numbers(found, texts)) for texts in TEXTS]
+    if any((reference is None) != (numbers is None) for reference, numbers in pairs):
         raise CannotCompile("OpenVINO cannot compute all lengths of texts that ONNX Runtime can")
-    both = [(reference, logits) for reference, logits in pairs if reference is not None and logits is not None]
+    both = [(reference, numbers) for reference, numbers in pairs if reference is not None and numbers is not None]
     every = np.concatenate([reference for reference, _ in both])
-    spread, size = float(np.ptp(every, axis=0).max()), max(1.0, float(np.abs(every).max()))
-    distance = max(float(np.abs(reference - logits).max()) for reference, logits in both)
+    least = 0.0 if expected.task == EMBED.name else 1.0  # the numbers of a vector may all be small
+    spread, size = float(np.ptp(every, axis=0).max()), max(least, float(np.abs(every).max()))
+    distance = max(float(np.abs(reference - numbers).max()) for reference, numbers in both)
     if not distance <= DISTANCE[dtype] * spread + ROUNDING[dtype] * size:
-        raise CannotCompile(f"OpenVINO gives other answers than ONNX Runtime: logits differ by {distance:.3g}")
+        raise CannotCompile(f"OpenVINO gives other answers than ONNX Runtime: its numbers differ by {distance:.3g}")
 
 
-def _logits(model: Classifier, texts: list[str]) -> Floats | None:
-    """The logits for the texts; None if the model cannot compute them."""
+def _numbers(model: TextModel, texts: list[str]) -> Floats | None:
+    """The numbers for the texts; None if the model cannot compute them."""
     try:
-        return model.logits(texts)
+        return model.numbers(texts)
     except (NoTokens, RuntimeError, IndexError):
         return None
 
 
 def _cause(error: RuntimeError) -> str:
-    """The last line of the engine's message, which is the innermost reason."""
+    """The last line of the runtime's message, which is the innermost reason."""
     return str(error).partition("\nSummary:")[0].strip().rpartition("\n")[2][:200]
 
 

@@ -12,14 +12,15 @@ from pydantic import Field
 
 from ...checkpoints import checkpoint
 from ...checkpoints.dtypes import supported_dtype, warn_once
+from ...checkpoints.heads import known_heads
 from ...errors import PluginError
-from ..classifier import Classifier
-from ..onnxruntime.common import classifier, shared_tokenizer, try_convert
+from ..onnxruntime.common import shared_tokenizer, text_model, try_convert
 from ..onnxruntime.conversion import ensure_converted
 from ..onnxruntime.facts import CannotConvert
 from ..onnxruntime.loader import OnnxRuntimeLoader
 from ..phase_timer import PhaseTimer
 from ..shared_cache import SharedCache
+from ..text_model import TextModel
 from .compiled import Compiled
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -45,9 +46,9 @@ class OpenVinoLoader:
         """Raises PluginError if OpenVINO is not installed."""
         if importlib.util.find_spec("openvino") is None:
             raise PluginError("the loader 'openvino' needs OpenVINO: pip install 'residency[openvino]'")
-        # Imported here, because listing loaders and their options must not import an engine.
-        from .engine import openvino
+        # Imported here, because listing loaders and their options must not import a runtime.
         from .network import OpenVinoNetwork
+        from .runtime import openvino
 
         self._dtype = supported_dtype(dtype) if dtype == "bfloat16" else dtype
         self._core, self._network = openvino.Core(), OpenVinoNetwork
@@ -65,11 +66,12 @@ class OpenVinoLoader:
         """Compile the checkpoint, and fill the caches that all loads of its kind share."""
         self.load(directory).close()
 
-    def load(self, directory: Path) -> Classifier:
+    def load(self, directory: Path) -> TextModel:
         """Load the model. Raises ModelReferenceError before a broken file is read, and what the fallback raises."""
         timer = PhaseTimer()
         checkpoint.check(directory)
-        compiled = self._compiled.get(checkpoint.identity(directory), lambda: self._compile(directory))
+        state = checkpoint.identity(directory)
+        compiled = self._compiled.get(state, lambda: self._compile(directory))
         if compiled is not None and not compiled.blob.is_file():  # the cache was emptied
             compiled = self._compile(directory)
         if compiled is None:
@@ -78,9 +80,10 @@ class OpenVinoLoader:
         kept = compiled.converted.graph.facts
         network = self._network(self._core, compiled.blob, kept, self._dtype, self.size(directory))
         timer.end_phase("weights")
-        tokenizer = shared_tokenizer(directory, compiled.converted)
+        heads = known_heads(directory, state)
+        tokenizer = shared_tokenizer(directory, compiled.converted, heads)
         timer.end_phase("tokenizer")
-        return classifier(directory, compiled.converted, tokenizer, network, timer.phases, loaded_by=self.name)
+        return text_model(heads, compiled.converted, tokenizer, network, timer.phases, loaded_by=self.name)
 
     def _compile(self, directory: Path) -> Compiled | None:
         """The compiled checkpoint, compiled now if needed; None, with a warning, if it cannot be."""

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checkpoints.heads import Floats
 from ...system.threads import forward_threads
-from ..classifier import PADDING, Inputs
+from ...tasks.functions import Floats
 from ..onnxruntime.common import GraphNetwork
 from ..onnxruntime.facts import GraphFacts
-from .engine import openvino
+from ..text_model import PADDING, Inputs
+from .runtime import openvino
 
 DEVICE = "CPU"
-STEP = 8  # tokens: lengths are multiples, because the engine compiles for each new length, and keeps the code
+STEP = 8  # tokens: lengths are multiples, because the runtime compiles for each new length, and keeps the code
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of the computation; int8 is that of the weights
 
 
 def settings(dtype: str) -> dict[str, Any]:
-    """The engine's settings, for both compiling and importing."""
+    """The runtime's settings, for both compiling and importing."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": forward_threads(),
@@ -32,14 +32,14 @@ def settings(dtype: str) -> dict[str, Any]:
     }
 
 
-# The mapped blobs by the `id` of their network. The engine uses a blob without holding a reference, so the blob must be
+# The mapped blobs by the `id` of their network. The runtime uses a blob without holding a reference, so it must be
 # freed last, also if the garbage collector frees a network's attributes in another order. The blob of a network that
 # is never closed is never freed.
 _mapped: dict[int, Any] = {}
 
 
 class OpenVinoNetwork(GraphNetwork):
-    """A network over the weights of the mapped blob, except those that the engine copies and reorders."""
+    """A network over the weights of the mapped blob, except those that the runtime copies and reorders."""
 
     def __init__(self, core: Any, blob: Path, facts: GraphFacts, dtype: str, nbytes: int) -> None:
         super().__init__(facts, dtype, nbytes)
@@ -49,11 +49,11 @@ class OpenVinoNetwork(GraphNetwork):
             and {"input_ids", "attention_mask"} <= self.inputs <= {"input_ids", *PADDING}
         )
         with blob.open("rb") as file:
-            # The engine refuses read-only memory. Nothing writes to this mapping, so its pages remain the file's.
+            # The runtime refuses read-only memory. Nothing writes to this mapping, so its pages remain the file's.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         memory = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
         self._compiled: Any = core.import_model(memory, DEVICE, settings(dtype))
-        self._idle: list[Any] = []  # the engine's requests that no forward uses
+        self._idle: list[Any] = []  # the runtime's requests that no forward uses
         self._memory = memory
         _mapped[id(self)] = memory
 
@@ -64,10 +64,10 @@ class OpenVinoNetwork(GraphNetwork):
         except IndexError:
             request = self._compiled.create_infer_request()
         values = {name: self._pad(name, inputs[name]) for name in self.facts.inputs}
-        logits: Floats = request.infer(values, share_inputs=True)["logits"]
+        output: Floats = request.infer(values, share_inputs=True)[self.facts.output]
         self._idle.append(request)  # a request that failed is not used again
         del request, memory  # in this order, because the request uses the blob
-        return logits
+        return output if output.ndim == 2 else self._without_padding(output, inputs["input_ids"].shape[1])
 
     def close(self) -> None:
         self._idle.clear()
@@ -83,3 +83,7 @@ class OpenVinoNetwork(GraphNetwork):
             return rows
         padding = np.full((len(rows), length - tokens), PADDING.get(name, self.pad_id))
         return np.hstack([padding, rows] if self.facts.pads_left else [rows, padding])
+
+    def _without_padding(self, hidden: Floats, tokens: int) -> Floats:
+        """The vectors of the tokens before `_pad`."""
+        return hidden[:, -tokens:] if self.facts.pads_left else hidden[:, :tokens]

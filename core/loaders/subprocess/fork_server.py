@@ -6,6 +6,7 @@ checkpoint; only its children do. `children.py` is the other end of both connect
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import fcntl
 import gc
@@ -21,10 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from ...system.threads import spread_forwards
 
 if TYPE_CHECKING:
-    from ..classifier import Classifier
+    from ..text_model import TextModel
 
 PACKET = 1 << 16  # bytes of the largest message on the control connection
 PR_SET_PDEATHSIG = 1
@@ -43,7 +46,7 @@ class Order(NamedTuple):
 class Loader(Protocol):
     """A loader whose loads share state, which the first child makes for all later ones."""
 
-    def load(self, directory: Path) -> Classifier: ...
+    def load(self, directory: Path) -> TextModel: ...
 
     def shared_state(self) -> SharedState: ...
 
@@ -171,16 +174,16 @@ class _Server:
             except Exception as error:
                 _write_answer(lines, _failure(error))
                 return
-            about = {"loaded_by": model.loaded_by, "dtype": model.dtype, "labels": model.labels}
+            about = {"loaded_by": model.loaded_by, "dtype": model.dtype}
             _write_answer(lines, {"nbytes": model.nbytes, "phases": model.phases, "preloaded": self._modules, **about})
             for line in lines:
                 try:
-                    _write_answer(lines, _predict(model, json.loads(line)))
+                    _write_answer(lines, _answer(model, json.loads(line)))
                 except Exception as error:
                     _write_answer(lines, _failure(error))
         os._exit(0)
 
-    def _load(self, order: Order, prepared: int | None) -> Classifier:
+    def _load(self, order: Order, prepared: int | None) -> TextModel:
         """Load the model. The first child for a checkpoint also writes to the file `prepared` what later ones share."""
         modules = set(sys.modules)
         loader = self._loader(order)
@@ -188,7 +191,7 @@ class _Server:
         model = loader.load(Path(order.directory))
         if prepared is not None:
             model.check()
-            model.predict(WARM_UP)
+            model.numbers(WARM_UP)
             new = sorted(name for name in set(sys.modules) - modules if _is_importable(name))
             with os.fdopen(prepared, "wb") as stream:
                 pickle.dump((order, _made_since(before, loader.shared_state()), new), stream)
@@ -237,12 +240,15 @@ def _is_importable(name: str) -> bool:
     return getattr(getattr(sys.modules[name], "__spec__", None), "name", None) == name
 
 
-def _predict(model: Classifier, question: list[str] | None) -> dict[str, Any]:
-    """The scores of each text, in the order of the labels. If `question` is None, checks the model instead."""
+def _answer(model: TextModel, question: list[Any] | None) -> dict[str, Any]:
+    """The numbers of each item, as bytes in base64. If `question` is None, checks the model instead."""
     if question is None:
         model.check()
         return {}
-    return {"scores": [[score for _, score in prediction.scores] for prediction in model.predict(question)]}
+    items = [tuple(item) if isinstance(item, list) else item for item in question]  # JSON has no tuples
+    numbers = model.numbers(items)
+    data = np.ascontiguousarray(numbers, np.float32).tobytes()
+    return {"numbers": base64.b64encode(data).decode(), "shape": numbers.shape}
 
 
 def _write_answer(lines: IO[str], answer: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -18,15 +20,15 @@ from pydantic import Field
 
 from ...checkpoints import checkpoint, dtypes
 from ...checkpoints.checkpoint import identity
-from ...checkpoints.heads import to_predictions
-from ...contracts import Prediction
+from ...checkpoints.heads import Heads, read_heads
 from ...errors import ModelGone
-from ..classifier import CLOSED
+from ...tasks.task import Text
 from ..onnxruntime import conversion
 from ..onnxruntime import loader as onnx
 from ..onnxruntime.facts import CannotConvert
 from ..onnxruntime.packed import Packed
 from ..shared_cache import SharedCache
+from ..text_model import CLOSED
 
 if TYPE_CHECKING:
     from .children import Child, ForkServer
@@ -89,7 +91,7 @@ class SubprocessLoader:
         Raises ModelReferenceError for a broken checkpoint, RuntimeError for another failure in the child, and
         ModelCrashed if the child ends or hangs.
         """
-        return SubprocessModel(lambda: self._spawn(directory), self._inner, self._deadline)
+        return SubprocessModel(lambda: self._spawn(directory), self._inner, self._deadline, read_heads(directory))
 
     def _spawn(self, directory: Path) -> tuple[Child, Order]:
         """A new child, and its order."""
@@ -161,14 +163,15 @@ class SubprocessModel:
 
     own_process = True
 
-    def __init__(self, spawn: Callable[[], tuple[Child, Order]], inner: str, deadline: float) -> None:
+    def __init__(self, spawn: Callable[[], tuple[Child, Order]], inner: str, deadline: float, heads: Heads) -> None:
         """`inner` is the name of the loader that the child should use; it may fall back to another."""
         self.phases: Mapping[str, float] = {}
         self.nbytes = 0
         self.loaded_by = self.dtype = ""
         self.preloaded: list[str] = []  # the modules that were imported before the fork
         self._inner = inner
-        self._labels: Sequence[str] = ()
+        self.task = next(iter(heads.results))
+        self._heads = heads
         self._deadline = deadline
         self._turn = Lock()  # held by the thread that uses the connection to the child
         self._closed = False
@@ -186,19 +189,30 @@ class SubprocessModel:
         """Whether the child has a question that it has not answered."""
         return self._child.is_asked
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text.
+    @property
+    def also(self) -> dict[str, Callable[[Sequence[Text]], list[Any]]]:
+        """The further tasks by name."""
+        return {name: partial(self.results, name) for name in self._heads.results if name != self.task}
+
+    def predict(self, items: Sequence[Text]) -> list[Any]:
+        """One result of the main task for each item.
 
         Raises what the child's model raises, ModelCrashed if the child ends or hangs, ModelGone if it had ended before,
         and RuntimeError after `close`.
         """
-        return to_predictions(self._labels, np.array(self._ask(list(texts))["scores"]))
+        return self.results(self.task, items)
+
+    def results(self, task: str, items: Sequence[Text]) -> list[Any]:
+        """One result of the task for each item. Raises what `predict` raises."""
+        answer = self._ask(list(items))
+        numbers = np.frombuffer(base64.b64decode(answer["numbers"]), np.float32).reshape(answer["shape"])
+        return self._heads.results[task](numbers)
 
     def check(self) -> None:
         """Raise ModelReferenceError if a weight is not a number, or if a text can have a token without an embedding."""
         self._ask(None)
 
-    def _ask(self, question: list[str] | None) -> dict[str, Any]:
+    def _ask(self, question: list[Text] | None) -> dict[str, Any]:
         with self._turn:
             if self._closed:
                 raise RuntimeError(CLOSED)
@@ -225,7 +239,6 @@ class SubprocessModel:
         fell_back = answer["loaded_by"] != self._inner
         self.loaded_by = answer["loaded_by"] if fell_back else SubprocessLoader.name
         self.dtype = answer["dtype"]
-        self._labels = answer["labels"]
         self.preloaded = answer["preloaded"]
 
 
