@@ -140,7 +140,7 @@ class Eviction:
     """Chooses the model to evict by one rule; with `best`, by the rule that would have cost the least so far."""
 
     def __init__(self, evict: Evict, capacity: int | None, budget: int | None, pinned: Collection[str] = ()) -> None:
-        """Pinned models are never evicted, and take up a part of the budget."""
+        """Pinned models are never evicted, and take up a part of the budget and of the capacity."""
         self._names = list(RULES) if evict == "best" else [evict]
         self._capacity, self._budget, self._pinned = capacity, budget, frozenset(pinned)
         self._sizes: dict[str, int] = {}
@@ -156,7 +156,7 @@ class Eviction:
 
     def _make_rules(self) -> None:
         pinned = sum(self._sizes.get(model_id, 0) for model_id in self._pinned)
-        capacity = inf if self._capacity is None else self._capacity
+        capacity = inf if self._capacity is None else max(1, self._capacity - len(self._pinned))
         budget = inf if self._budget is None else self._budget - pinned
         self._rules = [RULES[name](capacity, budget) for name in self._names]
         self._followed = self._rules[0]

@@ -5,7 +5,7 @@ from math import inf
 from typing import Annotated, Any, ClassVar, Literal
 
 import pluggy
-from pydantic import ByteSize, Field, NonNegativeFloat
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt
 
 from .cold_starts import ColdStarts, Core, Memory, Waiting
 from .eviction import Eviction, Rule
@@ -16,6 +16,7 @@ TTL = "How long an idle model stays: `5min`, seconds, `forever`, `auto`, `learne
 Ttls = Annotated[Ttl | dict[str, Ttl], Field(description=TTL + "A model that is not in the mapping stays 300 seconds.")]
 Preload = Annotated[Sequence[str], Field(description="Models to load before the server is ready.")]
 Pin = Annotated[Sequence[str], Field(description="Models that always stay in memory.")]
+Capacity = Annotated[PositiveInt | None, Field(description="Models in memory at most, those in `pin` included.")]
 Budget = Annotated[ByteSize | None, Field(description="Bytes of models in memory at most, such as `512MiB`.")]
 
 
@@ -31,18 +32,23 @@ class KeepAlive:
     grid: ClassVar = {"ttl": ("auto", "learned", "1s", "10s", "1min", "5min", "15min", "1h", "forever")}
 
     def __init__(self, *, ttl: Ttls = 300.0, preload: Preload = (), pin: Pin = (), memory_budget: Budget = None,
-                 evict: Rule = "best", memory_gib_hour: Memory = 0.004445, cpu_hour: Core = 0.04048,
-                 latency_hour: Waiting = 0.0) -> None:  # fmt: skip
-        self.pinned, self.memory_budget, self._preload = pin, memory_budget, preload
+                 capacity: Capacity = None, evict: Rule = "best", memory_gib_hour: Memory = 0.004445,
+                 cpu_hour: Core = 0.04048, latency_hour: Waiting = 0.0) -> None:  # fmt: skip
+        self.pinned, self.memory_budget, self.capacity, self._preload = pin, memory_budget, capacity, preload
         self._ttl, self._others = (ttl, 300.0) if isinstance(ttl, dict) else ({}, ttl)
         self._cold_starts = ColdStarts(memory_gib_hour, cpu_hour, latency_hour)
         self._learned = LearnedTimeouts()
-        self._eviction = None if memory_budget is None else Eviction(evict, None, memory_budget, pin)
+        limited = memory_budget is not None or capacity is not None
+        self._eviction = Eviction(evict, capacity, memory_budget, pin) if limited else None
         self._learns = "learned" in (self._others, *self._ttl.values())
 
     def start(self, models: Mapping[str, int]) -> Sequence[str]:
         if unknown := self._ttl.keys() - models.keys():
             raise ValueError(f"there is no model '{min(unknown)}'; models: {', '.join(models)}")
+        if self.capacity is not None and self.capacity <= len(self.pinned) < len(models):
+            raise ValueError(
+                f"'capacity' must be more than {len(self.pinned)}, the number of pinned models, so that others fit"
+            )
         if self._eviction is not None:
             self._eviction.start(models)
         self._learned.forget_all_but(models)

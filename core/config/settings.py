@@ -12,8 +12,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 from ..checkpoints.references import resolve_reference
 from ..errors import SettingsError, YamlError
 from ..system.files import resolve_path
-from .choices import Batching, BatchingChoice, Cost, Duration, ModelId, Reference, Size, StrategyChoice
+from .choices import Batching, BatchingChoice, Cost, Duration, ModelId, Size, StrategyChoice
 from .cluster import ClusterSettings
+from .engines import ModelChoice
 from .file_kinds import check_kind
 from .strict_yaml import Document, parse, read
 from .variables import PREFIX, check, residency_variables
@@ -36,8 +37,8 @@ class Settings(BaseSettings):
 
     strategies: Annotated[list[StrategyChoice], NoDecode] | None = None
     """The strategies to mount, each a name or a mapping with `strategy`, `options` and `loader`."""
-    models: Annotated[dict[ModelId, Reference], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
-    """Model ids with their references. The default is the embedded model."""
+    models: Annotated[dict[ModelId, ModelChoice], NoDecode, Field(min_length=1)] = {"embedded": "embedded"}
+    """Model ids with their references, or with a mapping that has `run`: an engine. By default, the embedded model."""
     default: str | None = None
     """The model of requests that name none."""
     plugins: Annotated[list[str], NoDecode] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -35,12 +35,15 @@ class Document:
 
     def error(self, where: Path_, sentence: str) -> YamlError:
         """A YamlError at the innermost part of `where` that is in the file."""
-        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:]
-        place: Path_ = where
-        while place and place not in self._places:
-            place = place[:-1]
-        line, column = self._places.get(place, (1, 1))
+        line, column = self.place(where)
+        key = key_of(where)
         return YamlError(f"{self.path}:{line}:{column}: {f'{key}: ' if key else ''}{sentence}")
+
+    def place(self, where: Path_) -> Place:
+        """Line and column of the innermost part of `where` that is in the file."""
+        while where and where not in self._places:
+            where = where[:-1]
+        return self._places.get(where, (1, 1))
 
     def validate(self, model: type[ModelType]) -> ModelType:
         """The document as a `model`. Raises YamlError, which names one wrong key."""
@@ -70,6 +73,11 @@ class Document:
         return (*where, detail["loc"][-1]) if detail["type"] == "missing" else where
 
 
+def key_of(where: Path_) -> str:
+    """The keys and indices as in an error: `models.chat.env[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)[1:]
+
+
 def read(path: Path) -> Document:
     """The parsed file.
 
@@ -78,11 +86,14 @@ def read(path: Path) -> Document:
     return parse(read_text(path, MAX_BYTES, "move long texts to a separate file"), path)
 
 
-def parse(text: str, path: Path) -> Document:
-    """The parsed text. Raises YamlError, as `read` does; `path` is used in errors."""
+def parse(text: str, path: Path, change: Callable[[Iterator[Any]], Iterator[Any]] = iter) -> Document:
+    """The parsed text. Raises YamlError, as `read` does; `path` is used in errors.
+
+    `change` may replace the parser's events, so that files of other programs may have what ours may not.
+    """
     builder = _Builder(path)
     try:
-        value = builder.build(yaml.parse(text, Loader=_Loader))
+        value = builder.build(change(yaml.parse(text, Loader=_Loader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.heads import read_config
+from ..checkpoints.heads import read_config, read_tasks
+from ..config.engines import EngineChoice
 from ..contracts import Loader, LoadReason, Model, UnloadReason
 from ..errors import LoadFailed, ModelCrashed, ModelReferenceError, PluginError, ResidencyError
 from ..loaders.probe import Probes
@@ -19,6 +20,9 @@ from .clock import CLOCK, Clock
 from .events import Change, Loaded, TimeoutChanged, Unloaded
 from .loaded import LoadedModel, LoadRecord
 from .versions import Version, Versions
+
+if TYPE_CHECKING:
+    from ..loaders.run.loader import EngineLoader
 
 log = logging.getLogger("residency")
 HISTORY = 400  # events that are kept for each model
@@ -59,6 +63,9 @@ class Host:
         self._last_loads: dict[str, LoadRecord] = {}
         self._history: dict[str, deque[Change]] = {}
         self._timeouts: dict[str, float] = {}
+        self._tasks: dict[
+            str, tuple[str, tuple[str, ...]]
+        ] = {}  # by model id, the identity of its files, and its tasks
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -68,19 +75,54 @@ class Host:
         """The current version of the model, or None."""
         return self.versions.get(model_id)
 
-    def size(self, model_id: str) -> int:
-        """Bytes of the model, by `Loader.size`. Raises LoadFailed."""
+    def size(self, model_id: str, budget: int | None = None) -> int:
+        """Bytes of the model, by `Loader.size`. Raises LoadFailed.
+
+        An engine of which nothing is known takes the whole `budget`, so that it is loaded alone. No guess exceeds it.
+        """
         try:
-            return self.loader.size(self.versions.current(model_id).directory)
+            version = self.versions.current(model_id)
+            if (choice := version.engine) is None:
+                return self.loader.size(version.directory)
+            size = _engine_loader().size(model_id, choice)
+            if choice.memory is not None or budget is None:
+                return size or 0
+            return budget if size is None else min(size, budget)
         except BaseException as error:
             raise self._record_failure(model_id, error) from error
+
+    def engine(self, model_id: str) -> EngineChoice | None:
+        """How the model is started, if it is an engine; else None."""
+        reference = self.versions.references.get(model_id)
+        return reference if isinstance(reference, EngineChoice) else None
+
+    def tasks(self, model_id: str) -> tuple[str, ...]:
+        """The names of the model's tasks, first the main one; none of an engine. Raises LoadFailed.
+
+        They are read once for each version of the files.
+        """
+        if (known := self.known_tasks(model_id)) is not None:
+            return known
+        try:
+            version = self.versions.current(model_id)
+            read: Callable[[Path], Collection[str]] = getattr(self.loader, "tasks", read_tasks)
+            tasks = () if version.engine is not None else tuple(read(version.directory))
+        except Exception as error:
+            raise self._record_failure(model_id, error) from error
+        self._tasks[model_id] = version.identity, tasks
+        return tasks
+
+    def known_tasks(self, model_id: str) -> tuple[str, ...] | None:
+        """The names of the model's tasks; None if they must be read, for which others may have to be waited for."""
+        version, known = self.versions.get(model_id), self._tasks.get(model_id)
+        return known[1] if version and known and known[0] == version.identity else None
 
     def prepare(self) -> None:
         """Call `Loader.prepare` for one checkpoint of each kind. An error is ignored: the load will report it."""
         prepare: Callable[[Path], None] = getattr(self.loader, "prepare", lambda _: None)
         kinds: dict[str, Path] = {}
         for model_id in self.model_ids:
-            if version := self.versions.get(model_id):
+            if (version := self.versions.get(model_id)) and version.engine is None:
                 with suppress(ModelReferenceError):
                     config = read_config(version.directory)
                     kinds.setdefault(f"{config.get('model_type')} {config.get('architectures')}", version.directory)
@@ -114,11 +156,18 @@ class Host:
     def is_probed(self, model_id: str) -> bool:
         """Whether the current version has been probed, in this process or an earlier one."""
         version = self.versions.get(model_id)
+        if version is not None and version.engine is not None:
+            return True  # it says itself when it is ready
         return version is not None and self._probes.knows(self.loader, self._loader_options, version.identity)
 
     def _load_in_slot(self, model_id: str, version: Version, *, is_current: bool) -> LoadedModel:
-        """Load, time and probe a model, in a load slot. Raises LoadFailed for any error of the loader."""
+        """Load, time and probe a model, in a load slot. Raises LoadFailed for any error of the loader.
+
+        An engine needs no slot: it may start for minutes, and the loads of others must not wait for that.
+        """
         try:
+            if version.engine is not None:
+                return self._start_engine(model_id, version, version.engine)
             with self._slots:
                 began, cpu = self.clock.now(), self.clock.cpu()
                 model = self.loader.load(version.directory)
@@ -134,6 +183,14 @@ class Host:
             raise self._record_failure(model_id, error, None if is_current else version) from error
         self.failures.pop(model_id, None)
         return LoadedModel(model_id, model, version, self._load_record(model, seconds, cpu))
+
+    def _start_engine(self, model_id: str, version: Version, choice: EngineChoice) -> LoadedModel:
+        began = self.clock.now()
+        engine = _engine_loader().load(model_id, choice)
+        seconds = self.clock.now() - began
+        self.failures.pop(model_id, None)
+        record = LoadRecord(seconds, seconds, engine.loaded_by, "", engine.nbytes, engine.phases)
+        return LoadedModel(model_id, engine, version, record)
 
     def _load_record(self, model: Model, seconds: float, cpu: float) -> LoadRecord:
         """The record of a load.
@@ -174,7 +231,7 @@ class Host:
         self._record_change(
             Loaded(
                 self.strategy,
-                self.loader.name,
+                self._loader_name(model.model_id),
                 model.model_id,
                 record.nbytes,
                 record.seconds,
@@ -187,7 +244,11 @@ class Host:
     def record_unload(self, model_id: str, nbytes: int, reason: UnloadReason, loaded_at: float) -> None:
         """Report to observers that a model was unloaded."""
         now = self.clock.now()
-        self._record_change(Unloaded(self.strategy, self.loader.name, model_id, nbytes, now - loaded_at, reason, now))
+        loader = self._loader_name(model_id)
+        self._record_change(Unloaded(self.strategy, loader, model_id, nbytes, now - loaded_at, reason, now))
+
+    def _loader_name(self, model_id: str) -> str:
+        return self.loader.name if self.engine(model_id) is None else "run"
 
     def record_timeout(self, model_id: str, seconds: float) -> None:
         """Report for how long an idle model stays, in seconds, if that has changed."""
@@ -198,7 +259,7 @@ class Host:
     def forget(self, model_id: str) -> None:
         """Drop the records of a model that is no longer served."""
         with self._lock:
-            for records in (self.failures, self._last_loads, self._history, self._timeouts):
+            for records in (self.failures, self._last_loads, self._history, self._timeouts, self._tasks):
                 records.pop(model_id, None)
 
     def recent_loads(self) -> dict[str, LoadRecord]:
@@ -229,6 +290,13 @@ class Host:
         self._report(change)
         with self._lock:
             self._history.setdefault(change.model_id, deque(maxlen=HISTORY)).appendleft(change)
+
+
+def _engine_loader() -> EngineLoader:
+    """The loader of engines, which a server without engines does not import."""
+    from ..loaders.run.loader import engine_loader
+
+    return engine_loader()
 
 
 _checked: set[type[Any]] = set()

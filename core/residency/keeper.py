@@ -7,92 +7,24 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import TIMEOUT_MAX, Condition, Lock, Thread
-from typing import NamedTuple, TypeVar
+from threading import Condition, Lock, Thread
+from typing import TypeVar
 
 from ..contracts import LoadReason, UnloadReason
-from ..errors import LoadFailed
-from .copies import Copy, Lease
+from ..errors import LoadFailed, ModelCrashed
+from .copies import RESIDENT, Copy, Lease
 from .decisions import Decisions
 from .host import Host
+from .leases import CopyStatus, LeasedModel, ThreadLease
 from .limits import start_strategy
 from .loaded import LoadedModel, LoadRecord
 from .pool import Pool
+from .timer import Timer
 
 log = logging.getLogger("residency")
 ACQUIRE_TIMEOUT = 60.0  # seconds that a lease waits for a load or for capacity
+ENGINE_TRIES = 3  # leases on an engine that had ended, or ends at once
 Result = TypeVar("Result")
-
-
-class ThreadLease(Lease):
-    """A lease that a thread waits for. The first thread that waits for a model also loads it."""
-
-    __slots__ = ("must_load",)
-
-    def __init__(self, model_id: str, reason: LoadReason) -> None:
-        super().__init__(model_id, reason)
-        self.must_load: Copy | None = None
-
-    def is_decided(self) -> bool:
-        """Whether the thread need not wait: it has the lease, or an error, or must load the model."""
-        return self.copy is not None or self.error is not None or self.must_load is not None
-
-
-class LeasedModel:
-    """A model under a lease, and what has happened under it: `answered` requests, or a crash."""
-
-    def __init__(self, copy: Copy) -> None:
-        self.model: LoadedModel = copy.model
-        self.asked_at = copy.asked_at  # when this load was first asked for
-        self.loaded_at = copy.loaded_at
-        self.answered = 0
-        self.has_crashed = False
-
-
-class CopyStatus(NamedTuple):
-    """What `/residency` shows of a model in memory. Times are on the host's clock."""
-
-    leases: int
-    last_used: float
-    expires: float | None
-    explanation: str  # the strategy's
-
-
-class Timer:
-    """A thread that calls `wake` at given times."""
-
-    def __init__(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
-        self._now, self._wake = now, wake
-        self._changed = Condition()  # protects the attributes below
-        self._moment = math.inf
-        self._thread: Thread | None = None
-        self._closed = False
-
-    def wake_at(self, moment: float) -> None:
-        """Call `wake` at that time. An earlier time replaces a later one."""
-        with self._changed:
-            self._moment = min(self._moment, moment)
-            if self._thread is None:
-                thread = Thread(target=self._run, name="expiry", daemon=True)
-                with suppress(RuntimeError):  # the system can start no more threads; the next expiry tries again
-                    thread.start()
-                    self._thread = thread
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._closed and (left := self._moment - self._now()) > 0:
-                    self._changed.wait(min(left, TIMEOUT_MAX))
-                if self._closed:
-                    return
-                self._moment = math.inf
-            self._wake()
 
 
 class Keeper:
@@ -143,13 +75,18 @@ class Keeper:
         sizes = {}
         for model_id in model_ids:
             with suppress(LoadFailed):  # it is logged; the other models can be served
-                sizes[model_id] = self.host.size(model_id)
+                sizes[model_id] = self.host.size(model_id, decisions.budget)
         if state is not None:
             decisions.restore(state)
-        preloads = start_strategy(decisions, sizes, model_ids)
+        preloads = start_strategy(decisions, sizes, model_ids, self._guessed(model_ids))
         with self._changed:
             self._pool.add_sizes(sizes)
         return preloads
+
+    def _guessed(self, model_ids: Collection[str]) -> set[str]:
+        """The models whose size is no more than a guess until they are loaded."""
+        engines = {model_id: self.host.engine(model_id) for model_id in model_ids}
+        return {model_id for model_id, choice in engines.items() if choice is not None and choice.memory is None}
 
     def preload(self, model_ids: Sequence[str]) -> list[Exception]:
         """Load these models. Log and return the errors."""
@@ -170,6 +107,13 @@ class Keeper:
             self._pool.set_decisions(decisions, now)
 
         self._apply(change)
+
+    def retire(self) -> None:
+        """Free engines whose command has changed, and models that an engine replaces, when their last lease ends."""
+        for copy in self.residents():
+            version = self.host.version(copy.model_id)
+            if version != copy.model.version and (version is None or version.engine or copy.model.version.engine):
+                self._apply(partial(self._pool.remove, copy.model_id))
 
     def remove(self, model_id: str) -> None:
         """Free a model that is no longer served when its last lease ends."""
@@ -195,19 +139,56 @@ class Keeper:
 
     @contextmanager
     def lease(self, model_id: str, reason: LoadReason = "request") -> Iterator[LeasedModel]:
-        """Lease the model, and load it first if needed.
-
-        Raises what the load raises, and TimeoutError if the model is not in memory within ACQUIRE_TIMEOUT.
-        """
-        lease = self._acquire(model_id, reason)
-        assert lease.copy is not None
-        leased = LeasedModel(lease.copy)
+        """Lease the model, and load it first if needed. Raises what `acquire` raises."""
+        leased = self.acquire(model_id, reason)
         try:
             yield leased
         finally:
-            self._apply(lambda now: self._release(lease, leased, now))
-            if (seconds := self.decisions.timeouts.get(model_id)) is not None:
-                self.host.record_timeout(model_id, seconds)
+            self.release(leased)
+
+    def acquire(self, model_id: str, reason: LoadReason = "request") -> LeasedModel:
+        """A lease on the model, which is loaded first if needed. Call `release` exactly once, from any thread.
+
+        Raises what the load raises, ModelCrashed for an engine that ends as soon as it is ready, and TimeoutError if
+        the model is not in memory within ACQUIRE_TIMEOUT, and the time that an engine has to start in addition.
+        """
+        for _ in range(ENGINE_TRIES):
+            leased = LeasedModel(self._acquire(model_id, reason))
+            if not leased.model.has_ended():
+                return leased
+            self.release(leased)
+        raise ModelCrashed(f"The engine of model '{model_id}' ends as soon as it is ready; its output is in the log.")
+
+    def acquire_at_once(self, model_id: str) -> LeasedModel | None:
+        """A lease on the model if it is in memory; else None. It never blocks, so an event loop may call it."""
+        with self._changed:
+            copy = self._pool.copy_of(model_id)
+            if copy is None or copy.state is not RESIDENT or copy.draining is not None:
+                return None
+            lease = ThreadLease(model_id, "request")
+            self._acquire_now(lease, self._now())
+        return LeasedModel(lease)
+
+    def release_at_once(self, leased: LeasedModel) -> bool:
+        """End a lease if the model has others, which frees nothing and never blocks. Returns whether it is ended."""
+        with self._changed:
+            if leased.copy.leases < 2 or leased.has_crashed:
+                return False
+            self._pool.release(leased.lease, self._now(), leased.answered)
+            return True
+
+    def release(self, leased: LeasedModel) -> None:
+        """End a lease. An engine that becomes idle is measured first, in this thread and without the lock."""
+        if leased.model.has_ended():
+            leased.has_crashed = True
+        if leased.model.engine is None:
+            self._apply(lambda now: self._release(leased, leased.model.nbytes, now))
+        elif not self._apply(partial(self._release_unless_last, leased)):
+            nbytes = leased.model.measure()
+            self._apply(lambda now: self._release(leased, nbytes, now))
+        model_id = leased.model.model_id
+        if (seconds := self.decisions.timeouts.get(model_id)) is not None:
+            self.host.record_timeout(model_id, seconds)
 
     def load(self, model_id: str, reason: LoadReason = "manual") -> None:
         """Load the model if it is not in memory. Raises what `lease` raises."""
@@ -295,7 +276,7 @@ class Keeper:
     def wake_at(self, moment: float) -> None:
         self._timer.wake_at(moment)
 
-    def _apply(self, event: Callable[[float], Result]) -> Result:
+    def _apply(self, event: Callable[[float], Result], *, in_background: bool = False) -> Result:
         """Apply an event to the pool, at the current time; then close what it has unloaded."""
         with self._changed:
             result = event(self._now())
@@ -303,17 +284,25 @@ class Keeper:
             if self._must_notify:
                 self._must_notify = False
                 self._changed.notify_all()
+        if in_background and any(copy.model.engine for copy, _ in closings):
+            Thread(target=self._close, args=[closings], name="closing", daemon=True).start()
+        else:
+            self._close(closings)
+        return result
+
+    def _close(self, closings: Sequence[tuple[Copy, UnloadReason]]) -> None:
+        for copy, _ in closings[1:]:
+            copy.model.begin_close()
         for copy, reason in closings:
             self.host.close(copy.model, reason, copy.loaded_at)
             self._apply(partial(self._pool.mark_closed, copy))
-        return result
 
     def _expire(self) -> None:
-        self._apply(self._pool.wake)
+        self._apply(self._pool.wake, in_background=True)  # an engine may take seconds to end
 
     def _acquire(self, model_id: str, reason: LoadReason) -> ThreadLease:
         if model_id not in self._pool.sizes:  # its size could not be read at the start
-            self._pool.sizes[model_id] = self.host.size(model_id)
+            self._pool.sizes[model_id] = self.host.size(model_id, self.decisions.budget)
         lease = ThreadLease(model_id, reason)
         self._apply(lambda now: self._acquire_now(lease, now))
         while lease.copy is None:
@@ -332,14 +321,16 @@ class Keeper:
         self._acquiring = None
 
     def _wait(self, lease: ThreadLease) -> None:
-        """Wait until the lease is decided. Raises TimeoutError after ACQUIRE_TIMEOUT."""
+        """Wait until the lease is decided. Raises TimeoutError after ACQUIRE_TIMEOUT, longer for an engine."""
+        engine = self.host.engine(lease.model_id)
+        seconds = ACQUIRE_TIMEOUT + (engine.within if engine else 0.0)
         with self._changed:
-            if self._changed.wait_for(lease.is_decided, ACQUIRE_TIMEOUT):
+            if self._changed.wait_for(lease.is_decided, seconds):
                 return
             copy = self._pool.copy_of(lease.model_id)
             is_loading = copy is not None and self._pool.is_loading(lease.model_id)
         self._apply(lambda now: self._pool.abandon(lease, now))
-        waited = f"Waited {ACQUIRE_TIMEOUT:g} s for model '{lease.model_id}'"
+        waited = f"Waited {seconds:g} s for model '{lease.model_id}'"
         raise TimeoutError(f"{waited}, which is still being loaded." if is_loading else f"{waited}: no memory is free.")
 
     def _load(self, copy: Copy) -> None:
@@ -379,8 +370,14 @@ class Keeper:
             waiters=0 if copy.reason == "preload" else self.count_queued(copy.model_id),
         )
 
-    def _release(self, lease: ThreadLease, leased: LeasedModel, now: float) -> None:
-        assert lease.copy is not None
+    def _release_unless_last(self, leased: LeasedModel, now: float) -> bool:
+        """Release the lease, but not if it is the last one on its copy. Returns whether it is released."""
+        if leased.copy.leases == 1:
+            return False
+        self._release(leased, leased.model.nbytes, now)
+        return True
+
+    def _release(self, leased: LeasedModel, nbytes: int, now: float) -> None:
         if leased.has_crashed:
-            self._pool.mark_crashed(lease.copy, now)
-        self._pool.release(lease, now, leased.answered, leased.model.nbytes)
+            self._pool.mark_crashed(leased.copy, now)
+        self._pool.release(leased.lease, now, leased.answered, nbytes)

@@ -25,13 +25,16 @@ def check_limits(decisions: Decisions, sizes: Mapping[str, int], known: Collecti
             )
 
 
-def start_strategy(decisions: Decisions, sizes: Mapping[str, int], known: Collection[str]) -> list[str]:
+def start_strategy(
+    decisions: Decisions, sizes: Mapping[str, int], known: Collection[str], guessed: Collection[str] = ()
+) -> list[str]:
     """Start a strategy. Returns the ids of the models that it wants loaded before the server is ready.
 
-    `sizes` are bytes by model id, without models whose size cannot be read; `known` are all model ids. Raises
-    ValueError if models do not fit or do not exist, and what the strategy raises.
+    `sizes` are bytes by model id, without models whose size cannot be read; `known` are all model ids. The sizes of
+    models that are `guessed` are not checked. Raises ValueError if models do not fit or do not exist, and what the
+    strategy raises.
     """
-    check_limits(decisions, sizes, known)
+    check_limits(decisions, {model_id: size for model_id, size in sizes.items() if model_id not in guessed}, known)
     preloads = decisions.start(sizes)
     if unknown := [model_id for model_id in preloads if model_id not in known]:
         raise ValueError(f"there is no model '{unknown[0]}' to load; models: {', '.join(known)}")

@@ -137,7 +137,7 @@ class Pool:
                 self._unload(copy, copy.draining, now)
             else:
                 self._mark_idle(copy, now)
-        if is_resized:
+        if is_resized or self._is_limited:
             self._enforce_limits(now)
 
     def abandon(self, lease: Lease, now: float) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints import checkpoint
 from ..checkpoints.references import resolve
-from ..errors import InUse, ModelReferenceError
+from ..config.engines import EngineChoice
+from ..errors import EngineFailed, InUse, ModelReferenceError
 
 if TYPE_CHECKING:
     from .copies import Copy
@@ -29,10 +30,11 @@ COMPUTE_TIMEOUT = 60.0  # seconds that a new version waits for a model that comp
 
 @dataclass
 class Version:
-    """The files of a checkpoint: their directory, with links resolved, and their identity."""
+    """The files of a checkpoint, that is their directory and their identity; or how to start an engine."""
 
-    directory: Path
+    directory: Path  # with links resolved; empty for an engine
     identity: str
+    engine: EngineChoice | None = field(default=None, compare=False)
     sha256: str | None = field(default=None, compare=False)  # None until it is computed
 
     @property
@@ -48,7 +50,7 @@ class Version:
 
     def read_digest(self) -> None:
         """Compute the digest of all files. It is cached; the first time, gigabytes take seconds."""
-        if self.sha256 is None:
+        if self.sha256 is None and self.engine is None:
             self.sha256 = checkpoint.cached_sha256(self.directory)
 
 
@@ -60,8 +62,8 @@ class Versions:
     loaded, the older version stays. A reference to the hub is resolved again only for a manual load.
     """
 
-    def __init__(self, references: Mapping[str, str]) -> None:
-        self.references = dict(references)
+    def __init__(self, references: Mapping[str, str | EngineChoice]) -> None:
+        self.references: dict[str, str | EngineChoice] = dict(references)
         self.failures: dict[str, str] = {}
         """The error of each model that has no version, by model id."""
         self.keepers: list[Keeper] = []
@@ -82,9 +84,11 @@ class Versions:
         yield from list(self._current.items())
 
     def redact(self, model_id: str, error: BaseException | str) -> str:
-        """The error as callers may read it, without paths."""
+        """The error as callers may read it, without paths, and without what is of an engine's command."""
+        if isinstance(error, EngineFailed):
+            error = error.for_callers
         version = self.get(model_id)
-        return without_paths(error, version.directory if version else Path(self.references.get(model_id, "")))
+        return without_paths(error, version.directory if version else Path(str(self.references.get(model_id, ""))))
 
     def get(self, model_id: str) -> Version | None:
         """The current version if it is known already, or None."""
@@ -124,8 +128,10 @@ class Versions:
                 self._current[model_id] = found
             elif found != self._current[model_id]:
                 self._switch_to(model_id, found)
+            elif found.engine is not None:
+                self._current[model_id] = found  # settings may have changed that need no other process
 
-    def set_reference(self, model_id: str, reference: str) -> None:
+    def set_reference(self, model_id: str, reference: str | EngineChoice) -> None:
         """Set the reference of a model, which may be new, and switch to the version that it leads to.
 
         Raises ResidencyError; nothing has changed then.
@@ -153,6 +159,8 @@ class Versions:
     def _find(self, model_id: str) -> Version:
         if (reference := self.references.get(model_id)) is None:
             raise ModelReferenceError(f"model '{model_id}' is no longer served.")
+        if isinstance(reference, EngineChoice):
+            return Version(Path(), reference.identity, reference)
         try:
             found = _version(resolve(reference))
         except ModelReferenceError as error:
@@ -165,15 +173,25 @@ class Versions:
 
     def _locate(self, model_id: str, current: Version) -> Version:
         """The version that a local reference leads to now; for a reference to the hub, the current files."""
-        reference = Path(self.references[model_id])
+        choice = self.references[model_id]
+        if isinstance(choice, EngineChoice):
+            return self._find(model_id)
+        reference = Path(choice)
         directory = reference.resolve() if reference.is_absolute() else current.directory
         if directory == current.directory and _identity(directory) == current.identity:
             return current
         return _version(directory)
 
     def _switch_to(self, model_id: str, version: Version) -> None:
-        """Load the version beside every copy in memory, then replace all of them at once."""
+        """Load the version beside every copy in memory, then replace all of them at once.
+
+        An engine is not loaded beside another one, because it may need the port or the memory of that. `Keeper.retire`
+        frees outdated engines when their last lease ends.
+        """
         before = self._current[model_id]
+        if version.engine is not None or before.engine is not None:
+            self._current[model_id] = version
+            return
         fresh: dict[tuple[Keeper, Copy], LoadedModel] = {}
         try:
             if self.keepers and not self._copies_of(model_id):

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import psutil
 PROC = Path("/proc")
 KIB_PER_MIB = 1024
 CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3)
+PSS_AND_SWAP = re.compile(r"^(?:Pss|SwapPss):\s+(\d+) kB", re.MULTILINE)
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -51,6 +53,30 @@ def rss(pid: int) -> float | None:
         except OSError:
             continue  # the process has ended
     return pages * PAGE_MIB if pages and (PROC / "thread-self/children").exists() else None
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants, in milliseconds however many other processes there are."""
+    if not (PROC / "thread-self/children").exists():
+        return _tree(pid)
+    found, left = [], [pid]
+    while left:
+        process = left.pop()
+        found.append(process)
+        with suppress(OSError):  # it has ended
+            for thread in (PROC / str(process) / "task").iterdir():
+                left += _children(thread)
+    return found
+
+
+def pss_and_swap(pids: Iterable[int]) -> int | None:
+    """Bytes of the processes' memory, `Pss` and `SwapPss`; None if that of none of them can be read."""
+    kib: list[int] = []
+    for pid in pids:
+        with suppress(OSError):  # the process has ended, or there is no /proc
+            rollup = (PROC / str(pid) / "smaps_rollup").read_text()
+            kib += [int(number) for number in PSS_AND_SWAP.findall(rollup)]
+    return sum(kib) * 1024 if kib else None
 
 
 def _children(thread: Path) -> list[int]:

@@ -126,6 +126,20 @@ def test_a_strategy_without_members_keeps_everything() -> None:
     assert machine.wakes == []
 
 
+def test_a_model_for_which_pins_that_have_grown_leave_no_room_is_freed_after_its_use() -> None:
+    machine = Machine(Strategy(pinned=("a",), memory_budget=40))
+    machine.use("a", "b")
+    assert machine.ids == ["a", "b"]
+    machine.release(machine.acquire("a"), nbytes=35)
+    assert machine.events[-1] == "-b budget"
+    machine.use("b")
+    assert machine.events[-2:] == ["+b", "-b budget"]
+    first, second = machine.acquire("b"), machine.acquire("c")
+    machine.release(first)
+    machine.release(second)
+    assert machine.ids == ["a"]
+
+
 def test_no_time_at_all_frees_at_once() -> None:
     machine = Machine(Strategy(seconds=0.0))
     machine.use("a", "a")
