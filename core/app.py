@@ -22,6 +22,8 @@ from .errors import ResidencyError
 from .http.access import AccessLog, set_up_logs
 from .http.admin import add_admin_routes
 from .http.connections import ConnectionLimits
+from .http.dialects.routes import add_dialect_routes, early_refusals
+from .http.forward import close_forwarding, prepare_forwarding, refuse_websocket
 from .http.limits import RequestLimits
 from .http.open_inference import add_open_inference_routes
 from .http.openapi import enumerate_parameters
@@ -49,11 +51,13 @@ class App(FastAPI):
         summary = "One model under several loading strategies"
         super().__init__(title="Residency", summary=summary, lifespan=_lifespan(service, configured_by))
         routes = {strategy.registered.route: strategy.name for strategy in service.strategies}
+        routes |= early_refusals(service)
         limited = RequestLimits(super().__call__, settings, routes, service.check_queue_slots)
         self._outermost = ConnectionLimits(AccessLog(limited), settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._outermost(scope, receive, send)
+        outermost = refuse_websocket if scope["type"] == "websocket" else self._outermost
+        await outermost(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -84,17 +88,20 @@ def _app(settings: Settings, configured_by: str, reread_settings: Callable[[], S
         add_admin_routes(app, service, settings.token, reread_settings)
     enumerate_parameters(app, service)
     add_page(app)
+    add_dialect_routes(app, service)
     return app
 
 
 def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        """Start the engine in a thread, so that `/healthz` answers while the start-up loads run."""
+        """Start the strategies in a thread, so that `/healthz` answers while the start-up loads run."""
 
         def start() -> None:
             began = perf_counter()
             try:
+                if service.has_engines:
+                    prepare_forwarding()
                 service.engine.start()
                 log.info("%s", announcement(service, configured_by, perf_counter() - began))
             except Exception as error:
@@ -112,6 +119,7 @@ def _lifespan(service: Service, configured_by: str) -> Callable[[FastAPI], Any]:
         try:
             yield
         finally:
+            await close_forwarding(app)
             service.close()
 
     return lifespan

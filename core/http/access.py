@@ -18,6 +18,7 @@ from .problems import FAILED, dialect_of, problem
 log = logging.getLogger("residency")
 access = logging.getLogger("residency.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ASKED_METHOD = "residency.method"  # key of a request's scope: HEAD, if that is what the client has asked for
 LOG_FIELDS = "residency.log_fields"  # key of a request's scope: what its line in the log says, besides
 
 
@@ -53,7 +54,8 @@ class AccessLog:
 
         try:
             # The server has a scope of its own, and still sees a HEAD.
-            await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_with_id)
+            inner = {**scope, "method": "GET", ASKED_METHOD: "HEAD"} if is_head else scope
+            await self._app(inner, receive, send_with_id)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not status:

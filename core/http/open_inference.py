@@ -12,14 +12,15 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from ..errors import NotReady
+from ..errors import CannotDo, LoadFailed, NotReady
 from ..serving.service import Service
+from ..tasks.classify import CLASSIFY
 from .openapi import PREDICTING, problem_responses
 from .predict import TIMEOUT, add_prediction_route, answer_headers, run_prediction, validate_body
 from .problems import CLIENT_GONE
 from .schemas import ModelVersion, ProtocolProblem
 from .status import version_of
-from .tensors import DATATYPES, InferAnswer, InferRequest, encode_outputs, texts_of
+from .tensors import DATATYPES, TENSORS, InferAnswer, InferRequest, Tensors, encode_outputs, items_of
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
@@ -28,7 +29,8 @@ _responses = partial(problem_responses, model=ProtocolProblem)
 MODEL = "/v2/models/{model_id}"
 VERSION = MODEL + "/versions/{strategy}"
 INFER = f"""Takes texts in one tensor of BYTES, and returns the label and score of each. With the parameter `top_k` (a
-number, or null for all) it returns that many labels of each text, the best first, in tensors of [texts, labels].
+number, or null for all) it returns that many labels of each text, the best first, in tensors of [texts, labels]. An
+embedder returns a tensor of [texts, dimensions]. A model that scores pairs takes their texts in two tensors.
 
 Tensors may be sent in binary after the JSON; the header {HEADER_LENGTH} then gives the length of the JSON. Outputs
 are returned in binary if the parameters `binary_data` or `binary_data_output` ask for it."""
@@ -95,11 +97,11 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.get(MODEL, summary="A model", responses=unknown)
     async def model_metadata(model_id: str) -> ModelMetadata:
-        return _metadata(service, model_id, None)
+        return await _metadata(service, model_id, None)
 
     @app.get(VERSION, summary="A model under one strategy", responses=unknown)
     async def version_metadata(model_id: str, strategy: str) -> ModelMetadata:
-        return _metadata(service, model_id, strategy)
+        return await _metadata(service, model_id, strategy)
 
     @app.get(f"{MODEL}/ready", summary="Whether a model can answer", responses=not_ready)
     async def model_ready(model_id: str) -> ModelReady:
@@ -113,13 +115,15 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_infer(app: FastAPI, service: Service) -> None:
     async def infer(request: Request) -> Response:
         model_id, strategy = request.path_params["model_id"], request.path_params.get("strategy")
-        strategy = _find_strategy(service, model_id, strategy)
+        model_id, strategy = _find(service, model_id, strategy)
         asked, binary = parse(await request.body(), request.headers)
-        answered = await run_prediction(request, service, strategy, model_id, texts_of(asked.inputs[0], binary))
+        name = await _task(service, model_id, strategy, tensors=len(asked.inputs))
+        items = items_of(name, asked.inputs, binary)
+        answered = await run_prediction(request, service, strategy, model_id, items, service.tasks[name])
         if answered is None:
             return Response(status_code=CLIENT_GONE)
         _, answer = answered
-        outputs, binary = encode_outputs(asked, answer.predictions)
+        outputs, binary = encode_outputs(name, asked, answer.results)
         body = InferAnswer(model_name=model_id, model_version=strategy, id=asked.id, outputs=outputs)
         content = body.model_dump_json(exclude_none=True).encode()
         headers = answer_headers(answer)
@@ -160,34 +164,56 @@ def parse(body: bytes, headers: Headers) -> tuple[InferRequest, bytes]:
     return validate_body(InferRequest, body[: int(length)]), body[int(length) :]
 
 
-def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMetadata:
-    _find_strategy(service, model_id, strategy)
+async def _metadata(service: Service, model_id: str, strategy: str | None) -> ModelMetadata:
+    """An engine has no tensors."""
+    model_id, found = _find(service, model_id, strategy)
+    is_engine = service.is_engine(model_id)
+    tensors = Tensors((), ()) if is_engine else TENSORS[await _task(service, model_id, found)]
+    shape = [-1] * tensors.dimensions
     return ModelMetadata(
         name=model_id,
         versions=[each.name for each in service.strategies],
-        platform="residency",
-        inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
-        outputs=[TensorMetadata(name=name, datatype=kind, shape=[-1]) for name, kind in DATATYPES.items()],
+        platform="engine" if is_engine else "residency",
+        inputs=[TensorMetadata(name=name, datatype="BYTES", shape=[-1]) for name in tensors.inputs],
+        outputs=[TensorMetadata(name=name, datatype=DATATYPES[name], shape=shape) for name in tensors.outputs],
         parameters=version_of(service.engine.versions, model_id),
     )
 
 
+async def _task(service: Service, model_id: str, strategy: str, tensors: int | None = None) -> str:
+    """The first of the model's tasks that has tensors; CLASSIFY until they are known. Raises CannotDo.
+
+    Of several tasks, the number of `tensors` in a request tells which one is asked for.
+    """
+    try:
+        tasks = await service.tasks_of(model_id, strategy)
+    except (NotReady, LoadFailed):
+        return CLASSIFY.name
+    found = [task for task in tasks if task in TENSORS]
+    if not found:
+        raise CannotDo("The model has no task with tensors.", model_id)
+    return next((task for task in found if len(TENSORS[task].inputs) == tensors), found[0])
+
+
 def _ready(service: Service, model_id: str, strategy: str | None) -> ModelReady:
-    found = _find_strategy(service, model_id, strategy)
+    model_id, found = _find(service, model_id, strategy)
     service.check_ready()
     if failed := next((each for each in service.engine.unavailable(found) if each.model == model_id), None):
         raise NotReady(failed.reason)
     return ModelReady(name=model_id, ready=True)
 
 
-def _find_strategy(service: Service, model_id: str, strategy: str | None) -> str:
-    """The name of the strategy; by default of the first one. Raises UnknownModel, or HTTPException if there is none."""
-    service.find_model(model_id)
+def _find(service: Service, model: str, strategy: str | None) -> tuple[str, str]:
+    """The id of the model, and the strategy's name, by default of the first one.
+
+    Raises UnknownModel, or HTTPException if there is no such strategy.
+    """
+    model_id = service.find_model(model)
     names = [each.name for each in service.strategies]
-    version = names[0] if strategy is None else strategy
+    version = service.default_strategy if strategy is None else strategy
     if version not in names:
         raise HTTPException(404, f"There is no version '{version[:100]}'. Versions are strategies: {', '.join(names)}.")
-    return version
+    return model_id, version
 
 
 def _package_version() -> str:

@@ -22,6 +22,8 @@ from ..contracts import Prediction
 from ..errors import InvalidTimeout
 from ..serving.events import Answer
 from ..serving.service import Service
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
 from .access import LOG_FIELDS
 from .openapi import PREDICTING, admin_links, problem_responses
 from .problems import CLIENT_GONE
@@ -92,7 +94,7 @@ def _answer_with(service: Service, strategy: str) -> Endpoint:
         body = PredictAnswer(
             strategy=strategy,
             model=model_id,
-            predictions=[_text_answer(prediction, asked.top_labels) for prediction in answer.predictions],
+            predictions=[_text_answer(prediction, asked.top_labels) for prediction in answer.results],
             cold=answer.cold,
         )
         content = body.model_dump_json(exclude_unset=True)
@@ -169,16 +171,16 @@ KEY_CHECK = json.JSONDecoder(object_pairs_hook=_check_keys)
 
 
 async def run_prediction(
-    request: Request, service: Service, strategy: str, model: str | None, texts: Sequence[str]
+    request: Request, service: Service, strategy: str, model: str | None, items: Sequence[Any], task: Task = CLASSIFY
 ) -> tuple[str, Answer] | None:
     """The model's id and the answer, within the deadline of the request. None if the client disconnects.
 
     `model` is what the body or the path names; if it is None, the header X-Model may name one.
     """
     model = find_model_named(request, model)
-    given = request.headers.get(TIMEOUT["name"])
-    timeout = None if given is None else _seconds(given)
-    answered = await run_while_connected(request.receive, service.predict(strategy, model, texts, timeout))
+    answered = await run_while_connected(
+        request.receive, service.predict(strategy, model, items, timeout_of(request), task)
+    )
     if answered is not None:
         request.scope[LOG_FIELDS] |= log_fields(strategy, *answered)
     return answered
@@ -195,9 +197,13 @@ def find_model_named(request: Request, model: str | None) -> str | None:
     return next(iter(named), None)
 
 
-def _seconds(timeout: str) -> float:
+def timeout_of(request: Request) -> float | None:
+    """The seconds within which the request must begin, by its header. Raises InvalidTimeout."""
+    given = request.headers.get(TIMEOUT["name"])
+    if given is None:
+        return None
     try:
-        seconds = float(timeout)
+        seconds = float(given)
     except ValueError:
         seconds = 0.0
     if not seconds > 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -15,11 +17,12 @@ from starlette.types import Scope
 
 from .. import errors
 from ..config.wrong_values import explain
-from .schemas import Problem, ProtocolProblem
+from .schemas import MessageProblem, Problem, ProblemOfOpenAI, ProtocolProblem
 
 STATUS: dict[type[Exception], int] = {
     errors.UnknownModel: 404,
     errors.UnknownStrategy: 404,
+    errors.CannotDo: 404,
     errors.CannotLoadManually: 405,
     errors.InUse: 409,
     errors.ModelNotNamed: 422,
@@ -35,17 +38,36 @@ STATUS: dict[type[Exception], int] = {
     errors.NotReady: 503,
     errors.LoadFailed: 503,
     errors.ModelCrashed: 503,
+    errors.ForwardFailed: 502,
     TimeoutError: 503,
 }
 FAILED = "The server failed to answer this request; its log holds the reason."
-DIALECTS: dict[str, type[Problem]] = {"/v2/": ProtocolProblem}
-"""The form of errors, by the beginning of the path; elsewhere Problem."""
+STRATEGY = r"(?:/(?!(?:v1|v2|tasks|models|upstream)/)[^/]+)?"  # that a path may begin with
+DIALECTS: tuple[tuple[re.Pattern[str], type[Problem]], ...] = (
+    (re.compile(rf"{STRATEGY}(?:/v[12])?/rerank(?:ing)?"), MessageProblem),
+    (re.compile(r"/v2(?:/.*)?"), ProtocolProblem),
+    (re.compile(rf"{STRATEGY}/embed"), MessageProblem),
+    (re.compile(rf"{STRATEGY}/models/(?!.+/(?:un)?load$).+"), MessageProblem),
+    (re.compile(rf"{STRATEGY}/v1(?:/.*)?"), ProblemOfOpenAI),
+    (
+        re.compile(
+            rf"{STRATEGY}/(?:chat/completions|completions?|responses|messages|embeddings?|infill|audio/.*|images/.*)"
+        ),
+        ProblemOfOpenAI,
+    ),
+)
+"""The form of errors, by the path; elsewhere Problem. The first that matches holds."""
 RETRY = {"Retry-After": "1"}
 CLIENT_GONE = 499  # never sent; nginx uses this status in its log for a request that its client has cancelled
 
 
 class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
+
+
+def status_of(error: Exception) -> int | None:
+    """The status of an error that is expected, or None."""
+    return next((STATUS[cls] for cls in type(error).__mro__ if cls in STATUS), None)
 
 
 def problem(
@@ -59,8 +81,13 @@ def problem(
 
 def dialect_of(scope: Scope) -> type[Problem]:
     """The form that the clients of the request's path expect of an error."""
-    path = f"{route_path(scope)}/"
-    return next((dialect for prefix, dialect in DIALECTS.items() if path.startswith(prefix)), Problem)
+    return dialect_of_path(route_path(scope))
+
+
+@lru_cache(1024)
+def dialect_of_path(path: str) -> type[Problem]:
+    """The form that the clients of a path expect of an error."""
+    return next((dialect for pattern, dialect in DIALECTS if pattern.fullmatch(path)), Problem)
 
 
 def route_path(scope: Scope) -> str:

@@ -22,13 +22,19 @@ ANSWER_EXAMPLE: dict[str, Any] = {  # without its strategy
 State = Literal["resident", "loading", "absent"]
 
 
-def _accept_whole_float(value: Any) -> Any:
+def accept_whole_float(value: Any) -> Any:
     """2 for 2.0, which is an integer to JSON Schema, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+class FirstError(FailFast):
+    """Report only the first wrong value of a list. pydantic's own class cannot be used in a union."""
+
+    __hash__ = object.__hash__
+
+
 # How many labels of each text to return; null for all.
-TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_accept_whole_float)]
+TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(accept_whole_float)]
 
 
 class PredictRequest(BaseModel):
@@ -183,6 +189,8 @@ class ModelResidency(BaseModel):
     """One model under one strategy. Times are seconds since the epoch; what is unknown is null."""
 
     model: str
+    engine: Annotated[bool, Field(description="whether it is an engine, to which requests are forwarded")]
+    tasks: Annotated[list[str] | None, Field(description="the main one first; none for an engine; null: not read yet")]
     state: State
     bytes: int | None
     since: float | None
@@ -276,3 +284,40 @@ class ProtocolProblem(Problem):
     def of(cls, status: int, detail: str) -> ProtocolProblem:
         """The error with an HTTP status and a sentence."""
         return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, error=detail)
+
+
+class MessageProblem(ProtocolProblem):
+    """A problem for clients that read `error` as a text, or `message`."""
+
+    message: Annotated[str, Field(description="the detail")]
+
+    @classmethod
+    def of(cls, status: int, detail: str) -> MessageProblem:
+        """The error with an HTTP status and a sentence."""
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, error=detail, message=detail)
+
+
+class ErrorOfOpenAI(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    code: int
+
+    @classmethod
+    def of(cls, status: int, detail: str) -> ErrorOfOpenAI:
+        """The error with an HTTP status and a sentence."""
+        kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+        return cls(message=detail, type=kind, code=status)
+
+
+class ProblemOfOpenAI(Problem):
+    """A problem for clients of OpenAI's API."""
+
+    error: ErrorOfOpenAI
+
+    @classmethod
+    def of(cls, status: int, detail: str) -> ProblemOfOpenAI:
+        """The error with an HTTP status and a sentence."""
+        error = ErrorOfOpenAI.of(status, detail)
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, error=error)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Annotated
 
 import anyio
 import numpy as np
 from fastapi import FastAPI, Query, Response
 
+from ..config.engines import EngineChoice
+from ..errors import LoadFailed
 from ..loaders.shared_cache import count_entries
 from ..residency.copies import Copy
 from ..residency.decisions import Decisions
 from ..residency.events import Change, Loaded
-from ..residency.host import HISTORY
-from ..residency.keeper import CopyStatus, Keeper
+from ..residency.host import HISTORY, Host
+from ..residency.keeper import Keeper
+from ..residency.leases import CopyStatus
 from ..residency.versions import Versions
 from ..serving.service import Service
 from ..serving.strategy import DeclaredStrategy, RunningStrategy
@@ -176,6 +180,8 @@ def _model(
     epoch = host.clock.epoch
     return ModelResidency(
         model=model_id,
+        engine=isinstance(host.versions.references.get(model_id), EngineChoice),
+        tasks=_tasks(host, model_id),
         state="resident" if copy else "loading" if keeper.is_loading(model_id) else "absent",
         bytes=copy.nbytes if copy else None,
         since=epoch(copy.loaded_at) if copy else None,
@@ -193,6 +199,14 @@ def _model(
         },
         history=[_event(change, epoch(change.at)) for change in host.history(model_id, history)],
     )
+
+
+def _tasks(host: Host, model_id: str) -> list[str] | None:
+    """The model's tasks; None if its reference leads to no checkpoint, or the loader cannot tell."""
+    with suppress(LoadFailed):
+        known = host.known_tasks(model_id) or (host.tasks(model_id) if host.version(model_id) else None)
+        return None if known is None else list(known)
+    return None
 
 
 def _event(change: Change, at: float) -> HistoryEvent:

@@ -1,4 +1,4 @@
-"""Between a route and a strategy: the engine, its queues, batches and threads, and its metrics. It knows no HTTP.
+"""Between a route and a strategy: queues, batches, threads and metrics, and leases on engines. It knows no HTTP.
 
 It imports `residency`, `plugins`, `config` and what these import.
 """

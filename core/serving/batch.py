@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..config.choices import Batching
-from ..contracts import Prediction
 from ..errors import ModelCrashed, ModelGone
-from ..residency.keeper import LeasedModel
+from ..residency.leases import LeasedModel
 from ..residency.versions import Version
 from .events import Answer
 from .queue import Request, RequestQueue
@@ -55,34 +55,37 @@ class Batch:
                     fail([request], own)
 
     def _compute(self, leased: LeasedModel, requests: Sequence[Request], limits: Batching) -> Iterator[bool]:
-        owners = [(request, i) for request in requests for i in range(len(request.texts))]
-        predictions_of: dict[Request, dict[int, Prediction]] = {request: {} for request in requests}
+        owners = [(request, i) for request in requests for i in range(len(request.items))]
+        results_of: dict[Request, dict[int, Any]] = {request: {} for request in requests}
+        task = requests[0].task  # a queue gives requests of one task
         began, inference = self._now(), 0.0
-        for number, part in enumerate(split_into_parts([request.texts[i] for request, i in owners], limits)):
+        for number, part in enumerate(
+            split_into_parts([task.length(request.items[i]) for request, i in owners], limits)
+        ):
             if number:
                 yield True
             pending = [owners[index] for index in part if not owners[index][0].answer.done()]  # others were cancelled
             if not pending:
                 continue
             part_began = self._now()
-            predictions = leased.model.predict([request.texts[i] for request, i in pending])
-            if len(predictions) != len(pending):
-                raise RuntimeError(f"the model returned {len(predictions)} predictions for {len(pending)} texts")
+            results = leased.model.predict([request.items[i] for request, i in pending], task.name)
+            if len(results) != len(pending):
+                raise RuntimeError(f"the model returned {len(results)} results for {len(pending)} items")
             ended = self._now()
             inference += ended - part_began
-            self._version = predictions.version
-            for (request, i), prediction in zip(pending, predictions, strict=True):
-                predictions_of[request][i] = Prediction.of(prediction)
-            complete = [r for r in dict.fromkeys(r for r, _ in pending) if len(predictions_of[r]) == len(r.texts)]
+            self._version = results.version
+            for (request, i), result in zip(pending, results, strict=True):
+                results_of[request][i] = task.normalize(result)
+            complete = [r for r in dict.fromkeys(r for r, _ in pending) if len(results_of[r]) == len(r.items)]
             leased.answered += len(complete)
-            _settle_all({r: self._answer(leased, r, predictions_of[r], began, ended, len(owners)) for r in complete})
+            _settle_all({r: self._answer(leased, r, results_of[r], began, ended, len(owners)) for r in complete})
         self._queue.record_batch(len(requests), len(owners), self._now() - self._began, inference)
 
     def _answer(
         self,
         leased: LeasedModel,
         request: Request,
-        predictions: Mapping[int, Prediction],
+        results: Mapping[int, Any],
         began: float,
         ended: float,
         size: int,
@@ -92,7 +95,7 @@ class Batch:
         # A request that arrived during the load has waited for only a part of it.
         phases = leased.model.record.phases if cold and request.arrived <= leased.asked_at else {}
         return Answer(
-            predictions=[predictions[i] for i in range(len(request.texts))],
+            results=[results[i] for i in range(len(request.items))],
             cold=cold,
             queue=began - request.arrived - load,
             load=load,
@@ -125,19 +128,20 @@ def _settle_all(outcomes: Mapping[Request, Answer | Exception]) -> None:
             next(iter(outcomes)).answer.get_loop().call_soon_threadsafe(settle)
 
 
-def estimate_tokens(text: str) -> int:
-    """The number of tokens of a text, estimated from its length."""
-    return len(text) // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
+def estimate_tokens(length: int) -> int:
+    """The number of tokens of a text, estimated from its characters."""
+    return length // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
 
 
-def split_into_parts(texts: Sequence[str], limits: Batching) -> Iterator[list[int]]:
-    """Split texts into parts that are padded to one length. Yields the indices of each part, short texts first.
+def split_into_parts(lengths: Sequence[int], limits: Batching) -> Iterator[list[int]]:
+    """Split items into parts that are padded to one length. Yields the indices of each part, short items first.
 
-    A part has at most `max_batch_size` texts and `max_batch_tokens` tokens with padding; or it is a single text.
+    `lengths` are the characters of each item. A part has at most `max_batch_size` items and `max_batch_tokens` tokens
+    with padding; or it is a single item.
     """
     part: list[int] = []
-    for index in sorted(range(len(texts)), key=lambda i: len(texts[i])):
-        padded = (len(part) + 1) * estimate_tokens(texts[index])  # this text is the longest so far
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded = (len(part) + 1) * estimate_tokens(lengths[index])  # this item is the longest so far
         if part and (len(part) == limits.max_batch_size or padded > limits.max_batch_tokens):
             yield part
             part = []

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from threading import Event as Flag
+from typing import Any
 
 from ..config.choices import Batching
 from ..residency.keeper import Keeper
 from ..residency.loaded import LoadedModel
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
 from .batch import Batch, fail
 from .events import Answer, Event
 from .queue import Request, RequestQueue, request_id
@@ -47,14 +50,14 @@ class Dispatcher:
         keeper.count_queued = self._count_queued
         self._threads = DaemonThreads("dispatch")  # at most one for each queue
 
-    async def predict(self, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
-        """Answer the texts.
+    async def predict(self, model_id: str, items: Sequence[Any], seconds: float, task: Task = CLASSIFY) -> Answer:
+        """Answer the items, with one result of the task for each.
 
         Raises Overloaded, DeadlineExceeded if it does not begin within `seconds`, and what lease or model raise.
         """
         queue = self.queues[model_id]
         loop = asyncio.get_running_loop()
-        request = Request(texts, loop.create_future(), self._now(), request_id.get())
+        request = Request(items, loop.create_future(), self._now(), request_id.get(), task)
         with queue.slot(request):
             self._keeper.record_request(model_id)
             expiry = loop.call_later(seconds, request.expire)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from threading import Event as Flag
 from threading import Semaphore, Thread
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..config.choices import Batching
+from ..config.engines import EngineChoice
 from ..contracts import Resident
 from ..errors import (
     CannotUpdate,
@@ -27,6 +28,8 @@ from ..residency.clock import CLOCK, Clock
 from ..residency.versions import Versions
 from ..system.heap import pause_garbage_collection
 from ..system.threads import spread_forwards
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
 from .events import Answer, Event
 from .state_file import StateFile
 from .strategy import Common, DeclaredStrategy, RunningStrategy
@@ -57,7 +60,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, str],
+        models: Mapping[str, str | EngineChoice],
         strategies: Sequence[DeclaredStrategy],
         batching: Batching | None = None,
         max_queue: int = sys.maxsize,
@@ -99,6 +102,7 @@ class Engine:
         if len(self.versions.failures) == len(self.model_ids):
             model_id, reason = next(iter(self.versions.failures.items()))
             raise StartupFailed(f"Model '{model_id}': {reason}")
+        self._prepare_engines()
         states = self._state.read() if self._state else {}
         with pause_garbage_collection():
             for name, declared in self.declared.items():
@@ -108,7 +112,16 @@ class Engine:
             Thread(target=self._save_state_periodically, args=[self._state], name="state", daemon=True).start()
         self.is_ready = True
 
-    async def run(self, strategy: str, model_id: str, texts: Sequence[str], seconds: float) -> Answer:
+    def _prepare_engines(self) -> None:
+        choices = {name: choice for name, choice in self.models.items() if isinstance(choice, EngineChoice)}
+        if choices:  # a server without engines does not import what starts them
+            from ..loaders.run.loader import engine_loader
+
+            engine_loader().prepare(choices)
+
+    async def run(
+        self, strategy: str, model_id: str, items: Sequence[Any], seconds: float, task: Task = CLASSIFY
+    ) -> Answer:
         """The answer to a request that must begin within `seconds`.
 
         Raises NotReady, UnknownStrategy, UnknownModel, Overloaded, DeadlineExceeded, LoadFailed, or what the model
@@ -117,7 +130,7 @@ class Engine:
         running = self.find_running(strategy)
         if model_id not in self.models:
             raise UnknownModel(f"There is no model '{model_id[:100]}' here.")
-        return await running.dispatcher.predict(model_id, texts, seconds)
+        return await running.dispatcher.predict(model_id, items, seconds, task)
 
     def find_running(self, strategy: str) -> RunningStrategy:
         """The running strategy of that name. Raises UnknownStrategy or NotReady."""
@@ -156,7 +169,10 @@ class Engine:
         await self._run_in_thread(lambda: running.unload(model_id))
 
     async def update(
-        self, models: Mapping[str, str], strategies: Sequence[DeclaredStrategy], drain_timeout: float = DRAIN_TIMEOUT
+        self,
+        models: Mapping[str, str | EngineChoice],
+        strategies: Sequence[DeclaredStrategy],
+        drain_timeout: float = DRAIN_TIMEOUT,
     ) -> None:
         """Serve these models, under these options of the same strategies, while requests run.
 
@@ -190,14 +206,15 @@ class Engine:
                 raise CannotUpdate(f"strategies: restart the server to change the loader of '{name}' or its options.")
 
     def _prepare_update(
-        self, models: Mapping[str, str], declared: Mapping[str, DeclaredStrategy]
+        self, models: Mapping[str, str | EngineChoice], declared: Mapping[str, DeclaredStrategy]
     ) -> dict[str, list[str]]:
         """Switch to the versions that the references lead to, and start the strategies. Returns what each preloads."""
         before = dict(self.versions.references)
         try:
-            for model_id, reference in models.items():
-                if before.get(model_id) != reference:
-                    self.versions.set_reference(model_id, reference)
+            changed = {model_id: choice for model_id, choice in models.items() if before.get(model_id) != choice}
+            _check_engines(changed)
+            for model_id, reference in changed.items():
+                self.versions.set_reference(model_id, reference)
             return {name: self.running[name].start_update(strategy, models) for name, strategy in declared.items()}
         except Exception as error:  # a strategy may raise any error
             for model_id in models:
@@ -266,3 +283,13 @@ class Engine:
 
     async def _run_in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(self._manual.submit(work))
+
+
+def _check_engines(models: Mapping[str, str | EngineChoice]) -> None:
+    """Raise EngineFailed if the command of an engine cannot be run."""
+    engines = {model_id: choice for model_id, choice in models.items() if isinstance(choice, EngineChoice)}
+    if engines:
+        from ..loaders.run.loader import engine_loader  # only a server with engines needs it
+
+        for model_id, choice in engines.items():
+            engine_loader().size(model_id, choice)

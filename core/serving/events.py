@@ -1,12 +1,11 @@
-"""Answers, and the events of an engine, for subscribers."""
+"""Answers, and the events of a server, for subscribers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ..contracts import Prediction
 from ..residency.events import Loaded, TimeoutChanged, Unloaded
 from ..residency.versions import Version
 
@@ -16,16 +15,16 @@ Outcome = Literal["answered", "failed", "overloaded", "deadline_exceeded", "canc
 
 @dataclass(frozen=True)
 class Answer:
-    """Predictions, and the seconds that the request was queued, waited for a load, and was computed."""
+    """Results of a task, and the seconds that the request was queued, waited for a load, and was computed."""
 
-    predictions: list[Prediction]
+    results: list[Any]
     cold: bool
     queue: float
     load: float
     inference: float
     phases: Mapping[str, float]
     """Seconds of the load by phase; empty if the request did not wait for the whole load."""
-    batch: int = 1  # texts that were computed together
+    batch: int = 1  # items that were computed together
     version: Version | None = None
 
 
@@ -44,11 +43,19 @@ class Queued(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """A batch of `texts` texts was computed, by forwards that took `seconds` together."""
+    """A batch of `items` items was computed, by forwards that took `seconds` together."""
 
     strategy: str
     model_id: str
-    texts: int
+    items: int
+    seconds: float
+
+
+class Forwarded(NamedTuple):
+    """A request was forwarded to an engine, whose answer took `seconds`."""
+
+    strategy: str
+    model_id: str
     seconds: float
 
 
@@ -62,4 +69,4 @@ class Ended(NamedTuple):
     answer: Answer | None = None  # if it was answered
 
 
-Event = Configured | Queued | Computed | Ended | Loaded | TimeoutChanged | Unloaded
+Event = Configured | Queued | Computed | Forwarded | Ended | Loaded | TimeoutChanged | Unloaded

@@ -1,4 +1,4 @@
-"""The metrics of an engine, for Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
+"""The metrics of a server, for Prometheus; with PROMETHEUS_MULTIPROC_DIR, of all workers together.
 
 No histogram has a label for the model: each is some twenty lines, and a server may have a thousand models. The line of
 a model appears with its first value.
@@ -18,7 +18,7 @@ from ..errors import SettingsError
 from ..residency.events import Loaded, TimeoutChanged, Unloaded
 from ..residency.versions import Version
 from ..system import memory
-from .events import Computed, Configured, Ended, Event, Queued
+from .events import Computed, Configured, Ended, Event, Forwarded, Queued
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(MULTIPROCESS):  # prometheus-client would take an empty value for a path
@@ -42,6 +42,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AGES = (1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 MIB = 1 << 20
+STARTED = ("strategy", "start")
+MODEL = ("strategy", "model")
 STRATEGY = ("strategy",)
 LOADER = ("strategy", "loader")
 CHANGE = ("strategy", "model", "loader", "reason")
@@ -70,7 +72,7 @@ class Definition(NamedTuple):
 
 
 class Metrics:
-    """The metrics of one app, counted from the events of its engine."""
+    """The metrics of one app, counted from its events."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -100,20 +102,18 @@ class Metrics:
         self.load_seconds = histogram("load_seconds", "Seconds of a load", LOADER)
         self.phase_seconds = histogram("load_phase_seconds", "Seconds of a load's phase", (*LOADER, "phase"))
         self.age = histogram("age_at_eviction_seconds", "Seconds that an evicted model was in memory", LOADER, AGES)
-        self.resident = gauge("resident_bytes", "Parameters and buffers in memory", STRATEGY)
+        self.resident = gauge("resident_bytes", "Parameters, buffers and engines in memory", STRATEGY)
         self.budget = gauge("budget_bytes", "The strategy's memory_budget; +Inf without one", STRATEGY)
         self.timeout = gauge(
             "timeout_seconds",
             "Seconds that an idle model stays, as its strategy last decided; +Inf if it does not expire",
-            ("strategy", "model"),
+            MODEL,
             mode="liveall",
         )
         self.requests = counter("requests", "Requests by how they ended", ("strategy", "model", "outcome"))
-        self.latency = histogram(
-            "request_seconds", "Seconds from arrival to answer, cold or warm", ("strategy", "start")
-        )
+        self.latency = histogram("request_seconds", "Seconds from arrival to answer, cold or warm", STARTED)
         self.queue = histogram("queue_seconds", "Seconds that a request waited, without loading", STRATEGY)
-        self.inference = counter("inference_seconds", "Seconds of forwards; a batch counts once", ("strategy", "model"))
+        self.inference = counter("inference_seconds", "Seconds of forwards and engines; a batch counts once", MODEL)
         self.batch = histogram("batch_texts", "Texts that were computed together", STRATEGY, TEXTS)
         self.in_flight = gauge("in_flight", "Requests that wait or are being computed", STRATEGY)
         self.pss = gauge("process_pss_bytes", "Proportional set size of the process and its children", mode="liveall")
@@ -125,8 +125,10 @@ class Metrics:
         match event:
             case Queued(strategy):
                 self._children_of(strategy).in_flight.inc()
-            case Computed(strategy, model_id, texts, seconds):
-                self._children_of(strategy).batch.observe(texts)
+            case Computed(strategy, model_id, items, seconds):
+                self._children_of(strategy).batch.observe(items)
+                self.inference.labels(strategy, model_id).inc(seconds)
+            case Forwarded(strategy, model_id, seconds):
                 self.inference.labels(strategy, model_id).inc(seconds)
             case Ended():
                 self._record_end(event)

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Condition
+from typing import Any
 
 from ..config.choices import Batching
 from ..errors import DeadlineExceeded, Overloaded
-from .events import Answer, Computed, Ended, Event, Outcome, Queued
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
+from .events import Answer, Computed, Ended, Event, Forwarded, Outcome, Queued
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being served, for the log."""
 SMOOTHING = 0.1  # weight of the newest batch in the measured service time
-EFFICIENT_TEXTS = 8  # from this batch size on, twice the texts take twice the time
+EFFICIENT_ITEMS = 8  # from this batch size on, twice the items take twice the time
 MAX_RETRY_SECONDS = 60
 RECENT_ANSWERS = 500  # that are kept for `/residency`
 
@@ -27,10 +30,11 @@ RECENT_ANSWERS = 500  # that are kept for `/residency`
 class Request:
     """One request in a queue. Its future belongs to the event loop; other attributes may be used in any thread."""
 
-    texts: Sequence[str]
+    items: Sequence[Any]
     answer: asyncio.Future[Answer]
     arrived: float  # on the host's clock
     id: str = ""  # its id in the log
+    task: Task = CLASSIFY
     begun: bool = False  # it was taken from the queue to be computed
     settled: bool = False  # its outcome is on its way to the event loop
     given_back: bool = False  # to the queue, because the process of its model had ended before
@@ -144,28 +148,30 @@ class RequestQueue:
             self._drop_finished()
             if self._waiting and batching and batching.max_wait_ms:
                 end = self._waiting[0].arrived + batching.max_wait_ms / 1e3
-                self._changed.wait_for(lambda: self._count_texts() >= batching.max_batch_size, end - self._now())
+                self._changed.wait_for(lambda: self._count_items() >= batching.max_batch_size, end - self._now())
                 self._drop_finished()
             self._has_worker = bool(self._waiting)
             return self._waiting[0] if self._waiting else None
 
     def take(self, batching: Batching | None, *, shared: bool) -> list[Request]:
-        """Take the next batch: requests of up to `max_batch_size` texts together, or one request.
+        """Take the next batch: requests of up to `max_batch_size` items of one task together, or one request.
 
         If many wait, it takes half of them. If it took all, all their clients would receive answers and send new
         requests at the same time, and nothing would be computed in the meantime.
         """
         taken: list[Request] = []
-        texts = 0
+        items = 0
         with self._changed:
             has_waited = batching is not None and batching.max_wait_ms > 0  # for a full batch
-            limit = self._count_texts() if has_waited else max(EFFICIENT_TEXTS, self._count_texts() // 2)
+            limit = self._count_items() if has_waited else max(EFFICIENT_ITEMS, self._count_items() // 2)
             while True:
                 self._drop_finished()
                 if not self._waiting or (taken and not (shared and batching)):
                     break
-                texts += len(self._waiting[0].texts)
-                if taken and batching and texts > min(batching.max_batch_size, limit):
+                if taken and self._waiting[0].task is not taken[0].task:  # one forward has one task
+                    break
+                items += len(self._waiting[0].items)
+                if taken and batching and items > min(batching.max_batch_size, limit):
                     break
                 request = self._waiting.popleft()
                 request.begun = True
@@ -186,15 +192,23 @@ class RequestQueue:
             self._waiting.clear()
             return taken
 
-    def record_batch(self, requests: int, texts: int, seconds: float, inference: float) -> None:
+    def record_batch(self, requests: int, items: int, seconds: float, inference: float) -> None:
         """Report a batch and its seconds of inference, and update the service time with the seconds that it took."""
-        self._report(Computed(self._strategy, self.model_id, texts, inference))
-        per_request = seconds / requests
-        mean = self._seconds_per_request
-        self._seconds_per_request = per_request if mean == 0 else mean + SMOOTHING * (per_request - mean)
+        self._report(Computed(self._strategy, self.model_id, items, inference))
+        self._record_service(seconds / requests)
 
-    def _count_texts(self) -> int:
-        return sum(len(request.texts) for request in self._waiting)
+    def record_forwarded(self, seconds: float, parallel: int) -> None:
+        """Report a request whose answer took `seconds` at its engine, which answers up to `parallel` at a time."""
+        self._report(Forwarded(self._strategy, self.model_id, seconds))
+        self._record_service(seconds / parallel)
+
+    def _record_service(self, seconds: float) -> None:
+        """Update the service time with the seconds of one more request."""
+        mean = self._seconds_per_request
+        self._seconds_per_request = seconds if mean == 0 else mean + SMOOTHING * (seconds - mean)
+
+    def _count_items(self) -> int:
+        return sum(len(request.items) for request in self._waiting)
 
     def _drop_finished(self) -> None:
         while self._waiting and self._waiting[0].answer.done():

@@ -1,13 +1,20 @@
-"""An engine under the settings of a served app: which model a request is for, and the limits of a request."""
+"""The settings of a served app in effect: which model a request is for, and the limits of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
+
+import anyio
 
 from ..config.choices import StrategyChoice
+from ..config.engines import EngineChoice
 from ..config.settings import Settings
 from ..errors import (
+    CannotDo,
     CannotUpdate,
+    LoadFailed,
     ModelNotNamed,
     NotReady,
     Overloaded,
@@ -17,9 +24,12 @@ from ..errors import (
     UnknownModel,
 )
 from ..plugins import Plugins
+from ..tasks.classify import CLASSIFY
+from ..tasks.task import Task
 from .capture import Capture
 from .engine import STARTING, Engine
 from .events import Answer
+from .forwarding import Forwarding
 from .metrics import NO_MODEL, Metrics, check_multiprocess
 from .observers import Observers
 from .state_file import StateFile
@@ -37,6 +47,7 @@ class Service:
         check_multiprocess()
         self._settings = settings
         self._plugins = plugins
+        self.aliases = find_aliases(settings.models)
         state = StateFile(settings.state) if settings.state else None
         self.engine = Engine(settings.models, self._declare(settings), settings.batching, settings.max_queue, state)
         self._capture = Capture(settings.capture) if settings.capture else None
@@ -70,6 +81,12 @@ class Service:
         return self._settings.batching.model_dump() if self._settings.batching else None
 
     @property
+    def token(self) -> bytes:
+        """The token of operators; empty if there is none."""
+        token = self._settings.token
+        return token.get_secret_value().encode() if token else b""
+
+    @property
     def strategies(self) -> list[DeclaredStrategy]:
         """The mounted strategies, in order."""
         return list(self.engine.declared.values())
@@ -80,14 +97,46 @@ class Service:
         only = self.engine.model_ids[0] if len(self.engine.models) == 1 else None
         return self._settings.default or only
 
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The rows of the table of tasks, by name."""
+        return self._plugins.tasks
+
+    @property
+    def default_strategy(self) -> str:
+        """The strategy of requests that name none: the first."""
+        return next(iter(self.engine.declared))
+
     def find_model(self, model: str | None) -> str:
-        """The id of the model that a request is for. Raises UnknownModel, or ModelNotNamed."""
-        model_id = self.default if model is None else model
-        if model_id is None:
+        """The id of the model that a request names by its id or an alias. Raises UnknownModel, or ModelNotNamed."""
+        name = self.default if model is None else model
+        if name is None:
             raise ModelNotNamed(f"model: name one of the models of this server: {listed(self.engine.model_ids)}.")
-        if model_id not in self.engine.models:
-            raise UnknownModel(f"There is no model '{model_id[:100]}'. Models: {listed(self.engine.model_ids)}.")
+        if name in self.engine.models:
+            return name
+        if (model_id := self.aliases.get(name)) is None:
+            names = listed([*self.engine.model_ids, *self.aliases])
+            raise UnknownModel(f"There is no model '{name[:100]}'. Models: {names}.")
         return model_id
+
+    @property
+    def has_engines(self) -> bool:
+        """Whether any model is an engine."""
+        return any(isinstance(choice, EngineChoice) for choice in self.engine.models.values())
+
+    def is_engine(self, model_id: str) -> bool:
+        """Whether the model is an engine, to which requests are forwarded."""
+        return isinstance(self.engine.models[model_id], EngineChoice)
+
+    async def tasks_of(self, model_id: str, strategy: str | None = None) -> tuple[str, ...]:
+        """The tasks that a model has under the strategy, by default the first one; the main task is the first.
+
+        An engine has none. Raises NotReady, or LoadFailed.
+        """
+        host = self.engine.find_running(strategy or self.default_strategy).host
+        if (known := host.known_tasks(model_id)) is not None:
+            return known
+        return await anyio.to_thread.run_sync(host.tasks, model_id)
 
     def check_ready(self) -> None:
         """Raise NotReady until the start-up loads are done."""
@@ -111,23 +160,58 @@ class Service:
         raise Overloaded(f"The queue of each model is full; try again in {seconds} s.", seconds)
 
     async def predict(
-        self, strategy: str, model: str | None, texts: Sequence[str], seconds: float | None = None
+        self,
+        strategy: str,
+        model: str | None,
+        items: Sequence[Any],
+        seconds: float | None = None,
+        task: Task = CLASSIFY,
     ) -> tuple[str, Answer]:
         """The model's id and the answer. The request must begin within `seconds`, and within `request_timeout`.
 
-        Raises TooManyTexts, TextTooLong, UnknownModel, ModelNotNamed, NotReady, Overloaded, DeadlineExceeded, or
-        LoadFailed.
+        Raises TooManyTexts, TextTooLong, UnknownModel, ModelNotNamed, CannotDo, NotReady, Overloaded, DeadlineExceeded,
+        or LoadFailed.
         """
         limit = self._settings.max_texts
-        if len(texts) > limit:
-            raise TooManyTexts(f"texts: {len(texts)} texts are over the limit of {limit}; send them in parts.")
-        if max(map(len, texts)) > self._settings.max_text:
+        if len(items) > limit:
+            raise TooManyTexts(f"texts: {len(items)} texts are over the limit of {limit}; send them in parts.")
+        if max(map(task.length, items)) > self._settings.max_text:
             raise TextTooLong(f"A text is over the limit of {self._settings.max_text} characters.")
         model_id = self.find_model(model)
+        await self._check_task(strategy, model_id, task)
         if self._capture is not None:
             self._capture.record(model_id)
         longest = self._settings.request_timeout
-        return model_id, await self.engine.run(strategy, model_id, texts, min(longest, seconds or longest))
+        return model_id, await self.engine.run(strategy, model_id, items, min(longest, seconds or longest), task)
+
+    async def _check_task(self, strategy: str, model_id: str, task: Task) -> None:
+        """Raise CannotDo if the model is known not to have the task. One that cannot be loaded says so later."""
+        if self.is_engine(model_id):
+            raise CannotDo(f"Model '{model_id}' is an engine.", model_id)
+        if self.engine.is_ready:
+            with suppress(LoadFailed):
+                if task.name not in await self.tasks_of(model_id, strategy):
+                    raise CannotDo(f"Model '{model_id}' does not have the task '{task.name}'.", model_id)
+
+    def forwarding(
+        self, strategy: str, model_id: str, seconds: float | None = None
+    ) -> AbstractAsyncContextManager[Forwarding]:
+        """A lease on an engine, for a request that must begin within `seconds`, and within `request_timeout`.
+
+        It raises UnknownModel, UnknownStrategy, NotReady, Overloaded, DeadlineExceeded, LoadFailed or ModelCrashed,
+        here or when it is entered.
+        """
+        running, choice = self.engine.find_running(strategy), self.engine.models.get(model_id)
+        if not isinstance(choice, EngineChoice):
+            raise UnknownModel(f"There is no engine '{model_id[:100]}' here.")
+        if self._capture is not None:
+            self._capture.record(model_id)
+        longest = self._settings.request_timeout
+        return running.forwarder.lease(model_id, choice.parallel, min(longest, seconds or longest))
+
+    def is_in_memory(self, strategy: str, model_id: str) -> bool:
+        """Whether a request for the model need not wait for a load."""
+        return self.engine.find_running(strategy).keeper.status(model_id) is not None
 
     async def update(self, settings: Settings) -> None:
         """Use other models, another default, other options and other prices from now on, while requests run.
@@ -136,15 +220,30 @@ class Service:
         """
         for name in fixed_changes(self._settings, settings):
             raise CannotUpdate(f"{name}: restart the server to change it; {', '.join(CHANGEABLE)} change at once.")
+        aliases = find_aliases(settings.models)
         await self.engine.update(settings.models, self._declare(settings))
-        self._settings = settings
+        self._settings, self.aliases = settings, aliases
 
     def close(self) -> None:
-        """Close the engine, the metrics and the capture."""
+        """Close the strategies with their models, the metrics and the capture."""
         self.engine.close()
         self.metrics.close()
         if self._capture:
             self._capture.close()
+
+
+def find_aliases(models: Mapping[str, str | EngineChoice]) -> dict[str, str]:
+    """The model id of each alias. Raises SettingsError for an alias that is a model id, or another model's alias."""
+    found: dict[str, str] = {}
+    for model_id, choice in models.items():
+        for alias in choice.aliases if isinstance(choice, EngineChoice) else ():
+            owner = alias if alias in models else found.get(alias, model_id)
+            if owner != model_id:
+                raise SettingsError(
+                    f"models.{model_id}.aliases: '{alias}' is already a name of the model '{owner}'; remove it here."
+                )
+            found[alias] = model_id
+    return found
 
 
 def fixed_changes(before: Settings, after: Settings) -> list[str]:

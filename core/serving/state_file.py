@@ -21,7 +21,7 @@ class StateFile:
     """A JSON file that is replaced as a whole."""
 
     def __init__(self, path: Path, every: float = MINUTE) -> None:
-        """`every` is how often the engine writes the file, in seconds."""
+        """`every` is how often the file is written, in seconds."""
         self.every = every
         self._path = path.absolute()
         self._lock = Lock()  # protects the attributes below

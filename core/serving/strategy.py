@@ -22,6 +22,7 @@ from ..residency.keeper import Keeper
 from ..residency.versions import Versions
 from .dispatcher import Dispatcher
 from .events import Configured, Event
+from .forwarding import Forwarder
 
 log = logging.getLogger("residency")
 
@@ -59,7 +60,7 @@ class DeclaredStrategy:
 
 @dataclass(frozen=True)
 class Common:
-    """What all strategies of an engine share."""
+    """What all strategies of a server share."""
 
     versions: Versions
     compute: Executor
@@ -105,6 +106,7 @@ class RunningStrategy:
         self.keeper = Keeper(declared.decisions, self.host)
         common.versions.keepers.append(self.keeper)
         self.dispatcher = Dispatcher(self.keeper, common.compute, common.batching, common.max_queue, common.report)
+        self.forwarder = Forwarder(self.keeper, self.dispatcher.queues)
 
     def start(self, state: str | None) -> None:
         """Start the strategy with the state that it saved, if any, and load what it preloads. Raises StartupFailed."""
@@ -139,6 +141,7 @@ class RunningStrategy:
     def unload(self, model_id: str) -> None:
         """Free the model for an operator; blocks. Raises CannotLoadManually or InUse."""
         self._check_manual()
+        self.forwarder.end_all()
         if not self.keeper.unload(model_id):
             raise InUse(f"Model '{model_id}' is in use, or pinned, under '{self.name}'; try again later.")
 
@@ -159,6 +162,7 @@ class RunningStrategy:
     def apply_update(self, declared: DeclaredStrategy, preloads: list[str]) -> None:
         """Use the started object from now on, and load what it preloads; blocks."""
         self.declared = declared
+        self.keeper.retire()
         self.keeper.use_decisions(declared.decisions)
         self._report(Configured(self.name, self.budget))
         self.keeper.preload(preloads)
@@ -185,7 +189,10 @@ class RunningStrategy:
             self.keeper.close()
         except Exception:
             log.exception("Closing strategy '%s' failed", self.name)
-        for copy in self.keeper.residents():  # they are in use by requests that hang, which must not delay the end
+        in_use = self.keeper.residents()  # by requests that hang, which must not delay the end
+        for copy in in_use[1:]:
+            copy.model.begin_close()
+        for copy in in_use:
             self.host.close(copy.model, "shutdown", copy.loaded_at)
 
 

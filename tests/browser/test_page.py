@@ -129,7 +129,7 @@ def test_a_sentence_under_every_strategy_and_what_is_in_memory_then(browser: Any
             assert total == pytest.approx(sum(float(part.split()[-2]) for part in parts), rel=0.02, abs=1.0)
         expect(seen.page.get_by_role("status").first).to_contain_text("keep-alive: POSITIVE 0.9")
         expect(state).to_have_text("resident")
-        memory = seen.row("models", "lru-cached").locator("td").nth(1)
+        memory = seen.row("models", "lru-cached").locator("td").nth(2)
         assert memory.inner_text() == "37.6 MiB"
         assert "37.6 MiB of 64 MiB" in seen.page.locator("#models").inner_text().replace(".0 ", " ")
         meter = seen.page.get_by_role("meter", name="Memory of lru-cached")
@@ -205,7 +205,7 @@ def port() -> int:
 
 
 @contextmanager
-def small_server(port: int, *nodes: str) -> Iterator[str]:
+def small_server(port: int, *nodes: str, engine: bool = False, tasks: tuple[str, ...] = ("classify",)) -> Iterator[str]:
     """The page below a prefix, with a made-up residency of these nodes, to be stopped and started on one port."""
     app, outer = FastAPI(), FastAPI()
     add_page(app)
@@ -219,6 +219,7 @@ def small_server(port: int, *nodes: str) -> Iterator[str]:
         "last_use": None,
         "expires": None,
     }
+    model |= {"engine": engine, "tasks": tasks}
     model |= {"in_use": None, "waiting": 3, "next_out": True, "why": MARKUP, "history": []}
     model |= {"latency_ms": {"warm": nothing, "cold": nothing}}
     strategy: dict[str, Any] = {
@@ -256,11 +257,23 @@ def small_server(port: int, *nodes: str) -> Iterator[str]:
         thread.join(SECONDS)
 
 
+@pytest.mark.parametrize(
+    ("engine", "tasks", "said"), [(True, (), "engine"), (False, ("score", "embed"), "score, embed")]
+)
+def test_what_classifies_nothing_is_not_tried(
+    browser: Any, port: int, engine: bool, tasks: tuple[str, ...], said: str
+) -> None:
+    with small_server(port, engine=engine, tasks=tasks) as url, watched(browser, url, "/", viewport=DESKTOP) as seen:
+        expect(seen.row("models", "s").locator("td").first).to_have_text(said)
+        expect(seen.page.get_by_text("No model here classifies sentences.")).to_be_visible()
+        assert not seen.page.locator("#try").is_visible()
+
+
 def test_below_a_prefix_data_is_text_and_errors_are_sentences(browser: Any, port: int) -> None:
     with small_server(port) as url, watched(browser, url, "/", viewport=PHONE) as seen:
         row = seen.row("models", "s")
-        assert row.locator("td").nth(6).text_content() == f"next {MARKUP}"
-        assert row.locator("td").nth(5).text_content() == "3 unanswered"
+        assert row.locator("td").nth(7).text_content() == f"next {MARKUP}"
+        assert row.locator("td").nth(6).text_content() == "3 unanswered"
         assert seen.page.locator("#pss").inner_text() == "n/a"
         seen.page.get_by_role("button", name="Try", exact=True).click()
         assert f"{MARKUP} Try again in 7 s." in seen.answer("s").inner_text()

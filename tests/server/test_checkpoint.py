@@ -200,17 +200,20 @@ def hub(repository: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_of_a_repository_of_the_hub_only_what_belongs_is_fetched(directory: Path, tmp_path: Path) -> None:
-    for name in ("bpe.codes", "pytorch_model.bin", "README.md", "onnx/model.safetensors", "1_Pooling/config.json"):
+    for name in ("bpe.codes", "pytorch_model.bin", "README.md", "onnx/model.safetensors", "1_Other/config.json"):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text("{}")
+    modules = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text("{}")
     script = "import sys; from core.checkpoints.references import resolve; print(resolve(sys.argv[1]))"
     with hub(directory) as (address, fetched):
         variables = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
         done = run_python("-c", script, "org/name", variables=variables | {"HF_HUB_DISABLE_XET": "1"})
     assert done.returncode == 0, done.stderr
-    assert sorted(set(fetched)) == sorted(
-        path.name for path in directory.iterdir() if path.is_file() and checkpoint.is_part(path.name)
-    )
+    parts = [path.name for path in directory.iterdir() if path.is_file() and checkpoint.is_part(path.name)]
+    assert sorted(set(fetched)) == sorted([*parts, "1_Pooling/config.json"])
     assert "bpe.codes" in fetched
     found = Path(done.stdout.strip())
     assert found.parent.name == "snapshots"

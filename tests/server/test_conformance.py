@@ -107,7 +107,7 @@ def test_frees_the_model_when_its_user_fails(keeper: Keeper) -> None:
 def test_a_model_that_raises_stop_iteration_is_answered(keeper: Keeper) -> None:
     """A stray `next` in a plugin; asyncio takes that exception from nobody."""
 
-    def fail(texts: object) -> None:
+    def fail(*_: object) -> None:
         next(iter(()))
 
     async def ask() -> tuple[int, list[BaseException | Answer]]:
@@ -158,7 +158,7 @@ def test_reports_cold_and_counts_loads(keeper: Keeper) -> None:
             return await asyncio.gather(*(dispatcher.predict("a", TEXTS, SECONDS) for _ in range(8)))
 
     answers = asyncio.run(ask())
-    assert all([label for label, _ in answer.predictions] == LABELS for answer in answers)
+    assert all([label for label, _ in answer.results] == LABELS for answer in answers)
     loads = keeper.host.loads - before
     assert loads == 8 if not keeper.decisions.shared else loads < 8
     assert all(answer.cold == (loads > 0) for answer in answers)

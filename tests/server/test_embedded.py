@@ -7,7 +7,7 @@ import pytest
 
 from core.checkpoints.embedded import SHIPPED
 from core.loaders import stock
-from core.loaders.classifier import Classifier
+from core.loaders.text_model import TextModel
 from core.loaders.transformers import TransformersLoader
 
 POSITIVE = """
@@ -58,11 +58,11 @@ It does not do what it promises, very frustrating.
 
 
 @pytest.fixture(scope="module")
-def model(embedded_directory: Path) -> Classifier:
+def model(embedded_directory: Path) -> TextModel:
     return TransformersLoader().load(embedded_directory)
 
 
-def test_is_right_on_everyday_sentences(model: Classifier) -> None:
+def test_is_right_on_everyday_sentences(model: TextModel) -> None:
     wanted = [(text, "POSITIVE") for text in POSITIVE] + [(text, "NEGATIVE") for text in NEGATIVE]
     answers = [(text, model.predict([text])[0].label) for text, _ in wanted]
     wrong = [text for (text, label), answer in zip(wanted, answers, strict=True) if answer != (text, label)]
@@ -78,17 +78,17 @@ def test_is_right_on_everyday_sentences(model: Classifier) -> None:
     ],
     ids=["empty", "space", "emoji", "cyrillic", "japanese", "upper", "invisible", "one word", "long", "long emoji"],
 )  # fmt: skip
-def test_answers_every_text(model: Classifier, text: str) -> None:
+def test_answers_every_text(model: TextModel, text: str) -> None:
     [(label, score)] = model.predict([text])
     assert label in ("NEGATIVE", "POSITIVE")
     assert 0.5 <= score <= 1
 
 
-def test_upper_case_changes_nothing(model: Classifier) -> None:
+def test_upper_case_changes_nothing(model: TextModel) -> None:
     assert model.predict(["I LOVE IT"]) == model.predict(["i love it"])
 
 
-def test_a_batch_answers_as_each_text_alone(model: Classifier) -> None:
+def test_a_batch_answers_as_each_text_alone(model: TextModel) -> None:
     together = model.predict(POSITIVE + NEGATIVE)
     alone = [model.predict([text])[0] for text in POSITIVE + NEGATIVE]
     assert [label for label, _ in together] == [label for label, _ in alone]

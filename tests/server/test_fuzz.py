@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.support import FAKES, SECONDS, uvicorn
+from tests.helpers.support import SECONDS, TASK_LOADER, uvicorn
 
 TOKEN = "a token of the fuzz tests"
 FAKE = (
-    "[{strategy: persistent, loader: fake}, {strategy: on-demand, loader: fake}, {strategy: lru-cached, loader: fake}]"
+    "[{strategy: persistent, loader: tasks}, {strategy: on-demand, loader: tasks},"
+    " {strategy: lru-cached, loader: tasks}]"
 )
 REAL = "[{strategy: persistent, loader: mapped}, {strategy: on-demand, loader: mapped}]"
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=300), min_size=1, max_size=8)
@@ -38,7 +39,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fake(log: Path) -> Iterator[httpx.Client]:
     variables = {
-        "RESIDENCY_PLUGINS": FAKES,
+        "RESIDENCY_PLUGINS": TASK_LOADER,
         "RESIDENCY_STRATEGIES": FAKE,
         "RESIDENCY_MODELS": "{a: embedded, b: embedded}",
         "RESIDENCY_TOKEN": TOKEN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.config.choices import LoaderChoice, StrategyChoice
@@ -27,6 +28,7 @@ def series_by_model(text: str) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+@pytest.mark.slow
 def test_a_thousand_models_take_less_than_a_mebibyte(tmp_path: Path) -> None:
     """With the longest ids that there are, and from the hub; each is loaded, answers, and is evicted by the next."""
     directory = checkpoint_in(tmp_path / "models--org--name" / "snapshots" / REVISION)

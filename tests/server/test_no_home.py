@@ -74,6 +74,7 @@ def test_a_checkpoint_of_ones_own_needs_no_home(tmp_path: Path, nobody: dict[str
     assert (done.stdout, done.stderr) == (f"{mine}\n", "")
 
 
+@pytest.mark.slow
 def test_with_a_cache_the_server_works(tmp_path: Path, nobody: dict[str, str]) -> None:
     """Also in a child process."""
     chosen = "[{strategy: persistent, loader: transformers}, {strategy: on-demand, loader: subprocess}]"

@@ -127,6 +127,7 @@ def register_loaders():
 """
 
 
+@pytest.mark.slow
 def test_loads_find_nothing_of_their_checkpoint_in_the_page_cache(file: Path, embedded_directory: Path) -> None:
     folder = file.parent
     shutil.copytree(embedded_directory, folder / "checkpoint")
@@ -174,6 +175,7 @@ repeats: 1
     assert read_json(run / "summary.json")["page_cache"] == "cold"
 
 
+@pytest.mark.slow
 def test_loads_that_cannot_come_from_the_disk_say_why_and_fail_no_trial(file: Path, embedded_directory: Path) -> None:
     """A neighbour maps the checkpoint, which keeps it in the page cache."""
     folder = file.parent

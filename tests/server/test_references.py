@@ -218,6 +218,7 @@ def _write_with_pid(_: int) -> str:
     return (directory / "pid").read_text()
 
 
+@pytest.mark.slow
 def test_many_processes_write_it_once(own_cache: Path) -> None:
     with ProcessPoolExecutor(4, get_context("spawn")) as pool:
         writers = set(pool.map(_write_with_pid, range(16)))

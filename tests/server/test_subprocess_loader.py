@@ -140,6 +140,7 @@ print(model.loaded_by, len(model.predict(["a good film"])))
 """
 
 
+@pytest.mark.slow
 def test_a_conversion_is_no_part_of_a_childs_deadline(tmp_path: Path) -> None:
     directory = build(tmp_path / "model", "bert")
     done = run_python("-c", CONVERTED, str(directory), variables={"RESIDENCY_CACHE": str(tmp_path / "cache")})
@@ -222,7 +223,7 @@ def test_one_that_dies_while_idle_is_replaced_before_anybody_notices(
     [warm] = answered(keeper, embedded_directory.name)
     kill_latest(inner)
     [cold] = answered(keeper, embedded_directory.name)
-    assert [label for label, _ in cold.predictions] == LABELS
+    assert [label for label, _ in cold.results] == LABELS
     assert (host.loads, host.unloads, host.crashes) == (2, 1, 1)
     assert [event.reason for event in host.history(embedded_directory.name)] == ["crash", "crash", "preload"]
     [after] = keeper.residents()
@@ -256,7 +257,7 @@ def test_one_that_cannot_be_replaced_is_not_counted_as_resident(
 
 def _answers(keeper: Keeper) -> bool:
     with suppress(LoadFailed):
-        return [label for label, _ in answered(keeper, "a")[0].predictions] == LABELS
+        return [label for label, _ in answered(keeper, "a")[0].results] == LABELS
     return False
 
 
@@ -316,7 +317,7 @@ def test_weights_that_shrink_cost_the_child_only(loader: SubprocessLoader, tmp_p
 def test_what_fails_in_the_child_keeps_its_traceback(model: SubprocessModel) -> None:
     with pytest.raises(RuntimeError) as failure:
         model.predict([None])  # type: ignore[list-item]
-    assert "in predict" in failure.value.__notes__[0]
+    assert "in numbers" in failure.value.__notes__[0]
     assert labels(model) == LABELS
 
 
@@ -564,6 +565,7 @@ def test_kills_under_load_fail_only_requests_in_flight(kills: int, inner: str) -
     assert status["loads"] == 2 + status["crashes"]
 
 
+@pytest.mark.slow
 def test_two_workers_have_children_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "app.yaml").write_text(json.dumps(settings("persistent", "onnxruntime")))
     with socket.create_server(("127.0.0.1", 0)) as probe:

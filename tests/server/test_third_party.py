@@ -89,6 +89,7 @@ def test_it_is_checked(plugin: str) -> None:
     assert "strategy bursts: its members answer as the contract says: yes" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_measured_priced_and_written_into_the_settings(plugin: str, tmp_path: Path) -> None:
     experiment = {
         "name": "small",

@@ -201,6 +201,7 @@ def test_says_everywhere_which_version_it_has(releases: list[Path], tmp_path: Pa
         assert line in client.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_one_bad_checkpoint_of_many_keeps_no_other_from_being_served(releases: list[Path], tmp_path: Path) -> None:
     """Found at the start, when the model is loaded, or when it is probed; whether a strategy preloads it or not."""
     good, _, no_tokenizer = releases

@@ -80,7 +80,7 @@ function writeGroup(strategy) {
 }
 
 const MODEL = [
-  ["State", ""], ["Memory", "number"], ["Since", ""], ["Last use", ""], ["Expires", ""],
+  ["Task", ""], ["State", ""], ["Memory", "number"], ["Since", ""], ["Last use", ""], ["Expires", ""],
   ["In use", ""], ["Evicted next", "why"], ["Manage", "act"],
 ];
 
@@ -91,7 +91,8 @@ function writeModel(strategy, model, now) {
     made.at(-1).append(element("button", { type: "button" }));
     return made;
   });
-  const [state, memory, since, last, expires, use, next, act] = cells;
+  const [task, state, memory, since, last, expires, use, next, act] = cells;
+  write(task, model.engine ? "engine" : model.tasks?.join(", ") || "–");
   writeMarked(state, `state ${model.state}`, model.state);
   write(memory, bytes(model.bytes));
   writeMoment(since, model.since, now, ago);

@@ -12,8 +12,14 @@ export function offer(strategies) {
   routes.clear();
   for (const { name, route } of strategies) routes.set(name, route.replace(/^\//, ""));
   options(byId("strategy"), [...routes.keys()]);
-  options(byId("model"), [...new Set(strategies.flatMap(({ models }) => models.map(({ model }) => model)))]);
+  const classifiers = strategies.flatMap(({ models }) => models.filter(classifies).map(({ model }) => model));
+  options(byId("model"), [...new Set(classifiers)]);
+  byId("try").hidden = byId("answers").hidden = classifiers.length === 0 && strategies.some(({ models }) => models.length);
+  byId("no-try").hidden = !byId("try").hidden;
 }
+
+// What a model does is not known before its checkpoint has been found.
+const classifies = ({ engine, tasks }) => !engine && (tasks?.includes("classify") ?? true);
 
 // `quiet` stops polls for a second, so that they do not slow down the request.
 export function listen(quiet) {

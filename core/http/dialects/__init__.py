@@ -1,0 +1,1 @@
+"""The bodies that existing clients send and expect, each apart from the models that answer them."""
