@@ -29,7 +29,7 @@ def app_settings(header: RunHeader, chosen: Chosen) -> str:
     options = dict(chosen.loader_options)
     strategy["loader"] = {"name": chosen.loader, **options} if options else chosen.loader
     settings: dict[str, JsonValue] = {
-        "models": {model_id: model.reference for model_id, model in header.models.items()},
+        "models": {model_id: model.setting for model_id, model in header.models.items()},
         "strategies": [strategy],
         "batching": header.batching_key,
     }

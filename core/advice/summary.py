@@ -13,6 +13,7 @@ from ..results.header import TrialSpec
 from ..results.records import OK, Memory
 from ..results.summary import Failed, Measurements, Stopped, Summary
 from ..stats.agreement import Agreement
+from ..stats.arrival import arrival
 from ..stats.comparison import compare
 from ..stats.intervals import typical
 from ..stats.latency import latencies
@@ -107,6 +108,7 @@ def _trial(run: Run, spec: TrialSpec, agreement: Agreement) -> TrialFigures:
         cluster=spec.cluster,
         nodes=by_node(ended),
         labels_agree=spec.label not in agreement.disagreements,
+        arrival=arrival(rounds),
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 import httpx
 
 from ..errors import TrialFailed
+from ..results.records import Arrival
 
 MOST_LABELS = 20  # in an answer; more labels would add to the timing and to each sample
 NODE_HEADER = "X-Residency-Node"  # in answers of a cluster
@@ -28,6 +28,8 @@ class Reply(TypedDict):
     top: NotRequired[list[tuple[str, float]]]
     timing: NotRequired[dict[str, float]]
     node: NotRequired[str]
+    arrival: NotRequired[Arrival]
+    apart: NotRequired[float]
 
 
 class UsedEntry(TypedDict):
@@ -69,32 +71,10 @@ def request_body(text: str, model: str) -> dict[str, Any]:
     return {"text": text, "model": model, "top_k": MOST_LABELS}
 
 
-def ask(
-    client: httpx.Client, route: str, model: str, text: str, headers: Mapping[str, str] | None = None
-) -> tuple[float, Reply]:
-    """Send one text. Returns the milliseconds until the whole response was received, and the reply.
-
-    Parsing the response is not timed. Raises httpx.TimeoutException, httpx.TransportError, and TrialFailed for a
-    malformed response.
-    """
-    body = request_body(text, model)
-    started = time.perf_counter()
-    response = client.post(route, json=body, headers=headers)
-    ms = (time.perf_counter() - started) * 1e3
-    return ms, read_reply(response.status_code, response.content, response.headers)
-
-
 def read_reply(status: int, body: bytes, headers: Mapping[str, str]) -> Reply:
-    """The reply in a response. Raises TrialFailed if the response is malformed."""
-    reply = _read_reply(status, body, headers.get("Server-Timing", ""))
-    if node := headers.get(NODE_HEADER):
-        reply["node"] = node
-    return reply
-
-
-def _read_reply(status: int, body: bytes, server_timing: str) -> Reply:
+    """The reply in a response with labels. Raises TrialFailed if the response is malformed."""
     if status != httpx.codes.OK:
-        return {"status": status, "error": _detail(body)}
+        return with_node(read_failure(status, body), headers)
     try:
         answer = json.loads(body)
         [prediction] = answer["predictions"]
@@ -102,21 +82,45 @@ def _read_reply(status: int, body: bytes, server_timing: str) -> Reply:
         top = [(str(each["label"]), float(each["score"])) for each in prediction.get("top", [])]
         cold = bool(answer["cold"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrialFailed(f"the server's response is malformed: {_text(body)}") from error
-    timing = {name: float(ms) for name, ms in TIMING.findall(server_timing)}
-    return {
-        "status": status, "cold": cold, "label": label, "score": score, "top": top or [(label, score)], "timing": timing
-    }  # fmt: skip
+        raise TrialFailed(f"the server's response is malformed: {cut(body)}") from error
+    found: Reply = {"status": status, "cold": cold, "label": label, "score": score, "top": top or [(label, score)]}
+    return with_node(with_timing(found, headers), headers)
+
+
+def read_failure(status: int, body: bytes) -> Reply:
+    """The reply in a response whose status is an error."""
+    return {"status": status, "error": _detail(body)}
+
+
+def with_node(reply: Reply, headers: Mapping[str, str]) -> Reply:
+    """The reply, with the node that answered, if it was one of a cluster."""
+    if node := headers.get(NODE_HEADER):
+        reply["node"] = node
+    return reply
+
+
+def with_timing(reply: Reply, headers: Mapping[str, str]) -> Reply:
+    """The reply, with the milliseconds of each part as the server reports them."""
+    reply["timing"] = read_timing(headers.get("Server-Timing", ""))
+    return reply
+
+
+def read_timing(text: str) -> dict[str, float]:
+    """Milliseconds by part."""
+    return {name: float(ms) for name, ms in TIMING.findall(text)}
 
 
 def _detail(body: bytes) -> str:
+    """The sentence of an error: ours, or that of an engine, as OpenAI's clients expect it."""
     try:
-        return str(json.loads(body)["detail"])
+        answer = json.loads(body)
+        return str(answer["detail"] if "detail" in answer else answer["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return _text(body)
+        return cut(body)
 
 
-def _text(body: bytes) -> str:
+def cut(body: bytes) -> str:
+    """The beginning of a body, as text."""
     return body.decode("utf-8", "replace")[:200]
 
 

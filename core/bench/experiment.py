@@ -19,10 +19,10 @@ from ..config.choices import (
     Duration,
     Fraction,
     ModelId,
-    Reference,
     Size,
     matching,
 )
+from ..config.engines import EngineChoice, ModelChoice
 from ..config.file_kinds import check_kind
 from ..config.options import in_seconds
 from ..config.strict_yaml import MAX_BYTES, Document, read
@@ -31,7 +31,8 @@ from ..errors import OptionError, ResidencyError, YamlError
 from ..plugins import Plugins, load_plugins
 from ..system.files import read_text, resolve_path
 from .cluster import TrialChoice
-from .texts import Texts, read_texts
+from .requests import Message, Requests
+from .texts import Texts, json_lines, read_texts
 from .traffic import Traffic, resolve_traffic
 from .workload import MAX_REQUESTS, Rate, Workload
 
@@ -57,16 +58,18 @@ class Experiment(BaseModel):
 
     name: ModelId
     """The name of the experiment, and of its folder under `results`."""
-    models: Annotated[dict[ModelId, Reference], Field(min_length=1)] = {"embedded": "embedded"}
-    """Model ids with their references."""
+    models: Annotated[dict[ModelId, ModelChoice], Field(min_length=1)] = {"embedded": "embedded"}
+    """Model ids with their references, or with a mapping that has `run`: an engine."""
     strategies: Annotated[list[TrialChoice], Field(min_length=1)]
     """A list of strategies. Each is a name, or a mapping with `strategy`, `options`, `loader`, `label` and
     `cluster`.
     """
-    texts: Texts
-    """A list of texts, or `{file: path}`."""
+    texts: Texts | None = None
+    """A list of texts, or `{file: path}`. Give either this or `requests`."""
+    requests: Requests | None = None
+    """A list of `{path, body}`, or `{chat: [prompts]}`, in place of texts."""
     repetitions: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] | None = 10
-    """How often each text is sent to each model in each round, one request after the other."""
+    """How often each text or request is sent to each model in each round, one request after the other."""
     workload: Workload | None = None
     """Traffic, in place of `repetitions`."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -129,13 +132,26 @@ class ResolvedExperiment:
     trials: tuple[ResolvedTrial, ...]
     plugins: Plugins
     traffic: Traffic | None = None  # None: each text is sent to each model `repetitions` times
+    messages: tuple[Message, ...] = ()  # in place of texts
+
+    @property
+    def questions(self) -> int:
+        """How many different texts or requests there are."""
+        return len(self.texts) or len(self.messages)
+
+    @property
+    def question_lines(self) -> str:
+        """All of them, as text that differs if one of them does."""
+        if self.messages:
+            return "".join(json_lines([str(message) for message in self.messages]))
+        return "\n".join(self.texts)
 
     @property
     def requests(self) -> int | None:
         """Requests per trial, without the first one. With a workload an estimate, or None if the answers decide."""
         if self.traffic is not None:
             return self.traffic.requests
-        return len(self.texts) * len(self.experiment.models) * (self.experiment.repetitions or 0)
+        return self.questions * len(self.experiment.models) * (self.experiment.repetitions or 0)
 
 
 def batching_setting(resolved: ResolvedExperiment) -> dict[str, Any] | str:
@@ -150,27 +166,26 @@ def load_experiment(path: Path, overrides: Overrides | None = None) -> ResolvedE
     check_kind(document, "experiment")
     experiment = _override(_apply_workload(document, document.validate(Experiment)), overrides or Overrides())
     folder = path.resolve().parent
-    models = {}
-    for model_id, reference in experiment.models.items():
+    models: dict[str, str | EngineChoice] = {}
+    for model_id, model in experiment.models.items():
         with _locate_errors(document, "models", model_id):
-            models[model_id] = resolve_reference(reference, folder)
+            models[model_id] = model if isinstance(model, EngineChoice) else resolve_reference(model, folder)
     with _locate_errors(document, "plugins"):
         files = [str(resolve_path(name, folder)) if name.endswith(".py") else name for name in experiment.plugins]
         plugins = load_plugins(files)
     experiment = experiment.model_copy(update={"models": models, "plugins": files})
     trials = _trials(document, experiment, plugins)
-    texts = _texts(document, experiment.texts, folder)
-    traffic = resolve_traffic(
-        document, experiment.workload, list(experiment.models), len(texts), experiment.seed, folder
-    )
+    texts, messages = _questions(document, experiment, folder)
+    count = len(texts) or len(messages)
+    traffic = resolve_traffic(document, experiment.workload, list(experiment.models), count, experiment.seed, folder)
     if traffic is not None:
         experiment = experiment.model_copy(update={"workload": traffic.workload})
-    resolved = ResolvedExperiment(_question(path), experiment, texts, trials, plugins, traffic)
+    resolved = ResolvedExperiment(_question(path), experiment, texts, trials, plugins, traffic, messages)
     if (resolved.requests or 0) > MAX_REQUESTS:
+        what = f"{resolved.questions} {'texts' if texts else 'requests'} × {len(experiment.models)} models"
         raise document.error(
             ("repetitions",),
-            f"{len(resolved.texts)} texts × {len(experiment.models)} models × {experiment.repetitions} repetitions are"
-            f" over the limit of {MAX_REQUESTS} requests in a trial.",
+            f"{what} × {experiment.repetitions} repetitions are over the limit of {MAX_REQUESTS} requests in a trial.",
         )
     if experiment.precision is not None and experiment.repeats < FEWEST_ROUNDS:
         raise document.error(
@@ -253,6 +268,21 @@ def _trials(document: Document, experiment: Experiment, plugins: Plugins) -> tup
             raise document.error(where, f"'{label}' is used by an earlier trial; give each trial its own 'label'.")
         trials.append(ResolvedTrial(label, choice, dtype))
     return tuple(trials)
+
+
+def _questions(document: Document, experiment: Experiment, folder: Path) -> tuple[tuple[str, ...], tuple[Message, ...]]:
+    """The texts and the requests, one of which is empty."""
+    if experiment.requests is not None:
+        if experiment.texts is not None:
+            raise document.error(("requests",), "cannot be used with 'texts'; leave one of them out.")
+        return (), experiment.requests.messages
+    if experiment.texts is None:
+        raise document.error(("texts",), "is required, unless there are 'requests'.")
+    for model_id, model in experiment.models.items():
+        if isinstance(model, EngineChoice):
+            why = "an engine, to which texts mean nothing; use 'requests' in place of 'texts'."
+            raise document.error(("models", model_id), f"is {why}")
+    return _texts(document, experiment.texts, folder), ()
 
 
 def _texts(document: Document, texts: Texts, folder: Path) -> tuple[str, ...]:

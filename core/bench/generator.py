@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,7 +24,9 @@ import uvloop
 from ..config.quantities import duration
 from ..errors import TrialFailed
 from ..results.records import OK, LoadGenerator, Sample
-from .client import Reply, read_reply, request_body
+from .asking import Asking
+from .client import Reply
+from .streams import Chunk
 from .traffic import Request, Traffic
 from .workload import MAX_REQUESTS, Closed
 
@@ -43,7 +44,7 @@ class Target(NamedTuple):
     """The server to send to. `check` raises TrialFailed if it has ended; `timeout` is in seconds."""
 
     url: str
-    texts: Sequence[str]
+    asking: Asking
     timeout: float
     check: Callable[[], None]
     trial: str
@@ -208,21 +209,7 @@ class _Generator:
         else:
             self._lags.append(sent - due)
         self._sends += 1
-        body = json.dumps(request_body(self._target.texts[request.text], request.model)).encode()
-        headers = self._target.headers(request.model)
-        reply: Reply
-        try:
-            async with self._session.post(self._target.url, data=body, headers=headers) as response:
-                content = await response.read()
-            ended = time.perf_counter()
-            reply = read_reply(response.status, content, response.headers)
-        except TimeoutError:
-            ended = time.perf_counter()
-            reply = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
-        except aiohttp.ClientError as error:
-            ended = time.perf_counter()
-            self._target.check()
-            reply = {"status": 0, "error": f"the connection broke ({str(error) or type(error).__name__})"}
+        ended, reply = await self._send(request, due)
         self._ended = max(self._ended, ended)
         ms = (ended - due) * 1e3
         if reply["status"] == OK:
@@ -240,6 +227,31 @@ class _Generator:
                 **reply,
             )
         )
+
+    async def _send(self, request: Request, due: float) -> tuple[float, Reply]:
+        """Send a request. Returns when the whole response was received, and the reply."""
+        asking = self._target.asking
+        path, body = asking.request(request.model, request.text)
+        chunks: list[Chunk] = []
+        reply: Reply
+        try:
+            post = self._session.post(self._target.url + path, data=body, headers=self._target.headers(request.model))
+            async with post as response:
+                if asking.messages:
+                    async for part in response.content.iter_any():
+                        chunks.append(((time.perf_counter() - due) * 1e3, part))  # noqa: PERF401 - timed one by one
+                else:
+                    chunks.append((0.0, await response.read()))
+            ended = time.perf_counter()
+            reply = asking.reply(request.model, request.text, response.status, chunks, response.headers)
+        except TimeoutError:
+            ended = time.perf_counter()
+            reply = {"status": 0, "error": f"no answer within {duration(self._target.timeout)}"}
+        except aiohttp.ClientError as error:
+            ended = time.perf_counter()
+            self._target.check()
+            reply = {"status": 0, "error": f"the connection broke ({str(error) or type(error).__name__})"}
+        return ended, reply
 
     def result(self) -> DriveResult:
         """The measurements of the generator itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..results.recorded import PageCache
 from ..results.records import Load
 from ..system import memory
 from ..system.page_cache import drop_files, reread
-from .client import Reply, ask, read_strategy
+from .client import Reply, read_strategy
 
 LOADS = 3  # from disk, and as many from the page cache
 SETTLE_SECONDS = 0.1  # for the server to free a model after an answer
@@ -30,16 +30,14 @@ class LoadMeasurement:
     trial: str
     """The trial's label."""
     client: httpx.Client
-    route: str
     pid: int
     models: Sequence[str]
-    text: str
     files: Callable[[str], Iterable[Path]]
     """The files that loading a model may read."""
     append: Callable[[Load], None]
     """Takes the record of each load."""
-    headers: Callable[[str], Mapping[str, str]]
-    """The headers of a request for a model."""
+    ask: Callable[[str], tuple[float, Reply]]
+    """Sends a request for a model. Returns its latency in ms, and the reply."""
 
     def measure(self) -> str | None:
         """Measure a few loads. Returns why some are missing, or None.
@@ -59,6 +57,8 @@ class LoadMeasurement:
     def _measure_model(self, model: str) -> str | None:
         """Measure loads of one model. Afterwards its files are in the page cache again, in large pages."""
         files = list(self.files(model))
+        if not files:
+            return f"the command of '{model}' names no file that loads could read from disk"
         try:
             for _ in range(LOADS):
                 if problem := self._load(model, "cold", files):
@@ -78,7 +78,7 @@ class LoadMeasurement:
         if page_cache == "cold":
             drop_files(files)
         before = memory.cpu_seconds(self.pid)
-        ms, reply = self._ask(model)
+        ms, reply = self.ask(model)
         time.sleep(SETTLE_SECONDS)
         after = memory.cpu_seconds(self.pid)
         if reply["status"] != httpx.codes.OK:
@@ -98,9 +98,6 @@ class LoadMeasurement:
         )
         return None
 
-    def _ask(self, model: str) -> tuple[float, Reply]:
-        return ask(self.client, self.route, model, self.text, self.headers(model))
-
     def _wait_until_absent(self, model: str) -> bool:
         """Wait until the model is not in memory, sending requests for other models so that it is evicted.
 
@@ -112,7 +109,7 @@ class LoadMeasurement:
                 return False
             for other in self.models:
                 if other != model:
-                    self._ask(other)
+                    self.ask(other)
             time.sleep(SETTLE_SECONDS)
         return True
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from ..checkpoints import checkpoint
 from ..checkpoints.dtypes import BYTES, converted_directory
 from ..checkpoints.references import describe_source, resolve
+from ..config.engines import EngineChoice
 from ..errors import ModelReferenceError, TrialFailed
 from ..results.folder import RecordWriter, RunRecords
 from ..results.header import SCHEMA, BatchingSpec, CostSpec, LimitSpec, ModelSpec, RunHeader, TrialSpec, WorkloadSpec
@@ -22,6 +23,7 @@ from ..system.page_cache import reread
 from .client import MOST_LABELS
 from .cluster import check_installed
 from .convert import convert_checkpoints
+from .engines import engine_spec, engines_of, named_files
 from .environment import describe_machine
 from .experiment import ResolvedExperiment, ResolvedTrial
 from .resume import write_experiment
@@ -44,15 +46,20 @@ class Progress(Protocol):
 
 
 def prepare(resolved: ResolvedExperiment) -> tuple[dict[str, Path], dict[str, str]]:
-    """Resolve and convert all checkpoints. Returns their directories and SHA-256 digests by model id.
+    """Resolve and convert all checkpoints. Returns their directories, and the digests of all models, by model id.
+
+    An engine has no directory; its digest is that of its settings.
 
     Afterwards the weights are in the page cache in large pages, so that all trials find the same state. Raises
     ModelReferenceError, and SettingsError if what a trial needs is not installed.
     """
     for trial in resolved.trials:
         check_installed(trial.label, trial.choice)
-    checkpoints = {}
+    checkpoints: dict[str, Path] = {}
+    engines = engines_of(resolved.experiment.models)
     for model_id, reference in resolved.experiment.models.items():
+        if isinstance(reference, EngineChoice):
+            continue
         try:
             directory = checkpoints[model_id] = resolve_in_process(reference)
         except ModelReferenceError as error:
@@ -68,7 +75,11 @@ def prepare(resolved: ResolvedExperiment) -> tuple[dict[str, Path], dict[str, st
         for folder in (directory, *(copy for copy in copies if copy.is_dir())):
             for file in checkpoint.weights(folder):
                 reread(file)
-    return checkpoints, {model_id: checkpoint.cached_sha256(directory) for model_id, directory in checkpoints.items()}
+    for engine in engines.values():
+        for file in named_files(engine):
+            reread(file)
+    digests = {model_id: checkpoint.cached_sha256(directory) for model_id, directory in checkpoints.items()}
+    return checkpoints, digests | {model_id: engine.identity for model_id, engine in engines.items()}
 
 
 def locate_models(resolved: ResolvedExperiment) -> dict[str, str]:
@@ -78,6 +89,9 @@ def locate_models(resolved: ResolvedExperiment) -> dict[str, str]:
     """
     sources = {}
     for model_id, reference in resolved.experiment.models.items():
+        if isinstance(reference, EngineChoice):
+            sources[model_id] = "an engine"
+            continue
         try:
             sources[model_id] = describe_source(reference)
         except ModelReferenceError as error:
@@ -182,23 +196,29 @@ def _header(
         batching=BatchingSpec.model_validate(experiment.batching.model_dump()) if experiment.batching else "off",
         workload=None if workload is None else WorkloadSpec.model_validate(workload),
         most_labels=MOST_LABELS,
-        texts=sha256("\n".join(resolved.texts).encode()).hexdigest(),
+        texts=sha256(resolved.question_lines.encode()).hexdigest(),
         slo=experiment.slo,
         precision=experiment.precision,
         cost=CostSpec.model_validate(experiment.cost.model_dump(mode="json")),
         rate=experiment.rate,
         limit=LimitSpec(memory_mib=experiment.limit.memory / MIB) if experiment.limit else None,
         plugins=experiment.plugins,
-        models={
-            model_id: ModelSpec(reference=reference, sha256=digests[model_id])
-            for model_id, reference in experiment.models.items()
-        },
+        models={model_id: _model_spec(model, digests[model_id]) for model_id, model in experiment.models.items()},
         trials=[_trial_spec(resolved, trial, checkpoints) for trial in resolved.trials],
     )
 
 
+def _model_spec(model: str | EngineChoice, digest: str) -> ModelSpec:
+    if isinstance(model, EngineChoice):
+        return ModelSpec(reference=str(model), sha256=digest, engine=engine_spec(model))
+    return ModelSpec(reference=model, sha256=digest)
+
+
 def _trial_spec(resolved: ResolvedExperiment, trial: ResolvedTrial, checkpoints: Mapping[str, Path]) -> TrialSpec:
     mib = _model_mib(checkpoints, trial.dtype)
+    for model_id, engine in engines_of(resolved.experiment.models).items():
+        nbytes = engine.fixed_bytes or sum(path.stat().st_size for path in named_files(engine))
+        mib[model_id] = nbytes / MIB  # until its server reports what it measured
     return TrialSpec(
         label=trial.label,
         strategy=trial.choice.strategy,

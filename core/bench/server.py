@@ -122,9 +122,10 @@ def serve_cluster(
 
 
 def _environment() -> dict[str, str]:
-    """The variables of this process without our own settings."""
+    """The variables of this process without our own settings. `python`, in the command of a model, is this one."""
     keep = {"RESIDENCY_CACHE"}
-    return {name: value for name, value in os.environ.items() if not name.startswith("RESIDENCY_") or name in keep}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RESIDENCY_") or name in keep}
+    return own | {"PATH": os.pathsep.join(filter(None, (str(Path(sys.executable).parent), own.get("PATH"))))}
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,23 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+from pydantic import JsonValue
 
 from ..checkpoints import checkpoint
 from ..checkpoints.dtypes import converted_directory
+from ..config.engines import EngineChoice
 from ..config.quantities import duration
 from ..errors import TrialFailed
 from ..loaders.onnxruntime.packed import weight_files
 from ..loaders.openvino.compiled import compiled_files
 from ..results.folder import RecordWriter
-from ..results.records import OK, Load, LoadGenerator, Memory, MemoryAfter, Sample, TrialEnd, UsedModel
+from ..results.records import OK, LoadGenerator, Memory, MemoryAfter, Sample, TrialEnd, UsedModel
 from ..system import memory
 from ..system.page_cache import drop_files
-from .client import ask, connect, read_strategy
+from .asking import Asking
+from .client import Reply, connect, read_strategy
 from .cluster import request_headers
+from .engines import named_files, written_engine
 from .experiment import ResolvedExperiment, ResolvedTrial, batching_setting
+from .first_answers import FirstAnswers
 from .loads import SETTLE_SECONDS, LoadMeasurement
 from .nodes import count_by_node, wait_for_nodes, wait_until_probed
+from .samples import Samples
 from .server import AppendLog, ServerProcess, serve, serve_cluster
+from .tasks import task_of
 from .texts import MAX_TEXT
 from .timeline import Timeline, read_events
 
@@ -56,7 +62,7 @@ class Trial:
         return {
             "strategies": [self.spec.choice.model_dump(exclude={"label", "cluster"})],
             **({"cluster": cluster.settings} if cluster else {}),
-            "models": {model_id: str(directory) for model_id, directory in self.checkpoints.items()},
+            "models": {model_id: self._setting(model_id) for model_id in self.models},
             "plugins": self.resolved.experiment.plugins,
             "cost": self.resolved.experiment.cost.model_dump(mode="json"),
             "batching": batching_setting(self.resolved),
@@ -64,6 +70,21 @@ class Trial:
             # Longer than the client's timeout, so that the client's comes first.
             "request_timeout": min(2 * self.resolved.experiment.timeout, 3600.0),
         }
+
+    @property
+    def models(self) -> Mapping[str, str | EngineChoice]:
+        """References of checkpoints, and engines, by model id."""
+        return self.resolved.experiment.models
+
+    def _setting(self, model_id: str) -> str | dict[str, JsonValue]:
+        model = self.models[model_id]
+        return written_engine(model) if isinstance(model, EngineChoice) else str(self.checkpoints[model_id])
+
+    def asking(self, route: str, first: FirstAnswers) -> Asking:
+        """How the trial asks its models, whose predictions have this path."""
+        plugins, loader = self.resolved.plugins, self.spec.choice.loader
+        tasks = {id_: task_of(plugins, loader, directory) for id_, directory in self.checkpoints.items()}
+        return Asking(route, self.resolved.texts, self.resolved.messages, tasks, first)
 
     def serve(self, append_log: AppendLog) -> AbstractContextManager[ServerProcess]:
         """Run the trial's server, a single one or a cluster."""
@@ -87,8 +108,10 @@ class Trial:
         return self.resolved.experiment.page_cache == "cold"
 
     def files(self, *model_ids: str) -> Iterator[Path]:
-        """All files that loading the models may read, including converted copies in the cache."""
-        for directory in (self.checkpoints[model_id] for model_id in model_ids):
+        """All files that loading the models may read: converted copies in the cache, and those that commands name."""
+        for engine in (model for model_id in model_ids if isinstance(model := self.models[model_id], EngineChoice)):
+            yield from named_files(engine)
+        for directory in (self.checkpoints[model_id] for model_id in model_ids if model_id in self.checkpoints):
             for folder in (directory, converted_directory(directory, self.spec.dtype)):
                 if folder.is_dir():
                     yield from checkpoint.files(folder)
@@ -101,7 +124,7 @@ class Trial:
         It is shuffled, because a fixed cycle over more models than fit in memory is the worst case of LRU.
         """
         experiment = self.resolved.experiment
-        once = [(model, i) for model in experiment.models for i in range(len(self.resolved.texts))]
+        once = [(model, i) for model in experiment.models for i in range(self.resolved.questions)]
         requests = once * (experiment.repetitions or 0)
         random.Random(f"{experiment.seed}/{self.number}").shuffle(requests)
         return requests
@@ -113,8 +136,8 @@ def run_trial(trial: Trial, records: RecordWriter, tick: Tick) -> None:
     `tick` is called after each request, or once after a workload.
     """
     if trial.is_cold:
-        drop_files(trial.files(*trial.checkpoints))
-    samples = _Samples(records)
+        drop_files(trial.files(*trial.models))
+    samples = Samples(records)
     append_log = partial(records.append_log, trial.number, trial.spec.label)
     with trial.serve(append_log) as server:
         try:
@@ -129,7 +152,7 @@ def run_trial(trial: Trial, records: RecordWriter, tick: Tick) -> None:
     records.append(ended)
 
 
-def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick) -> TrialEnd:
+def _measure(trial: Trial, server: ServerProcess, samples: Samples, tick: Tick) -> TrialEnd:
     """Measure the trial, and return its last record. Raises TrialFailed."""
     timeout = trial.resolved.experiment.timeout
     with connect(server.url, timeout) as client:
@@ -137,7 +160,8 @@ def _measure(trial: Trial, server: ServerProcess, samples: _Samples, tick: Tick)
             ready = server.wait_until_ready(client, timeout)
             if trial.nodes:
                 ready = wait_for_nodes(server, client, trial.nodes, timeout)
-            send = _Sender(trial, read_strategy(client)["route"], client, server.pid, samples, tick)
+            asking = trial.asking(read_strategy(client)["route"], samples.first)
+            send = _Sender(trial, asking, client, server.pid, samples, tick)
             start = _measure_start(send, server, ready)
             return _measure_end(send, server, start, _measure_steady(send, server))
         except httpx.TimeoutException as error:
@@ -164,7 +188,7 @@ def _measure_start(send: _Sender, server: ServerProcess, ready: float) -> _Start
     with send.count_overhead():  # a server probes a checkpoint that it has never loaded before
         wait = wait_until_probed if send.trial.nodes else ServerProcess.wait_until_probed
         wait(server, send.client, send.trial.resolved.experiment.timeout)
-    models = iter(send.trial.checkpoints)
+    models = iter(send.trial.models)
     answered = send(next(models), 0, first=True)
     first_answer = time.perf_counter() - server.started - send.overhead if answered else None
     for model in models:  # each node of a cluster has a first request, too
@@ -201,7 +225,7 @@ def _measure_steady(send: _Sender, server: ServerProcess) -> _Steady:
 def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _Steady) -> TrialEnd:
     """Read memory and loads after the steady state, then measure a few single loads."""
     trial, strategy = send.trial, read_strategy(send.client)
-    measured = _measure_memory(server, start.peak_rss)
+    measured = _measure_memory(server, start.peak_rss, steady.timeline)
     events = read_events(send.client, steady.began, steady.timeline.ended)
     resident = [each["model"] for each in read_strategy(send.client)["resident"]]
     over_time = steady.timeline.since(steady.began)
@@ -232,35 +256,6 @@ def _measure_end(send: _Sender, server: ServerProcess, start: _Start, steady: _S
     return ended.model_copy(update=nodes)
 
 
-class _Samples:
-    """Appends a trial's samples, and counts requests that failed."""
-
-    def __init__(self, records: RecordWriter) -> None:
-        self._records = records
-        self.requests = 0
-        self.failed: Counter[str] = Counter()
-        self.by_node: Counter[str] = Counter()
-
-    def append(self, sample: Sample) -> None:
-        """Append a sample."""
-        self.requests += 1
-        if sample.error is not None:
-            self.failed[sample.error] += 1
-        if sample.node is not None:
-            self.by_node[sample.node] += sample.error is None
-        self._records.append(sample)
-
-    def append_load(self, load: Load) -> None:
-        """Append the record of a single load, which does not count as a request."""
-        self._records.append(load)
-
-    def failures(self) -> str:
-        """A phrase with the number of failed requests, and their most common error."""
-        [(error, count)] = self.failed.most_common(1)
-        which = "" if count == self.failed.total() else f", {count} of them"
-        return f"{self.failed.total()} of {self.requests} requests failed{which}: {error.rstrip('.')}"
-
-
 def _repeat(send: _Sender) -> float:
     """Send the requests of `repetitions` one after the other. Returns the seconds without overhead."""
     before, began = send.overhead, time.perf_counter()
@@ -278,16 +273,18 @@ def _drive(send: _Sender, server: ServerProcess) -> DriveResult | None:
     # Imported here: without a workload this process must not map libraries whose pages it would share with the server.
     from .generator import Target, check_kept_up, drive
 
-    url, label = f"{server.url}{send.route}", send.trial.spec.label
-    target = Target(url, resolved.texts, resolved.experiment.timeout, server.check, label, send.trial.headers)
+    label, timeout = send.trial.spec.label, resolved.experiment.timeout
+    target = Target(server.url, send.asking, timeout, server.check, label, send.trial.headers)
     driven = drive(resolved.traffic, send.trial.number, target, send.samples.append)
     send.tick(driven.measured.sends)  # not during the workload, because drawing the bar would delay sends
     check_kept_up(resolved.traffic, driven.measured)
     return driven
 
 
-def _measure_memory(server: ServerProcess, start_peak: float | None) -> Memory:
+def _measure_memory(server: ServerProcess, start_peak: float | None, timeline: Timeline) -> Memory:
     peak = memory.peak_rss(server.pid)
+    if peak is not None:  # the kernel's mark is lost with a child that has ended, such as an engine
+        peak = max([peak, *(mib for _, mib in timeline.points)])
     time.sleep(IDLE_SECONDS)
     pss, private = memory.pss_and_private(server.pid)
     rss = memory.rss(server.pid)
@@ -297,9 +294,11 @@ def _measure_memory(server: ServerProcess, start_peak: float | None) -> Memory:
 class _Sender:
     """Sends requests and appends their samples. `overhead` is the seconds spent on anything but waiting for answers."""
 
-    def __init__(self, trial: Trial, route: str, client: httpx.Client, pid: int, samples: _Samples, tick: Tick) -> None:
+    def __init__(
+        self, trial: Trial, asking: Asking, client: httpx.Client, pid: int, samples: Samples, tick: Tick
+    ) -> None:
         self.trial = trial
-        self.route = route
+        self.asking = asking
         self.client = client
         self.samples = samples
         self.tick = tick
@@ -312,7 +311,7 @@ class _Sender:
         trial = self.trial
         is_dropped = trial.is_cold and self._make_cold(model_id)
         at = time.perf_counter() - self.began
-        ms, reply = ask(self.client, self.route, model_id, trial.resolved.texts[text], trial.headers(model_id))
+        ms, reply = self.ask(model_id, text)
         fields: dict[str, Any] = {} if first else {"at": at}
         if trial.is_cold:
             fields["page_cache"] = "cold" if is_dropped else "warm"
@@ -357,14 +356,16 @@ class _Sender:
             round=trial.number,
             trial=trial.spec.label,
             client=self.client,
-            route=self.route,
             pid=self._pid,
-            models=list(trial.checkpoints),
-            text=trial.resolved.texts[0],
+            models=list(trial.models),
             files=trial.files,
             append=self.samples.append_load,
-            headers=trial.headers,
+            ask=self.ask,
         )
+
+    def ask(self, model_id: str, text: int = 0) -> tuple[float, Reply]:
+        """Send a request without a sample. Returns its latency in ms, and the reply."""
+        return self.asking.ask(self.client, model_id, text, self.trial.headers(model_id))
 
     @contextmanager
     def count_overhead(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from ..bench.experiment import load_experiment
-from ..bench.resume import EXPERIMENT, write_resolved
+from ..bench.resume import EXPERIMENT, check_commands, write_resolved, written_models
 from ..bench.traffic import Traffic
 from ..bench.workload import Open, TraceChoice, Workload
 from ..config.quantities import duration
@@ -35,8 +35,12 @@ MOST_NODES = 8  # on one machine
 NAME = "confirm"
 
 
-def check(inputs: PlanInputs) -> None:
-    """Raises ResidencyError if the plan cannot be confirmed, whatever it will recommend."""
+def check(inputs: PlanInputs, *, start_engines: bool = False) -> None:
+    """Raises ResidencyError if the plan cannot be confirmed, whatever it will recommend.
+
+    `start_engines`: whether programs that the experiment of the run names may be started.
+    """
+    check_commands(inputs.folder, inputs.run.header, may_start=start_engines)
     if inputs.file.models is not None:
         raise YamlError(
             f"--confirm: 'models' in {inputs.path} asks for models that are only simulated, which cannot be served;"
@@ -96,6 +100,9 @@ def write_experiment(inputs: PlanInputs, found: Sequence[Candidate], folder: Pat
         "page_cache": "warm",
     }
     experiment["batching"] = experiment.get("batching") or "off"
+    experiment["models"] = written_models(measured)
+    if measured.experiment.requests:
+        experiment["requests"] = measured.experiment.requests.written
     for key in ("repetitions", "precision", "rate"):
         experiment.pop(key, None)
     path = folder / f"{NAME}.yaml"

@@ -14,7 +14,14 @@ from ..costs.loads import Further, LoadPrice, load_price
 from ..costs.prices import BYTES_PER_MIB, Prices
 from ..errors import ResultsError
 from ..results.header import TrialSpec
-from ..results.plan_findings import LoadPriceUnknown, LoadsFromDisk, LoadsPricedFrom, NoteFinding
+from ..results.plan_findings import (
+    EnginesAtATime,
+    LoadPriceUnknown,
+    LoadsFromDisk,
+    LoadsPricedFrom,
+    NoteFinding,
+    Unmeasured,
+)
 from ..stats.rounds import Round, Run
 from .resources import Memory, Processor, Resident, memory_of, processor_of, resident_of
 from .seconds import Seconds, mean_of
@@ -45,6 +52,8 @@ class ModelProfile:
     request_cpu: float
     load_cpu: float
     """Core seconds."""
+    parallel: int | None = None
+    """How many requests it answers at a time, if it is an engine."""
     load_unit_s: float = 1.0
     """The seconds of such a unit: models of any size share the measured loads, relative to the usual one of a size."""
     load_further_s: float = 0.0
@@ -145,13 +154,19 @@ def _profile(run: Run, specs: Sequence[TrialSpec], prices: Prices) -> Profile:
     load = _load_price(run, specs, prices)
     models = {model: _model(times, model, weights[model], unload.seconds, memory, processor) for model in ids}
     models = {name: _loaded_from(load, model) for name, model in models.items()}
+    engines = {name: spec.engine for name, spec in run.header.models.items() if spec.engine}
+    for name, engine in engines.items():
+        models[name] = replace(models[name], parallel=engine.parallel, further=0.0)
+    at_a_time = {name: engine.parallel for name, engine in engines.items()}
+    own = [EnginesAtATime(parallel=at_a_time)] if engines else []
+    batches = [note for note in times.notes if len(engines) < len(ids) or note != Unmeasured(what="batches")]
     disk = [LoadsFromDisk()] if run.header.page_cache == "cold" else []
     return Profile(
         loader,
         dict(specs[0].loader_options),
         memory.base_mib,
         models,
-        (*disk, *times.notes, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices)),
+        (*disk, *own, *batches, *unload.notes, *memory.notes, *processor.notes, *_page_cache(load, prices)),
         resident_of(rounds, weights),
         None if processor.request is None else _rate(rounds),
         times.loads(),

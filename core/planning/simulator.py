@@ -55,6 +55,7 @@ class Server(Tally):
         """Begin without a model."""
         Tally.__init__(self, decisions)
         self._pool = Pool(decisions, self, {})
+        self._is_shared = decisions.shared
         self._most = max_batch if decisions.shared else 1
         self._index: dict[str, int] = {}
         self._load_s: list[float] = []
@@ -63,6 +64,7 @@ class Server(Tally):
         self._first: list[Iterator[float]] = []
         self._load_seconds: list[Iterator[float]] = []
         self._further: list[float] = []
+        self._mosts: list[int] = []  # requests of a batch
         self._unload: list[float] = []
         self._around: list[tuple[float, float]] = []
         self._busy: list[bool] = []  # from the arrival that a lane serves to its last answer
@@ -94,6 +96,7 @@ class Server(Tally):
         self._first.append(first)
         self._load_seconds.append(load)
         self._further.append(model.further)
+        self._mosts.append(model.parallel if model.parallel and self._is_shared else self._most)
         self._unload.append(model.unload)
         self._around.append((model.around, model.around_cold))
         self._busy.append(False)
@@ -307,10 +310,11 @@ class Server(Tally):
         waiting = len(queue)
         if waiting > self._longest:
             self._longest = waiting
-        if waiting == 1 or self._most == 1:
+        most = self._mosts[model]
+        if waiting == 1 or most == 1:
             self._batch = [queue.popleft()]
         else:
-            size = min(waiting, self._most, max(EFFICIENT, waiting // 2))
+            size = min(waiting, most, max(EFFICIENT, waiting // 2))
             self._batch = [queue.popleft() for _ in range(size)]
             seconds += (size - 1) * self._further[model]
         self._work[model] += seconds

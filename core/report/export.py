@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..results.records import Arrival
 from ..results.summary import Summary
 from .figures import cost_curves, distributions, latencies, load_waterfall
 from .html import rates
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OF_A_SAMPLE = {"model", "text", "first", "cold", "status", "ms"}
 COLUMNS = ("round", "trial", "strategy", "loader", "model", "text", "first", "cold", "status", "ms")
+OF_ARRIVAL = tuple(Arrival.model_fields)  # columns of runs with `requests`
 PHASES = ("queue", "load", "inference")  # ms, of the answer's Server-Timing
 FORMATS = ("svg", "pdf")
 
@@ -26,7 +28,9 @@ def export(run: Run, summary: Summary, folder: Path) -> list[Path]:
     """Write the files into `folder`. Returns their paths."""
     requests, latex = folder / "requests.csv", folder / "table.tex"
     with requests.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *(f"{phase}_ms" for phase in PHASES)])
+        further = ("apart", *OF_ARRIVAL) if any(trial.arrival for trial in summary.trials) else ()
+        columns = [*COLUMNS, *(f"{phase}_ms" for phase in PHASES), *further]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(_requests(run))
     latex.write_text(table(summary, "latex_booktabs", wide=True) + "\n", encoding="utf-8")
@@ -45,6 +49,8 @@ def _requests(run: Run) -> Iterator[dict[str, Value]]:
                     **known,
                     **sample.model_dump(include=OF_A_SAMPLE),
                     **{f"{phase}_ms": sample.timing.get(phase) for phase in PHASES},
+                    "apart": sample.apart,
+                    **(sample.arrival.model_dump() if sample.arrival else {}),
                 }
 
 

@@ -19,7 +19,7 @@ from .figures import Latencies
 from .format import MISSING, NOTHING, amount, value_text
 from .over_time import Part
 from .prose.sentences import say
-from .table import COLUMNS, NARROW, row_name, rows, target_columns
+from .table import all_columns, first_columns, row_name, rows
 from .waterfall import cold_starts
 
 Value = str | float | bool | None
@@ -41,16 +41,16 @@ class Sheet(NamedTuple):
 
 
 def first_sheet(summary: Summary) -> Sheet:
-    """The six columns that a choice needs, a row for each trial: they fit a phone."""
-    header = ["", *(name.replace("|", " ") for name in NARROW[1:])]
-    cells = [[COLUMNS[name](row) for name in NARROW] for row in rows(summary)]
-    return Sheet("first", "At a glance", header, cells, "")
+    """The columns that a choice needs, a row for each trial: six of them fit a phone."""
+    names, columns = zip(*first_columns(summary).items(), strict=True)
+    cells = [[column(row) for column in columns] for row in rows(summary)]
+    return Sheet("first", "At a glance", ["", *(name.replace("|", " ") for name in names[1:])], cells, "")
 
 
 def main_sheet(summary: Summary) -> Sheet:
     """All figures, a column for each trial."""
     trials = rows(summary)
-    columns = {name: column for name, column in (COLUMNS | target_columns(summary)).items() if name != "strategy"}
+    columns = {name: column for name, column in all_columns(summary).items() if name != "strategy"}
     cells = [[name.replace("|", " "), *map(column, trials)] for name, column in columns.items()]
     cells = [row for row in cells if not set(row[1:]) <= {MISSING, NOTHING}]
     header = ["", *map(row_name, summary.trials)]

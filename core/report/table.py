@@ -11,10 +11,13 @@ from wcwidth import wcswidth
 from ..config.quantities import latency_target
 from ..costs.economics import MILLION
 from ..costs.prices import HOUR
-from ..results.figures import Latency, Part, TrialFigures
+from ..results.figures import ArrivalFigures, Latency, Part, TrialFigures
 from ..results.summary import Summary
 from .format import MISSING, NOTHING, amount, bare_milliseconds, decimals, share
 
+NO_ARRIVAL = ArrivalFigures(
+    warm_first_byte_ms=None, cold_first_byte_ms=None, gap_ms=None, longest_gap_ms=None, tokens_per_s=None
+)
 NARROWEST = 12  # characters of a label's line: the longest word of the labels that are made up
 
 
@@ -37,7 +40,7 @@ def table(summary: Summary, style: str, *, wide: bool = False, most: int | None 
     `style` is tabulate's, `pipe` for Markdown; `most` is how many characters a line may have, if that is known.
     A terminal is narrow: there, a column without a single figure is left out; the footnotes say why.
     """
-    columns = COLUMNS | target_columns(summary) if wide else {name: COLUMNS[name] for name in NARROW}
+    columns = all_columns(summary) if wide else first_columns(summary)
     cells = {name: [column(row) for row in rows(summary)] for name, column in columns.items()}
     if style != "pipe":
         cells = {name: column for name, column in cells.items() if not set(column) <= {MISSING, NOTHING}}
@@ -76,6 +79,20 @@ def row_name(trial: TrialFigures) -> str:
     return trial.label if is_named else f"{trial.label} ({trial.dtype})"
 
 
+def all_columns(summary: Summary) -> dict[str, Column]:
+    """All columns: those of every run, and those of this run's targets and streams."""
+    return COLUMNS | target_columns(summary) | (ARRIVAL if _has_arrival(summary) else {})
+
+
+def first_columns(summary: Summary) -> dict[str, Column]:
+    """The columns that a choice needs."""
+    return {name: COLUMNS[name] for name in NARROW} | (FIRST_OF_ARRIVAL if _has_arrival(summary) else {})
+
+
+def _has_arrival(summary: Summary) -> bool:
+    return any(trial.arrival for trial in summary.trials)
+
+
 def target_columns(summary: Summary) -> dict[str, Column]:
     """Answers within each target of `slo`, per second; none without one."""
 
@@ -93,6 +110,11 @@ def _mean(latency: Latency) -> str:
         return bare_milliseconds(latency.mean)
     low, high = latency.mean_ci95
     return f"{bare_milliseconds(latency.mean)} ± {bare_milliseconds((high - low) / 2)}"
+
+
+def _arrival(row: Row) -> ArrivalFigures:
+    """The trial's figures of arrival; without a value if it answered nothing."""
+    return row.trial.arrival or NO_ARRIVAL
 
 
 def _median(part: Part) -> str:
@@ -147,5 +169,15 @@ COLUMNS: dict[str, Column] = {  # | is a line break where there is room
     "loads": lambda row: str(row.trial.loads),
     "errors": lambda row: str(row.trial.errors),
 }
+FIRST_OF_ARRIVAL: dict[str, Column] = {
+    "warm first|byte (ms)": lambda row: bare_milliseconds(_arrival(row).warm_first_byte_ms),
+    "cold first|byte (ms)": lambda row: bare_milliseconds(_arrival(row).cold_first_byte_ms),
+    "tokens/s": lambda row: decimals(_arrival(row).tokens_per_s, 1),
+}
+ARRIVAL: dict[str, Column] = FIRST_OF_ARRIVAL | {
+    "gap p50|(ms)": lambda row: bare_milliseconds(_arrival(row).gap_ms),
+    "longest|gap (ms)": lambda row: bare_milliseconds(_arrival(row).longest_gap_ms),
+}
+"""Of runs with `requests`: when the parts of answers arrived."""
 NARROW = ("strategy", "warm p50|(ms)", "cold p50|(ms)", "idle PSS|(MiB)", "a million|requests", "loads")
 """What it costs to wait, what it holds, what it costs, and how often a model is loaded."""

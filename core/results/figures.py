@@ -51,6 +51,21 @@ class ColdPart(Part):
     """The median of each part of their Server-Timing, and of the whole answer (`answer`)."""
 
 
+class ArrivalFigures(Recorded):
+    """When the parts of answers arrived. Times are medians over the requests of a typical process."""
+
+    warm_first_byte_ms: float | None
+    """Until the first byte, of requests that waited for no load."""
+    cold_first_byte_ms: float | None
+    """The same for requests that waited for a load."""
+    gap_ms: float | None
+    """Between two parts of a stream: the median of the streams' own medians; None without streams."""
+    longest_gap_ms: float | None
+    """The longest time between two parts of a stream in any round; None without streams."""
+    tokens_per_s: float | None
+    """Tokens per second of one answer; None if usage does not tell them."""
+
+
 class GeneratorFigures(Recorded):
     """The load generator's worst figures of a round."""
 
@@ -201,3 +216,5 @@ class TrialFigures(Recorded):
     """What each node did; None for a single server."""
     labels_agree: bool
     """Whether its answers agree with those of the other trials."""
+    arrival: ArrivalFigures | None = None
+    """When the parts of its answers arrived; None unless the experiment has `requests`."""

@@ -67,6 +67,7 @@ class RecordWriter:
     def __init__(self, folder: Path) -> None:
         """Raises ResultsError if another process holds the lock, or if the folder cannot be written."""
         path = folder / SAMPLES
+        self.folder = folder
         self._server_log = folder / SERVER_LOG
         try:
             self._file = path.open("a", encoding="utf-8")

@@ -22,13 +22,31 @@ Popularity = Literal["uniform"] | dict[Literal["zipf"], float] | dict[Literal["s
 """How requests are distributed over the models: `zipf` has an exponent, `shares` the share of each model id."""
 
 
+class EngineSpec(Recorded):
+    """How an engine is started, and what its command names."""
+
+    settings: dict[str, JsonValue]
+    """How it is started, as in the experiment: `run` and the other keys that are not the defaults."""
+    parallel: int
+    """How many requests it answers at a time."""
+    files: dict[str, int] = Field(default_factory=dict)
+    """The bytes of each model file that its command names and that exists, by path."""
+
+
 class ModelSpec(Recorded):
     """One of the models."""
 
     reference: str
-    """Where its checkpoint is."""
+    """Where its checkpoint is, or the command of an engine."""
     sha256: str
-    """The digest of its checkpoint."""
+    """The digest of its checkpoint, or of the settings of an engine."""
+    engine: EngineSpec | None = None
+    """The engine; None if the model is a checkpoint."""
+
+    @property
+    def setting(self) -> JsonValue:
+        """The model as settings name it: its reference, or the settings of an engine."""
+        return dict(self.engine.settings) if self.engine else self.reference
 
 
 class ClusterSpec(Recorded):
@@ -205,7 +223,7 @@ class RunHeader(Recorded):
     most_labels: int = 1
     """The most labels that an answer has."""
     texts: str | None = None
-    """The digest of the texts."""
+    """The digest of the texts, or of the requests."""
     slo: dict[str, float] | None
     """Seconds by percentile."""
     precision: float | None

@@ -286,6 +286,14 @@ class Unmeasured(Recorded):
     what: Literal["warm requests", "batches", "unloads", "memory", "memory of a model", "CPU time", "CPU time of loads"]
 
 
+class EnginesAtATime(Recorded):
+    """How engines are simulated."""
+
+    kind: Literal["engines at a time"] = "engines at a time"
+    parallel: dict[str, int]
+    """How many requests each of them answers at a time, by model id."""
+
+
 class LoadsFromDisk(Recorded):
     """The run measured loads from disk."""
 
@@ -369,6 +377,7 @@ class SettingLeftOut(Recorded):
 
 NoteFinding = Annotated[
     Unmeasured
+    | EnginesAtATime
     | LoadsFromDisk
     | ModelsAlmostFree
     | MemoryUncertain

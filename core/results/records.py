@@ -37,6 +37,21 @@ class MemoryAfter(Recorded):
     """Private memory, in MiB."""
 
 
+class Arrival(Recorded):
+    """When the parts of an answer arrived. Comments that keep a stream's connection alive do not count."""
+
+    first_byte_ms: float
+    """The time from when the request was due until the first byte, or the first event of a stream."""
+    gap_ms: float | None = None
+    """The median time between two parts of a stream; None with fewer than two."""
+    longest_gap_ms: float | None = None
+    """The longest time between two parts of a stream."""
+    tokens: int | None = None
+    """The tokens of the answer, if its usage says how many."""
+    tokens_per_s: float | None = None
+    """Tokens per second: of a stream from its first part on, else without the queue and the load."""
+
+
 class Sample(_OfTrial):
     """A request, whether it was answered or not."""
 
@@ -73,10 +88,17 @@ class Sample(_OfTrial):
     """Memory after it, in MiB; None unless the experiment asks for it after each request."""
     node: str | None = None
     """The node that answered; None if the server is no cluster."""
+    arrival: Arrival | None = None
+    """When the parts of the answer arrived; None unless the experiment has `requests`."""
+    apart: float | None = None
+    """How far the answer is from the run's first one to the same request: above 1 they differ. None for labels, and if
+    answers are not compared.
+    """
 
     @model_validator(mode="after")
     def _check_answer(self) -> Self:
-        if self.status == OK and (self.cold is None or not self.answer):
+        has_answer = self.answer or self.arrival is not None or self.apart is not None
+        if self.status == OK and (self.cold is None or not has_answer):
             raise ValueError("an answered request must have 'cold', 'label' and 'score'")
         return self
 

@@ -9,7 +9,7 @@ from .figures import MemoryReturn, Target
 from .recorded import Recorded
 from .records import NarrowIntervals
 from .summary import Failed, MachineRounds
-from .warnings import Disagreement, RunWarning
+from .warnings import ApartAnswer, Disagreement, RunWarning
 
 
 class _OfTrial(Recorded):
@@ -222,6 +222,7 @@ class PrecisionMissed(Recorded):
 
 RunFinding = (
     Disagreement
+    | ApartAnswer
     | Failed
     | RequestsFailed
     | RoundsUnfinished

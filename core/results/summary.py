@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -13,7 +13,7 @@ from .figures import TrialFigures
 from .header import CostSpec, LimitSpec, WorkloadSpec
 from .recorded import PageCache, Recorded
 from .records import NarrowIntervals
-from .warnings import Disagreement, RunWarning
+from .warnings import AnyDisagreement, RunWarning
 
 
 class Stopped(Recorded):
@@ -100,7 +100,7 @@ class Measurements(Recorded):
     """What casts doubt on a trial: its `kind`, the `trial`, and the figures that it is about."""
     failures: list[Failed]
     """The rounds that did not finish."""
-    disagreements: list[Disagreement]
+    disagreements: list[Annotated[AnyDisagreement, Field(discriminator="kind")]]
     """The first answer of each trial that differs from that of another one."""
 
 

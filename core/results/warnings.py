@@ -167,3 +167,18 @@ class Disagreement(_OfTrial):
     """The label of the other trial."""
     other_label: str
     other_score: float
+
+
+class ApartAnswer(_OfTrial):
+    """A trial's answer differs from the run's first one to the same text or request, which `answers.jsonl` has."""
+
+    kind: Literal["apart answer"] = "apart answer"
+    model: str
+    """The model id."""
+    text: int
+    """From 0."""
+    apart: float
+    """How far it is from the first one: above 1 they differ."""
+
+
+AnyDisagreement = Disagreement | ApartAnswer

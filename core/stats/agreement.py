@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..results.records import OK, Sample
-from ..results.warnings import Disagreement, OtherLabels
+from ..results.warnings import AnyDisagreement, ApartAnswer, Disagreement, OtherLabels
 
 WITHIN_DTYPE = 1e-4  # of scores
 ACROSS_DTYPES = 0.97  # the share of answers whose label is the same
@@ -24,6 +24,8 @@ class Agreement:
     have, must agree relative to their size. In another dtype each loader rounds in its own way, so that its model
     counts as another one: its answers must agree as closely with each other, and with the answers of other models only
     in the best label.
+
+    Answers without labels were compared when they came, by their task's own distance, or by their words.
     """
 
     def __init__(self, computed_in: Mapping[str, str], most_labels: int = 1) -> None:
@@ -35,13 +37,19 @@ class Agreement:
         self._first: dict[Question, tuple[str, Answer]] = {}
         self._first_alike: dict[tuple[str, Question], tuple[str, Answer]] = {}
         self._same_label: defaultdict[str, dict[Question, bool]] = defaultdict(dict)
-        self.disagreements: dict[str, Disagreement] = {}
-        """The first disagreement of each trial in scores, by its label."""
+        self.disagreements: dict[str, AnyDisagreement] = {}
+        """The first disagreement of each trial, by its label."""
 
     def check(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
-            if sample.status == OK and sample.trial not in self.disagreements:
+            if sample.status != OK or sample.trial in self.disagreements:
+                continue
+            if sample.answer:
                 self._check(sample)
+            elif sample.apart is not None and sample.apart > 1:
+                self.disagreements[sample.trial] = ApartAnswer(
+                    trial=sample.trial, model=sample.model, text=sample.text, apart=sample.apart
+                )
 
     def _check(self, sample: Sample) -> None:
         trial, question = sample.trial, (sample.model, sample.text)

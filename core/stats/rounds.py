@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -115,7 +115,8 @@ class Run:
     @cached_property
     def used(self) -> dict[str, AsUsed]:
         """By trial label, what its servers used in the rounds that it finished."""
-        return {spec.label: _as_used(spec, self.finished(spec.label)) for spec in self.header.trials}
+        engines = {model_id for model_id, model in self.header.models.items() if model.engine}
+        return {spec.label: _as_used(spec, self.finished(spec.label), engines) for spec in self.header.trials}
 
     def spec(self, label: str) -> TrialSpec:
         """The trial of that label as the experiment asks for it."""
@@ -130,10 +131,10 @@ class Run:
         return sorted(set.intersection(*(set(rounds) for rounds in self.rounds.values()))) if self.rounds else []
 
 
-def _as_used(spec: TrialSpec, rounds: Sequence[Round]) -> AsUsed:
-    """What the servers of these rounds reported."""
+def _as_used(spec: TrialSpec, rounds: Sequence[Round], engines: Collection[str]) -> AsUsed:
+    """What the servers of these rounds reported. `engines` are models that no loader loads."""
     told = [model for each in rounds for model in each.ended.used]
-    loaders = sorted({model.loader for model in told if model.loader})
+    loaders = sorted({model.loader for model in told if model.loader and model.model not in engines})
     dtypes = sorted({model.dtype for model in told if model.dtype})
     mib = spec.model_mib | {model.model: model.nbytes / MIB for model in told}
     return AsUsed(

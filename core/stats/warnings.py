@@ -137,7 +137,7 @@ def constant_answers(label: str, rounds: Sequence[Round]) -> Iterator[ConstantAn
     answers: defaultdict[str, dict[int, Answer]] = defaultdict(dict)
     for each in rounds:
         for sample in each.samples:
-            if sample.status == OK:
+            if sample.status == OK and sample.answer:
                 answers[sample.model].setdefault(sample.text, sample.answer)
     for model, by_text in answers.items():
         first, *others = by_text.values()

@@ -20,6 +20,8 @@ from core.system.memory import pss_and_private
 
 TEXT = "The seats were narrow, but the crew was kind and we landed an hour early."  # 20 tokens with special ones
 CONNECTIONS = 16
+Json = dict[str, str]
+BODY: Json = {"text": TEXT}
 TIMEOUT = 120.0  # seconds, for a start and for each answer
 Start = Callable[[], AbstractContextManager[ServerProcess]]
 SCRIPT = """
@@ -37,7 +39,7 @@ end
 
 
 @contextmanager
-def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
+def running(start: Start, route: str, body: Json | None = None) -> Iterator[tuple[ServerProcess, float]]:
     """Run a server. Yields it with the seconds from exec to its first answer.
 
     Kills its workers at the end, because some servers leave them running.
@@ -46,7 +48,7 @@ def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
     try:
         with start() as server, connect(server.url, TIMEOUT) as client:
             try:
-                yield server, wait_for_answer(server, client, route)
+                yield server, wait_for_answer(server, client, route, body)
             finally:
                 with suppress(psutil.NoSuchProcess):
                     children = psutil.Process(server.pid).children(recursive=True)
@@ -56,9 +58,9 @@ def running(start: Start, route: str) -> Iterator[tuple[ServerProcess, float]]:
                 child.kill()
 
 
-def wait_for_answer(server: ServerProcess, client: httpx.Client, route: str) -> float:
+def wait_for_answer(server: ServerProcess, client: httpx.Client, route: str, body: Json | None = None) -> float:
     """Wait until the server answers, and return the seconds since exec. Raises TrialFailed."""
-    while not is_answering(client, route):
+    while not is_answering(client, route, body or BODY):
         if server.process.poll() is not None or time.perf_counter() - server.started > TIMEOUT:
             raise TrialFailed(f"it did not start: {server.failure_reason()}")
         time.sleep(0.01)
@@ -71,22 +73,22 @@ def idle_pss(server: ServerProcess) -> float | None:
     return pss_and_private(server.pid)[0]
 
 
-def is_answering(client: httpx.Client, route: str) -> bool:
-    """Whether the server answers a request with a label."""
+def is_answering(client: httpx.Client, route: str, body: Json) -> bool:
+    """Whether the server answers a request with a label, or with vectors."""
     try:
-        response = client.post(route, json={"text": TEXT})
+        response = client.post(route, json=body)
     except httpx.TransportError:
         return False  # the server does not listen yet
-    return response.status_code == httpx.codes.OK and "label" in response.text
+    return response.status_code == httpx.codes.OK and ("label" in response.text or "embedding" in response.text)
 
 
-def load(url: str, connections: int, seconds: int) -> dict[str, float]:
-    """Post the text for `seconds` with wrk, which itself takes little CPU time. Returns what wrk measured.
+def load(url: str, connections: int, seconds: int, body: Json | None = None) -> dict[str, float]:
+    """Post the body, by default the text alone, for `seconds` with wrk, which itself takes little CPU time.
 
-    Raises TrialFailed if a request failed.
+    Returns what wrk measured. Raises TrialFailed if a request failed.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT % json.dumps({"text": TEXT}))
+        script.write(SCRIPT % json.dumps(body or BODY))
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT:.0f}s", "-s", script.name]
         done = subprocess.run([*command, url], capture_output=True, text=True, check=False)

@@ -103,6 +103,7 @@ def test_a_hub_is_asked(tmp_path: Path, answer: tuple[int, str], status: int, se
     assert (done.returncode, sentence in done.stdout + done.stderr) == (status, True), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
     path = experiment(tmp_path, models={"a": "org/name"})
     variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}

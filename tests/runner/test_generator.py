@@ -21,7 +21,9 @@ import pytest
 import yaml
 
 from core.bench import generator as load_generator
+from core.bench.asking import Asking
 from core.bench.experiment import load_experiment
+from core.bench.first_answers import FirstAnswers
 from core.bench.generator import Target, check_kept_up, drive
 from core.bench.run import prepare, run_trials, write_header
 from core.bench.server import ServerProcess, launch
@@ -34,6 +36,8 @@ from core.results.header import OpenSpec
 from core.results.records import Failure, LoadGenerator, Sample, TrialEnd
 from core.system.server_log import find_reason
 from tests.helpers.support import FAKES, ROOT, SECONDS, checkpoint_in, start, wait_for
+
+GOOD = Asking("", ["good"], (), {}, FirstAnswers(Path(os.devnull)))
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def _listens(server: ServerProcess) -> bool:
 def driven(server: ServerProcess, timeout: float = SECONDS, **workload: Any) -> tuple[list[Any], LoadGenerator]:
     samples: list[Sample] = []
     one = Traffic(Workload.model_validate(workload), ("a",), 1, seed=0)
-    _, generator = drive(one, 0, Target(server.url, ["good"], timeout, server.check, "trial"), samples.append)
+    _, generator = drive(one, 0, Target(server.url, GOOD, timeout, server.check, "trial"), samples.append)
     return samples, generator
 
 
@@ -114,7 +118,7 @@ def test_a_generator_that_cannot_keep_up_says_so(kind: str, remedy: str) -> None
             pass
 
     with trivial() as server:
-        _, generator = drive(one, 0, Target(server.url, ["good"], SECONDS, server.check, "trial"), busy)
+        _, generator = drive(one, 0, Target(server.url, GOOD, SECONDS, server.check, "trial"), busy)
     assert generator.late_share > 0.2
     assert generator.lag_p99_ms > 20
     assert generator.processor_s > 10 * 0.03

@@ -111,6 +111,7 @@ def test_a_torn_line_is_cut_before_anything_is_appended(finished: Path) -> None:
     assert read_records(finished).measured[-1] == Stop(round=1, reason="enough")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is set from outside the process")
 def test_a_full_disk_stops_the_run_and_what_was_kept_is_whole(quick: str, unbroken: Path, tmp_path: Path) -> None:
     process = start_runner(quick, "--output", str(tmp_path))
@@ -153,6 +154,7 @@ def test_another_experiment_or_checkpoint_is_refused(finished: Path, tmp_path: P
     assert "contains no run" in run_here("resume", str(tmp_path)).stderr
 
 
+@pytest.mark.slow
 def test_the_resolved_experiment_is_one_itself(finished: Path, tmp_path: Path) -> None:
     done = run_here(str(finished / "experiment.yaml"), "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -185,6 +187,7 @@ def kinds(folder: Path, label: str) -> list[str]:
     return [each.kind for each in records if each.trial == label and each.kind not in ("sample", "load")]
 
 
+@pytest.mark.slow
 def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:
     """The failure stays in the file, and what counts is the latest outcome, be it another failure."""
     checkpoint_in(tmp_path / "a")
@@ -211,6 +214,7 @@ def test_a_trial_that_failed_is_measured_again(tmp_path: Path) -> None:
     assert f"Written to {folder};" in done.stdout  # not to the link, which may move on
 
 
+@pytest.mark.slow
 def test_what_failed_in_a_run_that_stopped_is_measured_up_to_there(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     plan = load_experiment(Path(experiment(tmp_path, strategies=STRATEGIES, repeats=5)))

@@ -319,6 +319,7 @@ def test_why_a_plugin_failed_is_told_and_kept(tmp_path: Path) -> None:
     assert "ZeroDivisionError: there is nothing\nto divide by" in log
 
 
+@pytest.mark.slow
 def test_a_hanging_load_fails_its_trial_only(tmp_path: Path) -> None:
     hanging = checkpoint_in(tmp_path / "a")
     with gated(hanging):
@@ -500,6 +501,7 @@ def register_strategies():
 """
 
 
+@pytest.mark.slow
 def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     (tmp_path / "leaky.py").write_text(LEAKY)
@@ -515,6 +517,7 @@ def test_a_leak_is_caught_and_its_absence_is_told(tmp_path: Path) -> None:
     assert "on-demand: median of the requests that waited for a load" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     checkpoint_in(tmp_path / "a")
     for _ in range(2):
@@ -533,6 +536,7 @@ def test_a_second_run_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     assert kinds.count("load") == 6 or "stayed in the page cache" in records[-1]["loads_lacking"]
 
 
+@pytest.mark.slow
 def test_a_flag_that_became_a_command_still_works(
     default_run: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

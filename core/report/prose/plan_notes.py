@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ...results.plan import PlanNote
 from ...results.plan_findings import (
+    EnginesAtATime,
     LoadPriceUnknown,
     LoadsBySize,
     LoadsFromDisk,
@@ -58,6 +59,15 @@ def say_plan_note(note: PlanNote) -> str:
 @say.register
 def say_unmeasured(finding: Unmeasured) -> str:
     return UNMEASURED[finding.what]
+
+
+@say.register
+def say_engines_at_a_time(finding: EnginesAtATime) -> str:
+    each = ", ".join(f"{name} {most}" for name, most in finding.parallel.items())
+    return (
+        f"engines answer up to 'parallel' requests at a time ({each}), each in a time that was measured, however many"
+        " tokens it has. Requests that come meanwhile wait for all of these, and so do those for other models."
+    )
 
 
 @say.register

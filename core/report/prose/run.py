@@ -22,11 +22,11 @@ from ...results.run_findings import (
     StoppedEarly,
 )
 from ...results.summary import Failed, Measurements
-from ...results.warnings import WARNINGS, Disagreement
+from ...results.warnings import WARNINGS, ApartAnswer, Disagreement
 from ..format import MISSING, listed, milliseconds, percent, widths
 from .sentences import say
 
-DOUBTS = (Disagreement, Failed, RequestsFailed, RoundsUnfinished, MemoryLeaks, *WARNINGS)
+DOUBTS = (Disagreement, ApartAnswer, Failed, RequestsFailed, RoundsUnfinished, MemoryLeaks, *WARNINGS)
 """What is marked as a warning."""
 
 

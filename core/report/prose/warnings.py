@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...results.warnings import (
+    ApartAnswer,
     ConstantAnswers,
     Disagreement,
     DtypeFallback,
@@ -129,6 +130,15 @@ def say_disagreement(found: Disagreement) -> str:
     return (
         f"the answers differ: {found.trial} answers text {found.text + 1} with {found.label} {found.score:.6f}, but"
         f" {found.other} answers {found.other_label} {found.other_score:.6f}."
+    )
+
+
+@say.register
+def say_apart_answer(found: ApartAnswer) -> str:
+    return (
+        f"the answers differ: to text or request {found.text + 1} for '{found.model}', {found.trial} gives another"
+        " answer than the run's first one, which is in answers.jsonl (their distance is"
+        f" {found.apart:.1f}; above 1 they differ)."
     )
 
 

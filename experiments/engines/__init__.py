@@ -1,0 +1,1 @@
+"""Servers of models as commands, which experiments and settings name under `run:`."""
