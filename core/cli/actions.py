@@ -10,9 +10,10 @@ from pathlib import Path
 from ..advice.summary import summarise
 from ..bench.convert import convert as convert_checkpoint
 from ..bench.describe import describe, long_run_warning
+from ..bench.engines import engines_of
 from ..bench.experiment import HAS_A_RATE, ResolvedExperiment, load_experiment
 from ..bench.ray_rounds import run_rounds
-from ..bench.resume import check_checkpoints, read_experiment
+from ..bench.resume import START_ENGINES, check_checkpoints, check_commands, read_experiment
 from ..bench.run import locate_models, prepare, run_trials, write_header
 from ..errors import FileError, PluginError, ResidencyError, ResultsError, YamlError
 from ..names import COMMAND
@@ -83,17 +84,20 @@ def measure(
                 else:
                     run_rounds(folder, records, progress, past, reason_to_stop, ray)
         except KeyboardInterrupt:
-            print(f"Interrupted. Finished trials are kept; continue with: {COMMAND} resume {folder}", file=sys.stderr)
+            flag = f" {START_ENGINES}" if engines_of(resolved.experiment.models) else ""
+            command = f"{COMMAND} resume {folder}{flag}"
+            print(f"Interrupted. Finished trials are kept; continue with: {command}", file=sys.stderr)
             report_run(folder, options)
             return INTERRUPTED
     return OK if report_run(folder, options) else FAILED
 
 
-def resume(folder: Path, options: ReportOptions, ray: str | None = None) -> int:
+def resume(folder: Path, options: ReportOptions, ray: str | None = None, *, start_engines: bool = False) -> int:
     """Measure the trials that an earlier run did not finish, then report."""
     with _as_bad_input():
         header = read_records(folder).header
         _check_header(options, header)
+        check_commands(folder, header, may_start=start_engines)
         resolved = read_experiment(folder, header)
         checkpoints, digests = prepare(resolved)
         check_checkpoints(folder, header, digests)
@@ -146,11 +150,12 @@ def check_targets(options: ReportOptions, slo: object) -> None:
         raise YamlError("--exit-on-slo: the experiment has no 'slo'; add targets to it, such as slo: {p99: 200ms}.")
 
 
-def simulate_plan(path: Path, output: Path, *, confirm: bool) -> int:
+def simulate_plan(path: Path, output: Path, *, confirm: bool, start_engines: bool = False) -> int:
     """Simulate every setting. With `confirm`, also measure the best two, and report the simulator's errors."""
     planned = load_plan(path)
     if confirm:
-        check(planned)
+        with _as_bad_input():
+            check(planned, start_engines=start_engines)
     found, too_large = candidates(planned)
     folder = new_folder(output, planned.file.name)
     write_plan(folder, plan_of_settings(planned, found, too_large))

@@ -13,11 +13,13 @@ import click
 from ..bench.experiment import Overrides, load_experiment
 from ..bench.server import ROOT
 from ..config.settings import CONFIG, settings_from_environment
+from ..imports.app_file import Ttl
 from ..names import APP, CLUSTER
 from ..plugins import load_plugins
 from ..report.plugin_list import plugin_list
 from . import actions
-from .flags import OUTPUT, RAY, TOLERANCE, FinishedRun, RunFolder, experiment_flags, report_flags
+from .flags import ENGINES, OUTPUT, RAY, TOLERANCE, FinishedRun, RunFolder, Size, experiment_flags, report_flags
+from .import_settings import import_settings
 from .results_folder import OlderRun
 from .run_report import ReportOptions
 
@@ -85,10 +87,11 @@ def run(file: Path, output: Path, dry_run: bool, ray: str | None, **flags: Any) 
 @commands.command()
 @click.argument("folder", metavar="DIR", type=RunFolder())
 @RAY
+@ENGINES
 @report_flags
-def resume(folder: Path, ray: str | None, **flags: Any) -> int:
+def resume(folder: Path, ray: str | None, start_engines: bool, **flags: Any) -> int:
     """Continue the interrupted run in DIR, and report it."""
-    return actions.resume(folder, _report_options(flags), ray)
+    return actions.resume(folder, _report_options(flags), ray, start_engines=start_engines)
 
 
 @commands.command()
@@ -129,12 +132,13 @@ def export(folder: Path, output: Path | None) -> int:
 @click.argument("file", type=FILE)
 @OUTPUT
 @click.option("--confirm", is_flag=True, help="Also measure the best two settings.")
-def plan(file: Path, output: Path, confirm: bool) -> int:
+@ENGINES
+def plan(file: Path, output: Path, confirm: bool, start_engines: bool) -> int:
     """Simulate what each setting of a plan would cost.
 
     FILE names a run, the traffic and the prices.
     """
-    return actions.simulate_plan(file, output, confirm=confirm)
+    return actions.simulate_plan(file, output, confirm=confirm, start_engines=start_engines)
 
 
 @commands.command()
@@ -166,6 +170,24 @@ def convert(references: tuple[str, ...]) -> int:
     MODEL is a reference, such as ./my-model or org/name.
     """
     return actions.convert(references)
+
+
+@commands.command("import")
+@click.argument("file", type=FILE)
+@click.option(
+    "--output", "-o", type=FILE, default=Path("app.yaml"), show_default=True, metavar="FILE", help="The file to write."
+)
+@click.option("--memory-budget", type=Size(), help="Keep as many models as fit, in place of a number of models.")
+@click.option(
+    "--ttl", type=click.Choice(["kept", "auto"]), default="kept", show_default=True,
+    help="Keep the times after which models are unloaded, or have them computed.",
+)  # fmt: skip
+def import_(file: Path, output: Path, memory_budget: str | None, ttl: Ttl) -> int:
+    """Write settings of a server from a configuration of llama-swap.
+
+    Prints what it cannot carry over, with lines of FILE. The settings hold the same as comments.
+    """
+    return import_settings(file, output, memory_budget, ttl)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from ..bench.resume import START_ENGINES
 from ..config.choices import parse_fraction
-from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, parse_rate
+from ..config.quantities import MOST_PER_SECOND, RATE_SUCH_AS, parse_rate, parse_size
 from ..results.folder import resolve_link
 from .results_folder import OlderRun, read_older_run
 
@@ -59,6 +60,19 @@ class Share(click.ParamType[float]):
         if not 0 <= share < 1:
             self.fail(f"must be a percentage such as 5%, or a fraction such as 0.05, not '{text}'", param, ctx)
         return share
+
+
+class Size(click.ParamType[str]):
+    """A number of bytes, as it was written."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 class Model(click.ParamType[tuple[str, str]]):
@@ -122,6 +136,9 @@ TOLERANCE = click.option(
 )
 RAY = click.option(
     "--ray", metavar="ADDRESS", help="Run each round on a machine of the Ray cluster at ADDRESS, such as auto."
+)
+ENGINES = click.option(
+    START_ENGINES, is_flag=True, help="Allow the programs that the run's experiment names under 'run' to start."
 )
 OF_AN_EXPERIMENT = (
     click.option("--repetitions", type=Count(), help="Requests for each text in each round, in place of the file's."),

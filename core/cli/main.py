@@ -24,6 +24,8 @@ EXAMPLES = {  # values for errors about flags without a value
     "--compare": "results/default/latest",
     "--tolerance": "5%",
     "--rate": "200/h",
+    "--memory-budget": "12GiB",
+    "--ttl": "auto",
     "--config": "app.yaml",
     "--host": "127.0.0.1",
     "--port": "8001",
