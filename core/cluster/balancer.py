@@ -18,12 +18,13 @@ from typing import NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from ..config.cluster import ClusterSettings
+from ..config.engines import EngineChoice
 from ..errors import BalancerFailed, SettingsError
 from ..http.limits import WRONG_HOST
 from ..http.schemas import Health, ProtocolProblem, Readiness
 from ..names import IS_CHECKOUT, PACKAGE
 from ..system.processes import die_with_parent
-from .runtime_api import ADMIN_SOCKET, HOMES, MAX_SOCKET_PATH, RuntimeApi, SlotState
+from .runtime_api import ADMIN_SOCKET, ENGINES, HOMES, MAX_SOCKET_PATH, RuntimeApi, SlotState, engine_lines
 
 __all__ = ["Balancer", "RuntimeApi", "SlotState", "binary", "stop"]
 
@@ -34,6 +35,7 @@ SLOT = re.compile(r"n[1-9][0-9]{0,3}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 BUFFER = 64 << 10
 READABLE = 48 << 10  # bytes of a body: a head takes some of the buffer, too
+FORM = 16 << 10  # bytes of a form that are waited for; the model's name stands in them
 LONGEST_SECONDS = 3700  # above the longest `request_timeout`
 RECEIVE_SECONDS = 30  # for a head, and for a body that is read here
 MAX_THREADS = 4  # each has its own connections to the nodes, and its own memory of orders
@@ -101,11 +103,13 @@ class Balancer:
         weights: Mapping[str, int] | None = None,
         only_model: bool = False,
         hosts: Sequence[str] = (),
+        models: Mapping[str, str | EngineChoice] | None = None,
     ) -> None:
         """`slots` gives an address for each name: `unix@/…`, `host:port`, or None if it has none yet. Without an
         address, and if it is `unused`, a slot is in maintenance until it is used.
 
-        Requests without a model go to the homes of `default_model`. With `only_model`, no request needs to name it.
+        Requests without a model go to the homes of `default_model`. With `only_model`, no request needs to name it. Of
+        `models`, it needs the engines: their aliases, and how many requests they answer at a time.
         Raises SettingsError for what HAProxy cannot be told.
         """
         self._folder = folder.resolve()
@@ -118,11 +122,14 @@ class Balancer:
         self._default = default_model
         self._only_model = only_model
         self._hosts = tuple(hosts)
+        self._engines = engine_lines(models or {})
         self._secret = settings.secret.get_secret_value() if settings.secret else None
 
     def write(self) -> None:
         """Write the configuration and what it refers to. The map of homes is kept if there is one."""
-        (self._folder / HOMES).touch(0o600)
+        for name in (HOMES, ENGINES):
+            (self._folder / name).touch(0o600)
+        (self._folder / ENGINES).write_text("".join(f"{line}\n" for line in self._engines), encoding="ascii")
         (self._folder / LUA).write_bytes(files(__package__).joinpath(LUA).read_bytes())
         config = self._folder / CONFIG
         config.touch(0o600)
@@ -139,6 +146,7 @@ class Balancer:
             queue=settings.queue,
             buffer=BUFFER,
             readable=READABLE,
+            form=FORM,
             threads=max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)))),
             files=MAX_FILES,
             hard_stop=LONGEST_SECONDS,

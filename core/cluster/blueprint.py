@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..config.cluster import ClusterSettings
+from ..config.engines import EngineChoice
 from ..config.settings import CONFIG, Settings, settings_from_environment
 from ..errors import SettingsError
 from ..plugins import load_plugins
@@ -81,11 +82,13 @@ def write_settings(path: Path, values: Mapping[str, Any]) -> None:
 
 def _for_balancer(settings: Settings) -> dict[str, Any]:
     assert settings.cluster
-    # Of the models it wants to know which is the default, and whether there is only one.
+    # Of the models it wants to know which is the default, whether there is only one, and which are engines.
     names = list(dict.fromkeys([*filter(None, [settings.default]), *settings.models]))[:2]
+    names += [name for name, model in settings.models.items() if isinstance(model, EngineChoice) and name not in names]
+    models = settings.model_dump(mode="json", exclude_unset=True, include={"models"}).get("models", settings.models)
     return {
         "cluster": settings.cluster.model_dump(mode="json") | {"secret": secret_of(settings)},
-        "models": {name: settings.models[name] for name in names},
+        "models": {name: models[name] for name in names},
         "default": settings.default,
         "token": settings.token.get_secret_value() if settings.token else None,
         "allowed_hosts": settings.allowed_hosts,

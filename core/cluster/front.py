@@ -101,6 +101,7 @@ class Front:
             unused=[slot for slot, state in slots.items() if state == EMPTY or state.drains],
             only_model=only is not None,
             hosts=settings.allowed_hosts,
+            models=settings.models,
         )
 
     def _tell(self, slot: str, before: Slot, state: Slot) -> None:

@@ -132,6 +132,7 @@ class Cluster:
             weights=self._others.weights if self._others else None,
             only_model=only is not None,
             hosts=settings.allowed_hosts,
+            models=settings.models,
         )
 
     async def _change(self) -> None:
@@ -148,6 +149,8 @@ class Cluster:
             raise SettingsError("token: is needed to change the settings of nodes that others run.")
         slots = [slot for slot, each in RuntimeApi(self._folder).states().items() if each.state == "up"]
         await asyncio.to_thread(Nodes(self._folder).reload_all, slots)
+        await asyncio.to_thread(RuntimeApi(self._folder).set_engines, after.models)
+        self._settings = after
         log.info("All nodes have read their settings again.")
 
     async def _change_nodes(self, after: Settings) -> None:
@@ -159,6 +162,7 @@ class Cluster:
         else:
             nodes = Nodes(self._folder)
             await asyncio.to_thread(nodes.change_all, self._nodes.used, self._file)
+        await asyncio.to_thread(RuntimeApi(self._folder).set_engines, after.models)
         self._settings = after
         cluster = cluster_of(after, self._file.source)
         await self._nodes.resize(cluster.nodes.min, after)

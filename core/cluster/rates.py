@@ -51,7 +51,8 @@ class Reading:
         return Reading(
             requests,
             inference,
-            {used.model: used.nbytes for each in strategies.strategies for used in each.used},
+            {used.model: used.nbytes for each in strategies.strategies for used in each.used}
+            | {model.model: model.bytes for each in strategies.strategies for model in each.resident},
             {model.model: each.name for each in strategies.strategies for model in each.resident},
             int(budget) if budget and math.isfinite(budget) else None,
         )

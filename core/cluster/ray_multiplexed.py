@@ -127,7 +127,7 @@ class Replica(ABC):
         self._served = served
         self._node = f"n{rank.rank + 1 if rank else 1}"
         self._loader = served.loader()
-        self._checkpoints = {name: resolve(reference) for name, reference in served.settings.models.items()}
+        self._checkpoints = {name: resolve(str(reference)) for name, reference in served.settings.models.items()}
         if prepare := getattr(self._loader, "prepare", None):
             prepare(next(iter(self._checkpoints.values())))
         self._journal = Journal(self._node)

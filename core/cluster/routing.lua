@@ -9,6 +9,10 @@ local NONE = "none" -- the name of no server: HAProxy takes the least loaded one
 local slots_argument, queue_argument = ...
 local queue = tonumber(queue_argument)
 local homes = Map.new("homes.map", Map._str)
+-- Engines: the hexadecimal bytes of each id and alias, with "id:parallel".
+local engines = Map.new("engines.map", Map._str)
+local LONGEST = 800 -- bytes of an alias
+local SEGMENTS = 4 -- of a path, that an alias may take
 
 local function fnv1a(text)
   local value = FNV_OFFSET
@@ -104,10 +108,11 @@ local function limit_for(txn, requests)
   return others > 0 and math.max(queue, CROWDED * total / others) or queue
 end
 
-local function pick(txn, model)
+local function pick(txn, model, parallel)
+  local least = math.max(queue, parallel)
   local home, requests = best_home(txn, model)
-  if not home or requests < queue then return home end
-  local limit = limit_for(txn, requests)
+  if not home or requests < least then return home end
+  local limit = math.max(least, limit_for(txn, requests))
   if requests < limit then return home end
   local order = order_of(model)
   for i = 1, #order do
@@ -118,10 +123,23 @@ local function pick(txn, model)
   return nil
 end
 
+-- The id of the engine with this id or alias, and its requests at a time; nil if there is none.
+local function engine_of(name)
+  if #name > LONGEST then return nil end
+  local found = engines:lookup((name:gsub(".", function(byte) return string.format("%02x", byte:byte()) end)))
+  if found then return found:match("^(.*):(%d+)$") end
+end
+
 core.register_action("route", { "http-req" }, function(txn)
   local model = txn:get_var("txn.model")
-  local slot = model and model ~= "" and pick(txn, model)
+  if not model or model == "" then
+    txn:set_var("txn.node", NONE)
+    return
+  end
+  local engine, parallel = engine_of(model)
+  local slot = pick(txn, model, tonumber(parallel) or 0)
   txn:set_var("txn.node", slot and slot.name or NONE)
+  txn:set_var("txn.engine", engine ~= nil)
 end, 0)
 
 -- The node that `X-Residency-Node` names, unless it is down.
@@ -130,7 +148,38 @@ core.register_action("route_to_named", { "http-req" }, function(txn)
   txn:set_var("txn.node", slot and is_up(txn, slot) and slot.name or NONE)
 end, 0)
 
--- A model's id, or "" for what can be none.
-core.register_converters("model_id", function(text)
-  return #text <= 64 and text:match("^[A-Za-z0-9][A-Za-z0-9._-]*$") or ""
+-- The model's id: that of the engine which has the text as an alias, else the text; "" for what can be none.
+local function model_id(text)
+  local engine = engine_of(text)
+  return engine or #text <= 64 and text:match("^[A-Za-z0-9][A-Za-z0-9._-]*$") or ""
+end
+
+core.register_converters("model_id", model_id)
+
+local function after_holder(path)
+  for _, holder in ipairs({ "/v2/models/", "/models/", "/upstream/" }) do
+    if path:sub(1, #holder) == holder then return path:sub(#holder + 1) end
+  end
+end
+
+-- The model's id in a path, which a strategy's name may precede. An alias may take several segments.
+core.register_converters("path_model", function(path)
+  local names, name = {}, nil
+  for segment in (after_holder(path) or after_holder(path:match("^/[^/]+(/.*)") or "") or ""):gmatch("[^/]+") do
+    name = name and name .. "/" .. segment or segment
+    names[#names + 1] = name
+    if #names == SEGMENTS then break end
+  end
+  for i = 1, #names do -- as a node finds them: the shortest first
+    local engine = engine_of(names[i])
+    if engine then return engine end
+  end
+  return names[1] and model_id(names[1]) or ""
+end)
+
+-- The field `model` of a form, or "". A file before it may be longer than what is read.
+core.register_converters("form_model", function(body)
+  local _, name = body:find('[ ;]name="?model"?\r\n')
+  local _, head = body:find("\r\n\r\n", name and name - 1 or #body, true)
+  return head and body:match("^([^\r\n]*)\r\n", head + 1) or ""
 end)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..config.engines import EngineChoice
 from ..errors import BalancerFailed
 
-ADMIN_SOCKET, HOMES = "admin.sock", "homes.map"
+ADMIN_SOCKET, HOMES, ENGINES = "admin.sock", "homes.map", "engines.map"
 BACKEND = "nodes"
 MAX_SOCKET_PATH = 90  # bytes; Linux allows 107, of which HAProxy takes some while it starts
 TIMEOUT_SECONDS = 10.0
@@ -36,7 +37,7 @@ class RuntimeApi:
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / ADMIN_SOCKET
-        self._file = folder / HOMES
+        self._folder = folder
 
     def is_listening(self) -> bool:
         """Whether HAProxy answers."""
@@ -98,15 +99,22 @@ class RuntimeApi:
 
     def set_homes(self, homes: Mapping[str, tuple[str, ...]]) -> None:
         """Replace all homes in one step, and in the file from which a restarted HAProxy reads them."""
-        lines = [_entry(model, names) for model, names in homes.items()]
-        temporary = self._file.with_suffix(".new")
+        self._replace(HOMES, [_entry(model, names) for model, names in homes.items()])
+
+    def set_engines(self, models: Mapping[str, str | EngineChoice]) -> None:
+        """Replace the names of engines, in one step, and in their file."""
+        self._replace(ENGINES, engine_lines(models))
+
+    def _replace(self, name: str, lines: list[str]) -> None:
+        """Replace a map."""
+        temporary = (self._folder / name).with_suffix(".new")
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
-        temporary.replace(self._file)
-        version = re.search(r"\d+", self._change(f"prepare map {HOMES}", accepted="New version created"))
+        temporary.replace(self._folder / name)
+        version = re.search(r"\d+", self._change(f"prepare map {name}", accepted="New version created"))
         assert version is not None
         for chunk in _chunks(lines):
-            self._change(f"add map @{version[0]} {HOMES} <<\n{chunk}\n")
-        self._change(f"commit map @{version[0]} {HOMES}")
+            self._change(f"add map @{version[0]} {name} <<\n{chunk}\n")
+        self._change(f"commit map @{version[0]} {name}")
 
     def _change(self, command: str, accepted: str = "") -> str:
         """Give a command. HAProxy answers nothing to those that it accepts, or what `accepted` describes."""
@@ -137,6 +145,16 @@ def _entry(model: str, names: tuple[str, ...]) -> str:
     if MODEL.fullmatch(model) is None or not names or not all(map(SLOT.fullmatch, names)):
         raise BalancerFailed(f"{model[:80]!r} with the homes {str(names)[:80]} cannot stand in the map of homes.")
     return f"{model} {','.join(names)}"
+
+
+def engine_lines(models: Mapping[str, str | EngineChoice]) -> list[str]:
+    """The lines of the map of engines: the bytes of each id and alias, so that no name can be anything else."""
+    return [
+        f"{name.encode().hex()} {model_id}:{choice.parallel}"
+        for model_id, choice in models.items()
+        if isinstance(choice, EngineChoice)
+        for name in dict.fromkeys([model_id, *choice.aliases])
+    ]
 
 
 def _chunks(lines: list[str]) -> Iterator[str]:

