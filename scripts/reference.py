@@ -21,10 +21,12 @@ from pydantic import BaseModel, BeforeValidator, ByteSize
 from pydantic.fields import FieldInfo
 
 from core.bench.experiment import Experiment
+from core.bench.requests import Chat, OneRequest
 from core.bench.workload import Closed, Columns, Open, TraceChoice
 from core.cli.commands import commands
 from core.config.choices import Batching, BilledSize, Cost, StrategyChoice, parse_duration
 from core.config.cluster import ClusterSettings
+from core.config.engines import EngineChoice
 from core.config.options import describe_options
 from core.config.quantities import duration, parse_seconds
 from core.config.settings import ELSEWHERE, Settings
@@ -52,15 +54,17 @@ MORE = {  # where a page says more, by the part and the key
     ("commands", "plugins"): "[Plugins](plugins.md)",
     ("commands", "check"): "[Plugins](plugins.md#check-a-plugin)",
     ("commands", "convert"): "[Loaders](loaders.md#conversion)",
+    ("commands", "import"): "[Engines](engines.md#coming-from-llama-swap)",
     ("commands", "serve"): "[Serving](serving.md)",
-    ("settings", "models"): "[Loaders](loaders.md#model-references)",
+    ("settings", "models"): "[Loaders](loaders.md#model-references) and [Engines](engines.md)",
     ("settings", "strategies"): "[Strategies](#strategies)",
     ("settings", "plugins"): "[Plugins](plugins.md)",
     ("settings", "batching"): "[Production](production.md#batches)",
     ("settings", "cost"): "[Economics](economics.md#prices)",
     ("settings", "capture"): "[Traffic](traffic.md#record-and-replay-your-own-traffic)",
-    ("experiment", "models"): "[Loaders](loaders.md#model-references)",
+    ("experiment", "models"): "[Loaders](loaders.md#model-references) and [Engines](engines.md)",
     ("experiment", "strategies"): "[Strategies and their loaders](#strategies-and-their-loaders)",
+    ("experiment", "requests"): "[Engines and requests](#engines-and-requests)",
     ("experiment", "workload"): "[Traffic](traffic.md)",
     ("experiment", "slo"): "[Measuring](measuring.md#targets)",
     ("experiment", "precision"): "[Measuring](measuring.md#precision)",
@@ -293,7 +297,10 @@ def parts() -> dict[str, Callable[[], str]]:
         "flags": flags,
         "settings": settings,
         "experiment": lambda: key_table("experiment", Experiment),
+        "chat": lambda: key_table("chat", Chat),
+        "request": lambda: key_table("request", OneRequest),
         "strategy": lambda: key_table("strategy", StrategyChoice),
+        "engines": lambda: key_table("engines", EngineChoice),
         "cluster": lambda: key_table("cluster", ClusterSettings),
         "batching": lambda: key_table("batching", Batching),
         "workload": workload,

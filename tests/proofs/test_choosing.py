@@ -65,6 +65,7 @@ def test_an_order_that_changes_with_the_seed_is_a_tie(tmp_path: Path) -> None:
     assert choice_of(plan).same == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "truth"), [(0.85, "on-demand (share true)"), (1.15, "persistent")])
 def test_which_is_the_cheapest_is_seldom_wrong(tmp_path: Path, times: float, truth: str) -> None:
     """15 % from the break-even rate, and 60 Poisson requests: what is no tie is the truth."""

@@ -57,6 +57,7 @@ def test_it_brings_no_generic_name(installed: Path) -> None:
     assert (installed / "residency" / "py.typed").exists()
 
 
+@pytest.mark.slow
 def test_the_command_runs_an_experiment(installed: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "experiments" / "default.yaml", tmp_path)
     flags = ("--strategies", "on-demand", "--repetitions", "2", "--repeats", "1", "--output", "out")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from core.config.strict_yaml import read
 from core.planning.plan_file import PlanFile
 from core.plugins import load_plugins
 from core.report.table import NARROW
+from tests.helpers.engines import FAKE_ENGINE
 from tests.helpers.support import ROOT, SECONDS, read_json, run_python, running, uvicorn, wait_for
+from tests.helpers.wheels import minilm
 
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
@@ -75,6 +78,7 @@ def test_the_plugin_is_checked(plugin: Path) -> None:
     assert block("text", "What the strategy recycled pays") in done.stdout
 
 
+@pytest.mark.slow
 def test_the_plugin_is_benchmarked_by_naming_its_file(plugin: Path, tmp_path: Path) -> None:
     (tmp_path / "recycling.yaml").write_text(block("yaml", "# Does recycling"))
     flags = ("--repeats", "1", "--output", str(tmp_path / "out"))
@@ -163,6 +167,37 @@ def test_the_recipe_of_a_roll_out_brings_in_the_new_version(tmp_path: Path) -> N
         assert label() == "sentiment-v2 +"
 
 
+def test_the_openai_client_embeds_as_shown() -> None:
+    code = block("python", "from openai import OpenAI")
+    settings = {"models": {"minilm": str(minilm())}, "strategies": ["persistent", "on-demand"]}
+    with running(settings) as (_, client):
+        here: dict[str, Any] = {}
+        exec(code.replace("http://localhost:8001", str(client.base_url).rstrip("/")), here)
+    assert [len(each.embedding) for each in here["answer"].data] == [384, 384]
+
+
+def test_an_engine_answers_the_curl_as_shown() -> None:
+    """With the fake engine in place of llama-server."""
+    settings = yaml.safe_load(block("yaml", "# What runs beside a chat model"))
+    chat = settings["models"]["chat"]
+    chat["run"] = f"{chat['run'].replace('llama-server', f'{sys.executable} {FAKE_ENGINE}')}"
+    curl = block("bash", "curl localhost:8001/v1/chat/completions")
+    with running(settings) as (_, client):
+        here = curl.replace("localhost:8001", f"{client.base_url.host}:{client.base_url.port}")
+        done = subprocess.run(["bash", "-c", here], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert (answer["path"], json.loads(answer["body"])["model"]) == ("/v1/chat/completions", "gpt-4o-mini")
+
+
+def test_llama_swap_is_imported_as_shown(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "data" / "llama_swap" / "pinned-embeddings.yaml", tmp_path / "llama-swap.yaml")
+    command = block("bash", "python runner.py import llama-swap.yaml").replace("runner.py", str(ROOT / "runner.py"))
+    variables = {"PYTHON": sys.executable, "FAKE_ENGINE": str(FAKE_ENGINE)}
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=os.environ | variables, capture_output=True, check=True)
+    options = yaml.safe_load((tmp_path / "app.yaml").read_text())["strategies"][0]["options"]
+    assert (options["ttl"], options["memory_budget"]) == ("auto", "12GiB")
+
+
 @pytest.mark.parametrize("code", QUESTIONS.values(), ids=QUESTIONS.keys())
 @pytest.mark.usefixtures("plugin")
 def test_every_yaml_that_begins_with_a_question_is_understood(
@@ -174,7 +209,7 @@ def test_every_yaml_that_begins_with_a_question_is_understood(
     document = read(path)
     if "profile" in document.value:
         assert document.validate(PlanFile).profile
-    elif "texts" in document.value:
+    elif {"texts", "requests"} & document.value.keys():
         assert load_experiment(path).trials
     else:
         monkeypatch.setenv("RESIDENCY_CONFIG", str(path))

@@ -108,8 +108,11 @@ class FakeHost:
         self._stage = stage
         self._takes = dict(zip(NAMES, scenario.models, strict=False))
 
-    def size(self, model_id: str) -> int:
+    def size(self, model_id: str, budget: int | None = None) -> int:
         return self._takes[model_id][3]
+
+    def engine(self, model_id: str) -> None:
+        return None
 
     def record_timeout(self, model_id: str, seconds: float) -> None:
         """Nobody observes it."""
@@ -122,7 +125,8 @@ class FakeHost:
         if self.is_running:
             self._stage.sleep(seconds)
         record = SimpleNamespace(nbytes=nbytes, seconds=seconds, cpu_seconds=seconds / 2)
-        return SimpleNamespace(model_id=model_id, version=None, nbytes=nbytes, record=record)
+        engine = SimpleNamespace(engine=None, has_ended=lambda: False)
+        return SimpleNamespace(model_id=model_id, version=None, nbytes=nbytes, record=record, **vars(engine))
 
     def close(self, model: Any, reason: str, loaded_at: float) -> None:
         if (seconds := self._takes[model.model_id][2]) and self.is_running:

@@ -101,6 +101,7 @@ def test_a_loader_that_needs_torch_says_so(slim: dict[str, str]) -> None:
     assert "No module named 'torch'" in done.stderr
 
 
+@pytest.mark.slow
 def test_checkpoints_are_converted_by_hand(tmp_path: Path) -> None:
     directory = build(tmp_path / "model", "bert")
     cache = {"RESIDENCY_CACHE": str(tmp_path / "cache")}

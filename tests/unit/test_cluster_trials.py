@@ -83,9 +83,11 @@ def test_settings_are_written_and_read_again(tmp_path: Path) -> None:
     resolved = load(tmp_path, keys)
     one, several = resolved.trials
     expected = {"nodes": 2, "placement": "hash", "copies": {"max": 2, "busy": 0.2}, "queue": 9, "health": 0.2}
-    assert Trial(resolved, several, {}, 0).settings["cluster"] == expected
-    assert "cluster" not in Trial(resolved, one, {}, 0).settings
-    assert Trial(resolved, several, {}, 0).settings["strategies"] == Trial(resolved, one, {}, 0).settings["strategies"]
+    checkpoints = {"embedded": tmp_path}
+    settings, plain = (Trial(resolved, trial, checkpoints, 0).settings for trial in (several, one))
+    assert settings["cluster"] == expected
+    assert "cluster" not in plain
+    assert settings["strategies"] == plain["strategies"]
     write_experiment(tmp_path, resolved)
     written = yaml.safe_load((tmp_path / "experiment.yaml").read_text())["strategies"]
     assert written == ["lru-cached", {"strategy": "lru-cached", "cluster": {**expected, "lifecycle": "ray"}}]

@@ -15,7 +15,7 @@ from core.report.waterfall import waterfall
 from core.results.figures import GeneratorFigures, TooFew
 from core.results.records import Sample
 from core.results.summary import Summary
-from core.results.warnings import Disagreement, DtypeFallback, LoaderFallback, OtherLabels
+from core.results.warnings import AnyDisagreement, Disagreement, DtypeFallback, LoaderFallback, OtherLabels
 from core.stats.agreement import Agreement
 from core.stats.estimates import mean_interval, percentile, samples_for
 from core.stats.memory_return import memory_return
@@ -132,7 +132,7 @@ def test_without_proc_memory_is_not_known() -> None:
     assert "n/a" in table(summary, "pipe")
 
 
-def agree(*answers: tuple[str, str, float]) -> dict[str, Disagreement]:
+def agree(*answers: tuple[str, str, float]) -> dict[str, AnyDisagreement]:
     """`(trial, label, score)` to one text; the trial named `half` computes in bfloat16."""
     agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16", "half2": "bfloat16"})
     agreement.check(typed(Sample, sample_of(trial, 1.0, label=label, score=score)) for trial, label, score in answers)
@@ -313,7 +313,7 @@ def test_what_the_load_generator_was_at_worst_is_told() -> None:
 Top = list[tuple[str, float]]
 
 
-def agree_by_all(*answers: tuple[str, Top]) -> dict[str, Disagreement]:
+def agree_by_all(*answers: tuple[str, Top]) -> dict[str, AnyDisagreement]:
     agreement = Agreement({"a": "float32", "b": "float32", "half": "bfloat16"}, most_labels=20)
     records = (sample_of(trial, 1.0, label=top[0][0], score=top[0][1], top=top) for trial, top in answers)
     agreement.check(typed(Sample, record) for record in records)

@@ -94,7 +94,7 @@ async def ask(engine: Engine, strategy: str, models: str, *, alone: bool = True)
 
     for model_id in models:
         answer = await engine.run(strategy, model_id, ["good"], SECONDS)
-        assert [label for label, _ in answer.predictions] == ["POSITIVE"]
+        assert [label for label, _ in answer.results] == ["POSITIVE"]
         if alone:
             await asyncio.to_thread(wait_for, is_released)
 

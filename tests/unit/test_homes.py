@@ -118,6 +118,7 @@ def test_without_a_node_the_others_keep_their_order(model: str, weights: dict[st
     assert order(model, rest) == tuple(name for name in order(model, weights) if name != gone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [2, 9, 99])
 def test_a_node_that_comes_takes_its_share(nodes: int) -> None:
     moved = sum(order(model, equal(nodes))[0] != order(model, equal(nodes + 1))[0] for model in MODELS)
@@ -278,6 +279,7 @@ def test_without_nodes_there_are_no_homes() -> None:
     assert place({"a": Demand(1, 0.01, MIB)}, {}, COPIES, {}) == {}
 
 
+@pytest.mark.slow
 def test_thousands_of_models_are_placed_on_a_hundred_nodes() -> None:
     demands = zipf(10_000, 30, random.Random(4))
     nodes = nodes_of(100, sum(each.nbytes for each in demands.values()) // 300)

@@ -50,6 +50,21 @@ def test_a_very_long_time_keeps_nobody_elses_from_ending(checkpoints: list[Path]
     strategy.close()
 
 
+def test_a_capacity_counts_pinned_models(checkpoints: list[Path]) -> None:
+    strategy, loader = keeping(checkpoints, ttl="forever", capacity=2, pin=["a"])
+    use(strategy, "a", "b", "c")
+    assert loader.held == 2 * SIZE
+    assert sorted(ids(strategy)) == ["a", "c"]
+    strategy.close()
+
+
+def test_a_capacity_leaves_room_beside_pinned_models() -> None:
+    sizes = {"a": 1, "b": 1}
+    with pytest.raises(ValueError, match="must be more than 1, the number of pinned models"):
+        KeepAlive(capacity=1, pin=["a"]).start(sizes)
+    KeepAlive(capacity=2, pin=["a", "b"]).start(sizes)
+
+
 def test_zero_frees_at_once_and_forever_never(checkpoints: list[Path]) -> None:
     strategy, loader = keeping(checkpoints, ttl={"a": 0, "b": "forever", "c": 0.01})
     use(strategy, "a", "b", "c")

@@ -37,6 +37,7 @@ from core.results.plan_findings import (
     CheaperButUnknown,
     CoresLacking,
     CostTheSame,
+    EnginesAtATime,
     LoadPriceUnknown,
     LoadsBySize,
     LoadsFromDisk,
@@ -538,6 +539,14 @@ SAID: list[tuple[Recorded, str]] = [
     (
         PlanNote(loader="mapped (dtype bfloat16)", finding=LoadsFromDisk()),
         "mapped (dtype bfloat16): each load came from disk (page_cache: cold).",
+    ),
+    (
+        EnginesAtATime(parallel={"chat": 1, "code": 4}),
+        (
+            "engines answer up to 'parallel' requests at a time (chat 1, code 4), each in a time that was measured,"
+            " however many tokens it has. Requests that come meanwhile wait for all of these, and so do those for"
+            " other models."
+        ),
     ),
     (LoadsFromDisk(), "each load came from disk (page_cache: cold)."),
     (

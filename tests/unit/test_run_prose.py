@@ -397,6 +397,13 @@ SAID: list[tuple[Recorded, str]] = [
         ),
     ),
     (
+        warned.ApartAnswer(trial="b", model="chat", text=2, apart=1000.0),
+        (
+            "the answers differ: to text or request 3 for 'chat', b gives another answer than the run's first one,"
+            " which is in answers.jsonl (their distance is 1000.0; above 1 they differ)."
+        ),
+    ),
+    (
         warned.DtypeFallback(trial="a", asked="bfloat16", used="float32"),
         "a: it computed in float32, not in bfloat16; the server's log says why.",
     ),

@@ -129,6 +129,7 @@ def test_inline_texts_of_several_lines_stay_one(tmp_path: Path) -> None:
     assert again(plan, tmp_path).texts == ("two\nlines\n", " blank before", "")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_so_it_does_with_other_lists(tmp_path: Path) -> None:
     """As many strategies, models and plugins as an experiment may name, and labels that look like something else."""

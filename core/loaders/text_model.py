@@ -1,16 +1,18 @@
-"""A sequence classifier in memory: a tokenizer and a network as one Model. Imports no engine."""
+"""A checkpoint in memory: a tokenizer, a network and what its outputs mean, as one Model. Imports no runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.heads import Floats, Head
-from ..contracts import Prediction
+from ..checkpoints.heads import Heads
 from ..errors import ModelReferenceError, NoTokens, UnknownToken
+from ..tasks.functions import Floats
+from ..tasks.task import Text
 from .limits import shortest_limit
 
 Encoded = dict[str, list[list[int]]]  # by the name of a model's input: a list of integers for each text
@@ -21,20 +23,20 @@ PADDING = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}  
 
 
 class Tokens(Protocol):
-    """Turns texts into tokens. Threads and models of one kind may share it."""
+    """Turns texts, and pairs of texts, into tokens. Threads and models of one kind may share it."""
 
     limit: Any  # tokens of a text; null, −1 and very large numbers mean that there is no limit
     pads_left: bool
 
-    def __call__(self, texts: Sequence[str], max_tokens: int) -> Encoded:
-        """The tokens of the texts, each truncated to `max_tokens`."""
+    def __call__(self, items: Sequence[Text], max_tokens: int) -> Encoded:
+        """The tokens of the items, each truncated to `max_tokens`; of a pair, the longer text loses tokens first."""
 
     def vocabulary(self) -> int:
         """The largest token id that a text can have, plus one."""
 
 
 class Network(Protocol):
-    """Weights in memory, and an engine's forward over them."""
+    """Weights in memory, and a forward over them."""
 
     dtype: str
     nbytes: int
@@ -44,7 +46,10 @@ class Network(Protocol):
     embeddings: int | None  # the number of token embeddings; None if it does not have one for each token
 
     def forward(self, inputs: Inputs) -> Floats:
-        """The logits of (texts, labels), in float32. Raises RuntimeError or IndexError if it cannot compute them."""
+        """The output in float32: logits of (texts, labels), or a vector for each of (texts, tokens).
+
+        Raises RuntimeError or IndexError if it cannot compute it.
+        """
 
     def first_nan(self) -> str | None:
         """The name of a weight that contains a value which is not a number; None if there is none."""
@@ -53,11 +58,11 @@ class Network(Protocol):
         """Free the memory. Called once, when no forward runs."""
 
 
-class Classifier:
+class TextModel:
     """`core.contracts.Model` over a tokenizer and a network. It holds the only reference to the network."""
 
     def __init__(
-        self, tokenizer: Tokens, network: Network, head: Head, phases: Mapping[str, float], *, loaded_by: str
+        self, tokenizer: Tokens, network: Network, heads: Heads, phases: Mapping[str, float], *, loaded_by: str
     ) -> None:
         """`loaded_by` is the name of the loader that loaded the network. Set `pads` to False to compute texts of
         different lengths one by one, without padding.
@@ -67,37 +72,64 @@ class Classifier:
         self.loaded_by = loaded_by
         self.dtype = network.dtype
         self.nbytes = network.nbytes
-        self.labels = head.labels
+        self.task = next(iter(heads.results))
         self._tokenizer: Tokens | None = tokenizer
         self._network: Network | None = network
-        self._head = head
-        self._max_tokens = shortest_limit(network.limit, tokenizer.limit)
+        self._heads = heads
+        self._max_tokens = longest_text(network.limit, tokenizer.limit, heads)
+        self._skipped: int | None = None  # tokens of the prompt; None until they are counted
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text.
+    @property
+    def also(self) -> dict[str, Callable[[Sequence[Text]], list[Any]]]:
+        """The further tasks by name. Made anew, so that the model does not refer to itself."""
+        return {name: partial(self.results, name) for name in self._heads.results if name != self.task}
+
+    def predict(self, items: Sequence[Text]) -> list[Any]:
+        """One result of the main task for each item.
 
         Raises NoTokens, UnknownToken, NoFiniteScore, and RuntimeError after `close`.
         """
-        return self._head.predictions(self.logits(texts))
+        return self.results(self.task, items)
 
-    def logits(self, texts: Sequence[str]) -> Floats:
-        """The logits of (texts, labels), in float32. Raises NoTokens, UnknownToken, and RuntimeError after `close`."""
-        parts, network = self.inputs(texts), self._network
+    def results(self, task: str, items: Sequence[Text]) -> list[Any]:
+        """One result of the task for each item. Raises what `predict` raises."""
+        return self._heads.results[task](self.numbers(items))
+
+    def numbers(self, items: Sequence[Text]) -> Floats:
+        """What results are made from, in float32: an array of (items, labels), or of (items, numbers of a vector).
+
+        Raises NoTokens, UnknownToken, and RuntimeError after `close`; NoFiniteScore for a vector.
+        """
+        parts, network = self.inputs(items), self._network
         if network is None:
             raise RuntimeError(CLOSED)
-        logits = [self._forward(network, part) for part in parts]
-        return logits[0] if len(logits) == 1 else np.concatenate(logits)
+        numbers = [self._pool(self._forward(network, part), part) for part in parts]
+        whole = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
+        self._heads.check(whole.shape[1:])
+        return whole
 
-    def inputs(self, texts: Sequence[str]) -> list[Inputs]:
-        """The network's inputs for the texts: one part, or one for each text if they cannot be padded."""
-        tokenizer, network = self._tokenizer, self._network
+    def inputs(self, items: Sequence[Text]) -> list[Inputs]:
+        """The network's inputs for the items: one part, or one for each item if they cannot be padded."""
+        tokenizer, network, pooling = self._tokenizer, self._network, self._heads.pooling
         if tokenizer is None or network is None:
             raise RuntimeError(CLOSED)
-        encoded = tokenizer(texts, self._max_tokens)
-        for text, ids in zip(texts, encoded["input_ids"], strict=True):
+        if pooling is not None:
+            items = [pooling.text(item) if isinstance(item, str) else item for item in items]
+            if pooling.skips_prompt and pooling.prompt and self._skipped is None:
+                # As sentence-transformers counts: without the token that ends a text.
+                self._skipped = len(tokenizer([pooling.text("")], self._max_tokens)["input_ids"][0]) - 1
+        encoded = tokenizer(items, self._max_tokens)
+        for item, ids in zip(items, encoded["input_ids"], strict=True):
             if not ids:
+                text = item if isinstance(item, str) else item[0]
                 raise NoTokens(f"The text {text[:40]!r} has no tokens, so this model has nothing to compute.")
         return [self._pad(part, tokenizer, network) for part in self._split(encoded, network)]
+
+    def _pool(self, output: Floats, inputs: Inputs) -> Floats:
+        pooling = self._heads.pooling
+        if pooling is None:
+            return output
+        return pooling.vectors(output, inputs.get("attention_mask"), self._skipped or 0)
 
     def _forward(self, network: Network, inputs: Inputs) -> Floats:
         try:
@@ -164,3 +196,8 @@ class Classifier:
         if embeddings is not None and largest >= embeddings:
             raise UnknownToken(f"A text contains the token {largest}, for which this model has no embedding.")
         return arrays
+
+
+def longest_text(of_network: int | None, of_tokenizer: Any, heads: Heads) -> int:
+    """The number of tokens to which longer texts are truncated."""
+    return shortest_limit(of_network, of_tokenizer, None if heads.pooling is None else heads.pooling.limit)
