@@ -114,7 +114,7 @@ def test_the_memory_of_a_trial_includes_its_servers(asked: Done) -> None:
     assert started.idle_pss is not None
     assert 60 < kept.idle_pss - started.idle_pss < 120
     assert started.peak_rss is not None
-    assert started.peak_rss > started.idle_pss + 60  # also that of servers that have ended
+    assert started.peak_rss > started.idle_pss + 40  # a peak of a moment may be missed
     assert ends["persistent"].used[0].nbytes > 64 << 20
 
 
@@ -156,7 +156,7 @@ def test_both_loops_time_the_parts_of_streams(tmp_path: Path, workload: dict[str
     for sample in samples:
         assert sample.arrival is not None
         assert sample.arrival.gap_ms is not None
-        assert 0 < sample.arrival.gap_ms <= (sample.arrival.longest_gap_ms or 0) < sample.ms
+        assert 0 <= sample.arrival.gap_ms <= (sample.arrival.longest_gap_ms or 0) < sample.ms
         assert (sample.arrival.tokens, sample.apart) == (4, 0)
         assert sample.arrival.tokens_per_s is not None
 

@@ -50,7 +50,7 @@ def test_each_chunk_at_once(client: httpx.Client) -> None:
         assert response.headers["Content-Type"] == "text/event-stream"
         heard = lines(response)
         assert "t0" in next(heard)
-        assert state(client, "fake")["in_use"] == 1  # the engine has more to say
+        wait_for(lambda: state(client, "fake")["in_use"] == 1)  # the engine has more to say
         rest = list(heard)
     assert [line[:5] for line in rest] == ["data:"] * 4
     assert rest[-1] == DONE
@@ -105,7 +105,7 @@ def test_a_client_that_leaves(client: httpx.Client) -> None:
     with client.stream("POST", CHAT, json=asked("fake", tokens=10_000, delay=0.01)) as response:
         heard = lines(response)
         assert "t0" in next(heard)
-        assert state(client, "fake")["in_use"] == 1
+        wait_for(lambda: state(client, "fake")["in_use"] == 1)  # the lease of an earlier test lasts a little longer
     wait_until_idle(client, "fake")  # after a hundredth of what the engine had to say
     assert 'outcome="cancelled"' in client.get("/metrics").text
 

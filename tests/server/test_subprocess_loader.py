@@ -427,9 +427,11 @@ def test_a_hanging_model_holds_up_no_other_one(inner: str) -> None:
             assert [p["label"] for p in answer.json()["predictions"]] == LABELS
             assert not waiting.done()
             hung.kill()
-            assert waiting.result(SECONDS).status_code == httpx.codes.SERVICE_UNAVAILABLE
+            # If its request had not reached the process yet, another process answers it.
+            was_asked = waiting.result(SECONDS).status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert was_asked or waiting.result().json()["cold"]
             again = client.post("/predict-lru-cached", json={"texts": TEXTS, "model": "a"})
-            assert again.json()["cold"]
+            assert again.json()["cold"] or not was_asked
             hung = max(alive(fork_server), key=lambda child: child.create_time())
             hung.suspend()
             wait_for(lambda: hung.status() == psutil.STATUS_STOPPED)
