@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..results.records import Arrival
+from ..tasks.functions import numbers_apart
 
 EVENTS = "text/event-stream"
 DONE = "[DONE]"
 PASSING = ("id", "created", "usage", "timings", "system_fingerprint", "request_id")  # differ in equal answers
-TOLERANCE = 2e-2  # by which numbers may differ
 MOST_APART = 1000.0  # a distance that can be written as JSON
 Chunk = tuple[float, bytes]  # milliseconds since the request was due, and what was received then
 
@@ -136,5 +136,5 @@ def answers_apart(one: Any, other: Any) -> float:
         return max(map(answers_apart, one, other), default=0.0)
     numbers = [value for value in (one, other) if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == 2:
-        return float(min(MOST_APART, abs(one - other) / max(1.0, abs(one), abs(other)) / TOLERANCE))
+        return min(MOST_APART, numbers_apart(one, other))
     return 0.0 if one == other else MOST_APART

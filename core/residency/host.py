@@ -63,9 +63,8 @@ class Host:
         self._last_loads: dict[str, LoadRecord] = {}
         self._history: dict[str, deque[Change]] = {}
         self._timeouts: dict[str, float] = {}
-        self._tasks: dict[
-            str, tuple[str, tuple[str, ...]]
-        ] = {}  # by model id, the identity of its files, and its tasks
+        # By model id, the identity of its files, and its tasks.
+        self._tasks: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -84,7 +83,7 @@ class Host:
             version = self.versions.current(model_id)
             if (choice := version.engine) is None:
                 return self.loader.size(version.directory)
-            size = _engine_loader().size(model_id, choice)
+            size = engine_loader().size(model_id, choice)
             if choice.memory is not None or budget is None:
                 return size or 0
             return budget if size is None else min(size, budget)
@@ -186,7 +185,7 @@ class Host:
 
     def _start_engine(self, model_id: str, version: Version, choice: EngineChoice) -> LoadedModel:
         began = self.clock.now()
-        engine = _engine_loader().load(model_id, choice)
+        engine = engine_loader().load(model_id, choice)
         seconds = self.clock.now() - began
         self.failures.pop(model_id, None)
         record = LoadRecord(seconds, seconds, engine.loaded_by, "", engine.nbytes, engine.phases)
@@ -292,11 +291,11 @@ class Host:
             self._history.setdefault(change.model_id, deque(maxlen=HISTORY)).appendleft(change)
 
 
-def _engine_loader() -> EngineLoader:
+def engine_loader() -> EngineLoader:
     """The loader of engines, which a server without engines does not import."""
-    from ..loaders.run.loader import engine_loader
+    from ..loaders.run import loader
 
-    return engine_loader()
+    return loader.engine_loader()
 
 
 _checked: set[type[Any]] = set()

@@ -16,6 +16,7 @@ from ..config.engines import EngineChoice
 from ..contracts import Resident
 from ..errors import (
     CannotUpdate,
+    EngineFailed,
     LoadFailed,
     ModelReferenceError,
     NotReady,
@@ -25,6 +26,7 @@ from ..errors import (
     UnknownStrategy,
 )
 from ..residency.clock import CLOCK, Clock
+from ..residency.host import engine_loader
 from ..residency.versions import Versions
 from ..system.heap import pause_garbage_collection
 from ..system.threads import spread_forwards
@@ -113,10 +115,7 @@ class Engine:
         self.is_ready = True
 
     def _prepare_engines(self) -> None:
-        choices = {name: choice for name, choice in self.models.items() if isinstance(choice, EngineChoice)}
-        if choices:  # a server without engines does not import what starts them
-            from ..loaders.run.loader import engine_loader
-
+        if choices := _engines_in(self.models):
             engine_loader().prepare(choices)
 
     async def run(
@@ -285,11 +284,15 @@ class Engine:
         return await asyncio.wrap_future(self._manual.submit(work))
 
 
-def _check_engines(models: Mapping[str, str | EngineChoice]) -> None:
-    """Raise EngineFailed if the command of an engine cannot be run."""
-    engines = {model_id: choice for model_id, choice in models.items() if isinstance(choice, EngineChoice)}
-    if engines:
-        from ..loaders.run.loader import engine_loader  # only a server with engines needs it
+def _engines_in(models: Mapping[str, str | EngineChoice]) -> dict[str, EngineChoice]:
+    return {model_id: choice for model_id, choice in models.items() if isinstance(choice, EngineChoice)}
 
-        for model_id, choice in engines.items():
+
+def _check_engines(models: Mapping[str, str | EngineChoice]) -> None:
+    """Raise CannotUpdate if the command of an engine cannot be run. The log says more."""
+    for model_id, choice in _engines_in(models).items():
+        try:
             engine_loader().size(model_id, choice)
+        except EngineFailed as error:
+            log.error("models.%s: %s", model_id, error)
+            raise CannotUpdate(f"models.{model_id}: {error.for_callers}") from error

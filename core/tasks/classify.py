@@ -8,10 +8,8 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, WithJsonSchema
 
 from ..contracts import Prediction
-from .task import Task, Text
-
-TOLERANCE = 2e-2  # by which scores may differ: bfloat16 rounds
-
+from .functions import numbers_apart
+from .task import Task, Text, text_length
 
 _SCORES = TypeAdapter(dict[str, float])
 
@@ -38,16 +36,11 @@ Scores = Annotated[
 """A prediction. As JSON it is an object of every label's score, in the order of the model's labels."""
 
 
-def _length(item: Text) -> int:
-    return len(item) if isinstance(item, str) else sum(map(len, item))
-
-
 def _apart(one: Prediction, other: Prediction) -> float:
-    """The largest difference of scores, relative for scores above 1; infinite if the labels differ."""
+    """The largest distance of scores; infinite if the labels differ."""
     if [label for label, _ in one.scores] != [label for label, _ in other.scores]:
         return math.inf
-    pairs = zip(one.scores, other.scores, strict=True)
-    return max(abs(a - b) / max(1.0, abs(a), abs(b)) for (_, a), (_, b) in pairs) / TOLERANCE
+    return max(numbers_apart(a, b) for (_, a), (_, b) in zip(one.scores, other.scores, strict=True))
 
 
 def _check(result: Prediction) -> None:
@@ -62,7 +55,7 @@ CLASSIFY = Task(
     name="classify",
     item=Text,
     result=Scores,
-    length=_length,
+    length=text_length,
     apart=_apart,
     from_text=str,
     check=_check,

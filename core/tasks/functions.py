@@ -1,4 +1,4 @@
-"""The functions that turn logits into scores."""
+"""Functions of numbers that several tasks share: scores of logits, and how far two numbers are apart."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 
 Function = Literal["softmax", "sigmoid", "none"]
 Floats = NDArray[np.float32]
+TOLERANCE = 2e-2  # by which scores may differ: bfloat16 rounds
+
+
+def numbers_apart(one: float, other: float) -> float:
+    """How far two numbers are apart, above 1 by more than rounding explains: relative to those above 1."""
+    return abs(one - other) / max(1.0, abs(one), abs(other)) / TOLERANCE
 
 
 def apply(function: Function, logits: Floats) -> Floats:

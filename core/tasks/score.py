@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelReferenceError, NoFiniteScore
-from .functions import Floats, Function, apply
+from .functions import Floats, Function, apply, numbers_apart
 from .labels import parse_head
-from .task import Pair, Task
+from .task import Pair, Task, text_length
 
-TOLERANCE = 2e-2  # by which scores may differ: bfloat16 rounds
 QUESTION = "Is it good?"  # the first text of a pair that is made from one text
 ENTAILMENT = {"entailment", "entails", "entail", "entailed"}
 OPPOSITE = {"contradiction", "contradicts", "contradict", "notentailment", "nonentailment", "noentailment"}
@@ -93,15 +92,6 @@ def _leads(config: Mapping[str, Any], directory: Path) -> bool:
     return len(parse_head(config, directory / "config.json").labels) == 1
 
 
-def _length(pair: Pair) -> int:
-    return len(pair[0]) + len(pair[1])
-
-
-def _apart(one: float, other: float) -> float:
-    """The difference, relative for scores above 1."""
-    return abs(one - other) / max(1.0, abs(one), abs(other)) / TOLERANCE
-
-
 def _check(result: float) -> None:
     if isinstance(result, bool) or not isinstance(result, int | float) or not math.isfinite(result):
         raise ValueError(f"the score {result!r}, which is not a finite number")
@@ -115,8 +105,8 @@ SCORE = Task(
     name="score",
     item=Pair,
     result=float,
-    length=_length,
-    apart=_apart,
+    length=text_length,
+    apart=numbers_apart,
     from_text=_from_text,
     check=_check,
     normalize=float,

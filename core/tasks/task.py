@@ -11,6 +11,11 @@ Pair = tuple[str, str]
 Text = str | Pair
 
 
+def text_length(item: Text) -> int:
+    """The characters of a text, or of both texts of a pair."""
+    return len(item) if isinstance(item, str) else len(item[0]) + len(item[1])
+
+
 @dataclass(frozen=True)
 class Task:
     """What a model is asked and what it answers. Batches, routes and the comparison of answers follow from it.

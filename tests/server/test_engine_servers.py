@@ -94,6 +94,8 @@ def test_settings_that_change_while_requests_run(tmp_path: Path) -> None:
         write(a={"run": "no-such-program --port ${port}"}, b=engine())
         refused = client.post("/reload", headers=STEER)
         assert refused.status_code == 422
+        assert "models.a" in refused.json()["detail"]
+        assert "no-such-program" not in refused.text
         assert pids_of(client, "a")[0] == first  # it goes on
         with ThreadPoolExecutor() as pool:
             last = pool.submit(ask, client, "a", seconds=1.0)

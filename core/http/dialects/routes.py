@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from ...errors import CannotDo, LoadFailed, NotReady, SettingsError
 from ...serving.batch import estimate_tokens
 from ...serving.service import Service, listed
+from ...tasks.classify import CLASSIFY
 from ..forward import forward
 from ..named import model_named
 from ..openapi import PREDICTING, problem_responses
@@ -157,7 +158,7 @@ class Table:
         return f"Model '{model_id}' cannot answer this path. It has {_named(tasks)}, at {paths}."
 
     def _answered(self, model_id: str, tasks: tuple[str, ...]) -> Iterator[str]:
-        if "classify" in tasks:
+        if CLASSIFY.name in tasks:
             yield from (each.registered.route for each in self._service.strategies)
         for path in (*self.paths, PIPELINE):
             if path.serves(tasks):
@@ -168,26 +169,18 @@ class Table:
 class FixedPaths(BaseRoute):
     """The route of all paths without a model's name: a look-up, since they are too many to try one by one."""
 
-    def __init__(self, table: Table, default: str, strategies: Collection[str]) -> None:
-        self._table = table
-        self._paths = {path.path: path for path in table.paths}
-        self._default = default
-        self._strategies = strategies
+    def __init__(self, table: Table, service: Service) -> None:
+        self._found: dict[str, Scope] = {
+            prefix + path.path: {"endpoint": table.endpoint(path, strategy), "path_params": {}, "methods": path.methods}
+            for prefix, strategy in _prefixes(service).items()
+            for path in table.paths
+        }
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        strategy, path = self._find(route_path(scope)) if scope["type"] == "http" else ("", None)
-        if path is None:
+        found = self._found.get(route_path(scope)) if scope["type"] == "http" else None
+        if found is None:
             return Match.NONE, {}
-        is_allowed = scope["method"] in path.methods
-        found = {"endpoint": self._table.endpoint(path, strategy), "path_params": {}, "methods": path.methods}
-        return Match.FULL if is_allowed else Match.PARTIAL, found
-
-    def _find(self, path: str) -> tuple[str, Path | None]:
-        """The strategy and the row of a path; the row is None if there is none."""
-        if path in self._paths:
-            return self._default, self._paths[path]
-        name, slash, rest = path[1:].partition("/")
-        return name, self._paths.get(f"/{rest}") if slash and name in self._strategies else None
+        return Match.FULL if scope["method"] in found["methods"] else Match.PARTIAL, found
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in scope["methods"]:
@@ -195,11 +188,15 @@ class FixedPaths(BaseRoute):
         await request_response(scope["endpoint"])(scope, receive, send)
 
 
+def _prefixes(service: Service) -> dict[str, str]:
+    """The strategy that answers, by the beginning of the path: the first one without any."""
+    return {"": service.default_strategy} | {f"/{each.name}": each.name for each in service.strategies}
+
+
 def early_refusals(service: Service) -> dict[str, str]:
     """The strategy of each fixed path that reads a body: its requests are refused early while all queues are full."""
-    prefixes = {"": service.default_strategy} | {f"/{each.name}": each.name for each in service.strategies}
     paths = [path.path for path in paths_of(service.tasks)]
-    return {prefix + path: name for prefix, name in prefixes.items() for path in paths}
+    return {prefix + path: name for prefix, name in _prefixes(service).items() for path in paths}
 
 
 def add_dialect_routes(app: FastAPI, service: Service) -> None:
@@ -213,7 +210,7 @@ def add_dialect_routes(app: FastAPI, service: Service) -> None:
     routes = app.router.routes
     after = max(index for index, route in enumerate(routes) if isinstance(route, Route) and route.path in own) + 1
     # Before the routes that are tried one by one.
-    routes.insert(after, FixedPaths(table, service.default_strategy, strategies))
+    routes.insert(after, FixedPaths(table, service))
     for name in (None, *strategies):
         routes += table.routes_with_names(name)
 
